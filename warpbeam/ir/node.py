@@ -1,0 +1,269 @@
+"""One kind of node for every IR: immutable, interned, with children found generically.
+
+A subclass declares its fields as annotations. Two nodes of equal fields are the same object, so `is` compares programs and
+a dict memoises passes. What has identity is a `Binder`: each construction is new. Nodes never know their parents.
+
+    class Add(PrimExpr):
+        a: PrimExpr
+        b: PrimExpr
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from warpbeam.ir.diagnostics import IRError
+
+_POOL: dict[tuple[Any, ...], weakref.ref[Any]] = {}
+_UIDS = itertools.count()
+
+
+class _PoolRef(weakref.ref):  # type: ignore[type-arg]
+    __slots__ = ("key",)
+
+
+def _forget(ref: Any) -> None:
+    if _POOL.get(ref.key) is ref:
+        del _POOL[ref.key]
+
+
+def _own_fields(ns: dict[str, Any]) -> list[str]:
+    names = ns.get("__annotations__", {})
+    return [n for n, t in names.items() if not str(t).startswith(("ClassVar", "Derived"))]
+
+
+class NodeMeta(type):
+    """Turns annotations into slots and construction into interning.
+
+    `Derived[...]` annotations are slots that `_derive` fills from the fields; they take no part in identity.
+    """
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], ns: dict[str, Any], **kw: Any) -> NodeMeta:
+        own = _own_fields(ns)
+        derived = [n for n, t in ns.get("__annotations__", {}).items() if str(t).startswith("Derived")]
+        inherited: list[str] = []
+        for base in bases:
+            inherited += [f for f in getattr(base, "_fields", ()) if f not in inherited]
+        defaults = {f: ns.pop(f) for f in own if f in ns}
+        slots = [f for f in own + derived if f not in inherited] + list(ns.get("__slots__", ()))
+        if any(getattr(b, "_binder", False) and not hasattr(b, "uid") for b in bases):
+            slots.append("uid")  # not on Binder itself: two bases with slots of their own cannot be combined
+        ns["__slots__"] = tuple(slots)
+        cls = super().__new__(mcls, name, bases, ns, **kw)
+        cls._fields = tuple(inherited + [f for f in own if f not in inherited])  # type: ignore[attr-defined]
+        merged: dict[str, Any] = {}
+        for base in reversed(bases):
+            merged.update(getattr(base, "_defaults", {}))
+        cls._defaults = {**merged, **defaults}  # type: ignore[attr-defined]
+        return cls
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        values = cls._normalize(*args, **kwargs)  # type: ignore[attr-defined]
+        if not cls._interned:  # type: ignore[attr-defined]
+            return _build(cls, values)
+        key = (cls, *cls._key(values))  # type: ignore[attr-defined]
+        ref = _POOL.get(key)
+        if ref is not None:
+            node = ref()
+            if node is not None:
+                return node
+        node = _build(cls, values)
+        new = _PoolRef(node, _forget)
+        new.key = key
+        _POOL[key] = new
+        return node
+
+
+def _build(cls: Any, values: tuple[Any, ...]) -> Any:
+    node = object.__new__(cls)
+    for name, value in zip(cls._fields, values, strict=True):
+        object.__setattr__(node, name, value)
+    node._derive()
+    return node
+
+
+class Derived:
+    """Marks an annotation as a slot computed by `_derive`: `dtype: Derived[str]`."""
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        return item
+
+
+class Node(metaclass=NodeMeta):
+    """Base of every IR node. Fields are read-only; build a new node to change one."""
+
+    _interned: ClassVar[bool] = True
+    _fields: ClassVar[tuple[str, ...]] = ()
+    _defaults: ClassVar[dict[str, Any]] = {}
+    __slots__ = ("__weakref__",)
+
+    @classmethod
+    def _normalize(cls, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Field values in order, coerced and checked; subclasses override to accept friendlier arguments."""
+        fields = cls._fields
+        if len(args) == len(fields) and not kwargs:
+            return args
+        if len(args) > len(fields):
+            raise IRError(f"{cls.__name__} takes {len(fields)} fields {fields}, got {len(args)}")
+        values = dict(zip(fields, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in fields or name in values:
+                raise IRError(f"{cls.__name__} has no free field {name!r}", hint=f"its fields are {fields}")
+            values[name] = value
+        missing = [f for f in fields if f not in values and f not in cls._defaults]
+        if missing:
+            raise IRError(f"{cls.__name__} is missing fields {missing}")
+        return tuple(values[f] if f in values else cls._defaults[f] for f in fields)
+
+    @classmethod
+    def _key(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return values
+
+    def _derive(self) -> None:
+        """Computes derived slots; called once, after the fields are set."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise IRError(f"{type(self).__name__}.{name} is read-only", hint="use node.replace(...) to build a new node")
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def replace(self, **changes: Any) -> Any:
+        """The node of the same class with some fields changed."""
+        cls = type(self)
+        return cls(**{f: changes.get(f, getattr(self, f)) for f in cls._fields})
+
+    def __reduce__(self) -> Any:
+        raise IRError(f"{type(self).__name__} cannot be pickled", hint="nodes cross process borders as text")
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+    def __copy__(self) -> Any:
+        return self
+
+
+class Binder(Node):
+    """A node with an identity of its own: every construction is a new one. A leaf for generic traversal.
+
+    `uid` orders binders by creation. It never enters hashes, text or output.
+    """
+
+    _interned: ClassVar[bool] = False
+    _binder: ClassVar[bool] = True
+
+    def _derive(self) -> None:
+        self._set("uid", next(_UIDS))
+
+
+class Attrs(Mapping[str, Any]):
+    """An immutable, hashable mapping for attributes; lists become tuples, dicts become Attrs, keys are sorted."""
+
+    __slots__ = ("_data", "_hash")
+    _data: dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        data = dict(*args, **kwargs)
+        object.__setattr__(self, "_data", {k: freeze(data[k]) for k in sorted(data)})
+        object.__setattr__(self, "_hash", hash(tuple((k, _typed(v)) for k, v in self._data.items())))
+
+    def __getitem__(self, key: str) -> Any:
+        return self._data[key]
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            return self._data[key]
+        except KeyError:
+            raise AttributeError(f"no attribute {key!r}; there are {sorted(self._data)}") from None
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise IRError("attributes are read-only", hint="use attrs.updated(key=value)")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Attrs) or hash(self) != hash(other):
+            return False
+        return [(k, _typed(v)) for k, v in self._data.items()] == [(k, _typed(v)) for k, v in other._data.items()]
+
+    def __repr__(self) -> str:
+        return "Attrs(" + ", ".join(f"{k}={v!r}" for k, v in self._data.items()) + ")"
+
+    def updated(self, **changes: Any) -> Attrs:
+        return Attrs({**self._data, **changes})
+
+
+def _typed(value: Any) -> Any:
+    """A comparison key under which 1, 1.0 and True differ."""
+    if isinstance(value, tuple):
+        return tuple(_typed(v) for v in value)
+    if isinstance(value, bool | int | float):
+        return (type(value).__name__, repr(value))
+    return value
+
+
+def freeze(value: Any) -> Any:
+    """Lists to tuples and dicts to Attrs, so that a value can be part of a node."""
+    if isinstance(value, list | tuple):
+        return tuple(freeze(v) for v in value)
+    if isinstance(value, dict):
+        return Attrs(value)
+    return value
+
+
+EMPTY = Attrs()
+
+
+def children(node: Node) -> list[Node]:
+    """The nodes directly below `node`, in field order. Binders have none."""
+    if isinstance(node, Binder):
+        return []
+    found: list[Node] = []
+    for name in type(node)._fields:
+        value = getattr(node, name)
+        if isinstance(value, Node):
+            found.append(value)
+        elif type(value) is tuple:
+            _collect(value, found)
+    return found
+
+
+def _collect(values: tuple[Any, ...], found: list[Node]) -> None:
+    for value in values:
+        if isinstance(value, Node):
+            found.append(value)
+        elif type(value) is tuple:
+            _collect(value, found)
+
+
+def _mapped(value: Any, fn: Callable[[Node], Node]) -> Any:
+    if isinstance(value, Node):
+        return fn(value)
+    if type(value) is tuple and value:
+        new = tuple(_mapped(v, fn) for v in value)
+        return value if all(a is b for a, b in zip(new, value, strict=True)) else new
+    return value
+
+
+def map_children(node: Node, fn: Callable[[Node], Node]) -> Any:
+    """`node` with each direct child replaced by `fn(child)`; the same node where nothing changed."""
+    if isinstance(node, Binder):
+        return node
+    cls = type(node)
+    old = [getattr(node, f) for f in cls._fields]
+    new = [_mapped(v, fn) for v in old]
+    if all(a is b for a, b in zip(old, new, strict=True)):
+        return node
+    return cls(*new)
