@@ -1,0 +1,41 @@
+"""Does this processor have the features that a piece of code needs?"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+#: LLVM's name of a feature -> Linux's, where they differ by more than punctuation
+_LINUX_NAMES = {
+    "sse3": "pni", "lzcnt": "abm", "bmi": "bmi1", "sahf": "lahflm", "prfchw": "3dnowprefetch", "pclmul": "pclmulqdq",
+    "rdrnd": "rdrand", "sha": "shani", "crc32": "sse42", "cmov": "cmov", "x87": "fpu", "mmx": "mmx", "64bit": "lm",
+    "neon": "asimd", "fullfp16": "fphp", "dotprod": "asimddp", "fparmv8": "fp", "rdm": "asimdrdm", "lse": "atomics",
+    "avx512vpopcntdq": "avx512vpopcntdq",
+}  # fmt: skip
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace(".", "").replace("-", "").lstrip("+")
+
+
+@functools.cache
+def host_features() -> frozenset[str] | None:
+    """Features of this processor by Linux's names without punctuation; None if the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(_plain(flag) for flag in value.split())
+    return None
+
+
+def missing_features(needed: Iterable[str]) -> list[str]:
+    """Those of the LLVM feature names `needed` that this processor lacks; none if the system does not tell."""
+    have = host_features()
+    if have is None:
+        return []
+    return [name for name in needed if not {_plain(name), _LINUX_NAMES.get(_plain(name), "?")} & have]

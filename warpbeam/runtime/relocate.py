@@ -1,0 +1,182 @@
+"""Applying relocations, by machine. Each function patches `image` at `place` and refuses what would not fit.
+
+Names follow the psABIs: S = value of the symbol, A = addend, P = place.
+Sources: x86-64 psABI 1.0 section 4.4; AArch64 ELF ABI (AAELF64) section 5.7.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .elf import EM_AARCH64, EM_X86_64
+from .errors import LinkError
+
+
+@dataclass(slots=True)
+class Site:
+    """Where and what to relocate.
+
+    Attributes:
+        image: the section's bytes.
+        offset: index of the place in `image`.
+        place: its address (P).
+        value: S + A, or for GOT relocations the address of the GOT entry + A.
+        where: for messages.
+    """
+
+    image: bytearray
+    offset: int
+    place: int
+    value: int
+    where: str
+
+    def signed(self, value: int, bits: int, kind: str) -> int:
+        """`value` if it fits `bits` signed bits."""
+        if not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
+            raise LinkError(f"relocation {kind} out of range", self.where, f"{value:#x} does not fit in {bits} bits")
+        return value
+
+    def word(self) -> int:
+        """The instruction word at the place (AArch64)."""
+        return int(struct.unpack_from("<I", self.image, self.offset)[0])
+
+    def put_word(self, keep: int, bits: int) -> None:
+        """Replaces all but the `keep` bits of the instruction word by `bits`."""
+        struct.pack_into("<I", self.image, self.offset, self.word() & keep | bits)
+
+
+def _pc32(site: Site) -> None:
+    struct.pack_into("<i", site.image, site.offset, site.signed(site.value - site.place, 32, "PC32"))
+
+
+def _pc64(site: Site) -> None:
+    struct.pack_into("<q", site.image, site.offset, site.value - site.place)
+
+
+def _aarch64_branch26(site: Site) -> None:
+    distance = site.signed(site.value - site.place, 28, "CALL26")
+    site.put_word(0xFC000000, distance >> 2 & 0x3FFFFFF)
+
+
+def _aarch64_branch19(site: Site) -> None:
+    distance = site.signed(site.value - site.place, 21, "CONDBR19")
+    site.put_word(0xFF00001F, (distance >> 2 & 0x7FFFF) << 5)
+
+
+def _aarch64_branch14(site: Site) -> None:
+    distance = site.signed(site.value - site.place, 16, "TSTBR14")
+    site.put_word(0xFFF8001F, (distance >> 2 & 0x3FFF) << 5)
+
+
+def _adr(site: Site, value: int) -> None:
+    site.put_word(0x9F00001F, (value & 3) << 29 | (value >> 2 & 0x7FFFF) << 5)
+
+
+def _aarch64_adr(site: Site) -> None:
+    _adr(site, site.signed(site.value - site.place, 21, "ADR_PREL_LO21"))
+
+
+def _aarch64_page(site: Site) -> None:
+    pages = (site.value & ~0xFFF) - (site.place & ~0xFFF)
+    _adr(site, site.signed(pages, 33, "ADR_PREL_PG_HI21") >> 12)
+
+
+def _aarch64_low12(shift: int) -> Callable[[Site], None]:
+    def apply(site: Site) -> None:
+        if site.value & ((1 << shift) - 1):
+            raise LinkError("relocation to a misaligned address", site.where, f"{site.value:#x}, {1 << shift} bytes")
+        site.put_word(0xFFC003FF, (site.value & 0xFFF) >> shift << 10)
+
+    return apply
+
+
+Apply = Callable[[Site], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The relocations of one machine.
+
+    Attributes:
+        absolute: the kind of a 64-bit absolute address.
+        relative: the dynamic relocation "load base + addend".
+        got: kinds that want the address of a GOT entry instead of the symbol's.
+        apply: kind -> function that patches the place.
+        page: alignment of segments, the largest page the machine may use.
+    """
+
+    name: str
+    absolute: int
+    relative: int
+    none: int
+    got: frozenset[int]
+    apply: dict[int, Apply]
+    page: int
+
+
+MACHINES: dict[int, Machine] = {
+    EM_X86_64: Machine(
+        "x86-64",
+        absolute=1,
+        relative=8,
+        none=0,
+        got=frozenset({9, 41, 42}),
+        apply={2: _pc32, 4: _pc32, 9: _pc32, 41: _pc32, 42: _pc32, 24: _pc64},
+        page=0x1000,
+    ),
+    EM_AARCH64: Machine(
+        "AArch64",
+        absolute=257,
+        relative=1027,
+        none=0,
+        got=frozenset({311, 312}),
+        apply={
+            260: _pc64,
+            261: _pc32,
+            273: _aarch64_branch19,  # LD_PREL_LO19
+            274: _aarch64_adr,
+            275: _aarch64_page,
+            276: _aarch64_page,
+            277: _aarch64_low12(0),
+            278: _aarch64_low12(0),
+            279: _aarch64_branch14,
+            280: _aarch64_branch19,
+            282: _aarch64_branch26,
+            283: _aarch64_branch26,
+            284: _aarch64_low12(1),
+            285: _aarch64_low12(2),
+            286: _aarch64_low12(3),
+            299: _aarch64_low12(4),
+            311: _aarch64_page,
+            312: _aarch64_low12(3),
+        },
+        page=0x10000,
+    ),
+}
+X86_ABSOLUTE_32 = {10: "R_X86_64_32", 11: "R_X86_64_32S"}
+_GOTPCRELX = (41, 42)
+
+
+def relax_x86(site: Site, kind: int) -> bool:
+    """Turns an x86-64 access through the GOT into a direct one where the instruction allows it (psABI B.2).
+
+    `site.value` is S + A. Patches instruction and displacement; returns False if the instruction is of another form.
+    """
+    if kind not in _GOTPCRELX or site.offset < 2:
+        return False
+    opcode, modrm = site.image[site.offset - 2], site.image[site.offset - 1]
+    if opcode == 0x8B:  # mov foo@GOTPCREL(%rip), reg  ->  lea foo(%rip), reg
+        site.image[site.offset - 2] = 0x8D
+    elif opcode == 0xFF and modrm == 0x15:  # call *foo@GOTPCREL(%rip)  ->  addr32 call foo
+        site.image[site.offset - 2 : site.offset] = b"\x67\xe8"
+    elif opcode == 0xFF and modrm == 0x25:  # jmp *foo@GOTPCREL(%rip)  ->  jmp foo; nop
+        site.image[site.offset - 2] = 0xE9
+        distance = site.signed(site.value + 1 - site.place, 32, "GOTPCRELX")
+        struct.pack_into("<iB", site.image, site.offset - 1, distance, 0x90)
+        return True
+    else:
+        return False
+    _pc32(site)
+    return True
