@@ -1,0 +1,261 @@
+"""Arithmetic of dimensions: ints and symbolic expressions, compared without assuming values.
+
+A dimension is brought to a polynomial over atoms (variables, quotients, remainders, minima, …), in which equality is
+identity. Dimensions of model inputs are taken to be at least 1 (the compiled entry checks that).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from warpbeam.ir.rewrite import post_order
+from warpbeam.tir import expr as E
+
+Poly = dict[tuple[E.PrimExpr, ...], int]
+
+_POLYS: weakref.WeakKeyDictionary[E.PrimExpr, Poly] = weakref.WeakKeyDictionary()
+_MAX_TERMS = 64
+
+
+def dim(value: Any) -> Any:
+    """A dimension in its simplest form: an int where constant, else a canonical int64 expression."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, E.PrimExpr):
+        return _to_expr(_poly(value))
+    return int(value)
+
+
+def dims(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(dim(v) for v in values)
+
+
+def prod(values: Iterable[Any]) -> Any:
+    """Product of dimensions; 1 for none."""
+    number, rest = 1, None
+    for v in values:
+        v = E.simplify_dim(v)
+        if isinstance(v, int):
+            number *= v
+        else:
+            rest = v if rest is None else rest * v
+    if rest is None or number == 0:
+        return number
+    return dim(rest * number)
+
+
+def same(a: Any, b: Any) -> bool | None:
+    """Whether two dimensions are equal: True, False, or None where it depends on values not known here."""
+    a, b = E.simplify_dim(a), E.simplify_dim(b)
+    if a is b:
+        return True
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    gap = dim(E.sub(a, b))
+    if isinstance(gap, int):
+        return gap == 0
+    poly = _poly(gap)
+    if any(_sign(_sum(poly, {(): shift})) == way for shift, way in ((-1, 1), (1, -1))):
+        return False
+    return _prove_equal(gap)
+
+
+def _prove_equal(gap: Any) -> bool | None:
+    try:
+        from warpbeam.tir.arith import prove
+    except ImportError:
+        return None
+    zero = E.const(0, gap.dtype)
+    return prove(E.EQ(gap, zero), None)  # type: ignore[no-any-return]
+
+
+def exact_div(total: Any, part: Any) -> Any:
+    """total // part, cancelled where it divides."""
+    total, part = E.simplify_dim(total), E.simplify_dim(part)
+    if isinstance(total, int) and isinstance(part, int):
+        return total // part if part else 0
+    return dim(E.floordiv(total, part))
+
+
+def text(value: Any, depth: int = 6) -> str:
+    """A short reading of a dimension for messages."""
+    if isinstance(value, E.IntImm | E.FloatImm):
+        return str(value.value)
+    if isinstance(value, E.Var):
+        return value.name  # type: ignore[no-any-return]
+    if not isinstance(value, E.PrimExpr):
+        return str(value)
+    if depth == 0:
+        return "…"
+    signs = {E.Add: "+", E.Sub: "-", E.Mul: "*", E.FloorDiv: "//", E.FloorMod: "%"}
+    if type(value) in signs:
+        return f"({text(value.a, depth - 1)} {signs[type(value)]} {text(value.b, depth - 1)})"  # type: ignore[attr-defined]
+    if isinstance(value, E.BinaryExpr):
+        return f"{type(value).__name__.lower()}({text(value.a, depth - 1)}, {text(value.b, depth - 1)})"
+    return f"<{type(value).__name__}>"
+
+
+def shape_text(shape: Sequence[Any]) -> str:
+    return "(" + ", ".join(text(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+# ---------------------------------------------------------------------------------------------------------- polynomials
+
+
+def _poly(root: E.PrimExpr) -> Poly:
+    found = _POLYS.get(root)
+    if found is not None:
+        return found
+    for node in post_order(root, enter=lambda n: n not in _POLYS):
+        if isinstance(node, E.PrimExpr) and node not in _POLYS:
+            _POLYS[node] = _node_poly(node)
+    return _POLYS[root]
+
+
+def _node_poly(node: E.PrimExpr) -> Poly:
+    kind = type(node)
+    if kind is E.IntImm:
+        return {(): node.value} if node.value else {}  # type: ignore[attr-defined]
+    if kind is E.Cast and node.dtype == "int64" and node.value.dtype in ("int32", "int64"):  # type: ignore[attr-defined]
+        return _POLYS[node.value]  # type: ignore[attr-defined]
+    if not isinstance(node, E.BinaryExpr) or kind not in _RULES:
+        return {(node,): 1}
+    a, b = _POLYS[node.a], _POLYS[node.b]
+    out = _RULES[kind](node, a, b)
+    return {(node,): 1} if len(out) > _MAX_TERMS else out  # type: ignore[no-any-return]
+
+
+def _sum(a: Poly, b: Poly, sign: int = 1) -> Poly:
+    out = dict(a)
+    for m, c in b.items():
+        out[m] = out.get(m, 0) + sign * c
+        if not out[m]:
+            del out[m]
+    return out
+
+
+def _order(atom: E.PrimExpr) -> tuple[str, int]:
+    return (atom.name, atom.uid) if isinstance(atom, E.Var) else (text(atom, 4), 0)  # type: ignore[attr-defined]
+
+
+def _monomial(atoms: Iterable[E.PrimExpr]) -> tuple[E.PrimExpr, ...]:
+    return tuple(sorted(atoms, key=_order))
+
+
+def _times(a: Poly, b: Poly) -> Poly:
+    if len(a) * len(b) > _MAX_TERMS:
+        return {(_to_node(a) * _to_node(b),): 1}
+    out: Poly = {}
+    for ma, ca in a.items():
+        for mb, cb in b.items():
+            m = _monomial(ma + mb)
+            out[m] = out.get(m, 0) + ca * cb
+    return {m: c for m, c in out.items() if c}
+
+
+def _quotient(node: Any, a: Poly, b: Poly) -> Poly:
+    """(c*p + r) // c = p + r // c, for a constant or one-term divisor c."""
+    if len(b) != 1:
+        if a and a == b:
+            return {(): 1}
+        return {(E.floordiv(_to_node(a), _to_node(b)),): 1} if b else {}
+    ((atoms, coef),) = b.items()
+    if coef < 0:
+        return {(node,): 1}
+    whole: Poly = {}
+    rest: Poly = {}
+    for m, c in a.items():
+        left = _without(m, atoms)
+        if left is not None and c % coef == 0:
+            whole[left] = c // coef
+        else:
+            rest[m] = c
+    if not rest:
+        return whole
+    if not atoms and set(rest) == {()}:
+        return _sum(whole, {(): rest[()] // coef} if rest[()] // coef else {})
+    if not atoms and () in rest and not 0 <= rest[()] < coef:
+        shift = rest[()] // coef
+        whole = _sum(whole, {(): shift})
+        rest = _sum(rest, {(): -shift * coef})
+    return _sum(whole, {(E.floordiv(_to_node(rest), _to_node(b)),): 1})
+
+
+def _without(monomial: tuple[E.PrimExpr, ...], atoms: tuple[E.PrimExpr, ...]) -> tuple[E.PrimExpr, ...] | None:
+    left = list(monomial)
+    for atom in atoms:
+        for i, have in enumerate(left):
+            if have is atom:
+                del left[i]
+                break
+        else:
+            return None
+    return tuple(left)
+
+
+def _remainder(node: Any, a: Poly, b: Poly) -> Poly:
+    """x % c = x - (x // c) * c."""
+    if len(b) != 1:
+        return {(E.floormod(_to_node(a), _to_node(b)),): 1} if b else {}
+    quotient = _quotient(node, a, b)
+    if any(isinstance(x, E.FloorDiv | E.FloorMod) for m in quotient for x in m):
+        return {(E.floormod(_to_node(a), _to_node(b)),): 1}
+    return _sum(a, _times(quotient, b), -1)
+
+
+def _extreme(node: Any, a: Poly, b: Poly) -> Poly:
+    gap = _sum(a, b, -1)
+    if not gap:
+        return a
+    sign = _sign(gap)
+    if sign is None:
+        return {(type(node)(_to_node(a), _to_node(b)),): 1}
+    return a if (sign < 0) == (type(node) is E.Min) else b
+
+
+def _sign(gap: Poly) -> int | None:
+    """-1, 1 where the polynomial is certainly <= 0 or >= 0 (sizes being >= 1), else None."""
+    if any(not (isinstance(x, E.Var) and x.nonneg) for m in gap for x in m):
+        return None
+    number = gap.get((), 0)
+    others = [c for m, c in gap.items() if m]
+    if all(c > 0 for c in others) and number + sum(others) >= 0:
+        return 1
+    if all(c < 0 for c in others) and number + sum(others) <= 0:
+        return -1
+    return None
+
+
+_RULES: dict[type, Any] = {
+    E.Add: lambda n, a, b: _sum(a, b),
+    E.Sub: lambda n, a, b: _sum(a, b, -1),
+    E.Mul: lambda n, a, b: _times(a, b),
+    E.FloorDiv: _quotient,
+    E.FloorMod: _remainder,
+    E.Min: _extreme,
+    E.Max: _extreme,
+}
+
+
+def _to_expr(poly: Poly) -> Any:
+    if not poly:
+        return 0
+    if set(poly) == {()}:
+        return poly[()]
+    return _to_node(poly)
+
+
+def _to_node(poly: Poly) -> E.PrimExpr:
+    """The canonical expression of a polynomial: positive terms first, each in a fixed order."""
+    terms = sorted(poly.items(), key=lambda item: (item[1] < 0, -len(item[0]), [_order(a) for a in item[0]]))
+    out: E.PrimExpr = E.const(0)
+    for atoms, coef in terms:
+        positive = coef > 0 or out is E.const(0)
+        term: E.PrimExpr = E.const(1)
+        for atom in atoms:
+            term = E.mul(term, atom)
+        term = E.mul(term, coef if positive else -coef)
+        out = E.add(out, term) if positive else E.sub(out, term)
+    return out
