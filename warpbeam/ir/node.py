@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from warpbeam.ir.diagnostics import IRError
 
@@ -85,11 +85,16 @@ def _build(cls: Any, values: tuple[Any, ...]) -> Any:
     return node
 
 
-class Derived:
-    """Marks an annotation as a slot computed by `_derive`: `dtype: Derived[str]`."""
+if TYPE_CHECKING:
+    _T = TypeVar("_T")
+    Derived = Annotated[_T, "computed"]
+else:
 
-    def __class_getitem__(cls, item: Any) -> Any:
-        return item
+    class Derived:
+        """Marks an annotation as a slot computed by `_derive`: `dtype: Derived[str]`."""
+
+        def __class_getitem__(cls, item: Any) -> Any:
+            return item
 
 
 class Node(metaclass=NodeMeta):
@@ -99,6 +104,10 @@ class Node(metaclass=NodeMeta):
     _fields: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, Any]] = {}
     __slots__ = ("__weakref__",)
+
+    if TYPE_CHECKING:  # the metaclass builds nodes; a checker needs to know that classes take their fields
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     @classmethod
     def _normalize(cls, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
