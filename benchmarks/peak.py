@@ -19,7 +19,7 @@ _STEPS = 1 << 16  # loop iterations a call and thread: some 200 us, so that the 
 
 
 def _shape() -> tuple[int, int]:
-    import llvmlite.binding as llvm
+    import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
@@ -88,7 +88,8 @@ class FmaPeak:
 
     def measure(self, seconds: float = 0.1) -> float:
         """Median GFLOP/s over `seconds`."""
-        samples, end = [], time.perf_counter() + seconds
+        samples: list[int] = []
+        end = time.perf_counter() + seconds
         while time.perf_counter() < end or not samples:
             start = time.perf_counter_ns()
             self.run()

@@ -81,7 +81,7 @@ class OnnxRuntime(Peer):
     package = "onnxruntime"
 
     def load(self, path: Path, inputs: Arrays, threads: int) -> None:
-        import onnxruntime as ort
+        import onnxruntime as ort  # type: ignore[import-untyped]
 
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -111,7 +111,7 @@ class OpenVino(Peer):
     package = "openvino"
 
     def load(self, path: Path, inputs: Arrays, threads: int) -> None:
-        import openvino as ov
+        import openvino as ov  # type: ignore[import-untyped]
 
         core = ov.Core()
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads,

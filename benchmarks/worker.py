@@ -43,7 +43,12 @@ def timed_slice(run: Callable[[], Any], seconds: float, batch: int) -> list[floa
 
 
 def peak_rss() -> int:
-    """The process's highest resident set so far, in bytes."""
+    """The process's highest resident set so far, in bytes (ru_maxrss would inherit the parent's on Linux)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        if lines:
+            return int(lines[0].split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -50,13 +50,17 @@ class OnnxNet(Net):
         return spec.name
 
     # -- nodes
-    def node(self, op: str, args: list[str], outs: int = 1, **attrs: Any) -> Any:
-        """Append one node with a readable unique name; returns its output name (or names)."""
+    def node(self, op: str, args: list[str], **attrs: Any) -> str:
+        """Append a node with one output; returns the output's name."""
+        return self.nodes_out(op, args, 1, **attrs)[0]
+
+    def nodes_out(self, op: str, args: list[str], outs: int, **attrs: Any) -> list[str]:
+        """Append one node with a readable unique name; returns its output names."""
         index = self.count[op] = self.count.get(op, -1) + 1
         stem = f"/{op}_{index}"
         names = [f"{stem}_output_{i}" for i in range(outs)]
         self.nodes.append(helper.make_node(op, args, names, name=stem, **attrs))
-        return names[0] if outs == 1 else names
+        return names
 
     def ints(self, values: tuple[int, ...]) -> str:
         """A shared int64 vector."""
@@ -177,7 +181,7 @@ class OnnxNet(Net):
         return self.node("Concat", args, axis=axis)
 
     def op_split(self, args: list[str], axis: int, parts: int, size: int) -> list[str]:
-        return list(self.node("Split", [args[0], self.ints((size,) * parts)], outs=parts, axis=axis))
+        return self.nodes_out("Split", [args[0], self.ints((size,) * parts)], parts, axis=axis)
 
     def op_slice(self, args: list[str], axis: int, start: int, stop: int) -> str:
         return self.node("Slice", [args[0], self.ints((start,)), self.ints((stop,)), self.ints((axis,))])

@@ -1,0 +1,134 @@
+"""The measuring side: tables, the peak loop, the kernel cases, one interleaved run of a small case."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import cheap, kernels
+from benchmarks.harness import Bench, Result, Row, relative_difference
+from benchmarks.models import gflop, onnx_path
+from benchmarks.models.cases import CASES
+from benchmarks.ops import select
+from benchmarks.table import geomean, markdown
+from benchmarks.worker import peak_rss, timed_slice
+
+
+def _row() -> Row:
+    peers = {"warpbeam": 2e-3, "ort": 4e-3, "ov": 3e-3}
+    row = Row("case", 1, 1e9, {n: Result(n, median=t, p10=t, p90=t, precision="fp32") for n, t in peers.items()})
+    row.results["torch"] = Result("torch", error="RuntimeError: no | such thing")
+    row.results["peak"] = Result("peak", median=1e-3, flops=1e9)
+    return row
+
+
+def test_ratio_and_peak_of_a_row() -> None:
+    row = _row()
+    best = row.best_peer()
+    assert best is not None and best.peer == "ov"
+    assert row.ratio() == pytest.approx(1.5)
+    assert row.peak() == pytest.approx(1e12)
+    assert row.to_json()["best_peer"] == "ov"
+
+
+def test_table_shows_winner_failure_and_share() -> None:
+    text = markdown([_row()], ["warpbeam", "ort", "ov", "torch", "peak"])
+    line = next(part for part in text.splitlines() if part.startswith("|case|1|"))
+    assert "**2 [2-2]**" in line and "|failed|" in line and "|1.50|500|50 %|" in line
+    assert "RuntimeError: no / such thing" in text
+    assert geomean([2.0, 8.0]) == pytest.approx(4.0)
+
+
+def test_relative_difference_sees_shapes_and_nan() -> None:
+    one = {"y": np.array([1.0, 2.0])}
+    assert relative_difference(one, one) == 0
+    assert relative_difference({"y": np.array([1.0, 2.2])}, one) == pytest.approx(0.1)
+    assert relative_difference({"y": np.array([1.0, np.nan])}, one) == 1e9
+    assert relative_difference({"y": np.array([1.0])}, one) == 1e9
+
+
+def test_timed_slice_measures_seconds() -> None:
+    samples = timed_slice(lambda: time.sleep(0.002), 0.03, 1)
+    assert 0.002 <= float(np.median(samples)) < 0.05
+
+
+def test_peak_loop_is_plausible() -> None:
+    from benchmarks.peak import FmaPeak
+
+    assert 1 < FmaPeak(1).measure(0.02) < 5000
+
+
+def test_kernel_references_agree_with_definitions() -> None:
+    case = kernels.Case("conv", (6, 3, 4, 3, 2))
+    x, w = case.arrays()
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    want = sum(padded[0, 2 + i, 4 + j] @ w[i, j].astype(np.float64) for i in range(3) for j in range(3))
+    result = kernels.reference(case)
+    assert result.shape == (1, 3, 3, 4) and np.allclose(result[0, 1, 2], want)
+    assert case.flops == 2 * 9 * 4 * 27
+    assert kernels.error_factor(case, result.astype(np.float32)) < 1
+    assert kernels.error_factor(case, (result + 1e-2).astype(np.float32)) > 8
+    assert kernels.Case("dense", (512, 32, 512)).bar == 0.80 and kernels.CASES[0].bar == 0.88
+
+
+class _NumpyModule:
+    """Stands in for a compiled module: what `kernels.measure` needs of it."""
+
+    num_threads = 0
+
+    def __init__(self, weight: np.ndarray) -> None:
+        self.weight = weight
+
+    def run(self, inputs: dict[str, np.ndarray], out: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        result = np.matmul(inputs["x"], self.weight.T, out=None if out is None else out["y"])
+        return {"y": result}
+
+
+def test_kernel_measurement_judges_speed_and_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import warpbeam
+    from benchmarks.peak import FmaPeak
+
+    case = kernels.Case("dense", (16, 32, 64))
+    weight = case.arrays()[1]
+    monkeypatch.setattr(kernels, "make_relay", lambda case: weight)
+    monkeypatch.setattr(warpbeam, "compile", lambda w, threads: _NumpyModule(w), raising=False)
+    outcome = kernels.measure(case, FmaPeak(1), 2, 0.01)
+    assert outcome.error_factor < 8 and 0 < outcome.share < 1.5 and outcome.gflops > 0
+    monkeypatch.setattr(warpbeam, "compile", lambda w, threads: _NumpyModule(w + 1e-2), raising=False)
+    wrong = kernels.measure(case, FmaPeak(1), 1, 0.01)
+    assert wrong.error_factor > 8 and not wrong.ok
+
+
+def test_chain_and_add_models_are_valid() -> None:
+    import onnx
+
+    for data in (cheap.chain_model(12), cheap.add_model()):
+        onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_memory_is_this_process_and_its_children() -> None:
+    assert 1e7 < cheap.tree_rss(os.getpid()) < 1e11
+    assert 1e7 < peak_rss() < 1e11
+
+
+def test_selecting_cases() -> None:
+    assert select("C2D", "1") == [f"C2D_{i}_b1" for i in range(4)]
+    assert len(select("C2D", "1,16")) == 8
+    assert select("gemmw_512x32x512", "1") == ["gemmw_512x32x512"]
+
+
+def test_interleaved_run_and_a_missing_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    monkeypatch.setenv("WARPBEAM_BENCH_CACHE", str(tmp_path))
+    spec = CASES["dw_7_1024"]
+    with Bench(["ort", "peak"], 1) as bench:
+        row = bench.measure(spec.name, f"op:{spec.name}", onnx_path(spec), gflop(spec)[0] * 1e9, 2, 0.02)
+        broken = bench.measure("gone", "op:gone", tmp_path / "gone.onnx", 1.0, 1, 0.01)
+    ort = row.results["ort"]
+    assert not ort.error and 0 < ort.p10 <= ort.median <= ort.p90 and len(ort.slices) == 2 and ort.rel_diff == 0
+    assert row.peak() and row.peak() > 1e9 and broken.results["ort"].error
