@@ -71,9 +71,7 @@ class Context(ctypes.Structure):
 
 
 LOOP_FN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-PARALLEL_FOR_FN = ctypes.CFUNCTYPE(
-    ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
-)
+PARALLEL_FOR_FN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 RESERVE_FN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64)
 
 
@@ -91,9 +89,7 @@ def numpy_dtype(name: str) -> np.dtype[np.generic]:
     try:
         import ml_dtypes
     except ImportError as error:
-        raise RunError(
-            f"element type {name} needs the package ml_dtypes", hint="pip install ml_dtypes"
-        ) from error
+        raise RunError(f"element type {name} needs the package ml_dtypes", hint="pip install ml_dtypes") from error
     dtype: np.dtype[np.generic] = np.dtype(getattr(ml_dtypes, name))
     return dtype
 

@@ -11,12 +11,13 @@
     64              header text: JSON, {"manifest": {...}, "sections": [{name, kind, offset, size, align, sha256}, ...]}
     H               sections, H = end of the header rounded up to 4096; offsets count from H
 
-Sections follow each other in the order of the table; each starts at its predecessor's end rounded up to its alignment (64,
-or 4096 for constants so that they can be mapped). Gaps are zero. The last section ends the file. So there are no overlaps
-and no holes, and every byte of a file is either hashed or checked to be zero.
+Sections follow each other in the order of the table; each starts at its predecessor's end rounded up to its alignment
+(64, or 4096 for constants so that they can be mapped). Gaps are zero. The last section ends the file. So there are no
+overlaps and no holes, and every byte of a file is either hashed or checked to be zero.
 
-Versions: a reader refuses a major version other than its own. It reads minor versions up to its own; a newer minor version is
-refused too, because it may hold instructions this reader cannot honour. A writer uses the lowest version that can express the file.
+Versions: a reader refuses a major version other than its own. It reads minor versions up to its own; a newer minor
+version is refused too, because it may hold instructions this reader cannot honour. A writer uses the lowest version that
+can express the file.
 
 Section kinds: `cpu-so` (ELF shared library), `constants`, `params` (initial mutable parameters), `program` (JSON, see
 `program`), `relay` (text to rebuild the model for another machine), `data` (anything else). Code is never executed, nor
@@ -216,7 +217,7 @@ class _Reader:
             raise self.fail("not a Warpbeam artefact", f"it starts with {head[:8]!r}", "compile a model and save it")
         _, major, minor, zero, length, digest, total = HEAD.unpack(head)
         if major != VERSION[0] or minor > VERSION[1]:
-            raise self.fail(f"format version {major}.{minor}", f"this runtime reads {VERSION[0]}.0 to {VERSION[0]}.{VERSION[1]}",
+            raise self.fail(f"format version {major}.{minor}", "this runtime reads 1.0",
                             "use the runtime of the version that wrote it, or compile the model again")  # fmt: skip
         if zero or length > MAX_HEADER:
             raise self.fail("damaged header", f"length {length}, at most {MAX_HEADER} is allowed")
@@ -273,7 +274,7 @@ class _Reader:
         data: Data
         if self.view is not None:
             data = self.view[start : start + row["size"]]
-        elif row["kind"] in ("constants", "params") and row["size"] or row["size"] > SMALL:
+        elif (row["kind"] in ("constants", "params") and row["size"]) or row["size"] > SMALL:
             aligned = start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
             length = start - aligned + row["size"]
             mapped = mmap.mmap(self.file.fileno(), length, access=mmap.ACCESS_READ, offset=aligned)

@@ -103,7 +103,9 @@ def adopt(capsule: Any) -> npt.NDArray[Any]:
         raise RunError(f"tensors of vectors ({tensor.lanes} lanes) are not supported")
     dtype = numpy_dtype(dtype_name(tensor.code, tensor.bits))
     shape = tuple((ctypes.c_int64 * tensor.ndim).from_address(tensor.shape)) if tensor.ndim else ()
-    steps = tuple((ctypes.c_int64 * tensor.ndim).from_address(tensor.strides)) if tensor.ndim and tensor.strides else None
+    steps = (
+        tuple((ctypes.c_int64 * tensor.ndim).from_address(tensor.strides)) if tensor.ndim and tensor.strides else None
+    )
     strides = None if steps is None else tuple(step * dtype.itemsize for step in steps)
     _rename(capsule, _USED)
     owner = _Owner(address, managed.deleter)

@@ -99,7 +99,8 @@ def _parse(data: bytes, name: str) -> Object:
     blobs = [b"" if h[1] == SHT_NOBITS else _slice(data, h[4], h[5], name) for h in headers]
     names = blobs[shstrndx] if headers else b""
     sections = [
-        Section(_text(names, h[0]), h[1], h[2], blob, h[5], max(h[8], 1)) for h, blob in zip(headers, blobs, strict=True)
+        Section(_text(names, h[0]), h[1], h[2], blob, h[5], max(h[8], 1))
+        for h, blob in zip(headers, blobs, strict=True)
     ]
     symbols: list[Symbol] = []
     for index, h in enumerate(headers):

@@ -85,13 +85,22 @@ class Layout:
             (_PT_LOAD, _R, 0, self.read_end, self.read_end, self.page),
             (_PT_LOAD, _RX, self.text_start, *[self.text_end - self.text_start] * 2, self.page),
             (_PT_LOAD, _RW, self.relro_start, relro, relro, self.page),
-            (_PT_LOAD, _RW, self.data_start, self.data_end - self.data_start, self.bss_end - self.data_start, self.page),
+            (
+                _PT_LOAD,
+                _RW,
+                self.data_start,
+                self.data_end - self.data_start,
+                self.bss_end - self.data_start,
+                self.page,
+            ),
             (_PT_DYNAMIC, _RW, self.dynamic, dynamic_size, dynamic_size, 8),
             (_PT_GNU_STACK, _RW, 0, 0, 0, 16),
             (_PT_GNU_RELRO, _R, self.relro_start, relro, relro, 1),
         ]
         used = [row for row in rows if row[0] != _PT_LOAD or row[4]]
-        return b"".join(elf.PHDR.pack(kind, flags, at, at, at, size, mem, align) for kind, flags, at, size, mem, align in used)
+        return b"".join(
+            elf.PHDR.pack(kind, flags, at, at, at, size, mem, align) for kind, flags, at, size, mem, align in used
+        )
 
 
 def _hash_table(names: Sequence[str]) -> bytes:
@@ -136,9 +145,10 @@ def write(
         image[at : at + len(piece)] = piece
     names, headers = sections.tables(_up(len(image), 8))
     shoff = _up(_up(len(image), 8) + len(names), 8)
+    count = len(headers) // elf.SHDR.size
     image[: elf.EHDR.size] = elf.EHDR.pack(
         b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_DYN, machine, 1, 0, elf.EHDR.size, shoff, 0, elf.EHDR.size,
-        elf.PHDR.size, len(phdrs) // elf.PHDR.size, elf.SHDR.size, len(headers) // elf.SHDR.size, len(headers) // elf.SHDR.size - 1,
+        elf.PHDR.size, len(phdrs) // elf.PHDR.size, elf.SHDR.size, count, count - 1,
     )  # fmt: skip
     image += bytes(_up(len(image), 8) - len(image)) + names
     image += bytes(shoff - len(image)) + headers
@@ -151,6 +161,7 @@ class _Sections:
     def __init__(self, layout: Layout) -> None:
         o = layout.outputs
         dynamic_size = elf.DYN.size * (len(layout.dynamic_bytes()) // elf.DYN.size)
+        rela_size = elf.RELA.size * layout.relative_count
         rw, alloc = elf.SHF_WRITE | elf.SHF_ALLOC, elf.SHF_ALLOC
         code = alloc | elf.SHF_EXECINSTR
         # name, type, flags, address, size, link, info, align, entry size
@@ -158,7 +169,7 @@ class _Sections:
             (".dynsym", elf.SHT_DYNSYM, alloc, layout.dynsym, layout.dynstr - layout.dynsym, 2, 1, 8, elf.SYM.size),
             (".dynstr", elf.SHT_STRTAB, alloc, layout.dynstr, len(layout.strings), 0, 0, 1, 0),
             (".hash", elf.SHT_HASH, alloc, layout.hash, len(_hash_table(layout.exports)), 1, 0, 8, 4),
-            (".rela.dyn", elf.SHT_RELA, alloc, layout.rela, elf.RELA.size * layout.relative_count, 1, 0, 8, elf.RELA.size),
+            (".rela.dyn", elf.SHT_RELA, alloc, layout.rela, rela_size, 1, 0, 8, elf.RELA.size),
             (".rodata", elf.SHT_PROGBITS, alloc, o[".rodata"].address, o[".rodata"].size, 0, 0, o[".rodata"].align, 0),
             (".text", elf.SHT_PROGBITS, code, o[".text"].address, o[".text"].size, 0, 0, o[".text"].align, 0),
             (".data.rel.ro", elf.SHT_PROGBITS, rw, o[".data.rel.ro"].address, o[".data.rel.ro"].size, 0, 0,

@@ -1,8 +1,8 @@
 """A small linker: our own relocatable objects in, one loadable ELF shared library out.
 
-Generated objects are closed (no undefined symbols outside the set that is linked), so no symbol is ever looked up at load
-time and one kind of dynamic relocation is enough: "load base + constant". The result has four segments, each in pages of
-its own: headers and read-only data; code; data that is read-only once relocated; data. None is writable and
+Generated objects are closed (no undefined symbols outside the set that is linked), so no symbol is ever looked up at
+load time and one kind of dynamic relocation is enough: "load base + constant". The result has four segments, each in
+pages of its own: headers and read-only data; code; data that is read-only once relocated; data. None is writable and
 executable, the stack is not executable. Objects of LLVM and of `gcc -fPIC` link.
 
 Left out on purpose: merging of string sections, exception tables (`.eh_frame` is dropped), debug information,
@@ -86,13 +86,17 @@ class _Linker:
         self._place_sections()
         self._plan_got()
         self.outputs[".got"].size = 8 * len(self.got)
-        layout = elf_writer.Layout(self.machine.page, self.outputs, sorted(set(exports)), soname, self._count_relative())
+        layout = elf_writer.Layout(
+            self.machine.page, self.outputs, sorted(set(exports)), soname, self._count_relative()
+        )
         for output in self.outputs.values():
             for part in output.parts:
                 part.address += output.address
         self._relocate()
         table = [(name, *self._export(name)) for name in layout.exports]
-        return elf_writer.write(layout, self.objects[0].machine, self.machine.relative, table, sorted(self.relatives.items()))
+        return elf_writer.write(
+            layout, self.objects[0].machine, self.machine.relative, table, sorted(self.relatives.items())
+        )
 
     def _export(self, name: str) -> tuple[int, int, int]:
         owner, symbol = self.globals[name]
@@ -124,7 +128,7 @@ class _Linker:
         if missing:
             text = ", ".join(f"{name!r} (used in {where})" for name, where in missing.items())
             raise LinkError(f"undefined symbols: {text}", why="generated code must not need other libraries",
-                            hint="link the object that defines them, or avoid the operation that calls them")  # fmt: skip
+                            hint="link the object that defines them, or avoid what calls them")  # fmt: skip
 
     def _place_sections(self) -> None:
         for obj in self.objects:

@@ -16,7 +16,7 @@ MAX_PORTS = 65_536
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A model's input, output or mutable parameter. Extents are integers, symbol names, or (outputs) expressions of them.
+    """A model's input, output or mutable parameter. Extents are integers, symbols, or (outputs) expressions of them.
 
     `offset`: byte offset of a parameter in the parameters section; -1 for inputs and outputs.
     """

@@ -15,7 +15,7 @@ _HUGE = 2 << 20
 
 
 def aligned_bytes(size: int, alignment: int = 64) -> Bytes:
-    """Uninitialised memory whose address is a multiple of `alignment`; from 2 MiB on in large pages where there are any."""
+    """Uninitialised memory whose address is a multiple of `alignment`; from 2 MiB on in large pages if there are."""
     if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         pages = mmap.mmap(-1, size + _HUGE)
         pages.madvise(mmap.MADV_HUGEPAGE)
@@ -47,14 +47,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.ndarray(shape, dtype, aligned_bytes(size))
 
 
-def _find_address_of() -> Callable[[Any], int | None]:
+def _find_address_of() -> Callable[[Any], int]:
     """A function giving an array's data address, 5 times faster than `array.ctypes.data` where that is safe.
 
     CPython's NumPy arrays keep the data pointer right behind the object head, since NumPy 1.0; trusted only after it
     has been compared with `array.ctypes.data`.
     """
 
-    def by_interface(array: Any) -> int | None:
+    def by_interface(array: Any) -> int:
         return int(array.ctypes.data)
 
     if not hasattr(ctypes, "pythonapi"):
@@ -66,8 +66,8 @@ def _find_address_of() -> Callable[[Any], int | None]:
     if any(from_address(id(p) + head).value != p.ctypes.data for p in probes):
         return by_interface
 
-    def by_layout(array: Any) -> int | None:
-        return from_address(id(array) + head).value
+    def by_layout(array: Any) -> int:
+        return from_address(id(array) + head).value  # type: ignore[return-value]
 
     return by_layout
 

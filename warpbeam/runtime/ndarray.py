@@ -168,7 +168,7 @@ def from_dlpack(source: Any) -> NDArray:
 
 
 def as_numpy(source: Any, compact: bool = True) -> npt.NDArray[Any]:
-    """`source` as a NumPy array: NumPy arrays and scalars, NDArray, anything with `__dlpack__` or `__array_interface__`.
+    """`source` as a NumPy array: NumPy arrays and scalars, NDArrays, what has `__dlpack__` or `__array_interface__`.
 
     Memory is shared where it can be. With `compact`, an array that is not row-major without gaps, is not aligned to its
     element, or has foreign byte order is copied into one that is. The element type is never changed.

@@ -1,15 +1,15 @@
 """The thread pool, written once in LLVM IR: it ships inside every artefact and needs no C library symbol.
 
-`pool_ir(triple)` gives the text of a module with the six functions that `warpbeam.h` declares. On Linux they talk to the
-kernel with system calls; elsewhere the serial variant is given, whose pool is null.
+`pool_ir(triple)` gives the text of a module with the six functions that `warpbeam.h` declares. On Linux they talk to
+the kernel with system calls; elsewhere the serial variant is given, whose pool is null.
 
 How it works. The caller of a loop is worker 0. A loop is published by one atomic store of the word `job`, which holds a
 counter (upper 22 bits) and the number of workers that take part (lower 10), so that a worker which slept through some
 loops cannot mistake one for another. Workers spin on `job` for `spin` pauses, then sleep on it with a futex. The last
-worker to finish wakes the caller if it sleeps on `pending`. Whoever cannot take the pool's lock at once (a nested loop, or a
-second caller) runs its loop serially: no queues, no deadlock, no thread-local state. Threads start at the first
-loop that needs them. The pool's page is wiped by the kernel in a forked child (MADV_WIPEONFORK): a zero pool is serial, and
-`wb_pool_reset` makes it whole again.
+worker to finish wakes the caller if it sleeps on `pending`. Whoever cannot take the pool's lock at once (a nested loop,
+or a second caller) runs its loop serially: no queues, no deadlock, no thread-local state. Threads start at the first
+loop that needs them. The kernel wipes the pool's pages in a forked child (MADV_WIPEONFORK): a zero pool is serial,
+and `wb_pool_reset` makes it whole again.
 
 The split of a loop is static: worker i of k runs iterations [n*i/k, n*(i+1)/k).
 """
@@ -30,7 +30,6 @@ EXPORTS = (
 )
 _POOL_BYTES = 256 + 32 * (MAX_THREADS + 24)
 _WIPE_ON_FORK = 18
-
 
 
 def _aarch64_stub() -> bytes:

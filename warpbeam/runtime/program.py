@@ -1,8 +1,8 @@
 """The Program: the host side of a compiled model as plain data.
 
-A Program has values (tensors and objects, each with a place in storage) and a body of instructions. It says which kernels
-run in which order on which buffers; what the kernels compute is elsewhere. `executor` steps through it in Python; for the
-product the compiler lowers it to native code. It can be written as JSON, printed as text (`program_text`), and checked
+A Program has values (tensors and objects, each with a place in storage) and a body of instructions. It says which
+kernels run in which order on which buffers; what the kernels compute is elsewhere. `executor` steps through it in Python;
+for the product the compiler lowers it to native code. It can be written as JSON, printed as text (`program_text`), and checked
 (`validate`).
 
     storage of a value             meaning
@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 from . import shape_expr
 from .errors import ArtifactError
@@ -217,10 +217,10 @@ class Return:
     """Ends the Program."""
 
 
-Instruction: TypeAlias = Union[
-    CallKernel, CallProgram, CallExternal, Alloc, Free, View, Move, ShapeOf, SetSymbol, Check, MakeObject, GetField,
-    CallClosure, Branch, Loop, DeviceCopy, Sync, Return,
-]  # fmt: skip
+Instruction: TypeAlias = (
+    CallKernel | CallProgram | CallExternal | Alloc | Free | View | Move | ShapeOf | SetSymbol | Check | MakeObject
+    | GetField | CallClosure | Branch | Loop | DeviceCopy | Sync | Return
+)  # fmt: skip
 Body: TypeAlias = tuple[Instruction, ...]
 INSTRUCTIONS: dict[str, type[Any]] = {
     c.__name__: c
@@ -305,7 +305,7 @@ def walk(body: Body) -> Iterator[Instruction]:
 
 
 def encode(node: Any) -> dict[str, Any]:
-    """A dataclass of this module as JSON data; fields at their defaults are left out. Nesting is bounded by `validate`."""
+    """A dataclass of this module as JSON data; fields at their defaults are left out."""
     data: dict[str, Any] = {"op": type(node).__name__} if type(node).__name__ in INSTRUCTIONS else {}
     for f in fields(node):
         value = getattr(node, f.name)

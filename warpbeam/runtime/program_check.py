@@ -6,8 +6,28 @@ from . import shape_expr
 from .abi import DLPACK_TYPES
 from .errors import ArtifactError
 from .program import (
-    MAX_NESTING, VALUE_KINDS, Alloc, Body, Branch, CallClosure, CallExternal, CallKernel, CallProgram, Check, DeviceCopy,
-    Free, GetField, Instruction, Loop, MakeObject, Move, Program, SetSymbol, ShapeOf, Value, View,
+    MAX_NESTING,
+    VALUE_KINDS,
+    Alloc,
+    Body,
+    Branch,
+    CallClosure,
+    CallExternal,
+    CallKernel,
+    CallProgram,
+    Check,
+    DeviceCopy,
+    Free,
+    GetField,
+    Instruction,
+    Loop,
+    MakeObject,
+    Move,
+    Program,
+    SetSymbol,
+    ShapeOf,
+    Value,
+    View,
 )  # fmt: skip
 from .shape_expr import ShapeExpr
 
@@ -148,7 +168,9 @@ class _Checker:
                 self.value(arg)
         elif isinstance(i, (Alloc, Free)):
             if self.value(i.value).storage[0] not in ("alloc", "object"):
-                raise self.fail(f"%{i.value} is allocated or freed, but its storage is {self.value(i.value).storage[0]}")
+                raise self.fail(
+                    f"%{i.value} is allocated or freed, but its storage is {self.value(i.value).storage[0]}"
+                )
         elif isinstance(i, View):
             self.value(i.result, tensor=True)
             self.value(i.source, tensor=True)

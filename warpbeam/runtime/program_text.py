@@ -46,7 +46,9 @@ def _body(body: Body, lines: list[str], indent: str) -> None:
                 lines.append(f"{indent}else:")
                 _body(instruction.other, lines, indent + "  ")
         elif isinstance(instruction, Loop):
-            bound = f"{instruction.index} < {show(instruction.extent)}" if instruction.extent != -1 else instruction.index
+            bound = (
+                f"{instruction.index} < {show(instruction.extent)}" if instruction.extent != -1 else instruction.index
+            )
             lines.append(f"{indent}loop {bound} while {show(instruction.condition)}:")
             _body(instruction.body, lines, indent + "  ")
         else:

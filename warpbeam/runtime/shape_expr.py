@@ -1,7 +1,7 @@
 """Shape expressions: the integers of a Program that may depend on the shapes of its inputs.
 
-A shape expression is an int, the name of a symbol, or a tuple `(operator, operand, ...)`. It is plain data, so that it can
-be stored as JSON. Booleans are 0 and 1. Division is floor division, as everywhere in Warpbeam.
+A shape expression is an int, the name of a symbol, or a tuple `(operator, operand, ...)`. It is plain data, so that it
+can be stored as JSON. Booleans are 0 and 1. Division is floor division, as everywhere in Warpbeam.
 
     ("add", "n", 1)                 n + 1
     ("ceildiv", ("mul", "n", 4), 64)
@@ -13,11 +13,11 @@ be stored as JSON. Booleans are 0 and 1. Division is floor division, as everywhe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 from .errors import ArtifactError, RunError
 
-ShapeExpr: TypeAlias = Union[int, str, tuple["ShapeExpr", ...]]
+ShapeExpr: TypeAlias = int | str | tuple["ShapeExpr", ...]
 Special: TypeAlias = Callable[[str, tuple[int, ...]], int]
 
 

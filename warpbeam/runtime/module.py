@@ -1,0 +1,303 @@
+"""`Module`: a compiled model, ready to run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import call, pool
+from .abi import ABI_VERSION, numpy_dtype
+from .artifact import Artifact, Manifest, TensorSpec
+from .context import CallContext, HostContext
+from .cpu import missing_features
+from .errors import ArtifactError, LoadError, RunError
+from .loader import Library
+from .measure import BenchmarkResult, benchmark_call
+from .memory import Bytes, aligned_bytes, aligned_copy
+from .ndarray import Device, as_numpy
+from .shape_expr import ShapeExpr, symbols_of
+
+if TYPE_CHECKING:
+    from .graph_executor import GraphModule
+    from .profiler import Profile
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Name, shape (integers, symbol names or expressions of them) and element type of an input or output."""
+
+    name: str
+    shape: tuple[ShapeExpr, ...]
+    dtype: str
+
+
+class Module:
+    """A compiled model in this process.
+
+    Calls from several threads run at the same time, each in a context of its own. Arrays are NumPy arrays or anything
+    with DLPack or the array interface. An input that is not compact and aligned is copied; a wrong element type or shape
+    is an error. An input may share memory with an output: it is then copied first. Outputs must not share memory.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Loads the code of an artefact.
+
+        Raises:
+            ArtifactError: if the artefact is of another ABI version or for a processor with other features.
+            LoadError: if the code cannot be loaded.
+        """
+        manifest = artifact.manifest
+        _check_machine(manifest)
+        code = artifact.data("code")
+        if code is None:
+            raise LoadError("the artefact holds no machine code", manifest.name, hint="rebuild it from its Relay text")
+        self.artifact = artifact
+        self.library = Library(code, manifest.name)
+        self._entry = self.library.function(manifest.entry)
+        self._constants = aligned_copy(artifact.data("constants") or b"")
+        self._params = _writable(artifact.data("params") or b"")
+        self._threads = 0
+        self._contexts: list[CallContext] = []
+        self._free: list[CallContext] = []
+        specs = (*manifest.inputs, *manifest.outputs)
+        static = all(isinstance(extent, int) for spec in specs for extent in spec.shape)
+        self._call: Callable[..., dict[str, Array]] = call.run_static if static else call.run_symbolic
+        self._release(self._acquire())
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.artifact.manifest.name
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        """The model's inputs in order."""
+        return [TensorInfo(s.name, s.shape, s.dtype) for s in self.artifact.manifest.inputs]
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """The model's outputs in order."""
+        return [TensorInfo(s.name, s.shape, s.dtype) for s in self.artifact.manifest.outputs]
+
+    def run(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> dict[str, Array]:
+        """Runs the model.
+
+        Args:
+            inputs: an array for each input name.
+            out: arrays to write outputs to; those not named are allocated.
+
+        Returns:
+            An array for each output name.
+
+        Raises:
+            RunError: if names, shapes or element types do not fit, or the model reports a failure.
+        """
+        try:
+            ctx = self._free.pop()
+        except IndexError:
+            ctx = self._acquire()
+        try:
+            return self._call(ctx, self._entry, inputs, out)
+        finally:
+            self._free.append(ctx)
+
+    def __call__(self, *arrays: Any, out: Any = None) -> Any:
+        """Runs the model on arrays in the order of `inputs`.
+
+        Args:
+            out: an array, a sequence of arrays in the order of `outputs`, or a mapping from names to arrays.
+
+        Returns:
+            One array if the model has one output, else a tuple.
+        """
+        names = [spec.name for spec in self.artifact.manifest.inputs]
+        if len(arrays) != len(names):
+            raise RunError(f"{len(arrays)} arrays given", f"model {self.name}", f"it has {len(names)} inputs",
+                           f"pass, in this order: {', '.join(names)}")  # fmt: skip
+        results = self.run(dict(zip(names, arrays, strict=True)), self._named_outputs(out))
+        return next(iter(results.values())) if len(results) == 1 else tuple(results.values())
+
+    def _named_outputs(self, out: Any) -> Mapping[str, Any] | None:
+        if out is None or isinstance(out, Mapping):
+            return out
+        values = list(out) if isinstance(out, Sequence) else [out]
+        names = [spec.name for spec in self.artifact.manifest.outputs]
+        if len(values) != len(names):
+            raise RunError(f"{len(values)} output arrays given", f"model {self.name}", f"it has {len(names)} outputs")
+        return dict(zip(names, values, strict=True))
+
+    @property
+    def num_threads(self) -> int:
+        """Threads a parallel loop of this model may use; at most `runtime.get_num_threads()`."""
+        return min(self._threads or pool.get_num_threads(), pool.get_num_threads())
+
+    @num_threads.setter
+    def num_threads(self, count: int) -> None:
+        if count < 1:
+            raise RunError(f"{count} threads make no sense", hint="use 1 for serial execution")
+        self._threads = count
+        for ctx in self._contexts:
+            ctx.struct.num_threads = count
+
+    def set_param(self, name: str, value: Any) -> None:
+        """Overwrites a mutable parameter.
+
+        Raises:
+            RunError: if there is no such parameter, or shape or element type differ.
+        """
+        target = self._param(name)
+        source = as_numpy(value)
+        if source.dtype != target.dtype or source.shape != target.shape:
+            raise RunError(
+                f"parameter {name!r}: got {source.dtype} {source.shape}, expected {target.dtype} {target.shape}"
+            )
+        target[...] = source
+
+    def get_param(self, name: str) -> Array:
+        """A copy of a mutable parameter's value."""
+        return self._param(name).copy()
+
+    def _param(self, name: str) -> Array:
+        for spec in self.artifact.manifest.params:
+            if spec.name == name:
+                return _view(self._params, spec)
+        known = ", ".join(spec.name for spec in self.artifact.manifest.params) or "none"
+        raise RunError(f"the model has no mutable parameter {name!r}", hint=f"its parameters: {known}")
+
+    def random_inputs(self, seed: int = 0, **symbols: int) -> dict[str, Array]:
+        """Arrays that fit the inputs: floats from a normal distribution, integers 0 or 1, symbols as given, else 1."""
+        generator = np.random.default_rng(seed)
+        arrays = {}
+        for spec in self.artifact.manifest.inputs:
+            shape = tuple(e if isinstance(e, int) else symbols.get(str(e), 1) for e in spec.shape)
+            integral = spec.dtype.startswith(("int", "uint", "bool"))
+            values = generator.integers(0, 2, shape) if integral else generator.standard_normal(shape)
+            arrays[spec.name] = np.asarray(values).astype(numpy_dtype(spec.dtype))
+        return arrays
+
+    def benchmark(
+        self, inputs: Mapping[str, Any] | None = None, repeat: int = 10, number: int = 0, warmup: int = 3
+    ) -> BenchmarkResult:
+        """Measures the time of one call, outputs preallocated.
+
+        Args:
+            inputs: arrays by name; random ones if None.
+            repeat: number of measurements.
+            number: calls per measurement; 0 = as many as fill a millisecond.
+            warmup: calls before the first measurement.
+        """
+        arrays = dict(inputs) if inputs is not None else self.random_inputs()
+        outputs = self.run(arrays)
+        return benchmark_call(lambda: self.run(arrays, outputs), repeat, number, warmup)
+
+    def profile(self, inputs: Mapping[str, Any] | None = None, repeat: int = 10) -> Profile:
+        """Runs the model kernel by kernel and measures each.
+
+        Raises:
+            RunError: if the artefact holds no Program or does not export its kernels.
+        """
+        from .profiler import profile_module
+
+        return profile_module(self, dict(inputs) if inputs is not None else self.random_inputs(), repeat)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the artefact to a file, with the current values of mutable parameters."""
+        self.snapshot().save(path)
+
+    def snapshot(self) -> Artifact:
+        """The artefact with the current values of mutable parameters."""
+        if "params" not in self.artifact.sections:
+            return self.artifact
+        from dataclasses import replace
+
+        sections = dict(self.artifact.sections)
+        sections["params"] = replace(sections["params"], data=self._params.tobytes())
+        return replace(self.artifact, sections=sections)
+
+    def __getitem__(self, name: str) -> Callable[..., GraphModule]:
+        """The classic factory: `lib["default"](device)` is a graph executor over this module."""
+        if name not in ("default", self.name):
+            raise RunError(f"no function {name!r}", f"model {self.name}", hint='use module["default"](device)')
+        from .graph_executor import GraphModule
+
+        return lambda *devices: GraphModule(self, _one_device(devices))
+
+    def __repr__(self) -> str:
+        return f"<Module {self.name}: {', '.join(map(_show, self.inputs))} -> {', '.join(map(_show, self.outputs))}>"
+
+    def host_context(self) -> HostContext:
+        """A fresh `wb_ctx` over this module's constants and parameters, for stepping through its kernels."""
+        return HostContext(*self._host())
+
+    def constants_view(self) -> Bytes:
+        """The constants section, as the code sees it."""
+        return self._constants
+
+    def params_view(self) -> Bytes:
+        """The mutable parameters, as the code sees them."""
+        return self._params
+
+    def _host(self) -> tuple[int, int, int, int, int]:
+        parallel_for, pool_address = pool.attach(self.library)
+        params = self._params.ctypes.data if self._params.size else 0
+        return self._constants.ctypes.data, params, parallel_for, pool_address, self._threads
+
+    def _acquire(self) -> CallContext:
+        manifest = self.artifact.manifest
+        ctx = CallContext(manifest.inputs, manifest.outputs, *self._host())
+        if not symbols_of(manifest.arena_bytes) and isinstance(manifest.arena_bytes, int):
+            ctx.reserve(manifest.arena_bytes)
+        self._contexts.append(ctx)
+        return ctx
+
+    def _release(self, ctx: CallContext) -> None:
+        self._free.append(ctx)
+
+
+def load(path: str | os.PathLike[str], verify_constants: bool = True) -> Module:
+    """Loads a model that `Module.save` wrote.
+
+    Raises:
+        ArtifactError: if the file is damaged, or for another version or machine.
+        LoadError: if its code cannot be loaded.
+    """
+    return Module(Artifact.load(path, verify_constants))
+
+
+def _check_machine(manifest: Manifest) -> None:
+    if manifest.abi_version != ABI_VERSION:
+        raise ArtifactError(f"ABI version {manifest.abi_version}", manifest.name, f"this runtime has {ABI_VERSION}",
+                            "compile the model again with this version")  # fmt: skip
+    missing = missing_features(manifest.cpu_features)
+    if missing:
+        raise ArtifactError(f"the code needs processor features {', '.join(missing)}", manifest.name,
+                            "this processor does not have them", "compile for this machine: target 'native'")  # fmt: skip
+
+
+def _writable(data: Any) -> Bytes:
+    source = np.frombuffer(data, np.uint8)
+    target = aligned_bytes(source.size)
+    target[:] = source
+    return target
+
+
+def _view(memory: Bytes, spec: TensorSpec) -> Array:
+    shape = tuple(int(extent) for extent in spec.shape if isinstance(extent, int))
+    return np.ndarray(shape, numpy_dtype(spec.dtype), memory, offset=spec.offset)
+
+
+def _one_device(devices: tuple[Device, ...]) -> Device | None:
+    if len(devices) > 1 or (devices and devices[0].device_type != 1):
+        raise RunError(f"device {', '.join(map(str, devices))} is not supported", hint="use cpu()")
+    return devices[0] if devices else None
+
+
+def _show(info: TensorInfo) -> str:
+    return f"{info.name}: {info.dtype}{list(info.shape)}"

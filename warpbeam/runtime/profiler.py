@@ -1,0 +1,126 @@
+"""Where the time goes: a model run kernel by kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from .call import adopt_input
+from .context import Slot
+from .errors import RunError
+from .executor import Machine, execute
+from .manifest import KernelInfo
+from .program import CallKernel
+from .shape_expr import ShapeExpr, evaluate
+
+if TYPE_CHECKING:
+    from .module import Module
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """One kernel's share. Times are per run of the model, in µs; `calls` per run; `origins`: source nodes."""
+
+    name: str
+    calls: int
+    median_us: float
+    share: float
+    gflops: float
+    gbytes: float
+    origins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Kernels of a model, the most expensive first. `total_us`: sum of the kernels' medians."""
+
+    model: str
+    total_us: float
+    kernels: tuple[KernelTime, ...]
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        return json.dumps(asdict(self))
+
+    def __str__(self) -> str:
+        rows = [("kernel", "calls", "µs", "%", "GFLOP/s", "GB/s", "computes")]
+        for k in self.kernels:
+            numbers = (f"{k.median_us:.2f}", f"{100 * k.share:.1f}", f"{k.gflops:.1f}", f"{k.gbytes:.1f}")
+            rows.append((k.name, str(k.calls), *numbers, ", ".join(k.origins)))
+        rows.append(("total", "", f"{self.total_us:.2f}", "", "", "", ""))
+        widths = [max(len(row[c]) for row in rows) for c in range(7)]
+        lines = []
+        for row in rows:
+            cells = [row[0].ljust(widths[0]), *(row[c].rjust(widths[c]) for c in range(1, 6)), row[6]]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
+
+
+def profile_module(module: Module, inputs: Mapping[str, Any], repeat: int) -> Profile:
+    """Steps through the module's Program `repeat` times and reports each kernel's median time.
+
+    Raises:
+        RunError: if the artefact holds no Program, or does not export a kernel.
+    """
+    program = module.artifact.program()
+    if program is None:
+        raise RunError("the artefact holds no Program", f"model {module.name}", hint="compile it with its Program")
+    manifest = module.artifact.manifest
+    infos = {k.name: k for k in manifest.kernels}
+    lacking = [n for n, k in infos.items() if k.symbol not in module.library]
+    if lacking:
+        raise RunError(f"kernels are not exported: {', '.join(lacking)}", f"model {module.name}")
+    arrays = [adopt_input(Slot(spec), inputs[spec.name]) for spec in manifest.inputs]
+    runs: list[dict[str, _Tally]] = []
+
+    def observe(i: CallKernel, seconds: float, env: Mapping[str, int]) -> None:
+        info = infos.get(i.kernel, KernelInfo(i.kernel, i.kernel))
+        runs[-1].setdefault(i.kernel, _Tally()).add(seconds, _number(info.flops, env), _number(info.bytes, env))
+
+    symbols = {name: info.symbol for name, info in infos.items()}
+    machine = Machine(
+        module.library, module.host_context(), module.constants_view(), module.params_view(), symbols, {}, observe
+    )
+    for _ in range(max(repeat, 1) + 1):
+        runs.append({})
+        execute(program, machine, arrays)
+    return _summary(module.name, runs[1:], infos)
+
+
+@dataclass(slots=True)
+class _Tally:
+    seconds: float = 0.0
+    flops: int = 0
+    bytes: int = 0
+    calls: int = 0
+
+    def add(self, seconds: float, flops: int, size: int) -> None:
+        self.seconds += seconds
+        self.flops += flops
+        self.bytes += size
+        self.calls += 1
+
+
+def _number(expr: ShapeExpr, env: Mapping[str, int]) -> int:
+    return evaluate(expr, env)
+
+
+def _summary(model: str, runs: list[dict[str, _Tally]], infos: Mapping[str, KernelInfo]) -> Profile:
+    names = list(dict.fromkeys(name for run in runs for name in run))
+    medians = {name: sorted(run[name].seconds for run in runs if name in run) for name in names}
+    seconds = {name: times[len(times) // 2] for name, times in medians.items()}
+    total = sum(seconds.values())
+    rows = []
+    for name in sorted(names, key=lambda n: (-seconds[n], n)):
+        tally = next(run[name] for run in reversed(runs) if name in run)
+        spent = max(seconds[name], 1e-12)
+        origins = infos[name].origins if name in infos else ()
+        rows.append(
+            KernelTime(
+                name, tally.calls, seconds[name] * 1e6, seconds[name] / max(total, 1e-12), tally.flops / spent / 1e9,
+                tally.bytes / spent / 1e9, origins,
+            )
+        )  # fmt: skip
+    return Profile(model, total * 1e6, tuple(rows))
