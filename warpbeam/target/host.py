@@ -1,0 +1,81 @@
+"""The target that describes this very machine."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from warpbeam.target.target import Target, TargetError, features, from_dict
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+#: (processor features that must all be there, target to start from), best first, by machine
+_BASES = {
+    "x86_64": [
+        (("avx512f", "avx512bw", "avx512dq", "avx512vl"), "generic-x86-64-v4"),
+        (("avx2", "fma", "f16c"), "generic-x86-64-v3"),
+        (("sse4.1",), "generic-x86-64-v2"),
+        ((), "generic-cpu"),
+    ],
+    "aarch64": [((), "generic-aarch64")],
+    "riscv64": [(("v",), "generic-riscv64v"), ((), "generic-riscv64")],
+    "armv7l": [((), "generic-armv7")],
+}
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def cache_sizes(folder: Path = _CACHES) -> dict[str, int]:
+    """Bytes of the data caches of the first core, from the kernel: keys l1, l2, l3, line; absent = unknown."""
+    found: dict[str, int] = {}
+    for index in sorted(folder.glob("index*")):
+        try:
+            level, kind, size, line = ((index / n).read_text().strip() for n in _FILES)
+        except OSError:
+            continue
+        if kind in ("Data", "Unified") and level in ("1", "2", "3"):
+            count = int(size[:-1]) * _UNITS[size[-1]] if size[-1:] in _UNITS else int(size)
+            found[f"l{level}"] = count
+            found["line"] = int(line)
+    return found
+
+
+_FILES = ("level", "type", "size", "coherency_line_size")
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def detect() -> Target:
+    """The target of this machine: LLVM's name and feature list of the processor, caches, cores.
+
+    Raises:
+        TargetError: on machines that no built-in target describes.
+    """
+    import llvmlite.binding as llvm  # type: ignore[import-untyped]
+
+    machine = platform.machine().lower()
+    machine = _MACHINES.get(machine, machine)
+    if machine not in _BASES:
+        raise TargetError(f"no target describes this machine ({machine})", hint="describe one with like=")
+    flags = dict(llvm.get_host_cpu_features())
+    have = {name for name, on in flags.items() if on}
+    base = next(name for need, name in _BASES[machine] if have.issuperset(need))
+    data: dict[str, Any] = {
+        "name": "native",
+        "like": base,
+        "triple": llvm.get_default_triple(),
+        "cpu": llvm.get_host_cpu_name(),
+        "features": ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(flags.items())),
+        "adds": sorted(have.intersection(features())),
+        "cores": usable_cores(),
+        **cache_sizes(),
+    }
+    return from_dict(data)

@@ -1,0 +1,228 @@
+"""What a machine is, for the compiler: vector width, registers, caches, number formats, intrinsics. Data, no behaviour.
+
+A target is written in TOML (`target/*.toml`), inherits with `like`, and is a frozen value with a text form and a stable
+key. Nothing in the compiler may branch on a target's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from warpbeam.ir.diagnostics import WarpbeamError
+from warpbeam.ir.dtype import bits
+
+_FOLDER = Path(__file__).parent
+
+
+class TargetError(WarpbeamError):
+    """A target is unknown, or its description is wrong."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of machine.
+
+    Attributes:
+        name: how users call it.
+        kind: which code generator prints for it: "llvm" or "c".
+        device: where kernels run, in the runtime's words ("cpu", "cuda", …).
+        host: name of the target that the host part is compiled for; empty = this one.
+        triple, cpu, features, abi: LLVM's words for the machine ("+avx2,+fma").
+        attributes: extra LLVM function attributes.
+        pointer_bits: width of addresses.
+        vector_bits, vector_registers: width and number of the vector registers.
+        fma: fused multiply-add exists for float32 and float64.
+        fp16_convert: float16 <-> float32 conversions are instructions.
+        native_minmax: min and max that propagate NaN are instructions.
+        native_round: floor, ceil, trunc and rounding to even are instructions.
+        native_sqrt: square root is an instruction.
+        masked_memory: masked vector loads and stores are instructions.
+        threads: parallel loops make sense.
+        l1, l2, l3, line: bytes of the data caches as one core sees them (0 = none) and of a cache line.
+        cores: processor cores that may be used.
+        prefer_layout: layout that costs decide for when nothing else does ("NHWC" or "NCHW").
+        intrinsics: (name, LLVM template) pairs of tensor instructions, see `codegen/llvm/dots.py`.
+    """
+
+    name: str
+    kind: str = "llvm"
+    device: str = "cpu"
+    host: str = ""
+    triple: str = ""
+    cpu: str = ""
+    features: str = ""
+    abi: str = ""
+    attributes: str = ""
+    pointer_bits: int = 64
+    vector_bits: int = 128
+    vector_registers: int = 16
+    fma: bool = False
+    fp16_convert: bool = False
+    native_minmax: bool = False
+    native_round: bool = False
+    native_sqrt: bool = True
+    masked_memory: bool = False
+    threads: bool = True
+    l1: int = 32768
+    l2: int = 262144
+    l3: int = 0
+    line: int = 64
+    cores: int = 1
+    prefer_layout: str = "NHWC"
+    intrinsics: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("llvm", "c"):
+            raise TargetError(f"target {self.name!r} has kind {self.kind!r}", hint='kinds are "llvm" and "c"')
+        if self.vector_bits < 8 or self.vector_bits & (self.vector_bits - 1):
+            raise TargetError(f"target {self.name!r}: vector_bits {self.vector_bits}", why="no power of two >= 8")
+
+    @functools.cached_property
+    def key(self) -> str:
+        """A stable digest of everything that matters for generated code and schedules."""
+        return hashlib.sha256(self.to_text().encode()).hexdigest()[:24]
+
+    def lanes(self, dtype: str) -> int:
+        """Elements of `dtype` in one vector register (at least 1)."""
+        return max(1, self.vector_bits // bits(dtype))
+
+    def intrinsic(self, name: str) -> str | None:
+        """The template of a tensor intrinsic such as "dot4.uint8.int8.x16", or None."""
+        return dict(self.intrinsics).get(name)
+
+    def replace(self, **changes: Any) -> Target:
+        """The target with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_text(self) -> str:
+        """TOML text that `from_text` reads back to an equal target."""
+        lines = [f"[{_quote(self.name)}]"]
+        for f in fields(self):
+            if f.name not in ("name", "intrinsics"):
+                lines.append(f"{f.name} = {_toml(getattr(self, f.name))}")
+        if self.intrinsics:
+            lines.append(f"[{_quote(self.name)}.intrinsics]")
+            lines += [f"{_quote(k)} = {_quote(v)}" for k, v in self.intrinsics]
+        return "\n".join(lines) + "\n"
+
+    @staticmethod
+    def from_text(text: str) -> Target:
+        """Reads one target from TOML text; `like` may name a built-in target.
+
+        Raises:
+            TargetError: if the text is no single, well-formed target.
+        """
+        tables = _parse(text, "text")
+        if len(tables) != 1:
+            raise TargetError(f"the text describes {len(tables)} targets", hint="one table [name] per text")
+        name, table = next(iter(tables.items()))
+        return from_dict({"name": name, **table})
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _quote(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else _quote(value)
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TargetError("a target file is not valid TOML", where, str(error)) from error
+
+
+@functools.cache
+def _tables() -> dict[str, dict[str, Any]]:
+    """All tables of the package's files: targets by name, and "feature"."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(_FOLDER.glob("*.toml")):
+        for name, table in _parse(path.read_text(), path.name).items():
+            if name == "feature":
+                found.setdefault("feature", {}).update(table)
+            elif name in found:
+                raise TargetError(f"target {name!r} is described twice", path.name)
+            else:
+                found[name] = table
+    return found
+
+
+def names() -> list[str]:
+    """Names of the built-in targets, in order."""
+    return sorted(n for n in _tables() if n != "feature")
+
+
+def features() -> dict[str, dict[str, Any]]:
+    """Optional processor features and the fields they add."""
+    return _tables().get("feature", {})
+
+
+def _resolve(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a table with `like` and `adds` applied."""
+    chain: list[Mapping[str, Any]] = [table]
+    seen: list[str] = []
+    while "like" in chain[-1]:
+        parent = chain[-1]["like"]
+        if parent in seen or parent == "feature" or parent not in _tables():
+            why = "it inherits from itself" if parent in seen else "there is no such target"
+            raise TargetError(f"target {where!r} is like {parent!r}", why=why, hint=f"built in: {', '.join(names())}")
+        seen.append(parent)
+        chain.append(_tables()[parent])
+    out: dict[str, Any] = {"intrinsics": {}}
+    for level in reversed(chain):
+        for name in level.get("adds", ()):
+            if name not in features():
+                raise TargetError(f"target {where!r} adds unknown feature {name!r}", hint=", ".join(features()))
+            _merge(out, features()[name])
+        _merge(out, {k: v for k, v in level.items() if k not in ("like", "adds")})
+    return out
+
+
+def _merge(out: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    for key, value in extra.items():
+        out[key] = {**out["intrinsics"], **dict(value)} if key == "intrinsics" else value
+
+
+def from_dict(data: Mapping[str, Any]) -> Target:
+    """A target from fields; `like` inherits from a built-in one, `adds` lists optional features.
+
+    Raises:
+        TargetError: for unknown names or values of the wrong type.
+    """
+    where = str(data.get("name", data.get("like", "custom")))
+    values = {"name": where, **_resolve(data, where)}
+    known = {f.name: f for f in fields(Target)}
+    for key, value in values.items():
+        if key not in known:
+            raise TargetError(f"target {where!r} has unknown field {key!r}", hint=f"fields: {', '.join(known)}")
+        want = {"str": str, "int": int, "bool": bool}.get(str(known[key].type), dict)
+        if type(value) is not want:
+            raise TargetError(f"target {where!r}: {key} = {value!r}", why=f"it must be {want.__name__}")
+    values["intrinsics"] = tuple(sorted(values["intrinsics"].items()))
+    return Target(**values)
+
+
+@functools.cache
+def named(name: str) -> Target:
+    """A built-in target.
+
+    Raises:
+        TargetError: if there is none of that name.
+    """
+    if name == "feature" or name not in _tables():
+        raise TargetError(f"unknown target {name!r}", hint=f'built in: {", ".join(names())}; or "native"')
+    return from_dict({"name": name, **_tables()[name]})
