@@ -63,6 +63,8 @@ def cache_dir() -> Path:
 def _source_digest() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem == "torch_net":  # has no part in the files
+            continue
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -96,6 +98,9 @@ def onnx_path(spec: Spec) -> Path:
     partial = path.with_suffix(f".{os.getpid()}.tmp")
     partial.write_bytes(model.SerializeToString())
     partial.rename(path)
+    for old in path.parent.glob(f"{spec.name}-*-{sizes}.*"):  # what earlier builders wrote
+        if old.stem != path.stem:
+            old.unlink(missing_ok=True)
     return path
 
 
