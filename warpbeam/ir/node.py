@@ -41,7 +41,7 @@ class NodeMeta(type):
     `Derived[...]` annotations are slots that `_derive` fills from the fields; they take no part in identity.
     """
 
-    def __new__(mcls, name: str, bases: tuple[type, ...], ns: dict[str, Any], **kw: Any) -> NodeMeta:
+    def __new__(mcls, name: str, bases: tuple[type, ...], ns: dict[str, Any], /, **kw: Any) -> NodeMeta:
         own = _own_fields(ns)
         derived = [n for n, t in ns.get("__annotations__", {}).items() if str(t).startswith("Derived")]
         inherited: list[str] = []
