@@ -1,0 +1,61 @@
+"""Joining axes changes shapes and never values."""
+
+import numpy as np
+
+from warpbeam.sketch.collapse import collapse
+from warpbeam.te import tensor as te
+from warpbeam.te.create import create_prim_func
+from warpbeam.tir.interp import run
+
+
+def shapes(tensors):
+    return [t.shape for t in tensors]
+
+
+def execute(inputs, outputs, arrays):
+    func = create_prim_func(list(inputs), list(outputs), "f")
+    given = [np.ascontiguousarray(a.reshape(t.shape)) for a, t in zip(arrays, inputs, strict=True)]
+    result = [np.zeros(t.shape, t.dtype) for t in outputs]
+    run(func, *given, *result)
+    return result
+
+
+def test_pointwise_becomes_one_axis():
+    x = te.placeholder((3, 4, 5), name="x")
+    y = te.compute((3, 4, 5), lambda i, j, k: x[i, j, k] * 2.0, name="y")
+    ins, outs = collapse([x], [y])
+    assert shapes(ins) == [(60,)] and shapes(outs) == [(60,)]
+
+
+def test_unit_kernel_convolution_becomes_a_matrix_product():
+    a = te.placeholder((1, 6, 5, 8), name="a")
+    w = te.placeholder((1, 1, 8, 3), name="w")
+    b = te.placeholder((3,), name="b")
+    kh, kw, ic = te.reduce_axis(1, "kh"), te.reduce_axis(1, "kw"), te.reduce_axis(8, "ic")
+    y = te.compute(
+        (1, 6, 5, 3), lambda n, h, v, o: te.sum(a[n, h + kh, v + kw, ic] * w[kh, kw, ic, o], axis=[kh, kw, ic]), name="y"
+    )
+    z = te.compute(y.shape, lambda n, h, v, o: y[n, h, v, o] + b[o], name="z")
+    ins, outs = collapse([a, w, b], [z])
+    assert shapes(ins) == [(30, 8), (8, 3), (3,)] and shapes(outs) == [(30, 3)]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(t.shape).astype(np.float32) for t in (a, w, b)]
+    (got,) = execute(ins, outs, arrays)
+    want = arrays[0].reshape(30, 8) @ arrays[1].reshape(8, 3) + arrays[2]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_transposed_axes_stay_apart():
+    x = te.placeholder((3, 4, 5), name="x")
+    y = te.compute((4, 3, 5), lambda i, j, k: x[j, i, k], name="y")
+    _, outs = collapse([x], [y])
+    assert shapes(outs) == [(4, 3, 5)]
+
+
+def test_axes_used_in_a_condition_stay_apart():
+    from warpbeam.tir.expr import if_then_else
+
+    x = te.placeholder((3, 4), name="x")
+    y = te.compute((3, 4), lambda i, j: if_then_else(j < 2, x[i, j], 0.0), name="y")
+    _, outs = collapse([x], [y])
+    assert shapes(outs) == [(3, 4)]

@@ -1,0 +1,182 @@
+"""Analytic prior for register tiles: which rows x vectors, loop order and parallel loop are fastest, without measuring.
+
+Cycles of one reduction step of a tile of r rows and v vectors (Zen 4/5 and recent Intel alike; from the target's numbers):
+    max(r*v / fma_units, (loads) / load_units, latency floor)
+where loads are v vectors of the rhs plus r scalar broadcasts (contraction), or r*v vectors and v weights (window).
+A tile costs `reduce` such steps plus a start and an end; remainders cost what their own smaller tiles cost. Memory: lines of the
+rhs panel come from the cache level that holds what is walked between two uses. Scores are quantised; ties go to the smaller tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product as cartesian
+from typing import Any
+
+from warpbeam.target import Target
+
+_UNKNOWN = 64
+_CALL_CYCLES = 30.0
+_FORK_CYCLES = 4000.0
+_L2_BYTES_PER_CYCLE, _L3_BYTES_PER_CYCLE = 40.0, 22.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Extents by role; None is symbolic. rows: the last two row axes; outer: iterations of all other outer axes."""
+
+    rows: tuple[int | None, ...]
+    columns: int | None
+    reduce: int
+    outer: int
+    lanes: int
+    broadcast: bool
+    packed: bool
+    bytes: int = 4
+    reads: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Decisions of the tile sketch. parallel: index of the last outer loop of the parallel nest, -1 for none."""
+
+    rows: tuple[int, ...]
+    vectors: int
+    lanes: int
+    columns_outer: bool
+    parallel: int
+    unroll: int
+    unroll_window: bool
+    packed: bool
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "rows": "x".join(map(str, self.rows)) or "1",
+            "vectors": f"{self.vectors}x{self.lanes}",
+            "order": "columns outer" if self.columns_outer else "rows outer",
+            "parallel": self.parallel,
+        }
+
+
+def choose(shape: Shape, target: Target) -> Tile:
+    """The best tile by the prior."""
+    lanes = shape.lanes
+    columns = shape.columns or _UNKNOWN
+    while lanes > 1 and lanes // 2 >= columns:
+        lanes //= 2
+    best: tuple[Any, ...] | None = None
+    for rows in cartesian(*_row_choices(shape)):
+        for vectors in range(1, min(6, -(-columns // lanes)) + 1):
+            if not _fits_registers(rows, vectors, shape, target):
+                continue
+            for columns_outer in (True, False):
+                cycles = _cycles(shape, rows, vectors, lanes, columns_outer, target)
+                key = (round(cycles * 2e3 / (1 + cycles), 4) if cycles < 1 else round(cycles, -1), vectors, rows, columns_outer)
+                if best is None or key < best[0]:
+                    best = (key, rows, vectors, columns_outer, cycles)
+    assert best is not None
+    _, rows, vectors, columns_outer, cycles = best
+    flops = 2.0 * shape.outer * columns * shape.reduce
+    for e in shape.rows:
+        flops *= e or _UNKNOWN
+    small = shape.reduce <= 64 and not shape.packed
+    return Tile(
+        rows,
+        vectors,
+        lanes,
+        columns_outer,
+        _parallel(shape, rows, vectors * lanes, columns_outer, cycles),
+        1 if small else 2 if shape.reduce % 2 == 0 else 1,
+        not shape.broadcast,
+        shape.packed,
+        f"{cycles:.0f} cycles predicted, {100 * flops / (cycles * 4 * shape.lanes):.0f} % of the multiply-add ceiling",
+    )
+
+
+def _row_choices(shape: Shape) -> list[list[int]]:
+    """Tile sizes worth trying for each row axis, inner axis last."""
+    choices: list[list[int]] = []
+    for k, size in enumerate(shape.rows):
+        inner = k == len(shape.rows) - 1
+        limit = 16 if inner else 4
+        known = size if size is not None else (8 if inner else 1)
+        choices.append(list(range(1, min(known, limit) + 1)) if size is not None else [known])
+    return choices
+
+
+def _fits_registers(rows: tuple[int, ...], vectors: int, shape: Shape, target: Target) -> bool:
+    count = vectors
+    for r in rows:
+        count *= r
+    spare = vectors + 1 if shape.broadcast else 6
+    return count + spare <= max(8, target.vector_registers) and count <= (28 if shape.broadcast else 18)
+
+
+def _step(rows: int, vectors: int, shape: Shape) -> float:
+    """Cycles of one reduction step of one tile."""
+    work = rows * vectors
+    loads = rows + vectors if shape.broadcast else work + (vectors if shape.reads > 1 else 0)
+    return max(work / 2.0, loads / 2.0, 4.0 * min(1.0, work / 8.0) if work >= 8 else 4.0 * max(work, 1) / 8.0 + 2.0)
+
+
+def _cycles(
+    shape: Shape, rows: tuple[int, ...], vectors: int, lanes: int, columns_outer: bool, target: Target
+) -> float:
+    columns = shape.columns or _UNKNOWN
+    panel = vectors * lanes
+    full, rest = divmod(columns, panel)
+    widths = [(full, vectors)] + ([(1, -(-rest // lanes))] if rest else [])
+    heights = [(1, 1)]
+    for size, r in zip(shape.rows, rows, strict=True):
+        n, tail = divmod(size or _UNKNOWN, r)
+        parts = [(n, r)] + ([(1, tail)] if tail else [])
+        heights = [(a * b, h * g) for a, h in heights for b, g in parts if a * b]
+    total = 0.0
+    for nh, h in heights:
+        for nw, w in widths:
+            total += nh * nw * (_step(h, w, shape) * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
+    tiles = sum(n for n, _ in heights)
+    return shape.outer * (total + _traffic(shape, tiles, len(widths) and full + (1 if rest else 0), panel, columns_outer, target))
+
+
+def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: bool, target: Target) -> float:
+    """Cycles spent waiting for operands that do not stay in L1, about half of them hidden."""
+    if not shape.broadcast:
+        return 0.0
+    rhs = shape.reduce * (shape.columns or _UNKNOWN) * shape.bytes
+    one_panel = shape.reduce * panel * shape.bytes
+    rows = 1
+    for e in shape.rows:
+        rows *= e or _UNKNOWN
+    lhs = rows * shape.reduce * shape.bytes
+    if columns_outer:
+        panel_from = 0.0 if one_panel <= target.l1 // 2 else _rate(one_panel, target)
+        cost = tiles * panels * one_panel * panel_from + panels * lhs * _rate(lhs, target) + rhs / _L3_BYTES_PER_CYCLE
+    else:
+        cost = tiles * rhs * _rate(rhs, target) + lhs / _L3_BYTES_PER_CYCLE
+    return 0.35 * cost
+
+
+def _rate(resident: int, target: Target) -> float:
+    """Cycles per byte from the level that holds `resident` bytes."""
+    if resident <= target.l1 // 2:
+        return 0.0
+    return 1.0 / (_L2_BYTES_PER_CYCLE if resident <= target.l2 * 3 // 4 else _L3_BYTES_PER_CYCLE)
+
+
+def _parallel(shape: Shape, rows: tuple[int, ...], panel: int, columns_outer: bool, cycles: float) -> int:
+    """How many outer loops (less one) form the parallel nest: enough iterations to share out, all work in one fork."""
+    if cycles < 4 * _FORK_CYCLES:
+        return -1
+    columns = -(-(shape.columns or _UNKNOWN) // panel)
+    heights = [-(-(e or _UNKNOWN) // r) for e, r in zip(shape.rows, rows, strict=True)]
+    loops = [columns, *heights] if columns_outer else [*heights, columns]
+    count = shape.outer
+    if count >= 8:
+        return -2
+    for k, n in enumerate(loops):
+        count *= n
+        if count >= 8 or (count >= 2 and k == len(loops) - 1):
+            return k
+    return len(loops) - 1 if count > 1 else -1

@@ -1,0 +1,175 @@
+"""The front door: `warpbeam.compile` and `warpbeam.load`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from warpbeam.ir.diagnostics import CompileError, WarpbeamError
+from warpbeam.runtime.artifact import Artifact
+from warpbeam.runtime.module import Module
+
+
+def compile(  # the name users expect
+    model: Any,
+    *,
+    target: Any = "native",
+    shapes: Mapping[str, Any] | None = None,
+    opt_level: int = 3,
+    threads: int | None = None,
+    cache: bool = True,
+    workers: int | None = None,
+    name: str | None = None,
+) -> Module:
+    """Compiles a model to a module that runs it by one native call.
+
+    Args:
+        model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or a Relay module or function.
+        target: "native", a target's name, or a `Target`.
+        shapes: {input name: shape} that fixes dynamic dimensions.
+        opt_level: 0 (nothing is fused) to 3.
+        threads: threads that run the model; None: all cores.
+        cache: keep and reuse compiled models and kernels on disk.
+        workers: compiling processes; the result does not depend on it.
+        name: the model's name in reports.
+
+    Raises:
+        WarpbeamError: the model is broken, uses what is not supported (all of it is listed), or does not fit the target.
+    """
+    module, _ = compile_with_report(
+        model, target=target, shapes=shapes, opt_level=opt_level, cache=cache, workers=workers, name=name
+    )
+    if threads is not None:
+        module.num_threads = threads
+    return module
+
+
+def compile_with_report(
+    model: Any,
+    *,
+    target: Any = "native",
+    shapes: Mapping[str, Any] | None = None,
+    opt_level: int = 3,
+    cache: bool = True,
+    workers: int | None = None,
+    name: str | None = None,
+    dump: Any = None,
+) -> tuple[Module, Any]:
+    """As `compile`, and also the `Report` of what was done. `dump(kernel, llvm_text)` sees each new kernel."""
+    from warpbeam.driver.cache import Cache
+    from warpbeam.driver.report import Report
+    from warpbeam.target import get
+
+    tgt = get(target)
+    store = Cache() if cache else None
+    source = _source(model)
+    key = None
+    if store is not None and source is not None and dump is None:
+        key = _key(source, tgt, shapes, opt_level)
+        path = store.artifact_path(key)
+        found = _cached(path)
+        if found is not None:
+            report = Report(name or found.manifest.name, str(tgt.name), cached=True)
+            return Module(found), report
+    built = _build(model, tgt, shapes, opt_level, store, workers, name, dump)
+    if store is not None and key is not None:
+        store.put_artifact(key, built.artifact)
+    return Module(built.artifact), built.report
+
+
+def _source(model: Any) -> Any:
+    """Bytes-like view or path whose contents identify the model; None where there is no cheap identity."""
+    if isinstance(model, bytes | bytearray | memoryview):
+        return bytes(model)
+    if isinstance(model, str | os.PathLike):
+        return Path(model)
+    if hasattr(model, "SerializeToString") and hasattr(model, "ByteSize") and model.ByteSize() < (1 << 26):
+        return model.SerializeToString(deterministic=True)
+    return None
+
+
+def _key(source: Any, target: Any, shapes: Mapping[str, Any] | None, opt_level: int) -> str:
+    from warpbeam.driver.cache import package_stamp
+
+    digest = hashlib.sha256()
+    digest.update(repr((package_stamp(), target.key, sorted((shapes or {}).items()), opt_level)).encode())
+    if isinstance(source, Path):
+        try:
+            _digest_files(source, digest)
+        except OSError as error:
+            raise CompileError(f"cannot read {source.name}", str(source.parent), str(error)) from error
+    else:
+        digest.update(source)
+    return digest.hexdigest()
+
+
+def _digest_files(path: Path, digest: Any) -> None:
+    """The model file, and size and time of its neighbours that may hold external data."""
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    if path.stat().st_size < (1 << 28):
+        for other in sorted(path.parent.glob(path.stem + "*")):
+            if other != path and other.is_file():
+                info = other.stat()
+                digest.update(f"{other.name}:{info.st_size}:{info.st_mtime_ns}".encode())
+
+
+def _cached(path: Path) -> Artifact | None:
+    if not path.exists():
+        return None
+    try:
+        return Artifact.load(path)
+    except WarpbeamError:
+        path.unlink(missing_ok=True)  # damaged entries are rebuilt
+        return None
+
+
+def _build(
+    model: Any,
+    target: Any,
+    shapes: Mapping[str, Any] | None,
+    opt_level: int,
+    store: Any,
+    workers: int | None,
+    name: str | None,
+    dump: Any,
+) -> Any:
+    from warpbeam.driver.build import Options, build
+    from warpbeam.relay.expr import Function, IRModule
+
+    if isinstance(model, Function):
+        model = IRModule.from_expr(model)
+    if isinstance(model, IRModule):
+        main = model["main"]
+        inputs = _unique([p.name for p in main.params], "input")
+        count = len(main.body.ty.fields) if hasattr(main.body.ty, "fields") else 1
+        outputs = [f"output_{i}" for i in range(count)] if count > 1 else ["output"]
+        mod = model
+    else:
+        from warpbeam.frontend.onnx import import_model
+
+        imported = import_model(model, shapes)
+        mod, inputs, outputs = imported.module, imported.inputs, imported.outputs
+        name = name or imported.name
+    options = Options(target, opt_level, store, workers, name or "model", dump)
+    return build(mod, inputs, outputs, options)
+
+
+def _unique(names: list[str], base: str) -> list[str]:
+    """Names as they are where they are unique, numbered where not."""
+    seen: set[str] = set()
+    out = []
+    for i, n in enumerate(names):
+        new = n if n and n not in seen else f"{n or base}_{i}"
+        seen.add(new)
+        out.append(new)
+    return out
+
+
+def load(path: str | os.PathLike[str]) -> Module:
+    """A module from a file that `Module.save` wrote."""
+    return Module.load(path)

@@ -1,0 +1,143 @@
+"""The road from a Relay function to an artefact: passes, kernels, plan, code, link.
+
+Each stage is one call below, in order. Kernels are handed to the compiling workers as soon as they are lowered, so that
+scheduling here and code generation there overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from warpbeam.codegen import host
+from warpbeam.codegen import llvm as llvm_codegen
+from warpbeam.driver.cache import Cache
+from warpbeam.driver.kernels import Kernel, KernelSet
+from warpbeam.driver.pipeline import optimize
+from warpbeam.driver.plan import Planner
+from warpbeam.driver.report import Report
+from warpbeam.driver.shapes import to_shape_expr
+from warpbeam.driver.workers import Compiler
+from warpbeam.relay.expr import Function, IRModule
+from warpbeam.relay.types import TensorType, TupleType
+from warpbeam.runtime.artifact import Artifact, KernelInfo, Manifest, TensorSpec
+from warpbeam.runtime.linker import link_shared
+from warpbeam.runtime.pool_ll import pool_ir
+from warpbeam.runtime.program import CallKernel, Program
+from warpbeam.target import Target
+
+ENTRY = "wb_entry"
+POOL_SYMBOLS = (
+    "wb_pool_create",
+    "wb_pool_parallel_for",
+    "wb_pool_resize",
+    "wb_pool_destroy",
+    "wb_serial_parallel_for",
+)
+
+
+@dataclass(slots=True)
+class Options:
+    """How to compile. `workers`: compiling processes (None: one per core)."""
+
+    target: Target
+    opt_level: int = 3
+    cache: Cache | None = None
+    workers: int | None = None
+    name: str = "model"
+    dump: Any = None
+
+
+@dataclass(slots=True)
+class Built:
+    """The artefact with what was learnt on the way."""
+
+    artifact: Artifact
+    report: Report
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+
+
+def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options: Options) -> Built:
+    """Compiles the module's main function; `inputs` and `outputs` name its parameters and results."""
+    report = Report(options.name, str(options.target.name))
+    with Compiler(options.target, options.cache, options.workers) as compiler:
+        with report.stage("passes"):
+            func = optimize(mod, options.opt_level, options.target, report)["main"]
+        pool_job = compiler.submit("wb_pool", pool_ir(options.target.triple))
+        jobs: list[tuple[str, Any]] = [("wb_pool", pool_job)]
+
+        def on_new(kernel: Kernel) -> None:
+            text = llvm_codegen.print_kernel(kernel.func, options.target)
+            if options.dump is not None:
+                options.dump(kernel, text)
+            jobs.append((kernel.symbol, compiler.submit(kernel.symbol, text)))
+
+        kernels = KernelSet(options.target, on_new)
+        with report.stage("schedule and lower"):
+            planner = Planner(func, kernels, inputs, outputs)
+            program = planner.build()
+            program.validate()
+        with report.stage("compile"):
+            jobs.append((ENTRY, compiler.submit(ENTRY, host.print_entry(program, options.target, ENTRY))))
+            objects = [job.result() for _, job in jobs]
+    with report.stage("link"):
+        exports = [ENTRY, *POOL_SYMBOLS, *kernels.kernels]
+        code = link_shared(objects, exports)
+    with report.stage("pack"):
+        manifest = _manifest(func, program, kernels, planner, options)
+        artifact = Artifact.build(manifest, program=program, code=code, constants=planner.constants.blob())
+    report.kernels(program, kernels.kernels)
+    return Built(artifact, report, kernels.kernels)
+
+
+def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Planner, options: Options) -> Manifest:
+    symbols = planner.symbols
+    ret = func.body.ty
+    types = ret.fields if isinstance(ret, TupleType) else (ret,)
+
+    def spec(name: str, ty: TensorType) -> TensorSpec:
+        return TensorSpec(name, ty.dtype, tuple(to_shape_expr(d, symbols) for d in ty.shape))
+
+    origins: dict[str, list[str]] = {}
+    by_id = {v.id: v for v in program.values}
+    for step in program.body:
+        if isinstance(step, CallKernel):
+            for w in step.writes:
+                origins.setdefault(step.kernel, []).extend(by_id[w].origins)
+    infos = tuple(
+        KernelInfo(k.symbol, k.symbol, _flops(k), 0, tuple(dict.fromkeys(origins.get(k.symbol, ()))))
+        for k in kernels.kernels.values()
+    )
+    return Manifest(
+        name=options.name,
+        inputs=tuple(spec(p.name, v.ty) for p, v in zip(program.inputs, func.params, strict=True)),
+        outputs=tuple(spec(p.name, t) for p, t in zip(program.outputs, types, strict=True)),
+        entry=ENTRY,
+        target=options.target.triple,
+        cpu_features=tuple(options.target.required_features),
+        arena_bytes=program.arena_bytes,
+        kernels=infos,
+        precision=precision(func),
+        compiler_version=_version(),
+    )
+
+
+def _flops(kernel: Kernel) -> Any:
+    return kernel.flops if isinstance(kernel.flops, int) else 0
+
+
+def precision(func: Function) -> str:
+    """The number formats of the model's floating tensors, in words."""
+    from warpbeam.ir import dtype as dt
+    from warpbeam.ir.rewrite import post_order
+
+    found = {n.ty.dtype for n in post_order(func.body) if isinstance(getattr(n, "ty", None), TensorType)}
+    floats = sorted(d for d in found if dt.is_float(d))
+    return ", ".join(floats) if floats else "integers"
+
+
+def _version() -> str:
+    from warpbeam import __version__
+
+    return __version__

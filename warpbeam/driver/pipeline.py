@@ -1,0 +1,40 @@
+"""The graph passes of a compilation, as one list that reads aloud."""
+
+from __future__ import annotations
+
+from warpbeam import op
+from warpbeam.driver.report import Report
+from warpbeam.ir.transform import PassContext, Sequential
+from warpbeam.relay.expr import IRModule
+from warpbeam.target import Target
+from warpbeam.transform import passes
+from warpbeam.transform.fuse_ops import fuse
+from warpbeam.transform.protect_outputs import protect_outputs
+
+
+def graph_passes(target: Target) -> list[object]:
+    """What happens to the graph before fusion, in order."""
+    return [
+        passes.InferType(),
+        passes.SimplifyInference(),  # batch norm becomes scale and shift, dropout nothing
+        passes.FoldConstant(),  # what depends on constants only is computed now
+        passes.SimplifyExpr(),  # algebra and cancelling reshapes, transposes, casts
+        passes.ConvertLayout(target.prefer_layout),  # the target's preferred layouts; conversions cancel
+        passes.FoldConstant(),  # weights into their new layouts
+        passes.FoldScaleAxis(),  # scales and shifts into weights and bias
+        passes.SimplifyExpr(),
+        passes.FoldConstant(),
+        passes.EliminateCommonSubexpr(),
+        passes.DeadCodeElimination(),
+    ]
+
+
+def optimize(mod: IRModule, opt_level: int, target: Target, report: Report | None = None) -> IRModule:
+    """The module after graph passes and fusion."""
+    with PassContext(opt_level=opt_level):
+        mod = Sequential(graph_passes(target))(mod)
+    copy = op.get("copy")
+    main = fuse(protect_outputs(mod["main"], copy), opt_level)
+    new = IRModule(dict(mod.functions), mod.types)
+    new["main"] = main
+    return new

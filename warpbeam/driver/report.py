@@ -1,0 +1,60 @@
+"""What one compilation did: stages with times, passes, kernels with their sketch and decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from warpbeam.runtime.program import CallKernel, Program
+
+
+@dataclass(slots=True)
+class Report:
+    """Events of one compilation in order; `text` renders them for a terminal, `data` for JSON."""
+
+    model: str
+    target: str
+    stages: list[tuple[str, float]] = field(default_factory=list)
+    passes: list[tuple[str, float]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    cached: bool = False
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times one stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages.append((name, time.perf_counter() - start))
+
+    def kernels(self, program: Program, kernels: dict[str, Any]) -> None:
+        """One row per kernel call of the program."""
+        origins = {v.id: v.origins for v in program.values}
+        for step in program.body:
+            if isinstance(step, CallKernel):
+                k = kernels[step.kernel]
+                names = [n for w in step.writes for n in origins[w]]
+                row = {"kernel": step.kernel, "sketch": k.plan.sketch, "decisions": dict(k.plan.decisions), "nodes": names}
+                self.rows.append({**row, "notes": list(k.plan.notes)})
+
+    def data(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "target": self.target,
+            "cached": self.cached,
+            "stages": [{"name": n, "seconds": s} for n, s in self.stages],
+            "passes": [{"name": n, "seconds": s} for n, s in self.passes],
+            "kernels": self.rows,
+        }
+
+    def text(self) -> str:
+        lines = [f"{self.model} for {self.target}" + (" (from cache)" if self.cached else "")]
+        lines += [f"  {name:<24}{seconds * 1e3:10.1f} ms" for name, seconds in self.stages]
+        for row in self.rows:
+            chosen = ", ".join(f"{k}={v}" for k, v in row["decisions"].items())
+            lines.append(f"  {row['kernel']}  {row['sketch']:<12} {chosen:<40} {', '.join(row['nodes'][:3])}")
+        return "\n".join(lines)

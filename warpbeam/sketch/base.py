@@ -1,0 +1,100 @@
+"""What every sketch works on and gives back.
+
+A sketch is a schedule with free decisions: it looks at a group's stages, decides (by the analytic prior) and schedules through
+the one schedule language. It returns the scheduled PrimFunc, the layout it wants for constant operands, and why it decided so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from warpbeam.ir.rewrite import post_order
+from warpbeam.sketch.structure import Stage, stages
+from warpbeam.target import Target
+from warpbeam.te.create import create_prim_func
+from warpbeam.te.tensor import ComputeOp, Operation, ProducerLoad, Tensor
+from warpbeam.tir.expr import Call, IntImm, PrimExpr
+from warpbeam.tir.schedule import Schedule
+from warpbeam.tir.stmt import PrimFunc
+
+_CHEAP_CALLS = frozenset({"if_then_else", "abs", "sqrt", "floor", "ceil", "round", "fma", "likely", "reinterpret"})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A scheduled kernel: `func`, the sketch's name, its decisions, and notes for `explain`."""
+
+    func: PrimFunc
+    sketch: str
+    decisions: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Group:
+    """The tensors of one kernel with their stages and the schedule under construction.
+
+    constants: names of the inputs whose contents are known at compile time, so that their layout may be chosen.
+    """
+
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+    target: Target
+    constants: frozenset[str] = frozenset()
+    name: str = "kernel"
+    stages: list[Stage] = field(init=False)
+    readers: dict[Operation, list[ComputeOp]] = field(init=False)
+    sch: Schedule = field(init=False)
+    blocks: dict[Operation, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stages = stages(self.outputs)
+        self.readers = {}
+        for stage in self.stages:
+            for t in stage.op.input_tensors:
+                self.readers.setdefault(t.op, []).append(stage.op)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets all scheduling done so far."""
+        self.sch = Schedule(create_prim_func(list(self.inputs), list(self.outputs), self.name))
+        names = [b if isinstance(b, str) else b.name for b in self.sch.blocks()]
+        self.blocks = dict(zip([s.op for s in self.stages], names, strict=True))
+
+    def is_output(self, op: Operation) -> bool:
+        return any(t.op is op for t in self.outputs)
+
+
+def extent(value: Any) -> int | None:
+    """The int of an extent or dimension, None where symbolic."""
+    if isinstance(value, int):
+        return value
+    return value.value if isinstance(value, IntImm) else None
+
+
+def product(values: Sequence[Any], unknown: int = 64) -> int:
+    """Product of dimensions, symbolic ones taken as `unknown`."""
+    out = 1
+    for v in values:
+        e = extent(v)
+        out *= unknown if e is None else e
+    return out
+
+
+def expensive(op: ComputeOp) -> bool:
+    """Whether one element costs more than a few instructions (exp, erf, …), so that recomputing it does not pay."""
+    return any(isinstance(n, Call) and n.op not in _CHEAP_CALLS for n in post_order(*op.body))
+
+
+def tensor_loads(expr: PrimExpr) -> list[ProducerLoad]:
+    """Reads of tensors in an expression, each once."""
+    return [n for n in post_order(expr) if isinstance(n, ProducerLoad)]
+
+
+def inline_pointwise(group: Group, keep: frozenset[Operation] = frozenset()) -> None:
+    """Inlines every stage without a reduction that is neither an output nor in `keep`."""
+    for stage in group.stages:
+        if stage.kind in ("elementwise", "injective") and not group.is_output(stage.op) and stage.op not in keep:
+            group.sch.compute_inline(group.blocks[stage.op])

@@ -1,0 +1,220 @@
+"""Joins neighbouring axes that the whole group walks in step, so that kernels see long loops: [1, 56, 56, 64] 1x1 -> [3136, 64].
+
+Two adjacent axes x, y of an output may become one when every read that uses them does so as adjacent indices [.., x, y, ..] of
+a tensor whose dimension under y is y's extent, and the stages that define those tensors may join the same axes. Memory
+does not change: tensors are compact, so [a, b] and [a*b] are the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from warpbeam.ir.rewrite import post_order, rewrite
+from warpbeam.te.tensor import ComputeOp, Operation, PlaceholderOp, ProducerLoad, Reduce, Tensor, operations
+from warpbeam.tir.expr import IntImm, PrimExpr, Var, as_expr, simplify_dim
+from warpbeam.tir.stmt import IterVar
+
+Pair = tuple[Operation, int]
+
+
+def drop_units(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Removes dimensions of size 1 from every tensor and axes of extent 1 from every stage (one reduce axis stays)."""
+    new: dict[Operation, Operation] = {}
+    for op in dict.fromkeys([t.op for t in inputs] + operations(list(outputs))):
+        if isinstance(op, PlaceholderOp):
+            shape = tuple(d for d in op.shape if not _is_one(d))
+            new[op] = op if len(shape) == len(op.shape) else PlaceholderOp(op.name, shape, op.dtype)
+        else:
+            assert isinstance(op, ComputeOp)
+            new[op] = _without_units(op, new)
+    return [new[t.op].output(t.index) for t in inputs], [new[t.op].output(t.index) for t in outputs]
+
+
+def _is_one(dim: Any) -> bool:
+    return (dim.value if isinstance(dim, IntImm) else dim) == 1 if isinstance(dim, IntImm | int) else False
+
+
+def _without_units(op: ComputeOp, new: dict[Operation, Operation]) -> ComputeOp:
+    unit = [a for a in op.reduce_axis if _is_one(a.extent)]
+    drop = unit if len(unit) < len(op.reduce_axis) else unit[:-1]
+    gone = [a for a in op.axis if _is_one(a.extent)] + drop
+    if not gone and all(new[t.op] is t.op for t in op.input_tensors):
+        return op
+
+    def step(node: Any) -> Any:
+        if isinstance(node, Reduce) and drop:
+            kept = tuple(a for a in node.axis if a not in drop)
+            return Reduce(node.combiner, node.source, kept, node.condition, node.value_index, node.init)
+        if isinstance(node, ProducerLoad):
+            dims = zip(node.indices, node.tensor.shape, strict=True)
+            indices = tuple(_add_zero(i) for i, d in dims if not _is_one(d))
+            return ProducerLoad(new[node.tensor.op].output(node.tensor.index), indices)
+        return None
+
+    memo = {a.var: as_expr(0, a.var.dtype) for a in gone}
+    bodies = tuple(rewrite(b, step, dict(memo)) for b in op.body)
+    axes = tuple(a for a in op.axis if not _is_one(a.extent))
+    return ComputeOp(op.name, axes, bodies, op.attrs)  # type: ignore[no-any-return]
+
+
+def _add_zero(index: PrimExpr) -> PrimExpr:
+    from warpbeam.tir.arith import simplify
+
+    return index if isinstance(index, Var | IntImm) else simplify(index)
+
+
+def collapse(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """(inputs, outputs) of the same computation with as few axes as possible; inputs keep their order."""
+    ins, outs = drop_units(inputs, outputs)
+    changed = True
+    while changed:
+        changed = False
+        ndim = max((len(t.shape) for t in outs), default=0)
+        for axis in range(ndim - 1):
+            pairs = _joinable(outs, axis)
+            if pairs:
+                ins, outs = _join(ins, outs, pairs)
+                changed = True
+                break
+    return ins, outs
+
+
+def _joinable(outputs: Sequence[Tensor], axis: int) -> set[Pair] | None:
+    """Every (operation, axis) that must join its axis with the next for the outputs to do so at `axis`; None if one may not."""
+    need: set[Pair] = set()
+    work: list[Pair] = []
+    for t in outputs:
+        if len(t.shape) != len(outputs[0].shape):
+            return None
+        work.append((t.op, axis))
+    out_ops = {t.op for t in outputs}
+    readers = _readers(outputs)
+    while work:
+        op, at = work.pop()
+        if (op, at) in need:
+            continue
+        need.add((op, at))
+        if isinstance(op, ComputeOp):
+            found = _pairs_read(op, at)
+            if found is None:
+                return None
+            work.extend(found)
+        for user in readers.get(op, ()):
+            up = _pair_in_reader(user, op, at)
+            if up is None:
+                return None
+            if isinstance(up, int):
+                work.append((user, up))
+    touched = {op for op, _ in need}
+    if not out_ops <= touched or len(touched) != len(need):
+        return None
+    return need
+
+
+def _readers(outputs: Sequence[Tensor]) -> dict[Operation, list[ComputeOp]]:
+    table: dict[Operation, list[ComputeOp]] = {}
+    for op in operations(list(outputs)):
+        if isinstance(op, ComputeOp):
+            for t in op.input_tensors:
+                if op not in table.setdefault(t.op, []):
+                    table[t.op].append(op)
+    return table
+
+
+def _loads(op: ComputeOp) -> list[ProducerLoad]:
+    return [n for n in post_order(*op.body) if isinstance(n, ProducerLoad)]
+
+
+def _uses(expr: PrimExpr, *variables: Var) -> bool:
+    return any(n in variables for n in post_order(expr) if isinstance(n, Var))
+
+
+def _pairs_read(op: ComputeOp, at: int) -> list[Pair] | None:
+    """Operand pairs that a stage reads with axes (at, at+1); None when it uses them in any other way."""
+    if at + 1 >= len(op.axis):
+        return None
+    x, y = op.axis[at].var, op.axis[at + 1].var
+    ext = op.axis[at + 1].extent
+    found: list[Pair] = []
+    inside: set[int] = set()
+    for load in _loads(op):
+        hit = [k for k, i in enumerate(load.indices) if _uses(i, x, y)]
+        inside.update(id(load.indices[k]) for k in hit)
+        if not hit:
+            continue
+        k = hit[0]
+        exact = len(hit) == 2 and hit[1] == k + 1 and load.indices[k] is x and load.indices[k + 1] is y
+        if not exact or as_expr(load.tensor.shape[k + 1], "int64") is not ext:
+            return None
+        found.append((load.tensor.op, k))
+    return None if _used_outside(op, x, y) else found
+
+
+def _used_outside(op: ComputeOp, x: Var, y: Var) -> bool:
+    """Whether x or y occur other than as a read's index (in a condition or as a value)."""
+    for node in post_order(*op.body, enter=lambda n: not isinstance(n, ProducerLoad)):
+        if node is x or node is y:
+            return True
+    return False
+
+
+def _pair_in_reader(user: ComputeOp, op: Operation, at: int) -> int | bool | None:
+    """Axis of `user` that reads (at, at+1) of `op` in step; True when it reads them at 0 each; None if neither."""
+    axes = [a.var for a in user.axis] + [a.var for a in user.reduce_axis]
+    result: int | bool | None = None
+    for load in _loads(user):
+        if load.tensor.op is not op:
+            continue
+        i, j = load.indices[at], load.indices[at + 1]
+        if i not in axes or j not in axes:
+            return None
+        p, q = axes.index(i), axes.index(j)
+        if q != p + 1 or q >= len(user.axis) or (result is not None and result != p):
+            return None
+        result = p
+    return True if result is None else result
+
+
+def _join(
+    inputs: Sequence[Tensor], outputs: Sequence[Tensor], pairs: set[Pair]
+) -> tuple[list[Tensor], list[Tensor]]:
+    at = dict(pairs)
+    new: dict[Operation, Operation] = {}
+    for op in dict.fromkeys([t.op for t in inputs] + operations(list(outputs))):
+        if op not in at:
+            new[op] = op if isinstance(op, PlaceholderOp) else _rebuilt(op, None, new, at)
+        elif isinstance(op, PlaceholderOp):
+            k = at[op]
+            joined = (*op.shape[:k], simplify_dim(as_expr(op.shape[k]) * op.shape[k + 1]), *op.shape[k + 2 :])
+            new[op] = PlaceholderOp(op.name, joined, op.dtype)
+        else:
+            new[op] = _rebuilt(op, at[op], new, at)
+    return [new[t.op].output(t.index) for t in inputs], [new[t.op].output(t.index) for t in outputs]
+
+
+def _rebuilt(op: Any, at: int | None, new: dict[Operation, Operation], joined: dict[Operation, int]) -> Operation:
+    """A stage over new operands, with its own axes (at, at+1) joined."""
+    axes = list(op.axis)
+    fused: Var | None = None
+    if at is not None:
+        x, y = axes[at], axes[at + 1]
+        fused = Var(f"{x.var.name}_{y.var.name}")
+        axes[at : at + 2] = [IterVar(fused, x.extent * y.extent)]
+
+    def step(node: Any) -> Any:
+        if not isinstance(node, ProducerLoad):
+            return None
+        target = new[node.tensor.op].output(node.tensor.index)
+        k = joined.get(node.tensor.op)
+        indices = node.indices if k is None else (*node.indices[:k], _one(node, k, fused), *node.indices[k + 2 :])
+        return ProducerLoad(target, indices)
+
+    bodies = tuple(rewrite(b, step) for b in op.body)
+    return ComputeOp(op.name, tuple(axes), bodies, op.attrs)  # type: ignore[no-any-return]
+
+
+def _one(load: ProducerLoad, k: int, fused: Var | None) -> PrimExpr:
+    """The index of a joined dimension: the fused axis."""
+    assert fused is not None, f"read of {load.tensor.name} joins axes its reader does not have"
+    return fused

@@ -1,0 +1,65 @@
+"""Sketch for groups without a reduction: one loop nest, the innermost axis in vectors, the outer axes in parallel."""
+
+from __future__ import annotations
+
+from warpbeam.sketch.base import Group, Plan, extent, inline_pointwise, product
+from warpbeam.sketch.structure import Stage
+from warpbeam.te.tensor import ComputeOp, loads
+
+_PARALLEL_ELEMENTS = 16384
+
+
+def fits(group: Group) -> bool:
+    return all(s.kind in ("elementwise", "injective") for s in group.stages)
+
+
+def flat(group: Group, out: ComputeOp) -> bool:
+    """Whether every read in the group has the output's whole shape (or is a scalar), so that all axes may be fused."""
+    shape = [extent(a.extent) for a in out.axis]
+    if None in shape:
+        return False
+    for stage in group.stages:
+        if stage.kind != "elementwise" or [extent(a.extent) for a in stage.op.axis] != shape:
+            return False
+        for load in loads(stage.op):
+            dims = [extent(s) for s in load.tensor.shape]
+            if dims != shape and product(load.tensor.shape) != 1:
+                return False
+    return True
+
+
+def build(group: Group) -> Plan:
+    """Every output stage gets its own nest; intermediates are inlined."""
+    inline_pointwise(group)
+    notes = []
+    for stage in group.stages:
+        if group.is_output(stage.op):
+            notes.append(nest(group, stage))
+    return Plan(group.sch.func, "pointwise", {}, tuple(notes))
+
+
+def nest(group: Group, stage: Stage) -> str:
+    """Schedules one pointwise output stage; returns what was done."""
+    sch, block = group.sch, group.blocks[stage.op]
+    names = list(sch.loops(block))
+    if not names:
+        return f"{block}: one element"
+    lanes = max(1, group.target.vector_bits // 32)
+    elements = product([a.extent for a in stage.op.axis])
+    if len(names) > 1 and flat(group, stage.op):
+        names = [sch.fuse(*names)]
+        last = product([a.extent for a in stage.op.axis])
+    else:
+        last = extent(stage.op.axis[-1].extent) or 64
+    outer = names[:-1]
+    if last >= 2:
+        parts = [None, 4, lanes] if last >= 8 * lanes else [None, lanes]
+        inner = list(sch.split(names[-1], parts))
+        sch.vectorize(inner[-1])
+        outer = outer + inner[:1]
+    else:
+        outer = names
+    if elements >= _PARALLEL_ELEMENTS:
+        keep = outer if len(outer) == 1 else outer[:-1]
+        sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
+    return f"{block}: {elements} elements, vectors of {lanes}"

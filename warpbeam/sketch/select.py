@@ -1,0 +1,40 @@
+"""Chooses the sketch of a group by its structure, most specific first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.sketch import generic, pointwise, rows, tile
+from warpbeam.sketch.base import Group, Plan
+from warpbeam.sketch.collapse import collapse
+from warpbeam.target import Target
+from warpbeam.te.tensor import Tensor
+
+_SKETCHES = (("pointwise", pointwise), ("rows", rows), ("tile", tile))
+
+
+def schedule(
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    target: Target,
+    constants: frozenset[str] = frozenset(),
+    name: str = "kernel",
+) -> Plan:
+    """The scheduled kernel of a group.
+
+    constants: names of inputs whose contents are known, so that the sketch may ask for another layout of them.
+    """
+    ins, outs = collapse(inputs, outputs)
+    group = Group(ins, outs, target, constants, name)
+    refused: list[str] = []
+    for label, sketch in _SKETCHES:
+        if not sketch.fits(group):
+            continue
+        try:
+            return sketch.build(group)
+        except ScheduleError as error:
+            refused.append(f"{label}: {error.what}")
+            group.restart()
+    plan = generic.build(group)
+    return Plan(plan.func, plan.sketch, plan.decisions, (*plan.notes, *refused))

@@ -1,0 +1,255 @@
+"""Sketch for one heavy reduction with pointwise work before and after it: contractions, convolutions, windows, reductions.
+
+The innermost output axis runs in vectors; a tile of rows and vectors is accumulated in registers over the whole reduction and
+finished (bias, activation, residual) before it is stored. Work before the reduction (padding) is a loop nest of its own.
+
+    for outer tiles (parallel):
+        acc[rows][vectors] = 0                     registers
+        for k...: acc += lhs[rows, k] * rhs[k, vectors]
+        out = epilogue(acc)
+
+Free decisions: rows per tile along up to two axes, vectors per tile, order of the outer loops, which of them is parallel.
+`cost.tile_prior` chooses; see there for the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.cost.tile_prior import Shape, Tile, choose
+from warpbeam.ir import dtype as dt
+from warpbeam.sketch import pointwise
+from warpbeam.sketch.base import Group, Plan, extent, product
+from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars
+from warpbeam.te.tensor import ComputeOp, PlaceholderOp
+from warpbeam.tir.arith import linear
+from warpbeam.tir.expr import PrimExpr, Var, as_expr
+
+_HEAVY = ("contraction", "window", "reduce", "row")
+
+
+@dataclass(slots=True)
+class Anatomy:
+    """The parts of a group around its one reduction."""
+
+    anchor: Stage
+    before: list[Stage]
+    after: list[Stage]
+    out: ComputeOp
+
+
+def anatomy(group: Group) -> Anatomy | None:
+    """The group's parts, or None if it is not one single-valued reduction with pointwise work around it."""
+    heavy = [s for s in group.stages if s.kind in _HEAVY]
+    if len(heavy) != 1 or len(group.outputs) != 1 or len(heavy[0].op.body) != 1:
+        return None
+    anchor = heavy[0]
+    out = group.outputs[0].op
+    assert isinstance(out, ComputeOp)
+    upstream = {anchor.op}
+    before: list[Stage] = []
+    for s in reversed(group.stages):
+        if any(u in upstream for u in group.readers.get(s.op, [])) and s.op is not anchor.op:
+            upstream.add(s.op)
+            before.insert(0, s)
+    after = [s for s in group.stages if s.op not in upstream]
+    shape = [a.extent for a in anchor.op.axis]
+    if any(s.kind != "elementwise" or [a.extent for a in s.op.axis] != shape for s in after):
+        return None
+    both = [s for s in before if any(u not in upstream for u in group.readers.get(s.op, []))]
+    return None if both or not anchor.op.axis else Anatomy(anchor, before, after, out)
+
+
+def fits(group: Group) -> bool:
+    parts = anatomy(group)
+    if parts is None:
+        return False
+    last = parts.anchor.op.axis[-1].var
+    return any(_contiguous(x, last) for x in _reads(parts.anchor.op))
+
+
+def _reads(op: ComputeOp) -> list[Any]:
+    from warpbeam.te.tensor import loads
+
+    return list(loads(op))
+
+
+def _contiguous(load: Any, var: Var) -> bool:
+    """Whether a read moves through memory element by element as `var` grows, or holds a dimension indexed by it."""
+    return var in load_vars(load)
+
+
+def flat_strides(load: Any, variables: list[Var]) -> dict[Var, Any] | None:
+    """Elements by which a read moves per step of each variable, or None where its address is not linear."""
+    address: PrimExpr = as_expr(0)
+    for index, size in zip(load.indices, load.tensor.shape, strict=True):
+        address = address * size + index
+    found = linear(address, variables)
+    if found is None:
+        return None
+    coefs, _ = found
+    return {v: coefs.get(v, 0) for v in variables}
+
+
+def build(group: Group) -> Plan:
+    """Schedules the group with the tile that the prior finds best."""
+    parts = anatomy(group)
+    assert parts is not None
+    roles = contraction(parts.anchor.op)
+    shape = describe(group, parts, roles)
+    tile = choose(shape, group.target)
+    apply(group, parts, roles, tile)
+    return Plan(group.sch.func, "tile", tile.as_dict(), (tile.reason,))
+
+
+def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
+    """The extents the prior needs, by role."""
+    op = parts.anchor.op
+    axes = [a.var for a in op.axis]
+    sizes = {a.var: extent(a.extent) for a in op.axis}
+    rows = [v for v in axes[:-1] if roles is None or v in roles.m]
+    tiled = rows[-2:]
+    reduce = product([a.extent for a in op.reduce_axis])
+    lanes = max(1, group.target.vector_bits // dt.bits(op.body[0].dtype))
+    outer = product([sizes[v] or 64 for v in axes[:-1] if v not in tiled])
+    packed = roles is not None and _packable(group, roles, axes[-1])
+    return Shape(
+        rows=tuple(sizes[v] for v in tiled),
+        columns=sizes[axes[-1]],
+        reduce=reduce,
+        outer=outer,
+        lanes=lanes,
+        broadcast=roles is not None and axes[-1] in roles.n,
+        packed=packed,
+        bytes=dt.nbytes(op.body[0].dtype),
+        reads=len(_reads(op)),
+    )
+
+
+def _packable(group: Group, roles: Contraction, last: Var) -> bool:
+    """Whether the rhs is a constant whose dimension along the vector axis is exactly that axis."""
+    op = roles.rhs.tensor.op
+    plain = sum(i is last for i in roles.rhs.indices) == 1
+    return isinstance(op, PlaceholderOp) and op.name in group.constants and plain
+
+
+def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile) -> None:
+    """Schedules with the decisions of `tile`."""
+    sch = group.sch
+    for stage in parts.before:
+        _before(group, stage)
+    block, out = _epilogue(group, parts)
+    axes = [a.var for a in parts.anchor.op.axis]
+    rows = [v for v in axes[:-1] if roles is None or v in roles.m][-2:]
+    if roles is not None and tile.packed:
+        _pack(group, roles, axes[-1], tile)
+    names = dict(zip(axes, sch.loops(out), strict=True))
+    outer, inner = _tile_output(group, names, axes, rows, tile)
+    at = outer[-1]
+    sch.compute_at(block, at)
+    _tile_reduction(group, block, at, axes, rows, tile)
+    sch.set_scope(block, "register")
+    for name in inner:
+        sch.unroll(name)
+    _finish(group, outer, names, axes, rows, tile)
+
+
+def _before(group: Group, stage: Stage) -> None:
+    """Work that feeds the reduction: a nest of its own at the root."""
+    if stage.kind == "elementwise" and not group.readers[stage.op][0].reduce_axis:
+        group.sch.compute_inline(group.blocks[stage.op])
+        return
+    pointwise.nest(group, stage)
+
+
+def _epilogue(group: Group, parts: Anatomy) -> tuple[str, str]:
+    """(block of the reduction, block of the output): pointwise work after the reduction becomes one block."""
+    sch, block = group.sch, group.blocks[parts.anchor.op]
+    if not parts.after:
+        return block, sch.cache_write(block, "local")
+    for stage in parts.after:
+        if stage.op is not parts.out:
+            sch.compute_inline(group.blocks[stage.op])
+    return block, group.blocks[parts.out]
+
+
+def _pack(group: Group, roles: Contraction, last: Var, tile: Tile) -> None:
+    """Asks for the constant rhs as [column panel][..k..][column in panel]."""
+    position = next(k for k, i in enumerate(roles.rhs.indices) if i is last)
+    rest = [k for k in range(len(roles.rhs.indices)) if k != position]
+    order = sorted(rest, key=lambda k: _reduce_position(roles, k))
+    group.sch.pack_layout(roles.rhs.tensor.name, position, tile.vectors * tile.lanes, tuple(order))
+
+
+def _reduce_position(roles: Contraction, k: int) -> tuple[int, int]:
+    """Dimensions indexed by batch axes first, then in the order of the reduction loops."""
+    used = [roles.k.index(v) for v in roles.k if v in load_vars_of(roles.rhs.indices[k])]
+    return (1, used[0]) if used else (0, k)
+
+
+def load_vars_of(index: PrimExpr) -> set[Var]:
+    from warpbeam.sketch.structure import variables
+
+    return variables(index)
+
+
+def _tile_output(
+    group: Group, names: dict[Var, str], axes: list[Var], rows: list[Var], tile: Tile
+) -> tuple[list[str], list[str]]:
+    """Splits and orders the output's loops; returns (outer loops, unrolled tile loops)."""
+    sch = group.sch
+    outer_of: dict[Var, str] = {}
+    inner: list[str] = []
+    for v, size in zip(rows, tile.rows, strict=True):
+        outer_of[v], part = sch.split(names[v], [None, size])
+        inner.append(part)
+    outer_of[axes[-1]], vec, lane = sch.split(names[axes[-1]], [None, tile.vectors, tile.lanes])
+    inner.append(vec)
+    free = [names[v] for v in axes[:-1] if v not in rows]
+    row_outer = [outer_of[v] for v in rows]
+    column = outer_of[axes[-1]]
+    outer = [*free, column, *row_outer] if tile.columns_outer else [*free, *row_outer, column]
+    sch.reorder(*outer, *inner, lane)
+    sch.vectorize(lane)
+    return outer, inner
+
+
+def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], rows: list[Var], tile: Tile) -> None:
+    """Loops of the reduction below the tile: k outside, rows and vectors unrolled inside."""
+    sch = group.sch
+    below = list(sch.loops(block))
+    below = below[below.index(at) + 1 :]
+    spatial, reduce = below[: len(axes)], below[len(axes) :]
+    vec, lane = sch.split(spatial[-1], [None, tile.lanes])
+    unrolled = [*spatial[:-1], vec]
+    if tile.unroll > 1:
+        k_out, k_in = sch.split(reduce[-1], [None, tile.unroll])
+        reduce = [*reduce[:-1], k_out, k_in]
+        sch.unroll(k_in)
+    for name in reduce[:-1]:
+        if tile.unroll_window and (sch.extent(name) or 99) <= 7:
+            sch.unroll(name)
+    sch.reorder(*reduce, *unrolled, lane)
+    init = sch.decompose_reduction(block, reduce[0])
+    sch.vectorize(lane)
+    for name in unrolled:
+        sch.unroll(name)
+    start = list(sch.loops(init))
+    start = start[start.index(at) + 1 :]
+    sch.vectorize(start[-1])
+    for name in start[:-1]:
+        sch.unroll(name)
+
+
+def _finish(
+    group: Group, outer: list[str], names: dict[Var, str], axes: list[Var], rows: list[Var], tile: Tile
+) -> None:
+    """Parallel loop, then copies of the nest for the remainders so that every tile has constant extents."""
+    sch = group.sch
+    if tile.parallel >= 0:
+        keep = outer[: tile.parallel + 1]
+        sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
+    del names, axes, rows
+    for name in outer[tile.parallel + 1 :] if tile.parallel >= 0 else outer:
+        sch.peel_remainder(name)

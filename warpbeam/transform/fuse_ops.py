@@ -1,0 +1,371 @@
+"""Joins operators into groups that become one kernel each, so that intermediates stay in registers or cache.
+
+What may join is decided from the structure of each operator's computation (`sketch.structure`), never from its name:
+
+- elementwise work joins the contraction, window or row reduction that feeds it, if shapes agree (epilogue);
+- injective and elementwise work joins what consumes it (inlined);
+- row reductions over the same rows and columns, with the elementwise work between them, become one pass over memory.
+
+A node joins its immediate post-dominator when every node on the paths between may join; by post-dominance no cycle can arise.
+A group has at most MAX_GROUP operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from warpbeam.ir.node import Attrs, children
+from warpbeam.ir.rewrite import origins, post_order
+from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem, Var
+from warpbeam.relay.op import Op
+from warpbeam.relay.types import TensorType, TupleType
+from warpbeam.sketch import structure
+from warpbeam.te import tensor as te
+
+MAX_GROUP = 24
+_ELEM, _INJ, _ANCHOR, _ROW, _VIEW, _OPAQUE = "elementwise", "injective", "anchor", "row", "view", "opaque"
+
+
+@dataclass(frozen=True, slots=True)
+class OpInfo:
+    """How one call's computation is shaped: its kind, and for row work the (rows, columns) it runs over."""
+
+    kind: str
+    rows: tuple[Any, ...] = ()
+    cols: tuple[Any, ...] = ()
+
+
+_CACHE: dict[tuple[Any, ...], OpInfo] = {}
+
+
+def op_info(call: Call) -> OpInfo:
+    """Kind of a call, from the te stages its operator computes. Memoised on operator, attributes and types."""
+    key = (call.op, call.attrs, tuple(a.ty for a in call.args), call.ty)
+    found = _CACHE.get(key)
+    if found is None:
+        if len(_CACHE) > 20000:
+            _CACHE.clear()
+        found = _CACHE[key] = _analyse(call)
+    return found
+
+
+def _analyse(call: Call) -> OpInfo:
+    op = call.op
+    if not isinstance(op, Op) or not op.pure or hasattr(op, "compute_prim"):
+        return OpInfo(_OPAQUE)
+    if getattr(op, "view", False):
+        return OpInfo(_VIEW)
+    if not isinstance(call.ty, TensorType) or not all(isinstance(a.ty, TensorType) for a in call.args):
+        return OpInfo(_OPAQUE)
+    inputs = [te.placeholder(a.ty.shape, a.ty.dtype, f"p{i}") for i, a in enumerate(call.args)]
+    result = op.compute(call.attrs, inputs, call.ty)
+    outputs = list(result) if isinstance(result, list | tuple) else [result]
+    stages = structure.stages(outputs)
+    return _summarise(stages)
+
+
+def _summarise(stages: list[structure.Stage]) -> OpInfo:
+    kinds = [s.kind for s in stages]
+    if not kinds:
+        return OpInfo(_OPAQUE)
+    if all(k == "elementwise" for k in kinds):
+        return OpInfo(_ELEM)
+    if all(k in ("elementwise", "injective") for k in kinds):
+        return OpInfo(_INJ)
+    rows = {structure.row_key(s.op) for s in stages if s.kind == "row"}
+    if len(rows) == 1 and all(k in ("elementwise", "row") for k in kinds):
+        lead, cols = next(iter(rows))
+        return OpInfo(_ROW, lead, cols)
+    if any(k in ("contraction", "window") for k in kinds) and all(
+        k in ("contraction", "window", "elementwise", "injective") for k in kinds
+    ):
+        return OpInfo(_ANCHOR)
+    return OpInfo(_OPAQUE)
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """A set of calls under construction (a union-find node)."""
+
+    size: int = 1
+    anchor: bool = False
+    opaque: bool = False
+    injective: bool = False
+    row: tuple[Any, ...] | None = None
+    parent: _Group | None = None
+    members: list[Call] = field(default_factory=list)
+
+    def root(self) -> _Group:
+        g = self
+        while g.parent is not None:
+            g = g.parent
+        return g
+
+
+class _Graph:
+    """Calls of a function body in order, with users and immediate post-dominators."""
+
+    def __init__(self, body: Expr) -> None:
+        self.order: list[Expr] = [n for n in post_order(body, enter=lambda n: not isinstance(n, Function)) if isinstance(n, Expr)]
+        self.index = {n: i for i, n in enumerate(self.order)}
+        self.users: dict[Expr, list[Expr]] = {}
+        for n in self.order:
+            if isinstance(n, Function | Constant | Var):
+                continue
+            for c in dict.fromkeys(children(n)):
+                if isinstance(c, Expr) and c in self.index:
+                    self.users.setdefault(c, []).append(n)
+        self.depth: dict[Expr, int] = {}
+        self.ipdom: dict[Expr, Expr | None] = {}
+        for n in reversed(self.order):
+            self._dominate(n)
+
+    def _dominate(self, node: Expr) -> None:
+        users = self.users.get(node, [])
+        dom: Expr | None = users[0] if users else None
+        for u in users[1:]:
+            dom = self._meet(dom, u)
+        self.ipdom[node] = dom
+        self.depth[node] = 0 if dom is None else self.depth[dom] + 1
+
+    def _meet(self, a: Expr | None, b: Expr | None) -> Expr | None:
+        while a is not b:
+            if a is None or b is None:
+                return None
+            if self.depth[a] >= self.depth[b]:
+                a = self.ipdom[a]
+            else:
+                b = self.ipdom[b]
+        return a
+
+    def between(self, node: Expr, dom: Expr, limit: int) -> list[Expr] | None:
+        """Nodes on the paths from `node` to its post-dominator (both excluded), or None when more than `limit`."""
+        seen: list[Expr] = []
+        stack = list(self.users.get(node, []))
+        known: set[Expr] = set()
+        while stack:
+            n = stack.pop()
+            if n is dom or n in known:
+                continue
+            known.add(n)
+            seen.append(n)
+            if len(seen) > limit:
+                return None
+            stack.extend(self.users.get(n, []))
+        return seen
+
+
+def _shape(expr: Expr) -> tuple[Any, ...]:
+    return expr.ty.shape if isinstance(expr.ty, TensorType) else ()
+
+
+def _in_rows(shape: tuple[Any, ...], rows: tuple[Any, ...], cols: tuple[Any, ...]) -> bool:
+    """Whether a tensor shape is the rows, with all columns or one."""
+    full = rows + cols
+    ones = rows + (1,) * len(cols)
+    return shape in (full, ones, rows) if all(isinstance(s, int) for s in shape) else _same(shape, full) or _same(shape, ones)
+
+
+def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    return len(a) == len(b) and all(x is y or (isinstance(x, int) and isinstance(y, int) and x == y) for x, y in zip(a, b, strict=True))
+
+
+class _Fuser:
+    """Decides the groups of one function."""
+
+    def __init__(self, body: Expr) -> None:
+        self.graph = _Graph(body)
+        self.groups: dict[Call, _Group] = {}
+        for n in self.graph.order:
+            if isinstance(n, Call) and isinstance(n.op, Op):
+                info = op_info(n)
+                row = (info.rows, info.cols) if info.kind == _ROW else None
+                self.groups[n] = _Group(
+                    anchor=info.kind == _ANCHOR,
+                    opaque=info.kind in (_OPAQUE, _VIEW),
+                    injective=info.kind == _INJ,
+                    row=row,
+                    members=[n],
+                )
+
+    def run(self) -> None:
+        """Anchors take their epilogues first, then rows, then injective work joins its consumers."""
+        for wanted in ((_ANCHOR,), (_ROW,), (_ELEM, _INJ)):
+            for node in self.graph.order:
+                if node in self.groups and op_info(node).kind in wanted:
+                    self._extend(node)
+
+    def _extend(self, node: Call) -> None:
+        """Joins `node` with its post-dominator, and on, while it is allowed."""
+        current: Expr = node
+        for _ in range(MAX_GROUP):
+            dom = self.graph.ipdom.get(current)
+            if not isinstance(dom, Call) or dom not in self.groups:
+                return
+            if self.groups[dom].root() is not self.groups[node].root():
+                path = self.graph.between(current, dom, MAX_GROUP)
+                if path is None or not self._may_join(node, [*path, dom]):
+                    return
+                for n in [*path, dom]:
+                    self._union(self.groups[node], self.groups[n])  # type: ignore[index]
+            if op_info(node).kind not in (_ANCHOR, _ROW):
+                return
+            current = dom
+
+    def _may_join(self, node: Call, others: list[Expr]) -> bool:
+        mine = self.groups[node].root()
+        joined = {id(mine): mine}
+        for n in others:
+            if n not in self.groups:
+                return False
+            g = self.groups[n].root()  # type: ignore[index]
+            joined[id(g)] = g
+        parts = list(joined.values())
+        if any(g.opaque for g in parts) or sum(g.size for g in parts) > MAX_GROUP:
+            return False
+        anchors = sum(g.anchor for g in parts)
+        rows = {g.row for g in parts if g.row is not None}
+        if anchors > 1 or (anchors and rows) or len(rows) > 1:
+            return False
+        return self._shapes_fit(parts, rows, anchors, node)
+
+    def _shapes_fit(self, parts: list[_Group], rows: set[Any], anchors: int, node: Call) -> bool:
+        members = [m for g in parts for m in g.members]
+        if rows:
+            lead, cols = next(iter(rows))
+            return all(_in_rows(_shape(m), lead, cols) for m in members) and not any(g.injective for g in parts)
+        if anchors:
+            anchor = next(m for m in members if op_info(m).kind == _ANCHOR)
+            fits = all(m is anchor or (op_info(m).kind == _ELEM and _same(_shape(m), _shape(anchor))) for m in members)
+            return fits and self._after(anchor, members)
+        return self._inlinable(members, node)
+
+    def _after(self, anchor: Call, members: list[Call]) -> bool:
+        """Whether every member follows the anchor (epilogue only) or is elementwise work read by the epilogue."""
+        return all(self.graph.index[m] >= self.graph.index[anchor] or not self._feeds(m, anchor) for m in members)
+
+    def _feeds(self, m: Call, anchor: Call) -> bool:
+        return any(a is m for a in anchor.args)
+
+    def _inlinable(self, members: list[Call], node: Call) -> bool:
+        """Injective groups: shapes may differ only through an injective member; values read twice are recomputed."""
+        if not any(op_info(m).kind == _INJ for m in members):
+            return len({_shape(m) for m in members}) == 1 or all(op_info(m).kind == _ELEM for m in members)
+        uses = self.graph.users.get(node, [])
+        return len(uses) == 1
+
+    def _union(self, a: _Group, b: _Group) -> None:
+        a, b = a.root(), b.root()
+        if a is b:
+            return
+        b.parent = a
+        a.size += b.size
+        a.anchor |= b.anchor
+        a.injective |= b.injective
+        a.row = a.row if a.row is not None else b.row
+        a.members.extend(b.members)
+        b.members = []
+
+
+def fuse(func: Function, opt_level: int = 3) -> Function:
+    """`func` with each group of calls replaced by a call of a Function with attribute Primitive=1."""
+    fuser = _Fuser(func.body)
+    if opt_level >= 1:
+        fuser.run()
+    return _Rebuild(fuser).function(func)
+
+
+class _Rebuild:
+    """Replaces groups by calls of primitive functions."""
+
+    def __init__(self, fuser: _Fuser) -> None:
+        self.graph = fuser.graph
+        self.groups = fuser.groups
+        self.new: dict[Expr, Expr] = {}
+
+    def function(self, func: Function) -> Function:
+        last = self._last_member()
+        for node in self.graph.order:
+            if isinstance(node, Call) and node in self.groups:
+                group = self.groups[node].root()
+                if last[id(group)] is node:
+                    self._emit(sorted(group.members, key=lambda m: self.graph.index[m]))
+            elif isinstance(node, Tuple):
+                self.new[node] = Tuple(tuple(self._value(f) for f in node.fields))
+            elif isinstance(node, TupleGetItem):
+                self.new[node] = TupleGetItem(self._value(node.tuple_value), node.index)
+            elif isinstance(node, Call):
+                self.new[node] = Call(node.op, tuple(self._value(a) for a in node.args), node.attrs)
+            else:
+                self.new[node] = node
+        return Function(func.params, self.new[func.body], func.ret_type, func.type_params, func.attrs)
+
+    def _value(self, node: Expr) -> Expr:
+        return self.new.get(node, node)
+
+    def _last_member(self) -> dict[int, Call]:
+        last: dict[int, Call] = {}
+        for node in self.graph.order:
+            if isinstance(node, Call) and node in self.groups:
+                last[id(self.groups[node].root())] = node
+        return last
+
+    def _emit(self, members: list[Call]) -> None:
+        inside = set(members)
+        params: dict[Expr, Var] = {}
+
+        def local(arg: Expr) -> Expr:
+            if arg in inside:
+                return done[arg]
+            if arg not in params:
+                params[arg] = Var(f"p{len(params)}", arg.ty)
+            return params[arg]
+
+        done: dict[Expr, Expr] = {}
+        for m in members:
+            done[m] = Call(m.op, tuple(local(a) for a in m.args), m.attrs)
+        outs = [m for m in members if self._escapes(m, inside)]
+        body = done[outs[0]] if len(outs) == 1 else Tuple(tuple(done[o] for o in outs))
+        names = sorted({name for m in members for name in origins(m)})
+        fn = Function(tuple(params.values()), body, None, (), Attrs(Primitive=1, origins=tuple(names)))
+        call = Call(fn, tuple(self._value(a) for a in params))
+        for k, o in enumerate(outs):
+            self.new[o] = call if len(outs) == 1 else TupleGetItem(call, k)
+
+    def _escapes(self, node: Call, inside: set[Call]) -> bool:
+        users = self.graph.users.get(node, [])
+        return not users or any(u not in inside for u in users)
+
+
+def group_inputs(fn: Function) -> list[te.Tensor]:
+    """A placeholder for each parameter of a primitive function."""
+    return [te.placeholder(p.ty.shape, p.ty.dtype, p.name) for p in fn.params]
+
+
+def group_tensors(fn: Function) -> tuple[list[te.Tensor], list[te.Tensor]]:
+    """(inputs, outputs) of a primitive function as tensor expressions."""
+    inputs = group_inputs(fn)
+    values: dict[Expr, Any] = dict(zip(fn.params, inputs, strict=True))
+    for n in post_order(fn.body):
+        if isinstance(n, Call):
+            values[n] = n.op.compute(n.attrs, [values[a] for a in n.args], n.ty)
+        elif isinstance(n, Tuple):
+            values[n] = tuple(values[f] for f in n.fields)
+        elif isinstance(n, TupleGetItem):
+            values[n] = values[n.tuple_value][n.index]
+    result = values[fn.body]
+    return inputs, list(result) if isinstance(result, list | tuple) else [result]
+
+
+def primitives(func: Function) -> Iterable[Function]:
+    """The primitive functions called in a fused function, each once, in order."""
+    seen = dict.fromkeys(n.op for n in post_order(func.body) if isinstance(n, Call) and isinstance(n.op, Function))
+    return [f for f in seen if f.attrs.get("Primitive")]
+
+
+def output_types(fn: Function) -> list[TensorType]:
+    """Types of a primitive function's results, tuples opened."""
+    ty = fn.body.ty
+    return list(ty.fields) if isinstance(ty, TupleType) else [ty]
