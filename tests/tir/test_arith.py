@@ -1,4 +1,4 @@
-"""simplify keeps values, bounds hold, prove is never wrong: checked on random expressions; plus the identities by name."""
+"""simplify keeps values, bounds hold, prove is never wrong, on random expressions; and the identities by name."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def bounds(expr: Any, facts: Facts | None = None) -> Bounds:
 
 
 def modular(expr: Any, facts: Facts | None = None) -> tuple[int, int]:
-    """(coef, base) with expr == base (mod coef); (0, v) says that it is the constant v, (1, 0) that nothing is known."""
+    """(coef, base) with expr == base (mod coef); (0, v): it is the constant v; (1, 0): nothing is known."""
     facts = Facts() if facts is None else facts
     return poly_residue(_poly.of_expr(simplify(expr, facts)), facts)
 
@@ -44,7 +44,7 @@ def linear(
 ) -> tuple[dict[Var, PrimExpr], PrimExpr] | None:
     """({var: coefficient}, rest) with expr = sum(var*coefficient) + rest; None where expr is not linear in `variables`.
 
-    Coefficients and rest are expressions free of `variables` (IntImm where constant); variables that do not occur are left out.
+    Coefficients and rest are expressions free of `variables` (IntImm where constant); absent variables are left out.
     """
     from warpbeam.ir.rewrite import post_order
 

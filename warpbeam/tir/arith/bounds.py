@@ -1,6 +1,7 @@
 """Constant bounds and residues of integer expressions.
 
-int64 arithmetic is taken not to overflow (indices and sizes); narrower arithmetic that might wrap has its dtype's range.
+int64 arithmetic is taken not to overflow (indices and sizes); narrower arithmetic that might wrap has the range of its
+dtype.
 """
 
 from __future__ import annotations

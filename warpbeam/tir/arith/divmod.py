@@ -118,7 +118,7 @@ class DivMod:
         return P.of_atom(e.FloorDiv(self.finish(r), _lit(c, self)))
 
     def _group(self, r: Poly, c: int) -> tuple[Poly, tuple[Poly, int], int] | None:
-        """(high/g, (low, low//g), g) for r = high + low where g divides c and high, and low // g is decided by bounds."""
+        """(high/g, (low, low//g), g) for r = high + low where g divides c and high, and bounds decide low // g."""
         sizes = sorted({gcd(k, c) for m, k in r.items() if m} - {1}, reverse=True)
         for g in sizes:
             high = {m: k // g for m, k in r.items() if m and k % g == 0}

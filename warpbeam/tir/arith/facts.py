@@ -1,4 +1,4 @@
-"""What is known about variables: ranges, inequalities, equalities, divisibility. Scoped; read by everything in `arith`."""
+"""What is known about variables: ranges, inequalities, equalities, divisibility. Scoped; read by all of `arith`."""
 
 from __future__ import annotations
 

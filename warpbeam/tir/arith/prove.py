@@ -184,8 +184,7 @@ def decide_eq(a: Poly, b: Poly, facts: Facts) -> bool | None:
         return False
     from warpbeam.tir.arith.bounds import poly_residue
 
-    coef, base = poly_residue(diff, facts)
-    if base:
+    if poly_residue(diff, facts)[1]:
         return False
     if facts.symbolic:
         down = P.plus(diff, P.constant(-1)), P.plus(P.scaled(diff, -1), P.constant(-1))

@@ -1,7 +1,7 @@
-"""Rewrite rules as data: logic, choices, extrema, casts, exact float identities. `tests/tir/test_arith_rules.py` checks each numerically.
+"""Rewrite rules as data: logic, choices, extrema, casts, exact float identities; a test checks each numerically.
 
-Pattern variables: a, b, c of the group's dtype; p, q bool. Sums, quotients and remainders are not here: they have a normal
-form of their own (`poly`, `divmod`).
+Pattern variables: a, b, c of the group's dtype; p, q bool. Sums, quotients and remainders are not here: they have a
+normal form of their own (`poly`, `divmod`).
 """
 
 from __future__ import annotations
