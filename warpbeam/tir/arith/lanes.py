@@ -1,7 +1,7 @@
 """Vector integer expressions as scalar ones of a lane variable, and back.
 
-Ramp(b, s, n) is b + s*lane with lane in [0, n), a Broadcast is its value: so all scalar rules serve vectors. Opaque vectors
-(loads, casts, calls) are replaced by stand-in variables.
+Ramp(b, s, n) is b + s*lane with lane in [0, n), a Broadcast is its value: so all scalar rules serve vectors. Opaque
+vectors (loads, casts, calls) are replaced by stand-in variables.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Integer polynomials over atoms: the normal form behind `simplify`, `prove` and iterator maps.
 
 A polynomial maps monomials to integer coefficients; a monomial is a tuple of atoms (expressions that are no sum or
-product) and `()` is the constant. It is a ring value: exact for every integer dtype, wrapping ones included, because +, -
-and * commute with wrapping. Polynomials are treated as immutable.
+product) and `()` is the constant. It is a ring value: exact for every integer dtype, wrapping ones included, because
++, - and * commute with wrapping. Polynomials are treated as immutable.
 """
 
 from __future__ import annotations

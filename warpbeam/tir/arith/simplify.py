@@ -1,6 +1,6 @@
 """Brings expressions into a normal form: one pass bottom up, memoised in the facts, without recursion.
 
-Integer sums, products, quotients and remainders are kept as polynomials until a node needs them as an expression; everything
+Integer sums, products, quotients and remainders are kept as polynomials until a node needs them as an expression; all
 else goes through the rules of `rules.py` or the deciders below.
 """
 
@@ -147,7 +147,7 @@ class _Simplifier:
         return n
 
     def cast(self, n: Any) -> Any:
-        """Widening distributes over an integer sum that cannot wrap; a cast that changes no value of a cast is dropped."""
+        """Widening distributes over an integer sum that cannot wrap; a cast there and back is dropped."""
         v = n.value
         if not (dt.is_int(n.type) and _is_int(v)) or dt.lanes(n.dtype) > 1:
             return n
