@@ -127,6 +127,10 @@ class IntImm(PrimExpr):
     def _derive(self) -> None:
         self._set("dtype", self.type)
 
+    def __bool__(self) -> bool:
+        """A bool literal has a truth value: `literal == literal` folds to one, also where Python compares tuples."""
+        return bool(self.value) if self.type == "bool" else super().__bool__()
+
 
 class FloatImm(PrimExpr):
     """Floating literal, keyed by its bits (so -0.0, 0.0 and NaNs are told apart)."""
