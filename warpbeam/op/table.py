@@ -29,15 +29,18 @@ BROADCAST = {
 }  # fmt: skip
 
 REDUCE = {
-    "all": "All", "any": "Any", "argmax": "ArgMax", "argmin": "ArgMin", "logsumexp": "LogSumExp", "max": "Max",
+    "all": "All", "any": "Any_", "argmax": "ArgMax", "argmin": "ArgMin", "logsumexp": "LogSumExp", "max": "Max",
     "mean": "Mean", "min": "Min", "prod": "Prod", "sum": "Sum", "variance": "Variance",
 }  # fmt: skip
 
 SHAPE = {
-    "broadcast_to": "BroadcastTo", "concatenate": "Concatenate", "expand_dims": "ExpandDims",
-    "nn.depth_to_space": "DepthToSpace", "nn.space_to_depth": "SpaceToDepth", "repeat": "Repeat",
-    "reshape": "Reshape", "reverse": "Reverse", "split": "Split", "squeeze": "Squeeze", "stack": "Stack",
-    "strided_slice": "StridedSlice", "tile": "Tile", "transpose": "Transpose",
+    "broadcast_to": "BroadcastTo", "expand_dims": "ExpandDims", "repeat": "Repeat", "reshape": "Reshape",
+    "reverse": "Reverse", "squeeze": "Squeeze", "tile": "Tile", "transpose": "Transpose",
+}  # fmt: skip
+
+SHAPE_JOIN = {
+    "concatenate": "Concatenate", "nn.depth_to_space": "DepthToSpace", "nn.space_to_depth": "SpaceToDepth",
+    "split": "Split", "stack": "Stack", "strided_slice": "StridedSlice",
 }  # fmt: skip
 
 CREATION = {"arange": "Arange", "full": "Full", "ones": "Ones", "shape_tensor": "ShapeTensor", "zeros": "Zeros"}
@@ -48,6 +51,7 @@ for _module, _ops in {
     "broadcast": BROADCAST,
     "reduce": REDUCE,
     "shape": SHAPE,
+    "shape_join": SHAPE_JOIN,
     "creation": CREATION,
 }.items():
     OPS.update({_name: f"{_module}:{_cls}" for _name, _cls in _ops.items()})

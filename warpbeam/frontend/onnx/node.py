@@ -20,7 +20,7 @@ _MISSING: Any = object()
 class Entry:
     """One value of the graph: its expression, its known integer content, or both.
 
-    content: an object array of ints and expressions over symbolic sizes, or None. fixed: everything it is computed from is
+    content: an object array of ints and expressions over symbolic sizes, or None. fixed: all it is computed from is
     constant. The expression of an entry with known content is built when it is first needed.
     """
 
