@@ -16,8 +16,8 @@ Sections follow each other in the order of the table; each starts at its predece
 overlaps and no holes, and every byte of a file is either hashed or checked to be zero.
 
 Versions: a reader refuses a major version other than its own. It reads minor versions up to its own; a newer minor
-version is refused too, because it may hold instructions this reader cannot honour. A writer uses the lowest version that
-can express the file.
+version is refused too, because it may hold instructions this reader cannot honour. A writer uses the lowest version
+that can express the file.
 
 Section kinds: `cpu-so` (ELF shared library), `constants`, `params` (initial mutable parameters), `program` (JSON, see
 `program`), `relay` (text to rebuild the model for another machine), `data` (anything else). Code is never executed, nor

@@ -81,7 +81,7 @@ def parse_object(data: bytes, name: str) -> Object:
     """
     try:
         return _parse(data, name)
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
+    except (struct.error, IndexError, ValueError) as error:
         raise LinkError("damaged object file", where=name, why=str(error)) from error
 
 
@@ -91,10 +91,12 @@ def _parse(data: bytes, name: str) -> Object:
     ident, kind, machine, _, _, _, shoff, _, _, _, _, shentsize, shnum, shstrndx = EHDR.unpack_from(data)
     if ident[4:6] != b"\x02\x01" or kind != ET_REL or (shnum and shentsize != SHDR.size):
         raise LinkError("not a 64-bit little-endian relocatable object", where=name, why=f"type {kind}")
+    _slice(data, shoff, SHDR.size if shoff else 0, name)
     if shoff and shnum == 0:  # more than 0xff00 sections: the numbers are in section 0
         first = SHDR.unpack_from(data, shoff)
         shnum = first[5]
         shstrndx = first[6] if shstrndx == SHN_XINDEX else shstrndx
+    _slice(data, shoff, shnum * SHDR.size, name)
     headers = [SHDR.unpack_from(data, shoff + i * SHDR.size) for i in range(shnum)]
     blobs = [b"" if h[1] == SHT_NOBITS else _slice(data, h[4], h[5], name) for h in headers]
     names = blobs[shstrndx] if headers else b""

@@ -125,7 +125,6 @@ def write(
         exports: name, address, size, symbol type of each exported symbol, in the order of `layout.exports`.
         relatives: place and addend of each load-time relocation.
     """
-    assert len(relatives) == layout.relative_count
     outputs = layout.outputs
     sections = _Sections(layout)
     image = bytearray(layout.data_end)

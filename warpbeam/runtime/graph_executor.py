@@ -21,8 +21,8 @@ Array = npt.NDArray[Any]
 class GraphModule:
     """An executor with state: `set_input`, `run`, `get_output`.
 
-    Made by `GraphModule(lib["default"](device))`, or directly over a `Module`. Inputs that are never set are zeros if their
-    shape is known, as they always were in the classic executor.
+    Made by `GraphModule(lib["default"](device))`, or directly over a `Module`. Inputs that are never set are zeros if
+    their shape is known, as they always were in the classic executor.
     """
 
     def __init__(self, module: Module | GraphModule, device: Device | None = None) -> None:

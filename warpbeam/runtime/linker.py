@@ -25,6 +25,8 @@ _REFUSED = {
     elf.SHT_FINI_ARRAY: "a destructor",
     elf.SHT_PREINIT_ARRAY: "a constructor",
 }
+#: the small code model reaches no further
+_MAX_BYTES = 1 << 31
 #: output sections in file order: name, flags, holds file bytes
 OUTPUTS = (".rodata", ".text", ".data.rel.ro", ".got", ".data", ".bss")
 
@@ -93,6 +95,8 @@ class _Linker:
             for part in output.parts:
                 part.address += output.address
         self._relocate()
+        if len(self.relatives) != layout.relative_count:
+            raise LinkError("damaged object file", why="two relocations for the same place")
         table = [(name, *self._export(name)) for name in layout.exports]
         return elf_writer.write(
             layout, self.objects[0].machine, self.machine.relative, table, sorted(self.relatives.items())
@@ -110,9 +114,13 @@ class _Linker:
                 if symbol.bind == elf.STB_LOCAL or symbol.section == elf.SHN_UNDEF:
                     continue
                 known = self.globals.get(symbol.name)
-                if known is None or _weaker(known[1], symbol):
+                common = known is not None and known[1].section == symbol.section == elf.SHN_COMMON
+                if known is not None and common:
+                    known[1].size = max(known[1].size, symbol.size)
+                    known[1].value = max(known[1].value, symbol.value)
+                if known is None or _strength(known[1]) < _strength(symbol):
                     self.globals[symbol.name] = (obj, symbol)
-                elif not _weaker(symbol, known[1]) and symbol.bind == elf.STB_GLOBAL == known[1].bind:
+                elif _strength(symbol) == _strength(known[1]) == 2:
                     raise LinkError(f"symbol {symbol.name!r} is defined twice", f"{known[0].name} and {obj.name}",
                                     hint="give the symbols different names, or make one of them internal")  # fmt: skip
 
@@ -138,6 +146,7 @@ class _Linker:
                 if section.flags & elf.SHF_TLS:
                     raise LinkError(f"section {section.name} is thread-local", obj.name)
                 if _kept(section):
+                    self._check_places(obj, section)
                     self._append(self.outputs[_output_of(section)], section)
             for symbol in obj.symbols:
                 if symbol.section == elf.SHN_COMMON and self.globals.get(symbol.name, (None, None))[1] is symbol:
@@ -146,9 +155,17 @@ class _Linker:
                     obj.sections.append(common)
                     symbol.section, symbol.value = len(obj.sections) - 1, 0
 
+    def _check_places(self, obj: Object, section: Section) -> None:
+        for r in section.relocations:
+            width = 8 if r.kind == self.machine.absolute else 4
+            if section.kind == elf.SHT_NOBITS or r.offset > section.size - width:
+                raise LinkError("a relocation lies outside its section", f"{obj.name}, section {section.name}")
+
     def _append(self, output: Output, section: Section) -> None:
         if section.align & (section.align - 1) or section.align > self.machine.page:
             raise LinkError(f"section {section.name} wants alignment {section.align}", why="more than a page, or odd")
+        if section.size > _MAX_BYTES:
+            raise LinkError(f"section {section.name} is too large", why=f"{section.size} bytes")
         start = -(-output.size // section.align) * section.align
         section.address = start
         output.size = start + section.size
@@ -216,6 +233,8 @@ class _Linker:
     def _address(self, obj: Object, symbol: Symbol) -> int:
         if symbol.section == elf.SHN_ABS or (symbol.section == elf.SHN_UNDEF and not symbol.name):
             return symbol.value
+        if symbol.section >= len(obj.sections):
+            raise LinkError("damaged object file", obj.name, f"symbol {symbol.name!r} is in section {symbol.section}")
         section = obj.sections[symbol.section]
         if section.address < 0:
             raise LinkError(f"symbol {symbol.name or section.name!r} is in a section that is not loaded",
@@ -229,7 +248,7 @@ class _Linker:
                 output.image = bytearray(b"\xcc" * output.size)
             for part in output.parts if output.name != ".bss" else ():
                 start = part.address - output.address
-                output.image[start : start + part.size] = part.data
+                output.image[start : start + len(part.data)] = part.data
         got = self.outputs[".got"]
         for number, obj in enumerate(self.objects):
             for section in obj.sections:
@@ -244,9 +263,6 @@ class _Linker:
         where = f"{obj.name}, section {section.name}, symbol {_symbol(obj, r.symbol).name!r}"
         if r.kind == self.machine.none:
             return
-        width = 8 if r.kind == self.machine.absolute else 4
-        if section.kind == elf.SHT_NOBITS or not 0 <= r.offset <= section.size - width:
-            raise LinkError("a relocation lies outside its section", where)
         place = section.address + r.offset
         value = self._value(obj, r.symbol) + r.addend
         site = Site(output.image, place - output.address, place, value, where)
@@ -284,12 +300,8 @@ class _Linker:
         struct.pack_into("<Q", site.image, site.offset, site.value & (2**64 - 1))
 
 
-def _weaker(old: Symbol, new: Symbol) -> bool:
-    """Whether definition `new` replaces `old`: weak < common < strong."""
-    return _strength(old) < _strength(new)
-
-
 def _strength(symbol: Symbol) -> int:
+    """Which definition of a name wins: weak < common < strong."""
     return 0 if symbol.bind == elf.STB_WEAK else 1 if symbol.section == elf.SHN_COMMON else 2
 
 

@@ -42,8 +42,8 @@ class Module:
     """A compiled model in this process.
 
     Calls from several threads run at the same time, each in a context of its own. Arrays are NumPy arrays or anything
-    with DLPack or the array interface. An input that is not compact and aligned is copied; a wrong element type or shape
-    is an error. An input may share memory with an output: it is then copied first. Outputs must not share memory.
+    with DLPack or the array interface. An input that is not compact and aligned is copied; a wrong element type or
+    shape is an error. An input may share memory with an output: it is then copied first. Outputs must not share memory.
     """
 
     def __init__(self, artifact: Artifact) -> None:
@@ -278,7 +278,7 @@ def _check_machine(manifest: Manifest) -> None:
     missing = missing_features(manifest.cpu_features)
     if missing:
         raise ArtifactError(f"the code needs processor features {', '.join(missing)}", manifest.name,
-                            "this processor does not have them", "compile for this machine: target 'native'")  # fmt: skip
+                            "this processor lacks them", "compile for this machine: target 'native'")  # fmt: skip
 
 
 def _writable(data: Any) -> Bytes:

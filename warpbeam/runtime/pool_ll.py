@@ -21,13 +21,9 @@ import struct
 
 MAX_THREADS = 1000
 EXPORTS = (
-    "wb_pool_create",
-    "wb_pool_destroy",
-    "wb_pool_parallel_for",
-    "wb_pool_reset",
-    "wb_pool_resize",
+    "wb_pool_create", "wb_pool_destroy", "wb_pool_parallel_for", "wb_pool_reset", "wb_pool_resize",
     "wb_serial_parallel_for",
-)
+)  # fmt: skip
 _POOL_BYTES = 256 + 32 * (MAX_THREADS + 24)
 _WIPE_ON_FORK = 18
 
@@ -76,21 +72,10 @@ none:
 """
 
 _NO_POOL = """
-define ptr @wb_pool_create(i32 %n, ptr %create, i32 %spin) nounwind {
-  ret ptr null
-}
-
-define i32 @wb_pool_resize(ptr %pool, i32 %n) nounwind {
-  ret i32 1
-}
-
-define void @wb_pool_destroy(ptr %pool, ptr %join) nounwind {
-  ret void
-}
-
-define void @wb_pool_reset(ptr %pool, i32 %n, ptr %create, i32 %spin) nounwind {
-  ret void
-}
+define ptr @wb_pool_create(i32 %n, ptr %create, i32 %spin) nounwind { ret ptr null }
+define i32 @wb_pool_resize(ptr %pool, i32 %n) nounwind { ret i32 1 }
+define void @wb_pool_destroy(ptr %pool, ptr %join) nounwind { ret void }
+define void @wb_pool_reset(ptr %pool, i32 %n, ptr %create, i32 %spin) nounwind { ret void }
 
 define i32 @wb_pool_parallel_for(ptr %ctx, ptr %fn, ptr %closure, i64 %n) nounwind {
   %rc = call i32 @wb_serial_parallel_for(ptr %ctx, ptr %fn, ptr %closure, i64 %n)
@@ -191,7 +176,7 @@ entry:
   %spin.p = getelementptr %pool, ptr %pool, i32 0, i32 3
   br label %await
 await:
-  %seen = phi i32 [ %first, %entry ], [ %job, %finish ], [ %job, %wake ]
+  %seen = phi i32 [ %first, %entry ], [ %job, %choose ], [ %job, %done ], [ %job, %finish ], [ %job, %rouse ]
   %spins = load atomic i32, ptr %spin.p monotonic, align 4
   br label %spin
 spin:
@@ -221,9 +206,7 @@ go:
   %mine = icmp ult i32 %index, %workers
   br i1 %stopped, label %leave, label %choose
 choose:
-  br i1 %mine, label %work, label %skip
-skip:
-  br label %wake
+  br i1 %mine, label %work, label %await
 work:
   %rc = call i32 @run_share(ptr %pool, i32 %index, i32 %workers)
   %bad = icmp ne i32 %rc, 0
@@ -234,15 +217,13 @@ report:
 done:
   %before = atomicrmw sub ptr %pending.p, i32 1 seq_cst
   %last = icmp eq i32 %before, 1
-  br i1 %last, label %finish, label %wake
+  br i1 %last, label %finish, label %await
 finish:
   %asleep = load atomic i32, ptr %asleep.p seq_cst, align 4
   %sleeping = icmp ne i32 %asleep, 0
-  br i1 %sleeping, label %call, label %await
-call:
+  br i1 %sleeping, label %rouse, label %await
+rouse:
   call void @futex_wake(ptr %pending.p)
-  br label %wake
-wake:
   br label %await
 leave:
   ret ptr null
@@ -250,11 +231,16 @@ leave:
 """
 
 _CREATE = """
-define internal void @fill(ptr %pool, i32 %n, ptr %create, i32 %spin) nounwind {
+define internal i32 @clamp(i32 %n) nounwind {
   %low = icmp slt i32 %n, 1
   %n1 = select i1 %low, i32 1, i32 %n
   %high = icmp sgt i32 %n1, $MAXTHREADS
   %n2 = select i1 %high, i32 $MAXTHREADS, i32 %n1
+  ret i32 %n2
+}
+
+define internal void @fill(ptr %pool, i32 %n, ptr %create, i32 %spin) nounwind {
+  %n2 = call i32 @clamp(i32 %n)
   %size.p = getelementptr %pool, ptr %pool, i32 0, i32 1
   store atomic i32 %n2, ptr %size.p monotonic, align 4
   %started.p = getelementptr %pool, ptr %pool, i32 0, i32 2
@@ -332,10 +318,7 @@ define i32 @wb_pool_resize(ptr %pool, i32 %n) nounwind {
   %null = icmp eq ptr %pool, null
   br i1 %null, label %none, label %set
 set:
-  %low = icmp slt i32 %n, 1
-  %n1 = select i1 %low, i32 1, i32 %n
-  %high = icmp sgt i32 %n1, $MAXTHREADS
-  %n2 = select i1 %high, i32 $MAXTHREADS, i32 %n1
+  %n2 = call i32 @clamp(i32 %n)
   %size.p = getelementptr %pool, ptr %pool, i32 0, i32 1
   store atomic i32 %n2, ptr %size.p seq_cst, align 4
   ret i32 %n2

@@ -1,9 +1,9 @@
 """The Program: the host side of a compiled model as plain data.
 
 A Program has values (tensors and objects, each with a place in storage) and a body of instructions. It says which
-kernels run in which order on which buffers; what the kernels compute is elsewhere. `executor` steps through it in Python;
-for the product the compiler lowers it to native code. It can be written as JSON, printed as text (`program_text`), and checked
-(`validate`).
+kernels run in which order on which buffers; what the kernels compute is elsewhere. `executor` steps through it in
+Python; for the product the compiler lowers it to native code. It can be written as JSON, printed as text
+(`program_text`), and checked (`validate`).
 
     storage of a value             meaning
     ("input", i), ("output", i)    the caller's tensor, number i

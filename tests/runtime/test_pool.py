@@ -1,0 +1,268 @@
+"""The thread pool: every iteration once, errors travel, nesting and several callers are safe, forks work."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from runtime_helpers import add_artifact, compile_ir
+
+from warpbeam.runtime import Library, Module, RunError, get_num_threads, link_shared, pool, set_num_threads
+from warpbeam.runtime.abi import LOOP_FN, Context
+from warpbeam.runtime.pool_ll import EXPORTS, MAX_THREADS, pool_ir
+
+BODY = """
+%context = type { i32, i32, ptr, i64, ptr, ptr, ptr, ptr, ptr, ptr, i32, i32, [176 x i8] }
+
+; counts iterations: closure[i] += 1
+define i32 @body(ptr %ctx, ptr %closure, i64 %begin, i64 %end) {
+entry:
+  %some = icmp slt i64 %begin, %end
+  br i1 %some, label %loop, label %out
+loop:
+  %i = phi i64 [ %begin, %entry ], [ %i1, %loop ]
+  %p = getelementptr i64, ptr %closure, i64 %i
+  %old = atomicrmw add ptr %p, i64 1 monotonic
+  %i1 = add i64 %i, 1
+  %more = icmp slt i64 %i1, %end
+  br i1 %more, label %loop, label %out
+out:
+  ret i32 0
+}
+
+; each iteration runs a nested loop of 7 over closure
+define i32 @nest(ptr %ctx, ptr %closure, i64 %begin, i64 %end) {
+entry:
+  %pf.p = getelementptr %context, ptr %ctx, i32 0, i32 6
+  %pf = load ptr, ptr %pf.p
+  br label %loop
+loop:
+  %i = phi i64 [ %begin, %entry ], [ %i1, %loop ]
+  %rc = call i32 %pf(ptr %ctx, ptr @body, ptr %closure, i64 7)
+  %i1 = add i64 %i, 1
+  %more = icmp slt i64 %i1, %end
+  br i1 %more, label %loop, label %out
+out:
+  ret i32 0
+}
+
+; fails in the range that holds iteration closure[0]
+define i32 @fail(ptr %ctx, ptr %closure, i64 %begin, i64 %end) {
+  %bad = load i64, ptr %closure
+  %a = icmp sle i64 %begin, %bad
+  %b = icmp slt i64 %bad, %end
+  %c = and i1 %a, %b
+  %r = select i1 %c, i32 42, i32 0
+  ret i32 %r
+}
+
+define i32 @many(ptr %ctx, ptr %closure, i64 %n, i64 %times) {
+entry:
+  %pf.p = getelementptr %context, ptr %ctx, i32 0, i32 6
+  %pf = load ptr, ptr %pf.p
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i1, %loop ]
+  %r = call i32 %pf(ptr %ctx, ptr @body, ptr %closure, i64 %n)
+  %i1 = add i64 %i, 1
+  %more = icmp slt i64 %i1, %times
+  br i1 %more, label %loop, label %out
+out:
+  ret i32 %r
+}
+"""
+TRIPLE = llvm.get_default_triple()
+
+
+class Pool:
+    """A pool of its own, apart from the process's."""
+
+    def __init__(self, threads: int, spin: int = 2000) -> None:
+        objects = [compile_ir(pool_ir(TRIPLE)), compile_ir(BODY)]
+        self.library = Library(link_shared(objects, [*EXPORTS, "body", "nest", "fail", "many"]))
+        self.library.pin()
+        create = self.library.function("wb_pool_create")
+        create.restype = ctypes.c_void_p
+        self.pthread_create = ctypes.cast(ctypes.CDLL(None).pthread_create, ctypes.c_void_p)
+        self.address = create(ctypes.c_int32(threads), self.pthread_create, ctypes.c_int32(spin))
+
+    def context(self, num_threads: int = 0) -> Context:
+        parallel_for = self.library.address("wb_pool_parallel_for")
+        return Context(abi_version=1, pool=self.address, parallel_for=parallel_for, num_threads=num_threads)
+
+    def loop(self, function: str | int, closure: np.ndarray, n: int, num_threads: int = 0) -> int:
+        address = self.library.address(function) if isinstance(function, str) else function
+        return self.library.function("wb_pool_parallel_for")(
+            ctypes.byref(self.context(num_threads)), ctypes.c_void_p(address), ctypes.c_void_p(closure.ctypes.data),
+            ctypes.c_int64(n),
+        )  # fmt: skip
+
+    def resize(self, threads: int) -> int:
+        return self.library.function("wb_pool_resize")(ctypes.c_void_p(self.address), ctypes.c_int32(threads))
+
+    def destroy(self) -> None:
+        join = ctypes.cast(ctypes.CDLL(None).pthread_join, ctypes.c_void_p)
+        self.library.function("wb_pool_destroy")(ctypes.c_void_p(self.address), join)
+
+
+@pytest.fixture(params=[(1, 2000), (2, 2000), (2, 0), (5, 50)], ids=lambda p: f"{p[0]}threads-spin{p[1]}")
+def team(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    team = Pool(*request.param)
+    yield team
+    team.destroy()
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 7, 64, 1001])
+def test_every_iteration_once(team: Pool, n: int) -> None:
+    counts = np.zeros(max(n, 1), np.int64)
+    for _ in range(20):
+        assert team.loop("body", counts, n) == 0
+    assert (counts[:n] == 20).all()
+
+
+def test_negative_count_does_nothing(team: Pool) -> None:
+    assert team.loop("body", np.zeros(1, np.int64), -5) == 0
+
+
+def test_ranges_are_static_and_cover() -> None:
+    team, seen, lock = Pool(4), [], threading.Lock()
+
+    def note(_context: int, _closure: int, begin: int, end: int) -> int:
+        with lock:
+            seen.append((begin, end))
+        return 0
+
+    callback = LOOP_FN(note)
+    address = ctypes.cast(callback, ctypes.c_void_p).value
+    assert address is not None
+    for n, workers in ((10, 4), (3, 3), (4, 4), (2**62, 4)):
+        seen.clear()
+        team.loop(address, np.zeros(1, np.int64), n)
+        assert sorted(seen) == [(n * i // workers, n * (i + 1) // workers) for i in range(workers)]
+    seen.clear()
+    team.loop(address, np.zeros(1, np.int64), 10, num_threads=2)
+    assert sorted(seen) == [(0, 5), (5, 10)], "the context bounds the number of threads"
+    team.destroy()
+
+
+def test_nested_loops_run_serially(team: Pool) -> None:
+    counts = np.zeros(7, np.int64)
+    assert team.loop("nest", counts, 100) == 0
+    assert counts.tolist() == [100] * 7
+
+
+@pytest.mark.parametrize("bad", [0, 50, 99])
+def test_errors_travel(team: Pool, bad: int) -> None:
+    assert team.loop("fail", np.array([bad], np.int64), 100) == 42
+    counts = np.zeros(10, np.int64)
+    assert team.loop("body", counts, 10) == 0 and (counts == 1).all(), "the next loop is not affected"
+
+
+def test_many_short_loops(team: Pool) -> None:
+    counts = np.zeros(8, np.int64)
+    status = team.library.function("many")(
+        ctypes.byref(team.context()), ctypes.c_void_p(counts.ctypes.data), ctypes.c_int64(8), ctypes.c_int64(3000)
+    )
+    assert status == 0 and (counts == 3000).all()
+
+
+def test_loops_after_sleep() -> None:
+    team, counts = Pool(3, spin=0), np.zeros(30, np.int64)
+    for _ in range(10):
+        team.loop("body", counts, 30)
+        time.sleep(0.001)
+    assert (counts == 10).all()
+    team.destroy()
+
+
+def test_several_callers_at_once() -> None:
+    team = Pool(3)
+    counts = [np.zeros(64, np.int64) for _ in range(4)]
+
+    def work(mine: np.ndarray) -> None:
+        for _ in range(200):
+            assert team.loop("body", mine, 64) == 0
+
+    threads = [threading.Thread(target=work, args=(c,)) for c in counts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((c == 200).all() for c in counts)
+    team.destroy()
+
+
+def test_resize_between_loops() -> None:
+    team, counts = Pool(1), np.zeros(100, np.int64)
+    sizes = [4, 1, 3, 2, 6, 0, 2]
+    assert [team.resize(size) for size in sizes] == [4, 1, 3, 2, 6, 1, 2]
+    assert team.resize(10**6) == MAX_THREADS
+    for size in sizes:
+        team.resize(size)
+        for _ in range(50):
+            team.loop("body", counts, 100)
+    assert (counts == 50 * len(sizes)).all()
+    team.destroy()
+
+
+def test_a_forked_child_runs_serially_and_can_be_reset() -> None:
+    team, counts = Pool(3), np.zeros(64, np.int64)
+    team.loop("body", counts, 64)
+    pid = os.fork()
+    if pid == 0:
+        ok = team.loop("body", counts, 64) == 0  # a wiped pool is serial
+        reset = team.library.function("wb_pool_reset")
+        reset(ctypes.c_void_p(team.address), ctypes.c_int32(3), team.pthread_create, ctypes.c_int32(100))
+        ok = ok and all(team.loop("body", counts, 64) == 0 for _ in range(100)) and bool((counts == 102).all())
+        os._exit(0 if ok else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    team.loop("body", counts, 64)
+    assert (counts == 2).all()
+    team.destroy()
+
+
+@pytest.mark.parametrize(
+    "triple",
+    ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "riscv64-unknown-linux-gnu", "x86_64-pc-windows-msvc",
+     "wasm32-unknown-unknown", "armv7-unknown-linux-gnueabihf", "arm64-apple-darwin"],
+)  # fmt: skip
+def test_text_compiles_without_undefined_symbols(triple: str) -> None:
+    data = compile_ir(pool_ir(triple), triple)
+    if "linux" in triple and triple.startswith(("x86_64", "aarch64")):
+        link_shared([data], EXPORTS)
+
+
+def test_process_pool_threads_and_fork() -> None:
+    module, before = Module(add_artifact()), get_num_threads()
+    x = np.ones(16, np.float32)
+    try:
+        set_num_threads(2)
+        assert get_num_threads() == 2 and module.num_threads == 2
+        module.num_threads = 1
+        assert module.num_threads == 1
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if (module(x, x) == 2).all() and get_num_threads() == 2 else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        with pytest.raises(RunError, match="0 threads"):
+            set_num_threads(0)
+        with pytest.raises(RunError, match="threads"):
+            module.num_threads = 0
+    finally:
+        set_num_threads(before)
+
+
+def test_environment_sets_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool._state, "threads", 0)
+    monkeypatch.setenv(pool.THREADS_VARIABLE, "7")
+    assert get_num_threads() == 7
+    monkeypatch.setattr(pool._state, "threads", 0)
+    monkeypatch.setenv(pool.THREADS_VARIABLE, "many")
+    with pytest.raises(RunError, match="many"):
+        get_num_threads()
