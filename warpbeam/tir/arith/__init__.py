@@ -14,11 +14,35 @@ from warpbeam.ir import dtype as dt
 from warpbeam.tir.arith import poly as _poly
 from warpbeam.tir.arith.bounds import Bounds, atom_bounds, poly_bounds, poly_residue
 from warpbeam.tir.arith.facts import Facts
+from warpbeam.tir.arith.iter_map import (
+    IterSplit,
+    IterSum,
+    detect_iter_map,
+    is_bijective,
+    is_injective,
+    stride,
+    subspace,
+)
 from warpbeam.tir.arith.prove import prove
 from warpbeam.tir.arith.simplify import simplify
 from warpbeam.tir.expr import PrimExpr, Var
 
-__all__ = ["Bounds", "Facts", "bounds", "linear", "modular", "prove", "simplify"]
+__all__ = [
+    "Bounds",
+    "Facts",
+    "IterSplit",
+    "IterSum",
+    "bounds",
+    "detect_iter_map",
+    "is_bijective",
+    "is_injective",
+    "linear",
+    "modular",
+    "prove",
+    "simplify",
+    "stride",
+    "subspace",
+]
 
 
 def bounds(expr: Any, facts: Facts | None = None) -> Bounds:
