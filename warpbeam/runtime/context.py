@@ -10,7 +10,7 @@ import numpy as np
 
 from .abi import ABI_VERSION, DLPACK_TYPES, RESERVE_FN, Context, Tensor, numpy_dtype
 from .manifest import TensorSpec
-from .memory import Bytes, aligned_bytes, empty
+from .memory import LARGE_PAGE, Bytes, aligned_bytes, empty
 from .shape_expr import ShapeExpr
 
 _contexts: weakref.WeakValueDictionary[int, HostContext] = weakref.WeakValueDictionary()
@@ -49,7 +49,7 @@ class HostContext:
     def reserve(self, size: int) -> None:
         """Makes the arena at least `size` bytes; its content is lost if it moves."""
         if size > self.struct.arena_bytes:
-            self.arena = aligned_bytes(size)
+            self.arena = aligned_bytes(size, LARGE_PAGE if size >= 2 * LARGE_PAGE else 64)
             self.struct.arena = self.arena.ctypes.data
             self.struct.arena_bytes = size
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -11,18 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
-_HUGE = 2 << 20
+#: the size of a large page; NumPy asks for large pages for arrays that hold several
+LARGE_PAGE = 2 << 20
 
 
 def aligned_bytes(size: int, alignment: int = 64) -> Bytes:
-    """Uninitialised memory whose address is a multiple of `alignment`; from 2 MiB on in large pages if there are."""
-    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        pages = mmap.mmap(-1, size + _HUGE)
-        pages.madvise(mmap.MADV_HUGEPAGE)
-        raw: Bytes = np.frombuffer(pages, np.uint8)
-        alignment = _HUGE
-    else:
-        raw = np.empty(size + alignment, np.uint8)
+    """Uninitialised memory whose address is a multiple of `alignment`."""
+    raw: Bytes = np.empty(size + alignment, np.uint8)
     start = -int(raw.ctypes.data) % alignment
     return raw[start : start + size]
 
