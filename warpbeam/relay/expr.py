@@ -15,6 +15,7 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import EMPTY, Attrs, Binder, Derived, Node
+from warpbeam.relay.infer_call import call_type
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import FuncType, GlobalTypeVar, RefType, TensorType, TupleType, Type, TypeCall, TypeVar
 
@@ -119,8 +120,7 @@ class Call(Expr):
             self._set("ty", None if any(t is None for t in types) else self.op.infer(types, self.attrs))
             return
         fn = self.op.ty
-        simple = isinstance(fn, FuncType) and not fn.type_params
-        self._set("ty", fn.ret if simple else None)
+        self._set("ty", call_type(fn, types, self.type_args) if isinstance(fn, FuncType) else None)
 
 
 class Tuple(Expr):
