@@ -38,13 +38,13 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Decisions of the tile sketch. parallel: index of the last outer loop of the parallel nest, -1 for none."""
+    """Decisions of the tile sketch. parallel: "free" (axes that are not tiled), "first" (first tiled loop) or "none"."""
 
     rows: tuple[int, ...]
     vectors: int
     lanes: int
     columns_outer: bool
-    parallel: int
+    parallel: str
     unroll: int
     unroll_window: bool
     packed: bool
@@ -72,26 +72,34 @@ def choose(shape: Shape, target: Target) -> Tile:
                 continue
             for columns_outer in (True, False):
                 cycles = _cycles(shape, rows, vectors, lanes, columns_outer, target)
-                key = (round(cycles * 2e3 / (1 + cycles), 4) if cycles < 1 else round(cycles, -1), vectors, rows, columns_outer)
+                panels = -(-columns // (vectors * lanes))
+                heights = [-(-(e or _UNKNOWN) // r) for e, r in zip(shape.rows, rows, strict=True)]
+                first = panels if columns_outer or not heights else heights[0]
+                parallel, speedup = _parallel(shape, first, cycles, target.cores)
+                key = (_quantise(cycles / speedup), vectors, rows, columns_outer)
                 if best is None or key < best[0]:
-                    best = (key, rows, vectors, columns_outer, cycles)
+                    best = (key, rows, vectors, columns_outer, cycles, parallel)
     assert best is not None
-    _, rows, vectors, columns_outer, cycles = best
+    _, rows, vectors, columns_outer, cycles, parallel = best
     flops = 2.0 * shape.outer * columns * shape.reduce
     for e in shape.rows:
         flops *= e or _UNKNOWN
-    small = shape.reduce <= 64 and not shape.packed
     return Tile(
         rows,
         vectors,
         lanes,
         columns_outer,
-        _parallel(shape, rows, vectors * lanes, columns_outer, cycles),
-        1 if small else 2 if shape.reduce % 2 == 0 else 1,
+        parallel,
+        2 if shape.broadcast and shape.reduce % 2 == 0 else 1,
         not shape.broadcast,
         shape.packed,
         f"{cycles:.0f} cycles predicted, {100 * flops / (cycles * 4 * shape.lanes):.0f} % of the multiply-add ceiling",
     )
+
+
+def _quantise(cycles: float) -> float:
+    """Three significant digits, so that rounding noise never decides."""
+    return float(f"{cycles:.3g}")
 
 
 def _row_choices(shape: Shape) -> list[list[int]]:
@@ -116,7 +124,7 @@ def _fits_registers(rows: tuple[int, ...], vectors: int, shape: Shape, target: T
 def _step(rows: int, vectors: int, shape: Shape) -> float:
     """Cycles of one reduction step of one tile."""
     work = rows * vectors
-    loads = rows + vectors if shape.broadcast else work + (vectors if shape.reads > 1 else 0)
+    loads = (1.0 if vectors > 1 else 1.15) * rows + vectors if shape.broadcast else work + (vectors if shape.reads > 1 else 0)
     return max(work / 2.0, loads / 2.0, 4.0 * min(1.0, work / 8.0) if work >= 8 else 4.0 * max(work, 1) / 8.0 + 2.0)
 
 
@@ -165,18 +173,16 @@ def _rate(resident: int, target: Target) -> float:
     return 1.0 / (_L2_BYTES_PER_CYCLE if resident <= target.l2 * 3 // 4 else _L3_BYTES_PER_CYCLE)
 
 
-def _parallel(shape: Shape, rows: tuple[int, ...], panel: int, columns_outer: bool, cycles: float) -> int:
-    """How many outer loops (less one) form the parallel nest: enough iterations to share out, all work in one fork."""
-    if cycles < 4 * _FORK_CYCLES:
-        return -1
-    columns = -(-(shape.columns or _UNKNOWN) // panel)
-    heights = [-(-(e or _UNKNOWN) // r) for e, r in zip(shape.rows, rows, strict=True)]
-    loops = [columns, *heights] if columns_outer else [*heights, columns]
-    count = shape.outer
-    if count >= 8:
-        return -2
-    for k, n in enumerate(loops):
-        count *= n
-        if count >= 8 or (count >= 2 and k == len(loops) - 1):
-            return k
-    return len(loops) - 1 if count > 1 else -1
+def _parallel(shape: Shape, first: int, cycles: float, cores: int) -> tuple[str, float]:
+    """(which loop is parallel, share of the cores' time that is used)."""
+    if cores < 2 or cycles < 4 * _FORK_CYCLES:
+        return "none", 1.0
+    choices = [("free", shape.outer), ("first", first)]
+    scored = [(n / (-(-n // cores) * cores), n >= 4 * cores, -k, name) for k, (name, n) in enumerate(choices) if n > 1]
+    if not scored:
+        return "none", 1.0
+    used, _, _, name = max(scored)
+    if used * cores <= 1.0:
+        return "none", 1.0
+    forks = shape.outer if name == "first" else 1
+    return name, used * cores / (1.0 + forks * _FORK_CYCLES / cycles)

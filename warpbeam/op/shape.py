@@ -76,6 +76,7 @@ def unravel(position: Any, shape: Sequence[Any]) -> list[Any]:
 class Reshape(Injective, name="reshape"):
     """The same elements in row-major order with shape `newshape`; one entry may be -1 (what is left)."""
 
+    view = True
     defaults = {"newshape": REQUIRED}
 
     def target(self, attrs: Attrs, shape: Sequence[Any]) -> tuple[Any, ...]:
@@ -148,6 +149,7 @@ class Transpose(Injective, name="transpose"):
 class ExpandDims(Injective, name="expand_dims"):
     """`num_newaxis` dimensions of size 1 put in at `axis`."""
 
+    view = True
     defaults = {"axis": REQUIRED, "num_newaxis": 1}
 
     def place(self, attrs: Attrs, ndim: int) -> int:
@@ -171,6 +173,7 @@ class ExpandDims(Injective, name="expand_dims"):
 class Squeeze(Injective, name="squeeze"):
     """Dimensions `axis` of size 1 taken away; None takes all that are 1."""
 
+    view = True
     defaults = {"axis": None}
 
     def gone(self, attrs: Attrs, shape: Sequence[Any]) -> tuple[int, ...]:

@@ -27,12 +27,14 @@ class Op(Node):
     arity: number of tensor operands, or None for any number.
     defaults: attribute names with their default values (REQUIRED where there is none).
     pure: False where a call has an effect (random state); such calls are never merged or dropped.
+    view: True where the result is the operand's bytes under another shape, so that no kernel is needed.
     """
 
     name: ClassVar[str] = ""
     arity: ClassVar[int | None] = 1
     defaults: ClassVar[dict[str, Any]] = {}
     pure: ClassVar[bool] = True
+    view: ClassVar[bool] = False
 
     def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
         """Attributes completed with defaults; unknown or missing ones are an error."""

@@ -145,14 +145,11 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile) -
     if roles is not None and tile.packed:
         _pack(group, roles, axes[-1], tile)
     names = dict(zip(axes, sch.loops(out), strict=True))
-    outer, inner = _tile_output(group, names, axes, rows, tile)
-    at = outer[-1]
-    sch.compute_at(block, at)
-    _tile_reduction(group, block, at, axes, rows, tile)
+    free, outer = _tile_output(group, names, axes, rows, tile)
+    sch.compute_at(block, outer[-1])
+    _tile_reduction(group, block, outer[-1], axes, tile)
     sch.set_scope(block, "register")
-    for name in inner:
-        sch.unroll(name)
-    _finish(group, outer, names, axes, rows, tile)
+    _finish(group, free, outer, tile)
 
 
 def _before(group: Group, stage: Stage) -> None:
@@ -197,7 +194,7 @@ def load_vars_of(index: PrimExpr) -> set[Var]:
 def _tile_output(
     group: Group, names: dict[Var, str], axes: list[Var], rows: list[Var], tile: Tile
 ) -> tuple[list[str], list[str]]:
-    """Splits and orders the output's loops; returns (outer loops, unrolled tile loops)."""
+    """Splits and orders the output's loops; returns (loops of untiled axes, outer loops of tiled axes)."""
     sch = group.sch
     outer_of: dict[Var, str] = {}
     inner: list[str] = []
@@ -209,13 +206,15 @@ def _tile_output(
     free = [names[v] for v in axes[:-1] if v not in rows]
     row_outer = [outer_of[v] for v in rows]
     column = outer_of[axes[-1]]
-    outer = [*free, column, *row_outer] if tile.columns_outer else [*free, *row_outer, column]
-    sch.reorder(*outer, *inner, lane)
+    outer = [column, *row_outer] if tile.columns_outer else [*row_outer, column]
+    sch.reorder(*free, *outer, *inner, lane)
     sch.vectorize(lane)
-    return outer, inner
+    for name in inner:
+        sch.unroll(name)
+    return free, outer
 
 
-def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], rows: list[Var], tile: Tile) -> None:
+def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], tile: Tile) -> None:
     """Loops of the reduction below the tile: k outside, rows and vectors unrolled inside."""
     sch = group.sch
     below = list(sch.loops(block))
@@ -242,14 +241,28 @@ def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], rows: li
         sch.unroll(name)
 
 
-def _finish(
-    group: Group, outer: list[str], names: dict[Var, str], axes: list[Var], rows: list[Var], tile: Tile
-) -> None:
-    """Parallel loop, then copies of the nest for the remainders so that every tile has constant extents."""
+def _finish(group: Group, free: list[str], outer: list[str], tile: Tile) -> None:
+    """Copies of the nest for the remainders, so that every tile has constant extents; then the parallel loop.
+
+    free: the loops of axes that are not tiled; outer: the outer loops of tiled axes, outermost first.
+    """
     sch = group.sch
-    if tile.parallel >= 0:
-        keep = outer[: tile.parallel + 1]
-        sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
-    del names, axes, rows
-    for name in outer[tile.parallel + 1 :] if tile.parallel >= 0 else outer:
-        sch.peel_remainder(name)
+    if tile.parallel == "first":
+        sch.parallel(outer[0])
+        sch.annotate(outer[0], "joined", outer[0])
+    elif tile.parallel == "free":
+        sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
+    work = list(outer)
+    while work:
+        name = work.pop()
+        copies = _split_remainder(group, name)
+        work.extend(copies[n] for n in outer if n in copies and n in work)
+
+
+def _split_remainder(group: Group, name: str) -> dict[str, str]:
+    """Cuts the last, smaller tile off a loop; gives the names of the copied loops ({} where all tiles are alike)."""
+    sch = group.sch
+    whole = sch.full_tiles(name)
+    if whole is None:
+        return {}
+    return dict(sch.partition(name, whole)[2])
