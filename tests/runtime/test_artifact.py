@@ -193,6 +193,8 @@ def test_wrong_machine_is_refused_before_loading() -> None:
     good = add_artifact()
     with pytest.raises(ArtifactError, match="ABI version 9"):
         Module(replace(good, manifest=replace(good.manifest, abi_version=9)))
+    with pytest.raises(ArtifactError, match=r"for z80-cpm(.|\n)*this machine is"):
+        Module(replace(good, manifest=replace(good.manifest, target="z80-cpm")))
     with pytest.raises(ArtifactError, match="quantum"):
         Module(replace(good, manifest=replace(good.manifest, cpu_features=("+quantum",))))
 

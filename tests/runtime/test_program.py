@@ -59,7 +59,8 @@ EXPRESSIONS = st.recursive(
 @given(EXPRESSIONS, st.integers(0, 99), st.integers(0, 99))
 def test_expressions_evaluate_as_their_text_in_python(expr: ShapeExpr, n: int, m: int) -> None:
     names = {
-        "min": min, "max": max, "select": lambda c, a, b: a if c else b, "ceildiv": lambda a, b: -(-a // b), "n": n, "m": m,
+        "min": min, "max": max, "select": lambda c, a, b: a if c else b, "n": n, "m": m,
+        "ceildiv": lambda a, b: -(-a // b),
     }  # fmt: skip
     text = shape_expr.show(expr)
     value = evaluate(expr, {"n": n, "m": m})

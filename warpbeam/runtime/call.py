@@ -214,7 +214,7 @@ def separate(tensor: Any, array: Array) -> Array:
 
 def no_overlap(slot: Slot, start: int, end: int, taken: list[tuple[int, int]]) -> None:
     """Two outputs must not share memory."""
-    if any(low < end and start < high for low, high in taken):
+    if start < end and any(low < end and start < high for low, high in taken if low < high):
         raise RunError(f"output {slot.name!r} shares memory with another output", hint="pass separate arrays")
 
 

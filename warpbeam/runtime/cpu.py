@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,22 @@ _LINUX_NAMES = {
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace(".", "").replace("-", "").lstrip("+")
+
+
+_MACHINES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64", "armv7l": "armv7", "i686": "i386", "i586": "i386"}
+
+
+@functools.cache
+def host_machine() -> str:
+    """This machine's architecture by the name LLVM triples use."""
+    name = platform.machine().lower()
+    return _MACHINES.get(name, name)
+
+
+def runs_here(triple: str) -> bool:
+    """Whether code for an LLVM triple may run on this machine; an empty triple says nothing and passes."""
+    machine = triple.partition("-")[0].lower()
+    return not machine or not host_machine() or _MACHINES.get(machine, machine) == host_machine()
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from . import call, pool
 from .abi import ABI_VERSION, numpy_dtype
 from .artifact import Artifact, Manifest, TensorSpec
 from .context import CallContext, HostContext
-from .cpu import missing_features
+from .cpu import host_machine, missing_features, runs_here
 from .errors import ArtifactError, LoadError, RunError
 from .loader import Library
 from .measure import BenchmarkResult, benchmark_call
@@ -275,6 +275,9 @@ def _check_machine(manifest: Manifest) -> None:
     if manifest.abi_version != ABI_VERSION:
         raise ArtifactError(f"ABI version {manifest.abi_version}", manifest.name, f"this runtime has {ABI_VERSION}",
                             "compile the model again with this version")  # fmt: skip
+    if not runs_here(manifest.target):
+        raise ArtifactError(f"the code is for {manifest.target}", manifest.name, f"this machine is {host_machine()}",
+                            "compile for this machine: target 'native'")  # fmt: skip
     missing = missing_features(manifest.cpu_features)
     if missing:
         raise ArtifactError(f"the code needs processor features {', '.join(missing)}", manifest.name,
