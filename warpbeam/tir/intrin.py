@@ -1,0 +1,295 @@
+"""The intrinsics that a `Call` may name: arity, meaning in NumPy, effects. Every interpreter and printer reads this table.
+
+Meaning: floating functions are computed in float64 and rounded once to the dtype (float64 itself: NumPy's result), so they
+are the reference that expansions in generated code are compared with; ulp bounds are stated where those are defined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import IRError
+
+Values = list[Any]
+Meaning = Callable[[Values, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Intrin:
+    """One intrinsic.
+
+    arity: number of operands, -1 for any. effect: "pure", or "effect" where a call must stay in place and order.
+    numpy: fn(values, result dtype) -> value; None where a program that uses it cannot be interpreted.
+    lazy: operands are evaluated on demand (if_then_else).
+    result: "same" dtype as the first operand, "bool", or "any" (the call's own dtype says).
+    """
+
+    name: str
+    arity: int
+    doc: str
+    numpy: Meaning | None
+    effect: str = "pure"
+    lazy: bool = False
+    result: str = "same"
+
+
+def _wide(fn: Callable[..., Any]) -> Meaning:
+    """fn in float64, rounded once to the dtype."""
+
+    def meaning(values: Values, dtype: str) -> Any:
+        return fn(*[np.asarray(v).astype(np.float64) for v in values]).astype(dt.to_numpy(dtype))
+
+    return meaning
+
+
+def _own(fn: Callable[..., Any]) -> Meaning:
+    """fn in the operands' dtype."""
+    return lambda values, dtype: np.asarray(fn(*values)).astype(dt.to_numpy(dtype), copy=False)
+
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(x: Any) -> Any:
+    """Error function in float64."""
+    return np.asarray(_erf(np.asarray(x, np.float64))).astype(np.float64)
+
+
+def _sigmoid(x: Any) -> Any:
+    z = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0 / (1.0 + z), z / (1.0 + z))
+
+
+def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def _two_product(a: Any, b: Any) -> tuple[Any, Any]:
+    def halves(x: Any) -> tuple[Any, Any]:
+        c = x * 134217729.0  # 2**27 + 1: Dekker's split
+        hi = c - (c - x)
+        return hi, x - hi
+
+    p = a * b
+    (ah, al), (bh, bl) = halves(a), halves(b)
+    return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
+
+
+def _fma(values: Values, dtype: str) -> Any:
+    """a*b + c with one rounding. float64: by error-free transformations (Dekker, Knuth), at most the last bit off."""
+    a, b, c = values
+    kind = dt.to_numpy(dtype)
+    if not dt.is_float(dtype):
+        return np.asarray(a * b + c)
+    if kind != np.float64:
+        wide = [np.asarray(v).astype(np.float64) for v in values]
+        return np.asarray(wide[0] * wide[1] + wide[2]).astype(kind)
+    p, e1 = _two_product(a, b)
+    s, e2 = _two_sum(p, c)
+    exact = s + (e1 + e2)
+    return np.where(np.isfinite(exact), exact, a * b + c)
+
+
+def _pow(values: Values, dtype: str) -> Any:
+    x, y = values
+    if dt.is_float(dtype):
+        return _wide(np.power)(values, dtype)
+    kind = dt.to_numpy(dtype)
+    x, y = np.asarray(x), np.asarray(y)
+    out = np.power(x, np.maximum(y, 0))
+    if not dt.is_unsigned(dtype):  # a negative exponent truncates the fraction: only 1 and -1 are left
+        small = np.where(x == 1, 1, np.where(x == -1, np.where(y % 2 == 0, 1, -1), 0)).astype(kind)
+        out = np.where(y < 0, small, out)
+    return out.astype(kind, copy=False)
+
+
+def _shift(left: bool) -> Meaning:
+    def meaning(values: Values, dtype: str) -> Any:
+        x, by = (np.asarray(v) for v in values)
+        width = dt.bits(dtype)
+        out_of_range = (by < 0) | (by >= width)
+        amount = np.where(out_of_range, 0, by).astype(x.dtype)
+        out = np.left_shift(x, amount) if left else np.right_shift(x, amount)
+        rest = np.zeros_like(x) if left else np.where(x < 0, -1, 0).astype(x.dtype)
+        return np.where(out_of_range, rest, out).astype(x.dtype)
+
+    return meaning
+
+
+_BITS = np.array([bin(k).count("1") for k in range(256)], np.uint8)
+
+
+def _popcount(values: Values, dtype: str) -> Any:
+    x = np.ascontiguousarray(values[0])
+    raw = x.reshape(-1).view(np.uint8).reshape(*x.shape, x.dtype.itemsize)
+    return _BITS[raw].sum(-1).astype(dt.to_numpy(dtype))
+
+
+def _clz(values: Values, dtype: str) -> Any:
+    width = dt.bits(dtype)
+    x = np.asarray(values[0]).astype(np.uint64) & np.uint64((1 << width) - 1)
+    out = np.full(x.shape, width)
+    for k in range(width):
+        out = np.where((x >> np.uint64(k)) & np.uint64(1) == 1, width - 1 - k, out)
+    return out.astype(dt.to_numpy(dtype))
+
+
+def _reinterpret(values: Values, dtype: str) -> Any:
+    x, kind = np.ascontiguousarray(values[0]), dt.to_numpy(dtype)
+    if x.ndim == 0:
+        return x.reshape(1).view(kind)[0] if x.dtype.itemsize == kind.itemsize else x.reshape(1).view(kind)
+    return x.view(kind)
+
+
+def _reduce(fn: Callable[[Any, Any], Any]) -> Meaning:
+    """Lanes (the last axis) combined by halving: lane k with lane k + n/2; an odd last lane is added at the end."""
+
+    def meaning(values: Values, dtype: str) -> Any:
+        x, late = np.asarray(values[0]), []
+        while x.shape[-1] > 1:
+            half = x.shape[-1] // 2
+            if x.shape[-1] % 2:
+                late.append(x[..., -1:])
+            x = fn(x[..., :half], x[..., half : 2 * half])
+        for lane in reversed(late):
+            x = fn(x, lane)
+        return x
+
+    return meaning
+
+
+def _ldexp(values: Values, dtype: str) -> Any:
+    x, by = np.asarray(values[0]).astype(np.float64), np.asarray(values[1])
+    return np.ldexp(x, np.clip(by, -5000, 5000).astype(np.int32)).astype(dt.to_numpy(dtype))
+
+
+def _sign(x: Any) -> Any:
+    return np.sign(x)
+
+
+def _table() -> dict[str, Intrin]:
+    rows: list[Intrin] = []
+
+    def add(name: str, arity: int, numpy: Meaning | None, doc: str, **kw: Any) -> None:
+        rows.append(Intrin(name, arity, doc, numpy, **kw))
+
+    for name, fn, doc in _UNARY:
+        add(name, 1, _wide(fn), doc)
+    for name, fn, doc in _EXACT_UNARY:
+        add(name, 1, _own(fn), doc)
+    for name, fn, doc in _TESTS:
+        add(name, 1, _own(fn), doc, result="bool")
+    for name, fn, doc in _BINARY:
+        add(name, 2, fn, doc)
+    for name, fn, doc in _LANES:
+        add(name, 1, _reduce(fn), doc, result="any")
+    for row in _OTHERS:
+        rows.append(row)
+    return {r.name: r for r in rows}
+
+
+_UNARY: list[tuple[str, Any, str]] = [
+    ("exp", np.exp, "e**x"),
+    ("exp2", np.exp2, "2**x"),
+    ("exp10", lambda x: np.power(10.0, x), "10**x"),
+    ("expm1", np.expm1, "e**x - 1 without cancellation"),
+    ("log", np.log, "natural logarithm; log(0) = -inf, log(x < 0) = NaN"),
+    ("log2", np.log2, "logarithm to base 2"),
+    ("log10", np.log10, "logarithm to base 10"),
+    ("log1p", np.log1p, "log(1 + x) without cancellation"),
+    ("sqrt", np.sqrt, "square root, correctly rounded; NaN below 0"),
+    ("rsqrt", lambda x: 1.0 / np.sqrt(x), "1 / sqrt(x); inf at 0"),
+    ("sin", np.sin, "sine of radians"),
+    ("cos", np.cos, "cosine of radians"),
+    ("tan", np.tan, "tangent of radians"),
+    ("sinh", np.sinh, "hyperbolic sine"),
+    ("cosh", np.cosh, "hyperbolic cosine"),
+    ("tanh", np.tanh, "hyperbolic tangent"),
+    ("asin", np.arcsin, "inverse sine; NaN outside [-1, 1]"),
+    ("acos", np.arccos, "inverse cosine; NaN outside [-1, 1]"),
+    ("atan", np.arctan, "inverse tangent"),
+    ("asinh", np.arcsinh, "inverse hyperbolic sine"),
+    ("acosh", np.arccosh, "inverse hyperbolic cosine; NaN below 1"),
+    ("atanh", np.arctanh, "inverse hyperbolic tangent; NaN outside [-1, 1]"),
+    ("sigmoid", _sigmoid, "1 / (1 + e**-x)"),
+    ("erf", erf, "error function"),
+]
+_EXACT_UNARY: list[tuple[str, Any, str]] = [
+    ("floor", np.floor, "largest whole number <= x"),
+    ("ceil", np.ceil, "smallest whole number >= x"),
+    ("round", np.rint, "nearest whole number, halves to even"),
+    ("trunc", np.trunc, "whole number toward zero"),
+    ("abs", np.abs, "magnitude; the least integer is its own"),
+    ("sign", _sign, "-1, 0 or 1; NaN of NaN"),
+    ("bitwise_not", np.invert, "all bits flipped; logical not of bools"),
+]
+_TESTS: list[tuple[str, Any, str]] = [
+    ("isnan", np.isnan, "whether x is NaN"),
+    ("isinf", np.isinf, "whether x is an infinity"),
+    ("isfinite", np.isfinite, "whether x is neither NaN nor an infinity"),
+]
+_BINARY: list[tuple[str, Meaning, str]] = [
+    ("pow", _pow, "x**y; integers wrap and a negative exponent truncates toward 0"),
+    ("atan2", _wide(np.arctan2), "angle of the point (y, x)"),
+    ("fmod", _own(np.fmod), "remainder with the sign of the dividend"),
+    ("copysign", _own(np.copysign), "magnitude of x with the sign of y"),
+    ("nextafter", _own(np.nextafter), "next representable value from x toward y"),
+    ("ldexp", _ldexp, "x * 2**k for an integer k"),
+    ("hypot", _wide(np.hypot), "sqrt(x*x + y*y) without overflow"),
+    ("shift_left", _shift(True), "x << k; 0 for k outside [0, bits)"),
+    ("shift_right", _shift(False), "x >> k, arithmetic for signed x; the sign (0 or -1) for k outside [0, bits)"),
+    ("bitwise_and", _own(np.bitwise_and), "bits set in both"),
+    ("bitwise_or", _own(np.bitwise_or), "bits set in either"),
+    ("bitwise_xor", _own(np.bitwise_xor), "bits set in one"),
+]
+_LANES: list[tuple[str, Any, str]] = [
+    ("vector_reduce_add", np.add, "sum of the lanes, by halving"),
+    ("vector_reduce_mul", np.multiply, "product of the lanes, by halving"),
+    ("vector_reduce_min", np.minimum, "least lane; NaN if one is"),
+    ("vector_reduce_max", np.maximum, "largest lane; NaN if one is"),
+]
+_OTHERS: list[Intrin] = [
+    Intrin("fma", 3, "a*b + c rounded once", _fma),
+    Intrin("popcount", 1, "number of bits set", _popcount),
+    Intrin("clz", 1, "number of leading zero bits; the width for 0", _clz),
+    Intrin("reinterpret", 1, "the same bits as another dtype of equal size", _reinterpret, result="any"),
+    Intrin("likely", 1, "its operand; says that it is mostly true", lambda v, t: v[0]),
+    Intrin("if_then_else", 3, "a where cond, else b; only the chosen side is evaluated", None, lazy=True, result="any"),
+    Intrin("assume", 1, "nothing; its operand may be taken to be true", lambda v, t: v[0]),
+    Intrin("prefetch", -1, "nothing to see: asks for an element's cache line", lambda v, t: np.int64(0), "effect"),
+    Intrin("call_extern", -1, "calls a function by name", None, "effect", result="any"),
+]
+
+INTRINSICS: dict[str, Intrin] = _table()
+
+
+def get(name: str) -> Intrin:
+    """The intrinsic of that name; an error that lists similar names if there is none."""
+    found = INTRINSICS.get(name)
+    if found is None:
+        import difflib
+
+        near = ", ".join(difflib.get_close_matches(name, INTRINSICS)) or "see warpbeam/tir/intrin.py"
+        raise IRError(f"unknown intrinsic {name!r}", hint=f"did you mean {near}; new ones go into the table there")
+    return found
+
+
+def is_pure(name: str) -> bool:
+    """Whether calls may be moved, merged and dropped."""
+    return get(name).effect == "pure"
+
+
+def evaluate(name: str, values: Values, dtype: str) -> Any:
+    """The value of a call on NumPy operands (lanes are the last axis), of NumPy dtype `dtype`."""
+    row = get(name)
+    if row.numpy is None:
+        raise IRError(f"intrinsic {name} has no value of its own")
+    return row.numpy(values, dtype)
