@@ -1,0 +1,177 @@
+"""What every code generator asks of a lowered function: stores below a statement, slots of register buffers, captures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.node import Node, children
+from warpbeam.ir.rewrite import post_order
+from warpbeam.tir import expr as E
+from warpbeam.tir import stmt as S
+
+Slot = tuple[E.Buffer, int]
+_EMPTY: frozenset[Any] = frozenset()
+
+
+def const_int(value: Any) -> int | None:
+    """The Python int of a constant dimension or index, else None."""
+    return E.const_int(value)
+
+
+def check_lowered(func: S.PrimFunc) -> None:
+    """Refuses what only the lowering pipeline may see.
+
+    Raises:
+        LowerError: naming the first block, or loop of a kind that no printer knows.
+    """
+    for node in post_order(func.body):
+        if isinstance(node, S.Block):
+            raise LowerError(
+                f"block {node.name!r} is left in a function that is to be printed",
+                where=func.name,
+                why="printers take plain loops",
+                hint="run tir.transform.lower first",
+            )
+        if isinstance(node, S.For) and node.kind in ("vectorized", "thread_binding"):
+            raise LowerError(
+                f"loop {node.var.name!r} is still {node.kind}",
+                where=func.name,
+                why="printers take serial, unrolled and parallel loops; vectors must be explicit",
+                hint="run tir.transform.lower first",
+            )
+
+
+def flat_offset(buffer: E.Buffer, indices: tuple[E.PrimExpr, ...]) -> tuple[int, int] | None:
+    """(element offset, lanes) of an access with constant indices and at most one trailing stride-1 Ramp, else None."""
+    offset, lanes = 0, 1
+    for axis, (index, extent) in enumerate(zip(indices, buffer.shape, strict=True)):
+        if isinstance(index, E.Ramp) and axis == len(indices) - 1 and const_int(index.stride) == 1:
+            index, lanes = index.base, index.count
+        value, size = const_int(index), const_int(extent)
+        if value is None or size is None:
+            return None
+        offset = offset * size + value
+    return offset, lanes
+
+
+@dataclass(slots=True)
+class Facts:
+    """Facts of one function, computed once.
+
+    Attributes:
+        stores: statement -> buffers stored anywhere below it.
+        slots: register buffer -> list of (offset, lanes), a partition that every access falls into.
+        demoted: register-scope buffers that are indexed with variables and live in memory instead.
+    """
+
+    stores: dict[Node, frozenset[E.Buffer]] = field(default_factory=dict)
+    slots: dict[E.Buffer, list[tuple[int, int]]] = field(default_factory=dict)
+    demoted: set[E.Buffer] = field(default_factory=set)
+
+    def slot_of(self, buffer: E.Buffer, offset: int) -> tuple[int, int]:
+        """The slot (offset, lanes) that holds element `offset`."""
+        for start, lanes in self.slots[buffer]:
+            if start <= offset < start + lanes:
+                return start, lanes
+        raise LowerError(f"register buffer {buffer.name} is accessed at {offset}, outside of its shape")
+
+
+def collect(func: S.PrimFunc) -> Facts:
+    """The facts of a lowered function."""
+    facts = Facts()
+    accesses: dict[E.Buffer, set[tuple[int, int]]] = {}
+    for node in post_order(func.body):
+        if isinstance(node, (E.BufferLoad, S.BufferStore)) and node.buffer.scope == "register":
+            place = flat_offset(node.buffer, node.indices)
+            if place is None:
+                facts.demoted.add(node.buffer)
+            else:
+                accesses.setdefault(node.buffer, set()).add(place)
+        if isinstance(node, S.Stmt):
+            found = _EMPTY.union(*(facts.stores.get(c, _EMPTY) for c in children(node) if isinstance(c, S.Stmt)))
+            if isinstance(node, S.BufferStore):
+                found = found | {node.buffer}
+            facts.stores[node] = found
+    for buffer, places in accesses.items():
+        if buffer not in facts.demoted:
+            facts.slots[buffer] = _partition(places)
+    return facts
+
+
+def _partition(places: set[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Merges overlapping accesses into disjoint slots."""
+    out: list[tuple[int, int]] = []
+    for start, lanes in sorted(places):
+        if out and start < out[-1][0] + out[-1][1]:
+            first, count = out[-1]
+            out[-1] = (first, max(count, start + lanes - first))
+        else:
+            out.append((start, lanes))
+    return out
+
+
+def uses(*roots: Node) -> tuple[list[E.Var], list[E.Buffer]]:
+    """Variables and buffers that occur below the roots and are not bound there, in order of first occurrence."""
+    variables: dict[E.Var, None] = {}
+    buffers: dict[E.Buffer, None] = {}
+    bound: set[Node] = set()
+    for node in post_order(*roots):
+        if isinstance(node, E.Var):
+            variables[node] = None
+        elif isinstance(node, E.Buffer):
+            buffers[node] = None
+        elif isinstance(node, (S.For, S.LetStmt, E.Let)):
+            bound.add(node.var)
+        elif isinstance(node, S.Allocate):
+            bound.add(node.buffer)
+    for buffer in list(buffers):  # a Buffer is a leaf of traversal: the variables of its shape are found here
+        for dim in buffer.shape:
+            if isinstance(dim, Node):
+                variables.update((v, None) for v in post_order(dim) if isinstance(v, E.Var))
+    return [v for v in variables if v not in bound], [b for b in buffers if b not in bound]
+
+
+def loads(root: Node) -> Iterator[E.BufferLoad]:
+    """All loads below an expression."""
+    return (n for n in post_order(root) if isinstance(n, E.BufferLoad))
+
+
+def nonneg(expr: E.PrimExpr, known: set[E.Var]) -> bool:
+    """Whether an integer expression is certainly >= 0, given variables that are."""
+    stack = [expr]
+    while stack:
+        e = stack.pop()
+        if isinstance(e, E.IntImm):
+            if e.value < 0:
+                return False
+        elif isinstance(e, E.Var):
+            if not (e.nonneg or e in known or dt.is_unsigned(e.dtype)):
+                return False
+        elif isinstance(e, E.FloorMod) and (const_int(e.b) or 0) > 0:
+            continue
+        elif isinstance(e, (E.Add, E.Mul, E.FloorDiv, E.FloorMod, E.Div, E.Mod, E.Min)):
+            stack += (e.a, e.b)
+        elif isinstance(e, E.Max):
+            if not any(isinstance(s, E.IntImm) and s.value >= 0 for s in (e.a, e.b)):
+                stack += (e.a, e.b)
+        elif isinstance(e, (E.Broadcast, E.Cast)) and not dt.is_float(e.value.dtype):
+            stack.append(e.value)
+        elif isinstance(e, E.Ramp):
+            stack += (e.base, e.stride)
+        elif not (dt.is_unsigned(dt.scalar(e.dtype)) or dt.is_bool(e.dtype)):
+            return False
+    return True
+
+
+def strides(buffer: E.Buffer) -> list[E.PrimExpr]:
+    """Row-major strides in elements."""
+    out: list[E.PrimExpr] = []
+    step: E.PrimExpr = E.as_expr(1)
+    for extent in reversed(buffer.shape):
+        out.append(step)
+        step = E.mul(step, extent)
+    return out[::-1]

@@ -1,0 +1,8 @@
+"""LLVM back end: `print_kernel` makes IR text, `compile_text` makes object bytes of it."""
+
+from __future__ import annotations
+
+from warpbeam.codegen.llvm.compile import assembly_text, compile_text, llvm_version
+from warpbeam.codegen.llvm.kernel import print_kernel, print_kernels
+
+__all__ = ["assembly_text", "compile_text", "llvm_version", "print_kernel", "print_kernels"]

@@ -1,0 +1,238 @@
+"""Printer of one function: binds variables and buffers, and turns expressions into values without recursion."""
+
+from __future__ import annotations
+
+import re
+
+from warpbeam.codegen import analysis
+from warpbeam.codegen.llvm import arith, intrinsics, memory
+from warpbeam.codegen.llvm.emitter import Emitter, Module, Scope, Value
+from warpbeam.codegen.llvm.helpers import remainder_function, software_rounding
+from warpbeam.codegen.llvm.types import float_literal, int_literal, splat, value_type, vector
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.node import Node
+from warpbeam.tir import expr as E
+
+
+class FunctionPrinter(Emitter):
+    """Expressions of one LLVM function. `facts` are those of the whole PrimFunc."""
+
+    def __init__(self, module: Module, facts: analysis.Facts, name: str) -> None:
+        super().__init__(module)
+        self.facts = facts
+        self.func_name = name
+        self.env: dict[E.Var, Value] = {}
+        self.pointers: dict[E.Buffer, Value] = {}
+        self.registers: dict[analysis.Slot, Value] = {}
+        self.known_nonneg: set[E.Var] = set()
+        self.atom_order: dict[E.PrimExpr, int] = {}
+        self.memo: dict[Node, Value] = {}
+        self.mask: Value | None = None
+        self.noalias = True
+        self.in_parallel = False
+
+    # ---------------------------------------------------------------------------------------------------------- binding
+
+    def bind(self, var: E.Var, value: Value) -> None:
+        """Gives a variable its value; what was remembered of an older value is forgotten."""
+        if var in self.env:
+            self.memo.clear()
+        self.env[var] = value
+
+    def base(self, buffer: E.Buffer) -> Value:
+        """The address of a buffer."""
+        found = self.pointers.get(buffer)
+        if found is None:
+            raise LowerError(
+                f"buffer {buffer.name!r} is neither a parameter nor allocated here",
+                where=self.func_name,
+                hint="allocate it, or make it a parameter",
+            )
+        return found
+
+    def stored_to(self, buffer: E.Buffer) -> None:
+        """Notes a store; without noalias it may have hit any buffer."""
+        if self.noalias:
+            self.stored(buffer)
+        else:
+            self.stored(buffer, *self.pointers)
+
+    def nonneg(self, expr: E.PrimExpr) -> bool:
+        return analysis.nonneg(expr, self.known_nonneg)
+
+    # --------------------------------------------------------------------------------------------------------- literals
+
+    def float(self, value: float, type: str) -> str:
+        """The literal of a float or double, repeated over the lanes of `type`."""
+        scalar = type[1:-1].split(" x ")[1] if type.startswith("<") else type
+        text = float_literal(value, "float32" if scalar == "float" else "float64")
+        return text if scalar == type else f"splat ({scalar} {text})"
+
+    def _literal(self, node: E.PrimExpr, lanes: int) -> Value | None:
+        if isinstance(node, E.IntImm):
+            text = int_literal(node.value, node.dtype)
+        elif isinstance(node, E.FloatImm):
+            text = float_literal(node.value, node.dtype)
+        else:
+            return None
+        scalar = value_type(node.dtype)
+        return self.literal(splat(text, scalar, lanes), vector(scalar, lanes))
+
+    # ------------------------------------------------------------------------------------------------------ expressions
+
+    def value(self, expr: E.PrimExpr) -> Value:
+        """The value of an expression, each distinct node emitted once."""
+        done: dict[Node, Value] = {}
+        stack: list[E.PrimExpr] = [expr]
+        while stack:
+            node = stack[-1]
+            if node in done:
+                stack.pop()
+                continue
+            ready = self._ready(node)
+            if ready is None:
+                parts = self._parts(node)
+                missing = [p for p in parts if p not in done]
+                if missing:
+                    stack.extend(reversed(missing))
+                    continue
+                ready = self._emit(node, [done[p] for p in parts])
+                if ready.pure and self.mask is None:
+                    self.memo[node] = ready
+            done[node] = ready
+            stack.pop()
+        return done[expr]
+
+    def _ready(self, node: E.PrimExpr) -> Value | None:
+        if isinstance(node, E.Var):
+            if node not in self.env:
+                raise LowerError(f"variable {node.name!r} has no value here", where=self.func_name)
+            return self.env[node]
+        found = self.memo.get(node)
+        if found is not None and self.visible(found.scope):
+            return found
+        if isinstance(node, E.Broadcast):
+            return self._literal(node.value, node.count)
+        return self._literal(node, 1)
+
+    def _parts(self, node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
+        """Operands that must have values before `node` is emitted."""
+        if isinstance(node, E.BinaryExpr | E.CmpExpr):
+            return node.a, node.b
+        if isinstance(node, E.Call):
+            return node.args[:1] if node.op == "if_then_else" else node.args
+        if isinstance(node, E.Select):
+            return node.cond, node.a, node.b
+        if isinstance(node, E.Cast | E.Broadcast):
+            return (node.value,)
+        if isinstance(node, E.Ramp):
+            return node.base, node.stride
+        if isinstance(node, E.Not):
+            return (node.a,)
+        if isinstance(node, E.Shuffle):
+            return node.vectors
+        return ()
+
+    def _emit(self, node: E.PrimExpr, parts: list[Value]) -> Value:
+        if isinstance(node, E.BufferLoad):
+            return memory.load(self, node)
+        if isinstance(node, E.Call):
+            if node.op == "if_then_else":
+                return self._lazy(node, parts[0])
+            return intrinsics.call(self, node, *parts)
+        if isinstance(node, E.Let):
+            self.bind(node.var, self.value(node.value))
+            return self.value(node.body)
+        handler = arith.HANDLERS.get(type(node))
+        if handler is None:
+            raise LowerError(f"a {type(node).__name__} cannot be printed", where=self.func_name)
+        return handler(self, node, *parts)
+
+    def _lazy(self, node: E.Call, cond: Value) -> Value:
+        """if_then_else: a branch for a scalar condition, masked memory for a vector one."""
+        variables, buffers = analysis.uses(*node.args)
+        inputs = [self.env[v] for v in variables if v in self.env]
+        names = tuple(v.name for v in inputs)
+        in_registers = any(b in self.facts.slots for b in buffers)
+        key = (node, names, tuple(self.version(b) for b in buffers), self.mask and self.mask.name)
+        old = self.known.get(key)
+        if old is not None and not in_registers and self.visible(old.scope):
+            return old
+        value = self._masked(node, cond) if cond.type.startswith("<") else self._branch(node, cond, inputs, buffers)
+        value.pure = False
+        self.known[key] = value
+        return value
+
+    def _masked(self, node: E.Call, cond: Value) -> Value:
+        outer = self.mask
+        arms = []
+        for arm, inverted in ((node.args[1], False), (node.args[2], True)):
+            on = self.op(f"xor {cond}, splat (i1 true)", cond.type, cond) if inverted else cond
+            self.mask = on if outer is None else self.op(f"and {outer}, {on.name}", cond.type, outer, on)
+            arms.append(self.value(arm))
+        self.mask = outer
+        out = self.op(f"select {cond}, {arms[0]}, {arms[1]}", arms[0].type, cond, *arms)
+        return Value(out.name, out.type, out.scope, pure=False)
+
+    def _branch(self, node: E.Call, cond: Value, inputs: list[Value], buffers: list[E.Buffer]) -> Value:
+        """A branch placed in the outermost scope where all that it reads is known and may be read."""
+        place = max((v.scope for v in (cond, *inputs)), key=lambda s: s.depth)
+        for b in buffers:
+            deepest = self.scope if b in self.facts.slots else self.load_scope(b, place)
+            place = max(place, deepest, key=lambda s: s.depth)
+        with self.at(place):
+            return self._diamond(place, node, cond)
+
+    def _diamond(self, place: Scope, node: E.Call, cond: Value) -> Value:
+        labels = [self.label("then"), self.label("else"), self.label("done")]
+        results, texts = [], []
+        for label, arm in zip(labels[:2], node.args[1:], strict=True):
+            scope = self.open(label, may_skip=True)
+            results.append((self.value(arm), scope))
+            self.close()
+            texts.append([f"{label}:", *scope.lines, f"  br label %{labels[2]}"])
+        place.lines += [f"  br i1 {cond.name}, label %{labels[0]}, label %{labels[1]}", *texts[0], *texts[1]]
+        place.lines.append(f"{labels[2]}:")
+        place.label = labels[2]
+        (a, sa), (b, sb) = results
+        value = Value(self.name(), a.type, place, pure=False)
+        place.lines.append(f"  {value.name} = phi {a.type} [ {a.name}, %{sa.label} ], [ {b.name}, %{sb.label} ]")
+        return value
+
+    # --------------------------------------------------------------------------------------------------- shared helpers
+
+    def rounding(self, kind: str, value: Value) -> Value:
+        """floor, ceil, trunc or rint of a float value."""
+        if self.target.native_round:
+            return self.call(f"llvm.{kind}.{arith.float_suffix(value.type)}", value.type, value)
+        return software_rounding(self, kind, value)
+
+    def remainder(self, a: Value, b: Value) -> Value:
+        """C's fmod, exact."""
+        lanes = memory.lanes_of(a)
+        scalar = a.type if lanes == 1 else a.type[1:-1].split(" x ")[1]
+        name, text = remainder_function(scalar)
+        self.module.helpers[name] = text
+        for word, args in (("fabs", scalar), ("copysign", f"{scalar}, {scalar}")):
+            self.module.declare(f"llvm.{word}.{arith.float_suffix(scalar)}", scalar, args)
+        if lanes == 1:
+            return self.op(f"call {scalar} @{name}({a}, {b})", scalar, a, b)
+        out = self.literal("poison", a.type)
+        for i in range(lanes):
+            x, y = memory.extract(self, a, i), memory.extract(self, b, i)
+            one = self.op(f"call {scalar} @{name}({x}, {y})", scalar, x, y)
+            out = self.op(f"insertelement {out}, {one}, i64 {i}", a.type, out, one)
+        return out
+
+    def template(self, template: str, *operands: Value) -> Value:
+        """Instantiates an intrinsic template of the target: "call RET @name(TYPE $0, TYPE $1, …)"."""
+        found = re.fullmatch(r"call (.+?) @([\w.]+)\((.*)\)", template)
+        if found is None:
+            raise LowerError(f"the intrinsic template {template!r} is no call", where=f"target {self.target.name}")
+        ret, name, args = found.groups()
+        types = re.findall(r"(<[^>]*>|[\w]+) \$\d+", args)
+        values = []
+        for v, t in zip(operands, types, strict=True):
+            values.append(v if v.type == t else self.op(f"bitcast {v} to {t}", t, v))
+        return self.call(name, ret, *values)

@@ -1,0 +1,207 @@
+"""Intrinsic calls of expressions. Mathematical functions are not here: `expand_math` turns them into what is here.
+
+    fma(a, b, c)                         a*b + c, one rounding where the target has it (else two)
+    sqrt floor ceil trunc round          round: halves to even (also spelled nearbyint, rint)
+    abs copysign isnan isinf isfinite    abs of the smallest integer wraps
+    shift_left shift_right bitwise_*     shifts by the width or more give 0 (or the sign); popcount, clz
+    reinterpret                          same bits, other dtype
+    likely                               its operand
+    vector_reduce_{add,mul,min,max,and,or}   by halves: [0,h) with [h,2h), lanes above the largest power of two first
+    dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, as wide as acc
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from warpbeam.codegen.llvm import arith, memory
+from warpbeam.codegen.llvm.convert import convert, fn_true, from_compute, to_compute
+from warpbeam.codegen.llvm.emitter import Value
+from warpbeam.codegen.llvm.types import value_type, vector
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import LowerError
+from warpbeam.tir import expr as E
+
+if TYPE_CHECKING:
+    from warpbeam.codegen.llvm.function import FunctionPrinter
+
+_ROUND = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint", "nearbyint": "rint", "rint": "rint"}
+_REDUCE = {"add": E.Add, "mul": E.Mul, "min": E.Min, "max": E.Max, "and": E.And, "or": E.Or}
+
+
+def call(fn: FunctionPrinter, node: E.Call, *args: Value) -> Value:
+    """The value of an intrinsic call.
+
+    Raises:
+        LowerError: for a name that is no intrinsic of the printers.
+    """
+    handler = _TABLE.get(node.op)
+    if handler is None:
+        raise LowerError(
+            f"intrinsic {node.op!r} on {node.dtype} cannot be printed",
+            where=fn.func_name,
+            why="mathematical functions must be expanded first, and other names are unknown",
+            hint="run tir.transform.expand_math, or add it to codegen/llvm/intrinsics.py",
+        )
+    return handler(fn, node, *args)
+
+
+def _float(operation: Callable[..., Value]) -> Callable[..., Value]:
+    """Runs a float operation in the type arithmetic is done in."""
+
+    def run(fn: FunctionPrinter, node: E.Call, *args: Value) -> Value:
+        wide = [to_compute(fn, v, a.dtype) for v, a in zip(args, node.args, strict=True)]
+        return from_compute(fn, operation(fn, node, *wide), node.dtype)
+
+    return run
+
+
+def _fma(fn: FunctionPrinter, node: E.Call, a: Value, b: Value, c: Value) -> Value:
+    if fn.target.fma:
+        return fn.call(f"llvm.fma.{arith.float_suffix(a.type)}", a.type, a, b, c)
+    product = fn.op(f"fmul {a}, {b.name}", a.type, a, b)
+    return fn.op(f"fadd {product}, {c.name}", a.type, product, c)
+
+
+def _sqrt(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
+    return fn.call(f"llvm.sqrt.{arith.float_suffix(a.type)}", a.type, a)
+
+
+def _rounding(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
+    return fn.rounding(_ROUND[node.op], a)
+
+
+def _abs(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
+    if dt.is_float(node.dtype):
+        wide = to_compute(fn, a, node.dtype)
+        return from_compute(fn, fn.call(f"llvm.fabs.{arith.float_suffix(wide.type)}", wide.type, wide), node.dtype)
+    if dt.is_unsigned(dt.scalar(node.dtype)) or dt.is_bool(dt.scalar(node.dtype)):
+        return a
+    return fn.call(f"llvm.abs.{arith.suffix(node.dtype)}", a.type, a, extra="i1 false")
+
+
+def _copysign(fn: FunctionPrinter, node: E.Call, a: Value, b: Value) -> Value:
+    return fn.call(f"llvm.copysign.{arith.float_suffix(a.type)}", a.type, a, b)
+
+
+def _classify(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
+    flags = vector("i1", memory.lanes_of(a))
+    if not dt.is_float(node.args[0].dtype):
+        return fn.literal(fn_true(memory.lanes_of(a)) if node.op == "isfinite" else fn.undefined(flags).name, flags)
+    a = to_compute(fn, a, node.args[0].dtype)
+    if node.op == "isnan":
+        return fn.op(f"fcmp uno {a}, {a.name}", flags, a)
+    size = fn.call(f"llvm.fabs.{arith.float_suffix(a.type)}", a.type, a)
+    word = "oeq" if node.op == "isinf" else "olt"
+    return fn.op(f"fcmp {word} {size}, {fn.float(float('inf'), a.type)}", flags, size)
+
+
+def _shift(fn: FunctionPrinter, node: E.Call, a: Value, b: Value) -> Value:
+    left = node.op == "shift_left"
+    arithmetic = not left and not dt.is_unsigned(dt.scalar(node.dtype))
+    word = "shl" if left else "ashr" if arithmetic else "lshr"
+    bits = dt.bits(node.dtype)
+    amount = arith._constant(node.args[1])
+    if amount is not None and 0 <= amount < bits:
+        return fn.op(f"{word} {a}, {b.name}", a.type, a, b)
+    flags = vector("i1", memory.lanes_of(a))
+    inside = fn.op(f"icmp ult {b}, {fn.int(bits, b.type).name}", flags, b)
+    top = fn.int(bits - 1 if arithmetic else 0, b.type)
+    safe = fn.op(f"select {inside}, {b}, {top}", b.type, inside, b)
+    out = fn.op(f"{word} {a}, {safe.name}", a.type, a, safe)
+    return out if arithmetic else fn.op(f"select {inside}, {out}, {fn.int(0, a.type)}", a.type, inside, out)
+
+
+def _bitwise(fn: FunctionPrinter, node: E.Call, a: Value, b: Value) -> Value:
+    return fn.op(f"{node.op.removeprefix('bitwise_')} {a}, {b.name}", a.type, a, b)
+
+
+def _bitwise_not(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
+    ones = fn_true(memory.lanes_of(a)) if dt.is_bool(dt.scalar(node.dtype)) else fn.int(-1, a.type).name
+    return fn.op(f"xor {a}, {ones}", a.type, a)
+
+
+def _count(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
+    kind = arith.suffix(node.args[0].dtype)
+    if node.op == "popcount":
+        out = fn.call(f"llvm.ctpop.{kind}", a.type, a)
+    else:
+        out = fn.call(f"llvm.ctlz.{kind}", a.type, a, extra="i1 false")
+    return convert(fn, out, node.args[0].dtype, node.dtype)
+
+
+def _reinterpret(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
+    type = value_type(node.dtype)
+    if dt.nbytes(node.dtype) != dt.nbytes(node.args[0].dtype) or "i1" in (type, a.type):
+        raise LowerError(f"reinterpret of {node.args[0].dtype} as {node.dtype}", why="they have different sizes")
+    return a if a.type == type else fn.op(f"bitcast {a} to {type}", type, a)
+
+
+def _reduce(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
+    kind = _REDUCE[node.op.removeprefix("vector_reduce_")]
+    dtype = node.args[0].dtype
+    scalar, lanes = dt.scalar(dtype), dt.lanes(dtype)
+
+    def combine(x: Value, y: Value, count: int) -> Value:
+        var = E.Var("lane", dt.with_lanes(scalar, count))
+        return arith.binary(fn, kind(var, var), x, y)
+
+    half = 1 << (lanes.bit_length() - 1)
+    if half < lanes:
+        rest = lanes - half
+        low = memory.shuffle(fn, a, a, list(range(rest)))
+        head = combine(low, memory.shuffle(fn, a, a, list(range(half, lanes))), rest)
+        wide = memory.shuffle(fn, head, head, [min(i, rest - 1) for i in range(half)])
+        kept = memory.shuffle(fn, a, a, list(range(half)))
+        a = memory.shuffle(fn, wide, kept, [i if i < rest else half + i for i in range(half)])
+    while half > 1:
+        half //= 2
+        low = memory.shuffle(fn, a, a, list(range(half)))
+        high = memory.shuffle(fn, a, a, list(range(half, 2 * half)))
+        a = combine(low, high, half)
+        if half == 1:
+            return memory.extract(fn, a, 0) if a.type.startswith("<") else a
+    return a if not a.type.startswith("<") else memory.extract(fn, a, 0)
+
+
+def _dot(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value, b: Value) -> Value:
+    """acc[i] + sum_j a[n*i+j] * b[n*i+j]: the target's instruction where it has one, else products by shuffles."""
+    group = int(node.op[3:])
+    lanes = dt.lanes(node.dtype)
+    types = [dt.scalar(x.dtype) for x in node.args[1:]]
+    template = fn.target.intrinsic(f"{node.op}.{types[0]}.{types[1]}.x{lanes}")
+    if template is not None:
+        return fn.template(template, acc, a, b)
+    for j in range(group):
+        picks = [i * group + j for i in range(lanes)]
+        left, right = (
+            convert(fn, memory.shuffle(fn, v, v, picks), dt.with_lanes(t, lanes), node.dtype)
+            for v, t in zip((a, b), types, strict=True)
+        )
+        if dt.is_float(node.dtype):
+            acc = _fma(fn, node, left, right, acc)
+        else:
+            product = fn.op(f"mul {left}, {right.name}", acc.type, left, right)
+            acc = fn.op(f"add {acc}, {product.name}", acc.type, acc, product)
+    return acc
+
+
+_TABLE: dict[str, Callable[..., Value]] = {
+    "fma": _float(_fma),
+    "sqrt": _float(_sqrt),
+    **dict.fromkeys(_ROUND, _float(_rounding)),
+    "abs": _abs,
+    "fabs": _abs,
+    "copysign": _float(_copysign),
+    **dict.fromkeys(("isnan", "isinf", "isfinite"), _classify),
+    **dict.fromkeys(("shift_left", "shift_right"), _shift),
+    **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor"), _bitwise),
+    "bitwise_not": _bitwise_not,
+    **dict.fromkeys(("popcount", "clz"), _count),
+    "reinterpret": _reinterpret,
+    "likely": lambda fn, node, a: a,
+    **{f"vector_reduce_{k}": _reduce for k in _REDUCE},
+    "dot4": _dot,
+    "dot2": _dot,
+}

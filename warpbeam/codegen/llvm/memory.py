@@ -1,0 +1,235 @@
+"""Loads and stores: contiguous vectors, strided ones by shuffles, gathers and scatters lane by lane, masked ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from warpbeam.codegen import analysis
+from warpbeam.codegen.llvm.address import Access, pointer
+from warpbeam.codegen.llvm.emitter import Value
+from warpbeam.codegen.llvm.types import element_bytes, memory_type, value_type, vector
+from warpbeam.ir import dtype as dt
+from warpbeam.tir import expr as E
+
+if TYPE_CHECKING:
+    from warpbeam.codegen.llvm.function import FunctionPrinter
+
+_MAX_SHUFFLED_STRIDE = 4
+
+
+def load(fn: FunctionPrinter, node: E.BufferLoad) -> Value:
+    """The value of a load; a register buffer's is the SSA value it holds now."""
+    if node.buffer in fn.facts.slots:
+        return _load_register(fn, node)
+    access = Access(fn, node.buffer, node.indices)
+    element = memory_type(node.buffer.dtype)
+    type = vector(element, access.lanes)
+    if fn.mask is not None:
+        value = _load_masked(fn, node.buffer, access, element, type)
+    elif access.lanes > 1 and access.offsets is None and access.stride == 0:
+        value = splat(fn, _load_at(fn, node.buffer, access.pointer, element), access.lanes)
+    elif access.offsets is None and access.stride == 1:
+        value = _load_at(fn, node.buffer, access.pointer, type)
+    elif access.offsets is None and access.lanes > 2 and 2 <= access.stride <= _MAX_SHUFFLED_STRIDE:
+        value = _load_strided(fn, node.buffer, access, element)
+    elif access.offsets is None and access.stride == -1:
+        first = access.constant - access.lanes + 1
+        low = _load_at(fn, node.buffer, pointer(fn, node.buffer, access.terms, first), type)
+        value = shuffle(fn, low, low, [access.lanes - 1 - i for i in range(access.lanes)])
+    else:
+        value = _load_lanes(fn, node.buffer, access, element)
+    return from_memory(fn, value, node.buffer.dtype, access.lanes)
+
+
+def from_memory(fn: FunctionPrinter, value: Value, dtype: str, lanes: int) -> Value:
+    """Bytes of bools become i1."""
+    if not dt.is_bool(dt.scalar(dtype)):
+        return value
+    type = vector("i1", lanes)
+    return fn.op(f"icmp ne {value}, {fn.int(0, value.type).name}", type, value)
+
+
+def to_memory(fn: FunctionPrinter, value: Value, dtype: str, lanes: int) -> Value:
+    """i1 becomes a byte."""
+    if not dt.is_bool(dt.scalar(dtype)):
+        return value
+    type = vector("i8", lanes)
+    return fn.op(f"zext {value} to {type}", type, value)
+
+
+def _load_at(fn: FunctionPrinter, buffer: E.Buffer, address: Value, type: str) -> Value:
+    return fn.load(f"load {type}, {address}, align {element_bytes(buffer.dtype)}", type, buffer, address)
+
+
+def _load_strided(fn: FunctionPrinter, buffer: E.Buffer, access: Access, element: str) -> Value:
+    """Lanes at a small stride: `stride` contiguous loads that end with the last lane, then shuffles."""
+    lanes, stride = access.lanes, access.stride
+    span = (lanes - 1) * stride + 1
+    type = vector(element, lanes)
+    starts = [min(i * lanes, span - lanes) for i in range(-(-span // lanes))]
+    pieces = [
+        _load_at(fn, buffer, pointer(fn, buffer, access.terms, access.constant + start), type) for start in starts
+    ]
+    out = pieces[0]
+    found = {i: i * stride for i in range(lanes) if i * stride < lanes}
+    for start, piece in zip(starts[1:], pieces[1:], strict=True):
+        fresh = {i: lanes + i * stride - start for i in range(lanes) if i not in found and 0 <= i * stride - start < lanes}
+        place = {**found, **fresh}
+        out = shuffle(fn, out, piece, [place.get(i, 0) for i in range(lanes)])
+        found = {i: i for i in place}
+    return out
+
+
+def _load_lanes(fn: FunctionPrinter, buffer: E.Buffer, access: Access, element: str) -> Value:
+    """One scalar load per lane."""
+    type = vector(element, access.lanes)
+    out = fn.literal("poison", type)
+    for lane in range(access.lanes):
+        one = _load_at(fn, buffer, access.lane_pointer(fn, buffer, lane), element)
+        out = fn.op(f"insertelement {out}, {one}, i64 {lane}", type, out, one)
+    return out
+
+
+def _load_masked(fn: FunctionPrinter, buffer: E.Buffer, access: Access, element: str, type: str) -> Value:
+    """A load within a vector if_then_else: lanes that are off are not touched and give zero."""
+    mask = fn.mask
+    assert mask is not None
+    lanes = lanes_of(mask)
+    zero = fn.undefined(vector(element, lanes))
+    if access.lanes == 1 or access.stride != 1 or access.offsets is not None:
+        return _gather_masked(fn, buffer, access, element, lanes, mask)
+    suffix = f"v{lanes}{_suffix(element)}"
+    fn.module.declare(f"llvm.masked.load.{suffix}.p0", type, f"ptr, {mask.type}, {type}")
+    address = f"ptr align {element_bytes(buffer.dtype)} {access.pointer.name}"
+    rhs = f"call {type} @llvm.masked.load.{suffix}.p0({address}, {mask}, {zero})"
+    return fn.load(rhs, type, buffer, access.pointer, mask)
+
+
+def _gather_masked(
+    fn: FunctionPrinter, buffer: E.Buffer, access: Access, element: str, lanes: int, mask: Value
+) -> Value:
+    type, pointers = vector(element, lanes), f"<{lanes} x ptr>"
+    if access.lanes == 1:
+        address = splat(fn, access.pointer, lanes)
+    else:
+        address = fn.literal("poison", pointers)
+        for lane in range(lanes):
+            one = access.lane_pointer(fn, buffer, lane)
+            address = fn.op(f"insertelement {address}, {one}, i64 {lane}", pointers, address, one)
+    name = f"llvm.masked.gather.v{lanes}{_suffix(element)}.v{lanes}p0"
+    zero = fn.undefined(type)
+    fn.module.declare(name, type, f"{pointers}, {mask.type}, {type}")
+    aligned = f"{pointers} align {element_bytes(buffer.dtype)} {address.name}"
+    value = fn.load(f"call {type} @{name}({aligned}, {mask}, {zero})", type, buffer, address, mask)
+    return value
+
+
+def _suffix(element: str) -> str:
+    return {"float": "f32", "double": "f64"}.get(element, element)
+
+
+def shuffle(fn: FunctionPrinter, a: Value, b: Value, mask: list[int]) -> Value:
+    """Lanes `mask` of a followed by b; both of one vector type."""
+    scalar = a.type[1:-1].split(" x ", 1)[1]
+    type = f"<{len(mask)} x {scalar}>"
+    text = ", ".join(f"i32 {m}" for m in mask)
+    return fn.op(f"shufflevector {a}, {b}, <{len(mask)} x i32> <{text}>", type, a, b)
+
+
+def splat(fn: FunctionPrinter, value: Value, lanes: int) -> Value:
+    """A scalar in every lane."""
+    if lanes == 1:
+        return value
+    type = vector(value.type, lanes)
+    if not value.name.startswith(("%", "@")):
+        return fn.literal(f"splat ({value})", type)
+    one = fn.op(f"insertelement {type} poison, {value}, i64 0", type, value)
+    return fn.op(f"shufflevector {one}, {type} poison, <{lanes} x i32> zeroinitializer", type, one)
+
+
+def lanes_of(value: Value) -> int:
+    """Lanes of an LLVM value."""
+    return int(value.type[1:].split(" ", 1)[0]) if value.type.startswith("<") else 1
+
+
+def extract(fn: FunctionPrinter, value: Value, lane: int) -> Value:
+    scalar = value.type[1:-1].split(" x ", 1)[1]
+    return fn.op(f"extractelement {value}, i64 {lane}", scalar, value)
+
+
+# ------------------------------------------------------------------------------------------------------------ registers
+
+
+def _load_register(fn: FunctionPrinter, node: E.BufferLoad) -> Value:
+    place = analysis.flat_offset(node.buffer, node.indices)
+    assert place is not None
+    offset, lanes = place
+    start, width = fn.facts.slot_of(node.buffer, offset)
+    whole = fn.registers.get((node.buffer, start))
+    if whole is None:
+        whole = fn.undefined(value_type(dt.with_lanes(node.buffer.dtype, width)))
+    whole = Value(whole.name, whole.type, whole.scope, pure=False)
+    if lanes == width:
+        return whole
+    if lanes == 1:
+        return extract(fn, whole, offset - start)
+    return shuffle(fn, whole, whole, list(range(offset - start, offset - start + lanes)))
+
+
+def _store_register(fn: FunctionPrinter, buffer: E.Buffer, indices: tuple[E.PrimExpr, ...], value: Value) -> None:
+    place = analysis.flat_offset(buffer, indices)
+    assert place is not None
+    offset, lanes = place
+    start, width = fn.facts.slot_of(buffer, offset)
+    if lanes != width:
+        type = value_type(dt.with_lanes(buffer.dtype, width))
+        whole = fn.registers.get((buffer, start)) or fn.undefined(type)
+        value = _insert(fn, whole, value, offset - start, lanes, width)
+    fn.registers[buffer, start] = value
+
+
+def _insert(fn: FunctionPrinter, whole: Value, value: Value, at: int, lanes: int, width: int) -> Value:
+    """`whole` with `lanes` lanes from `at` on replaced."""
+    if lanes == 1:
+        return fn.op(f"insertelement {whole}, {value}, i64 {at}", whole.type, whole, value)
+    wide = shuffle(fn, value, value, [min(max(i - at, 0), lanes - 1) for i in range(width)])
+    return shuffle(fn, whole, wide, [width + i if at <= i < at + lanes else i for i in range(width)])
+
+
+# --------------------------------------------------------------------------------------------------------------- stores
+
+
+def store(fn: FunctionPrinter, buffer: E.Buffer, indices: tuple[E.PrimExpr, ...], expr: E.PrimExpr) -> None:
+    """Stores the value of `expr`."""
+    value = fn.value(expr)
+    lanes = max([dt.lanes(i.dtype) for i in indices], default=1)
+    if lanes > 1 and dt.lanes(expr.dtype) == 1:
+        value = splat(fn, value, lanes)
+    if buffer in fn.facts.slots:
+        _store_register(fn, buffer, indices, value)
+        return
+    access = Access(fn, buffer, indices)
+    value = to_memory(fn, value, buffer.dtype, lanes)
+    align = element_bytes(buffer.dtype)
+    if lanes == 1 or (access.offsets is None and access.stride == 1):
+        fn.line(f"store {value}, {access.pointer}, align {align}")
+    elif access.offsets is None and access.stride == -1:
+        address = pointer(fn, buffer, access.terms, access.constant - lanes + 1)
+        turned = shuffle(fn, value, value, [lanes - 1 - i for i in range(lanes)])
+        fn.line(f"store {turned}, {address}, align {align}")
+    else:
+        for lane in range(lanes):
+            address = access.lane_pointer(fn, buffer, lane)
+            fn.line(f"store {extract(fn, value, lane)}, {address}, align {align}")
+    fn.stored_to(buffer)
+
+
+def prefetch(fn: FunctionPrinter, node: E.Call) -> None:
+    """prefetch(load, rw=0|1, locality=0..3): a hint that the element's cache line will be used."""
+    target = node.args[0]
+    assert isinstance(target, E.BufferLoad)
+    access = Access(fn, target.buffer, target.indices)
+    rw, locality = int(node.attrs.get("rw", 0)), int(node.attrs.get("locality", 3))
+    fn.module.declare("llvm.prefetch.p0", "void", "ptr, i32, i32, i32")
+    fn.line(f"call void @llvm.prefetch.p0({access.pointer}, i32 {rw}, i32 {locality}, i32 1)")
+
