@@ -1,10 +1,13 @@
 """Analytic prior for register tiles: which rows x vectors, loop order and parallel loop are fastest, without measuring.
 
-Cycles of one reduction step of a tile of r rows and v vectors (Zen 4/5 and recent Intel alike; from the target's numbers):
+Cycles of one reduction step of a tile of r rows and v vectors (Zen 4/5 and recent Intel alike; from the target's
+numbers):
     max(r*v / fma_units, (loads) / load_units, latency floor)
 where loads are v vectors of the rhs plus r scalar broadcasts (contraction), or r*v vectors and v weights (window).
-A tile costs `reduce` such steps plus a start and an end; remainders cost what their own smaller tiles cost. Memory: lines of the
-rhs panel come from the cache level that holds what is walked between two uses. Scores are quantised; ties go to the smaller tile.
+A tile costs `reduce` such steps plus a start and an end; remainders cost what their own smaller tiles cost. Memory:
+lines of the
+rhs panel come from the cache level that holds what is walked between two uses. Scores are quantised; ties go to the
+smaller tile.
 """
 
 from __future__ import annotations
@@ -38,7 +41,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Decisions of the tile sketch. parallel: "free" (axes that are not tiled), "first" (first tiled loop) or "none"."""
+    """Decisions of the tile sketch.
+
+    parallel: "free" (axes that are not tiled), "first" (first tiled loop) or "none".
+    """
 
     rows: tuple[int, ...]
     vectors: int
@@ -124,7 +130,11 @@ def _fits_registers(rows: tuple[int, ...], vectors: int, shape: Shape, target: T
 def _step(rows: int, vectors: int, shape: Shape) -> float:
     """Cycles of one reduction step of one tile."""
     work = rows * vectors
-    loads = (1.0 if vectors > 1 else 1.15) * rows + vectors if shape.broadcast else work + (vectors if shape.reads > 1 else 0)
+    loads = (
+        (1.0 if vectors > 1 else 1.15) * rows + vectors
+        if shape.broadcast
+        else work + (vectors if shape.reads > 1 else 0)
+    )
     return max(work / 2.0, loads / 2.0, 4.0 * min(1.0, work / 8.0) if work >= 8 else 4.0 * max(work, 1) / 8.0 + 2.0)
 
 
@@ -145,7 +155,9 @@ def _cycles(
         for nw, w in widths:
             total += nh * nw * (_step(h, w, shape) * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
     tiles = sum(n for n, _ in heights)
-    return shape.outer * (total + _traffic(shape, tiles, len(widths) and full + (1 if rest else 0), panel, columns_outer, target))
+    return shape.outer * (
+        total + _traffic(shape, tiles, len(widths) and full + (1 if rest else 0), panel, columns_outer, target)
+    )
 
 
 def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: bool, target: Target) -> float:

@@ -37,7 +37,8 @@ def compile(  # the name users expect
         name: the model's name in reports.
 
     Raises:
-        WarpbeamError: the model is broken, uses what is not supported (all of it is listed), or does not fit the target.
+        WarpbeamError: the model is broken, uses what is not supported (all of it is listed), or does not fit the
+        target.
     """
     module, _ = compile_with_report(
         model, target=target, shapes=shapes, opt_level=opt_level, cache=cache, workers=workers, name=name

@@ -23,18 +23,12 @@ from warpbeam.relay.expr import Function, IRModule
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime.artifact import Artifact, KernelInfo, Manifest, TensorSpec
 from warpbeam.runtime.linker import link_shared
+from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
 from warpbeam.runtime.program import CallKernel, Program
 from warpbeam.target import Target
 
 ENTRY = "wb_entry"
-POOL_SYMBOLS = (
-    "wb_pool_create",
-    "wb_pool_parallel_for",
-    "wb_pool_resize",
-    "wb_pool_destroy",
-    "wb_serial_parallel_for",
-)
 
 
 @dataclass(slots=True)
@@ -115,12 +109,17 @@ def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Pla
         outputs=tuple(spec(p.name, t) for p, t in zip(program.outputs, types, strict=True)),
         entry=ENTRY,
         target=options.target.triple,
-        cpu_features=tuple(options.target.required_features),
+        cpu_features=_features(options.target),
         arena_bytes=program.arena_bytes,
         kernels=infos,
         precision=precision(func),
         compiler_version=_version(),
     )
+
+
+def _features(target: Target) -> tuple[str, ...]:
+    """LLVM names of the processor features that the code may use."""
+    return tuple(sorted(f[1:] for f in target.features.split(",") if f.startswith("+")))
 
 
 def _flops(kernel: Kernel) -> Any:

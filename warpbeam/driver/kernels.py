@@ -1,6 +1,7 @@
 """From fused groups to kernels: every distinct computation is scheduled and lowered once.
 
-Two groups with the same computation, types and constness of operands share one kernel; its symbol is named by a digest of that
+Two groups with the same computation, types and constness of operands share one kernel; its symbol is named by a
+digest of that
 computation, so that names, caches and artefacts do not depend on the order of work.
 """
 
@@ -28,7 +29,8 @@ from warpbeam.transform.fuse_ops import group_tensors
 class Kernel:
     """One compiled computation.
 
-    func: lowered loop program. inputs, outputs: number of buffer parameters that are operands and results; the buffers after
+    func: lowered loop program. inputs, outputs: number of buffer parameters that are operands and results; the
+    buffers after
     these are workspaces. layouts: operand number -> layout that the kernel expects of a constant operand.
     """
 

@@ -1,7 +1,9 @@
 """Plans where intermediates live: one arena, offsets chosen so that values alive at the same time do not overlap.
 
-Sizes are ints or shape expressions over the model's symbolic dimensions (`runtime.shape_expr` form: nested tuples). Static sizes
-are placed by best fit, largest first, over the intervals they live in. Values with symbolic sizes share slots: a slot's size
+Sizes are ints or shape expressions over the model's symbolic dimensions (`runtime.shape_expr` form: nested tuples).
+Static sizes
+are placed by best fit, largest first, over the intervals they live in. Values with symbolic sizes share slots: a
+slot's size
 is that of values provably as large, and slots follow the static part.
 """
 

@@ -1,6 +1,7 @@
 """From a fused function and its kernels to a Program: values with storage, instructions in order, one arena.
 
-Constants are laid out in one section (packed as the kernel that reads them wants); views cost nothing; results that leave the
+Constants are laid out in one section (packed as the kernel that reads them wants); views cost nothing; results that
+leave the
 model are written where the caller wants them.
 """
 
@@ -79,7 +80,9 @@ class _Slot:
 class Planner:
     """Builds the Program of one first-order function."""
 
-    def __init__(self, func: Function, kernels: KernelSet, input_names: Sequence[str], output_names: Sequence[str]) -> None:
+    def __init__(
+        self, func: Function, kernels: KernelSet, input_names: Sequence[str], output_names: Sequence[str]
+    ) -> None:
         self.func = func
         self.kernels = kernels
         self.input_names = list(input_names)
@@ -168,7 +171,9 @@ class Planner:
         for i, slot in enumerate(outs):
             root = slot.root() if isinstance(slot, _Slot) else None
             if root is None or root.storage is not None:
-                raise CompileError(f"output {i} is not computed by a kernel", hint="run the protect_outputs pass before planning")
+                raise CompileError(
+                    f"output {i} is not computed by a kernel", hint="run the protect_outputs pass before planning"
+                )
             root.storage = ("output", i)
         return outs
 
@@ -204,13 +209,17 @@ class Planner:
         outs = tuple(Port(n, s.number) for n, s in zip(self.output_names, outputs, strict=True))
         return Program("main", ins, outs, values, body, symbols, total)
 
-    def _instruction(self, kernel: Kernel, operands: list[_Slot], results: list[_Slot], names: tuple[str, ...]) -> CallKernel:
+    def _instruction(
+        self, kernel: Kernel, operands: list[_Slot], results: list[_Slot], names: tuple[str, ...]
+    ) -> CallKernel:
         dims = tuple(to_shape_expr(v, self._dims(kernel, operands)) for v in kernel.dims)
         args = tuple(s.number for s in [*operands, *results])
         return CallKernel(kernel.symbol, args, dims, (), tuple(s.number for s in results))
 
     def _dims(self, kernel: Kernel, operands: list[_Slot]) -> dict[DimVar, Any]:
-        """The kernel's size parameters in terms of this function's symbols (a shared kernel has size variables of its own)."""
+        """The kernel's size parameters in terms of this function's symbols (a shared kernel has size variables of
+        its own).
+        """
         known: dict[DimVar, Any] = dict(self.symbols)
         for buffer, slot in zip(kernel.func.buffers, operands, strict=False):
             for d, actual in zip(buffer.shape, slot.ty.shape, strict=False):
@@ -223,5 +232,3 @@ def _is_view(fn: Function) -> bool:
     """Whether a primitive function only renames the shape of its operand."""
     call = fn.body
     return isinstance(call, Call) and isinstance(call.op, Op) and bool(getattr(call.op, "view", False))
-
-

@@ -38,7 +38,12 @@ class Report:
             if isinstance(step, CallKernel):
                 k = kernels[step.kernel]
                 names = [n for w in step.writes for n in origins[w]]
-                row = {"kernel": step.kernel, "sketch": k.plan.sketch, "decisions": dict(k.plan.decisions), "nodes": names}
+                row = {
+                    "kernel": step.kernel,
+                    "sketch": k.plan.sketch,
+                    "decisions": dict(k.plan.decisions),
+                    "nodes": names,
+                }
                 self.rows.append({**row, "notes": list(k.plan.notes)})
 
     def data(self) -> dict[str, Any]:

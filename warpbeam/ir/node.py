@@ -1,6 +1,7 @@
 """One kind of node for every IR: immutable, interned, with children found generically.
 
-A subclass declares its fields as annotations. Two nodes of equal fields are the same object, so `is` compares programs and
+A subclass declares its fields as annotations. Two nodes of equal fields are the same object, so `is` compares
+programs and
 a dict memoises passes. What has identity is a `Binder`: each construction is new. Nodes never know their parents.
 
     class Add(PrimExpr):

@@ -88,7 +88,9 @@ def substitute(root: Node, mapping: dict[Any, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PVar:
-    """Pattern variable: matches any node (or field value) that passes `where`; the same variable must match equal things."""
+    """Pattern variable: matches any node (or field value) that passes `where`; the same variable must match equal
+    things.
+    """
 
     name: str
     where: Callable[[Any], bool] | None = None

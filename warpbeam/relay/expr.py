@@ -1,6 +1,7 @@
 """Graph expressions (Relay): functional, typed, differentiable.
 
-A node's type `ty` is computed when it is built, children first; it is None where a part has no annotation yet (`InferType`
+A node's type `ty` is computed when it is built, children first; it is None where a part has no annotation yet
+(`InferType`
 elaborates such programs).
 """
 
@@ -165,7 +166,10 @@ class If(Expr):
 
 
 class Function(Expr):
-    """A function value. attrs: "Primitive" (a fused group), "Compiler" (external), "Composite", "SkipOptimization", …"""
+    """A function value.
+
+    attrs: "Primitive" (a fused group), "Compiler" (external), "Composite", "SkipOptimization", …
+    """
 
     params: tuple[Var, ...]
     body: Expr

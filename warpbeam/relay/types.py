@@ -1,4 +1,6 @@
-"""Types of graph expressions: tensors with integer or symbolic dimensions, tuples, functions, references, data types."""
+"""Types of graph expressions: tensors with integer or symbolic dimensions, tuples, functions, references, data
+types.
+"""
 
 from __future__ import annotations
 

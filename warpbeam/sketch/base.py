@@ -1,7 +1,9 @@
 """What every sketch works on and gives back.
 
-A sketch is a schedule with free decisions: it looks at a group's stages, decides (by the analytic prior) and schedules through
-the one schedule language. It returns the scheduled PrimFunc, the layout it wants for constant operands, and why it decided so.
+A sketch is a schedule with free decisions: it looks at a group's stages, decides (by the analytic prior) and
+schedules through
+the one schedule language. It returns the scheduled PrimFunc, the layout it wants for constant operands, and why it
+decided so.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Joins neighbouring axes that the whole group walks in step, so that kernels see long loops: [1, 56, 56, 64] 1x1 -> [3136, 64].
+"""Joins neighbouring axes that the whole group walks in step, so that kernels see long loops: [1, 56, 56, 64] 1x1 ->
+[3136, 64].
 
-Two adjacent axes x, y of an output may become one when every read that uses them does so as adjacent indices [.., x, y, ..] of
+Two adjacent axes x, y of an output may become one when every read that uses them does so as adjacent indices [.., x,
+y, ..] of
 a tensor whose dimension under y is y's extent, and the stages that define those tensors may join the same axes. Memory
 does not change: tensors are compact, so [a, b] and [a*b] are the same bytes.
 """
@@ -81,7 +83,9 @@ def collapse(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[list[
 
 
 def _joinable(outputs: Sequence[Tensor], axis: int) -> set[Pair] | None:
-    """Every (operation, axis) that must join its axis with the next for the outputs to do so at `axis`; None if one may not."""
+    """Every (operation, axis) that must join its axis with the next for the outputs to do so at `axis`; None if
+    one may not.
+    """
     need: set[Pair] = set()
     work: list[Pair] = []
     for t in outputs:
@@ -176,9 +180,7 @@ def _pair_in_reader(user: ComputeOp, op: Operation, at: int) -> int | bool | Non
     return True if result is None else result
 
 
-def _join(
-    inputs: Sequence[Tensor], outputs: Sequence[Tensor], pairs: set[Pair]
-) -> tuple[list[Tensor], list[Tensor]]:
+def _join(inputs: Sequence[Tensor], outputs: Sequence[Tensor], pairs: set[Pair]) -> tuple[list[Tensor], list[Tensor]]:
     at = dict(pairs)
     new: dict[Operation, Operation] = {}
     for op in dict.fromkeys([t.op for t in inputs] + operations(list(outputs))):

@@ -1,4 +1,6 @@
-"""The sketch that always fits: every reduction at the root, pointwise stages inlined, the outermost output axis in parallel."""
+"""The sketch that always fits: every reduction at the root, pointwise stages inlined, the outermost output axis
+in parallel.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Sketch for chains of row reductions (softmax, normalisations): one pass over memory, a row's intermediates stay in cache.
+"""Sketch for chains of row reductions (softmax, normalisations): one pass over memory, a row's intermediates stay in
+cache.
 
-Every stage is computed at the row loop of the output; reductions run in vectors of partial results joined at the row's end.
+Every stage is computed at the row loop of the output; reductions run in vectors of partial results joined at the
+row's end.
 """
 
 from __future__ import annotations

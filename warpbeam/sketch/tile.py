@@ -1,20 +1,24 @@
-"""Sketch for one heavy reduction with pointwise work before and after it: contractions, convolutions, windows, reductions.
+"""Sketch for one heavy reduction with pointwise work before and after it: contractions, convolutions, windows,
+reductions.
 
-The innermost output axis runs in vectors; a tile of rows and vectors is accumulated in registers over the whole reduction and
-finished (bias, activation, residual) before it is stored. Work before the reduction (padding) is a loop nest of its own.
+The innermost output axis runs in vectors; a tile of rows and vectors is accumulated in registers over the whole
+reduction and
+finished (bias, activation, residual) before it is stored. Work before the reduction (padding) is a loop nest of its
+own.
 
     for outer tiles (parallel):
         acc[rows][vectors] = 0                     registers
         for k...: acc += lhs[rows, k] * rhs[k, vectors]
         out = epilogue(acc)
 
-Free decisions: rows per tile along up to two axes, vectors per tile, order of the outer loops, which of them is parallel.
+Free decisions: rows per tile along up to two axes, vectors per tile, order of the outer loops, which of them is
+parallel.
 `cost.tile_prior` chooses; see there for the model.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from warpbeam.cost.tile_prior import Shape, Tile, choose
@@ -24,7 +28,7 @@ from warpbeam.sketch.base import Group, Plan, extent, product
 from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp
 from warpbeam.tir.arith import linear
-from warpbeam.tir.expr import PrimExpr, Var, as_expr
+from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
 _HEAVY = ("contraction", "window", "reduce", "row")
 
@@ -134,22 +138,76 @@ def _packable(group: Group, roles: Contraction, last: Var) -> bool:
     return isinstance(op, PlaceholderOp) and op.name in group.constants and plain
 
 
+@dataclass(slots=True)
+class Variant:
+    """One nest over part of the output: the blocks of output and reduction, loop and extent of each axis, and the tile.
+
+    A symbolic axis is cut at the last full tile; what remains is a variant of its own with a tile of one.
+    """
+
+    out: str
+    block: str
+    loops: dict[Var, str]
+    sizes: dict[Var, Any]
+    tile: Tile
+
+
 def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile) -> None:
     """Schedules with the decisions of `tile`."""
     sch = group.sch
     for stage in parts.before:
         _before(group, stage)
     block, out = _epilogue(group, parts)
-    axes = [a.var for a in parts.anchor.op.axis]
+    op = parts.anchor.op
+    axes = [a.var for a in op.axis]
     rows = [v for v in axes[:-1] if roles is None or v in roles.m][-2:]
     if roles is not None and tile.packed:
         _pack(group, roles, axes[-1], tile)
-    names = dict(zip(axes, sch.loops(out), strict=True))
-    free, outer = _tile_output(group, names, axes, rows, tile)
-    sch.compute_at(block, outer[-1])
-    _tile_reduction(group, block, outer[-1], axes, tile)
-    sch.set_scope(block, "register")
-    _finish(group, free, outer, tile)
+    sizes = {a.var: a.extent for a in op.axis}
+    variants = [Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile)]
+    for k, v in enumerate([axes[-1], *rows]):
+        if const_int(sizes[v]) is None:
+            variants = [part for x in variants for part in _cut(group, x, v, k - 1)]
+    for x in variants[1:]:
+        x.block = sch.clone(block, x.out)
+    for x in variants:
+        _nest(group, x, axes, rows)
+
+
+def _cut(group: Group, x: Variant, axis: Var, row: int) -> list[Variant]:
+    """Full tiles along a symbolic axis, and the rest with a tile of one.
+
+    row: index into the tile's rows, -1 for columns.
+    """
+    step = x.tile.vectors * x.tile.lanes if row < 0 else x.tile.rows[row]
+    if step == 1:
+        return [x]
+    whole = x.sizes[axis] // step * step
+    _, _, new = group.sch.partition(x.loops[axis], whole)
+    small = replace(x.tile, vectors=1, lanes=1) if row < 0 else replace(x.tile, rows=_with(x.tile.rows, row))
+    loops = {v: new.get(n, n) for v, n in x.loops.items()}
+    rest = Variant(
+        new[x.out], x.block, loops, {**x.sizes, axis: x.sizes[axis] - whole}, replace(small, parallel="none")
+    )
+    return [replace(x, sizes={**x.sizes, axis: whole}), rest]
+
+
+def _with(rows: tuple[int, ...], index: int) -> tuple[int, ...]:
+    return tuple(1 if k == index else r for k, r in enumerate(rows))
+
+
+def _nest(group: Group, x: Variant, axes: list[Var], rows: list[Var]) -> None:
+    """One nest: tiles of the output outside, the reduction of a tile inside, remainders apart."""
+    tile = x.tile
+    free, outer = _tile_output(group, x.loops, axes, rows, tile)
+    group.sch.compute_at(x.block, outer[-1])
+    _tile_reduction(group, x.block, outer[-1], axes, tile)
+    group.sch.set_scope(x.block, "register")
+    whole: list[PrimExpr | None] = []
+    for v, f in zip([axes[-1], *rows], [tile.vectors * tile.lanes, *tile.rows], strict=True):
+        size = const_int(x.sizes[v])
+        whole.append(None if size is None or size % f == 0 else as_expr(size // f))
+    _finish(group, free, outer, whole if tile.columns_outer else [*whole[1:], whole[0]], tile)
 
 
 def _before(group: Group, stage: Stage) -> None:
@@ -241,10 +299,12 @@ def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], tile: Ti
         sch.unroll(name)
 
 
-def _finish(group: Group, free: list[str], outer: list[str], tile: Tile) -> None:
+def _finish(group: Group, free: list[str], outer: list[str], whole: list[PrimExpr | None], tile: Tile) -> None:
     """Copies of the nest for the remainders, so that every tile has constant extents; then the parallel loop.
 
-    free: the loops of axes that are not tiled; outer: the outer loops of tiled axes, outermost first.
+    free: the loops of axes that are not tiled; outer: the outer loops of tiled axes, outermost first; whole: number
+    of full
+    tiles of each of these, None where all tiles are full.
     """
     sch = group.sch
     if tile.parallel == "first":
@@ -252,17 +312,8 @@ def _finish(group: Group, free: list[str], outer: list[str], tile: Tile) -> None
         sch.annotate(outer[0], "joined", outer[0])
     elif tile.parallel == "free":
         sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
-    work = list(outer)
-    while work:
-        name = work.pop()
-        copies = _split_remainder(group, name)
-        work.extend(copies[n] for n in outer if n in copies and n in work)
-
-
-def _split_remainder(group: Group, name: str) -> dict[str, str]:
-    """Cuts the last, smaller tile off a loop; gives the names of the copied loops ({} where all tiles are alike)."""
-    sch = group.sch
-    whole = sch.full_tiles(name)
-    if whole is None:
-        return {}
-    return dict(sch.partition(name, whole)[2])
+    for name, count in reversed(list(zip(outer, whole, strict=True))):
+        if count is None:
+            continue
+        for copy in [n for n in sch.loop_names() if n == name or n.startswith(f"{name}_p1")]:
+            sch.partition(copy, count)

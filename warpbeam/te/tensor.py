@@ -128,7 +128,9 @@ class CommReducer(Node):
 
 
 class Reduce(PrimExpr):
-    """Value `value_index` of combining `source` over `axis` where `condition` holds, starting from `init` or the identity."""
+    """Value `value_index` of combining `source` over `axis` where `condition` holds, starting from `init` or the
+    identity.
+    """
 
     combiner: CommReducer
     source: tuple[PrimExpr, ...]
@@ -176,7 +178,8 @@ def compute(
 ) -> Any:
     """A tensor (or tuple of tensors of one shape) given element by element.
 
-    shape: ints or expressions. fcompute: takes one index per dimension (or *indices) and returns an expression, or a tuple of
+    shape: ints or expressions. fcompute: takes one index per dimension (or *indices) and returns an expression, or a
+    tuple of
     expressions / the tuple of a multi-value reduction.
     """
     dims = tuple(simplify_dim(s) for s in shape)

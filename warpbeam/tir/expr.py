@@ -1,6 +1,7 @@
 """Scalar and vector expressions of loop programs.
 
-Every expression carries its dtype. Python operators build expressions and fold constants; `a == b` builds an EQ node whose
+Every expression carries its dtype. Python operators build expressions and fold constants; `a == b` builds an EQ node
+whose
 `bool()` is identity, so expressions serve as dict keys.
 """
 
@@ -283,7 +284,9 @@ class Cast(PrimExpr):
 
 
 class Call(PrimExpr):
-    """Call of a named intrinsic (see tir/intrin.py): exp, sqrt, fma, if_then_else, shift_left, likely, call_extern, …"""
+    """Call of a named intrinsic (see tir/intrin.py): exp, sqrt, fma, if_then_else, shift_left, likely,
+    call_extern, …
+    """
 
     type: str
     op: str
@@ -301,7 +304,8 @@ class Call(PrimExpr):
 class Buffer(Binder):
     """A typed memory region: compact row-major over `shape` (ints or expressions).
 
-    scope: "global" (arguments and arena), "local" (small stack array), "register" (SSA values after unrolling), "shared".
+    scope: "global" (arguments and arena), "local" (small stack array), "register" (SSA values after unrolling),
+    "shared".
     """
 
     name: str
@@ -327,7 +331,9 @@ def simplify_dim(value: Any) -> Any:
 
 
 class BufferLoad(PrimExpr):
-    """Element(s) of a buffer; the last index may be a Ramp (vector load of its lanes, gather if its stride is not 1)."""
+    """Element(s) of a buffer; the last index may be a Ramp (vector load of its lanes, gather if its stride is not
+    1).
+    """
 
     buffer: Buffer
     indices: tuple[PrimExpr, ...]
@@ -431,7 +437,9 @@ def as_expr(value: Any, dtype: str | None = None) -> PrimExpr:
 
 
 def _pair(a: Any, b: Any) -> tuple[PrimExpr, PrimExpr]:
-    """Both operands as expressions of one dtype: literals and lanes adapt, int32 index meets int64 index by widening."""
+    """Both operands as expressions of one dtype: literals and lanes adapt, int32 index meets int64 index by
+    widening.
+    """
     if not isinstance(a, PrimExpr) and hasattr(a, "__prim_expr__"):
         a = a.__prim_expr__()
     if not isinstance(b, PrimExpr) and hasattr(b, "__prim_expr__"):

@@ -1,6 +1,7 @@
 """Statements, blocks and functions of loop programs.
 
-Statements are interned like everything else, so an equal statement at two places is one object: a place is addressed by path
+Statements are interned like everything else, so an equal statement at two places is one object: a place is addressed
+by path
 or by the loop and block *names*, which are unique within a PrimFunc (`tir/schedule` keeps them so).
 """
 
@@ -145,8 +146,10 @@ class IterVar(Node):
 class Block(Stmt):
     """A computation over its own axes, separated from the loops that feed them.
 
-    For every instance of the surrounding loops, axis `axes[i].var` takes the value `bindings[i]`; where `predicate` is false the
-    instance is skipped. `body` stores one element (or a tile); `init`, if any, runs at the first instance of the reduction (all
+    For every instance of the surrounding loops, axis `axes[i].var` takes the value `bindings[i]`; where `predicate`
+    is false the
+    instance is skipped. `body` stores one element (or a tile); `init`, if any, runs at the first instance of the
+    reduction (all
     reduce axes at their first value). Reads and writes are found from the body, not declared.
     """
 

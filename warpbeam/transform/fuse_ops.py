@@ -6,7 +6,8 @@ What may join is decided from the structure of each operator's computation (`ske
 - injective and elementwise work joins what consumes it (inlined);
 - row reductions over the same rows and columns, with the elementwise work between them, become one pass over memory.
 
-A node joins its immediate post-dominator when every node on the paths between may join; by post-dominance no cycle can arise.
+A node joins its immediate post-dominator when every node on the paths between may join; by post-dominance no cycle
+can arise.
 A group has at most MAX_GROUP operators.
 """
 
@@ -108,7 +109,9 @@ class _Graph:
     """Calls of a function body in order, with users and immediate post-dominators."""
 
     def __init__(self, body: Expr) -> None:
-        self.order: list[Expr] = [n for n in post_order(body, enter=lambda n: not isinstance(n, Function)) if isinstance(n, Expr)]
+        self.order: list[Expr] = [
+            n for n in post_order(body, enter=lambda n: not isinstance(n, Function)) if isinstance(n, Expr)
+        ]
         self.index = {n: i for i, n in enumerate(self.order)}
         self.users: dict[Expr, list[Expr]] = {}
         for n in self.order:
@@ -165,11 +168,17 @@ def _in_rows(shape: tuple[Any, ...], rows: tuple[Any, ...], cols: tuple[Any, ...
     """Whether a tensor shape is the rows, with all columns or one."""
     full = rows + cols
     ones = rows + (1,) * len(cols)
-    return shape in (full, ones, rows) if all(isinstance(s, int) for s in shape) else _same(shape, full) or _same(shape, ones)
+    return (
+        shape in (full, ones, rows)
+        if all(isinstance(s, int) for s in shape)
+        else _same(shape, full) or _same(shape, ones)
+    )
 
 
 def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
-    return len(a) == len(b) and all(x is y or (isinstance(x, int) and isinstance(y, int) and x == y) for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(
+        x is y or (isinstance(x, int) and isinstance(y, int) and x == y) for x, y in zip(a, b, strict=True)
+    )
 
 
 class _Fuser:
