@@ -19,7 +19,7 @@ SPATIAL = "DHW"
 
 
 def unify(op: Op, a: Any, b: Any, what: str) -> Any:
-    """The common dimension of two that must agree; a constant wins over a symbolic one; certain inequality is an error."""
+    """The common dimension of two that must agree; a constant wins; certain inequality is an error."""
     if dims.same(a, b) is False:
         raise op.error(f"{what} do not agree: {dims.text(a)} and {dims.text(b)}")
     return b if isinstance(b, int) else a

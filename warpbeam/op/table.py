@@ -45,6 +45,61 @@ SHAPE_JOIN = {
 
 CREATION = {"arange": "Arange", "full": "Full", "ones": "Ones", "shape_tensor": "ShapeTensor", "zeros": "Zeros"}
 
+NN_CONV = {f"nn.conv{n}d{t}": f"Conv{n}d{t.title().replace('_', '')}" for n in (1, 2, 3) for t in ("", "_transpose")}
+
+NN_POOL = {
+    f"nn.{_kind}_pool{_n}d": f"{_cls}Pool{_n}d"
+    for _kind, _cls in {
+        "max": "Max", "avg": "Avg", "lp": "Lp",
+        "global_max": "GlobalMax", "global_avg": "GlobalAvg", "global_lp": "GlobalLp",
+    }.items()
+    for _n in (1, 2, 3)
+}  # fmt: skip
+
+NN_POOL_INDEX = {
+    "nn.max_pool_with_indices1d": "MaxPoolWithIndices1d", "nn.max_pool_with_indices2d": "MaxPoolWithIndices2d",
+    "nn.max_pool_with_indices3d": "MaxPoolWithIndices3d", "nn.max_unpool": "MaxUnpool",
+}  # fmt: skip
+
+NN_MATMUL = {
+    "nn.batch_matmul": "BatchMatmul", "nn.bias_add": "BiasAdd", "nn.dense": "Dense", "nn.matmul": "Matmul",
+}  # fmt: skip
+
+NN_SOFTMAX = {
+    "nn.hardmax": "Hardmax", "nn.l2_normalize": "L2Normalize", "nn.log_softmax": "LogSoftmax",
+    "nn.lp_normalize": "LpNormalize", "nn.mean_variance_norm": "MeanVarianceNorm", "nn.softmax": "Softmax",
+}  # fmt: skip
+
+NN_NORM = {
+    "nn.batch_norm": "BatchNorm", "nn.group_norm": "GroupNorm", "nn.instance_norm": "InstanceNorm",
+    "nn.layer_norm": "LayerNorm", "nn.lrn": "Lrn", "nn.rms_norm": "RmsNorm",
+}  # fmt: skip
+
+NN_PAD = {"nn.leaky_relu": "LeakyRelu", "nn.pad": "Pad", "nn.prelu": "Prelu"}
+
+NN_LOSS = {"nn.nll_loss": "NllLoss"}
+
+INDEX_GATHER = {
+    "gather": "Gather", "gather_nd": "GatherNd", "one_hot": "OneHot", "reverse_sequence": "ReverseSequence",
+    "take": "Take",
+}  # fmt: skip
+
+INDEX_SCATTER = {
+    "scatter_elements": "ScatterElements", "scatter_nd": "ScatterNd", "tensor_scatter": "TensorScatter",
+}  # fmt: skip
+
+INDEX_SCAN = {"cumprod": "CumProd", "cumsum": "CumSum"}
+
+SORT = {"argsort": "Argsort", "sort": "Sort", "topk": "TopK"}
+
+IMAGE_RESIZE = {"image.resize": "Resize"}
+
+IMAGE_SAMPLE = {"image.affine_grid": "AffineGrid", "image.grid_sample": "GridSample"}
+
+IMAGE_REGION = {"vision.roi_align": "RoiAlign", "vision.roi_pool": "RoiPool"}
+
+LINALG = {"col2im": "Col2Im", "eye": "Eye", "linalg.det": "Det", "trilu": "Trilu"}
+
 OPS: dict[str, str] = {}
 for _module, _ops in {
     "elementwise": ELEMENTWISE,
@@ -53,6 +108,22 @@ for _module, _ops in {
     "shape": SHAPE,
     "shape_join": SHAPE_JOIN,
     "creation": CREATION,
+    "nn_conv": NN_CONV,
+    "nn_pool": NN_POOL,
+    "nn_pool_index": NN_POOL_INDEX,
+    "nn_matmul": NN_MATMUL,
+    "nn_softmax": NN_SOFTMAX,
+    "nn_norm": NN_NORM,
+    "nn_pad": NN_PAD,
+    "nn_loss": NN_LOSS,
+    "index_gather": INDEX_GATHER,
+    "index_scatter": INDEX_SCATTER,
+    "index_scan": INDEX_SCAN,
+    "sort_ops": SORT,
+    "image_resize": IMAGE_RESIZE,
+    "image_sample": IMAGE_SAMPLE,
+    "image_region": IMAGE_REGION,
+    "linalg_ops": LINALG,
 }.items():
     OPS.update({_name: f"{_module}:{_cls}" for _name, _cls in _ops.items()})
 

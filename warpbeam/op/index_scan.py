@@ -1,0 +1,92 @@
+"""Running sums and products along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.node import Attrs
+from warpbeam.op.base import Op, accumulation, norm_axis, tensors
+from warpbeam.op.index_loops import Loops
+from warpbeam.op.nn_common import np_accum
+from warpbeam.relay.types import TensorType, Type
+from warpbeam.tir import expr as E
+from warpbeam.tir.stmt import PrimFunc
+
+
+class Scan(Op):
+    """Base: out[i] combines data[0..i] along `axis` (exclusive: 0..i-1; reverse: from the end); None: flattened."""
+
+    defaults = {"axis": None, "dtype": "", "exclusive": False, "reverse": False}
+    start: ClassVar[int] = 0
+    fold: ClassVar[Any] = None
+    ref: ClassVar[Any] = None
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        (x,) = tensors(self, types)
+        if attrs["axis"] is None:
+            from warpbeam.op import dims
+
+            return TensorType((dims.prod(x.shape),), attrs["dtype"] or x.dtype)  # type: ignore[no-any-return]
+        norm_axis(self, attrs["axis"], x.ndim)
+        return TensorType(x.shape, attrs["dtype"] or x.dtype)  # type: ignore[no-any-return]
+
+    def numpy(self, attrs: Attrs, x: np.ndarray) -> np.ndarray:
+        dtype = dt.to_numpy(attrs["dtype"]) if attrs["dtype"] else x.dtype
+        x = np_accum(x.astype(dtype))
+        axis = attrs["axis"]
+        if axis is None:
+            x, axis = x.reshape(-1), 0
+        x = np.flip(x, axis) if attrs["reverse"] else x
+        y = np.full_like(x, self.start)
+        if x.shape[axis]:
+            lead = (slice(None),) * (axis % x.ndim)
+            total = type(self).ref(x, axis=axis)
+            if attrs["exclusive"]:
+                y[(*lead, slice(1, None))] = total[(*lead, slice(0, -1))]
+            else:
+                y = total
+        return np.ascontiguousarray(np.flip(y, axis) if attrs["reverse"] else y).astype(dtype)
+
+    def compute_prim(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> PrimFunc:
+        loops = Loops(self.name, inputs, [out_type])
+        (x,), (out,) = loops.ins, loops.outs
+        wide = accumulation(out.dtype)
+        flat = attrs["axis"] is None
+        axis = 0 if flat else attrs["axis"] % out_type.ndim
+        size = out.shape[axis]
+
+        def row(outer: list[Any]) -> Any:
+            def run(cell: E.Buffer) -> Any:
+                def step(k: Any) -> Any:
+                    at = size - 1 - k if attrs["reverse"] else k
+                    place = [*outer[:axis], at, *outer[axis:]]
+                    source = loops.unflatten(at, x.shape) if flat else place
+                    value = E.cast(wide, E.cast(out.dtype, x[tuple(source)]))
+                    total = loops.store(cell, 0, type(self).fold(cell[0], value))
+                    put = loops.store(out, place, E.cast(out.dtype, cell[0]))
+                    return [put, total] if attrs["exclusive"] else [total, put]
+
+                return [loops.store(cell, 0, E.const(self.start, wide)), loops.loop(size, step, "k")]
+
+            return loops.cells(wide, 1, run)
+
+        rows = [s for a, s in enumerate(out.shape) if a != axis]
+        return loops.func(loops.nest(rows, row, "r", parallel=True))
+
+
+class CumSum(Scan):
+    name = "cumsum"
+    start = 0
+    fold = staticmethod(E.add)
+    ref = staticmethod(np.cumsum)
+
+
+class CumProd(Scan):
+    name = "cumprod"
+    start = 1
+    fold = staticmethod(E.mul)
+    ref = staticmethod(np.cumprod)

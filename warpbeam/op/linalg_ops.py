@@ -1,0 +1,226 @@
+"""Matrices: triangles, identity, determinant; and the inverse of taking windows apart."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.node import Attrs
+from warpbeam.op import dims
+from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
+from warpbeam.op.index_gather import check_indices
+from warpbeam.op.index_loops import Loops
+from warpbeam.op.nn_common import np_accum, require_float
+from warpbeam.relay.types import TensorType, Type
+from warpbeam.te import tensor as te
+from warpbeam.tir import expr as E
+from warpbeam.tir.stmt import PrimFunc
+
+
+class Trilu(Op):
+    """data with zeros below (upper) or above (lower) the k-th diagonal of its last two axes; k is a scalar operand."""
+
+    name = "trilu"
+    arity = 2
+    defaults = {"upper": True}
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        x, k = tensors(self, types)
+        check_indices(self, k)
+        if x.ndim < 2 or k.ndim != 0:
+            raise self.error(f"takes a tensor of at least 2 dimensions and a scalar, got {x.ndim} and {k.ndim}")
+        return x
+
+    def numpy(self, attrs: Attrs, x: np.ndarray, k: np.ndarray) -> np.ndarray:
+        rows, columns = np.indices(x.shape[-2:])
+        keep = columns - rows >= int(k) if attrs["upper"] else columns - rows <= int(k)
+        return np.where(keep, x, np.zeros((), x.dtype))
+
+    def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
+        x, k = inputs
+        zero = E.const(0, x.dtype)
+
+        def element(*i: Any) -> Any:
+            gap, shift = i[-1] - i[-2], E.cast("int64", k[()])
+            return E.select(gap >= shift if attrs["upper"] else gap <= shift, x[i], zero)
+
+        return te.compute(x.shape, element, name="trilu")
+
+
+class Eye(Op):
+    """Ones on the k-th diagonal of a matrix of `shape`."""
+
+    name = "eye"
+    arity = 0
+    defaults = {"shape": REQUIRED, "k": 0, "dtype": "float32"}
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        if len(attrs["shape"]) != 2:
+            raise self.error(f"shape must have 2 dimensions, got {len(attrs['shape'])}")
+        return TensorType(attrs["shape"], attrs["dtype"])  # type: ignore[no-any-return]
+
+    def numpy(self, attrs: Attrs) -> np.ndarray:
+        return np.eye(*attrs["shape"], k=attrs["k"]).astype(dt.to_numpy(attrs["dtype"]))
+
+    def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
+        def element(i: Any, j: Any) -> Any:
+            return E.cast(out_type.dtype, E.binary(E.EQ, j - i, attrs["k"]))
+
+        return te.compute(out_type.shape, element, name="eye")
+
+
+class Det(Op):
+    """Determinant of the last two axes, by elimination with row exchanges."""
+
+    name = "linalg.det"
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        (x,) = tensors(self, types)
+        require_float(self, x)
+        if x.ndim < 2 or dims.same(x.shape[-1], x.shape[-2]) is False:
+            raise self.error(f"takes square matrices, got shape {dims.shape_text(x.shape)}")
+        return TensorType(x.shape[:-2], x.dtype)  # type: ignore[no-any-return]
+
+    def numpy(self, attrs: Attrs, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.linalg.det(np_accum(x))).astype(x.dtype)
+
+    def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
+        return dims.prod([*types[0].shape, types[0].shape[-1]])
+
+    def compute_prim(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> PrimFunc:
+        loops = Loops("det", inputs, [out_type])
+        (x,), (out,) = loops.ins, loops.outs
+        wide, n = accumulation(x.dtype), x.shape[-1]
+        work = loops.temp(x.shape, wide)
+
+        def matrix(b: list[Any]) -> Any:
+            def at(i: Any, j: Any) -> Any:
+                return work[(*b, i, j)]
+
+            def run(det: E.Buffer) -> Any:
+                def column(k: Any) -> Any:
+                    return loops.cells("int64", 1, lambda pivot: eliminate(k, pivot))
+
+                def eliminate(k: Any, pivot: E.Buffer) -> Any:
+                    def look(i: Any) -> Any:
+                        row = k + i
+                        larger = E.call("abs", at(row, k)) > E.call("abs", at(pivot[0], k))
+                        return loops.when(larger, loops.store(pivot, 0, row))
+
+                    def swap(j: Any) -> Any:
+                        return loops.let(
+                            at(pivot[0], j),
+                            lambda held: [
+                                loops.store(work, [*b, pivot[0], j], at(k, j)),
+                                loops.store(work, [*b, k, j], held),
+                            ],
+                        )
+
+                    def reduce(i: Any) -> Any:
+                        row = k + 1 + i
+                        zero = E.binary(E.EQ, at(k, k), E.const(0.0, wide))
+                        factor = E.select(zero, E.const(0.0, wide), E.div(at(row, k), at(k, k)))
+                        return loops.let(
+                            factor,
+                            lambda f: loops.loop(
+                                n, lambda j: loops.store(work, [*b, row, j], at(row, j) - f * at(k, j)), "j"
+                            ),
+                        )
+
+                    other = E.binary(E.NE, pivot[0], k)
+                    negate = loops.store(det, 0, E.const(0.0, wide) - det[0])
+                    return [
+                        loops.store(pivot, 0, k),
+                        loops.loop(n - k, look, "i"),
+                        loops.when(other, [loops.loop(n, swap, "j"), negate]),
+                        loops.store(det, 0, det[0] * at(k, k)),
+                        loops.loop(n - k - 1, reduce, "i"),
+                    ]
+
+                def copy(at: list[Any]) -> Any:
+                    return loops.store(work, [*b, *at], E.cast(wide, x[(*b, *at)]))
+
+                return [
+                    loops.store(det, 0, E.const(1.0, wide)),
+                    loops.nest([n, n], copy, "c"),
+                    loops.loop(n, column, "k"),
+                    loops.store(out, b, E.cast(out.dtype, det[0])),
+                ]
+
+            return loops.cells(wide, 1, run)
+
+        return loops.func(loops.nest(x.shape[:-2], matrix, "b", parallel=True))
+
+
+class Col2Im(Op):
+    """Windows (N, C * prod(block), L) added back into images (N, C, image…): the adjoint of cutting windows out."""
+
+    name = "col2im"
+    defaults = {"image_shape": REQUIRED, "block_shape": REQUIRED, "strides": REQUIRED, "padding": 0, "dilation": 1}
+
+    def geometry(self, attrs: Attrs) -> tuple[list[int], Any, Any, Any, Any, Any]:
+        """(windows per dimension, block, strides, dilation, begins, ends)."""
+        from warpbeam.op.nn_common import split_padding, tuple_of, window_out
+
+        block = tuple(attrs["block_shape"])
+        nd = len(block)
+        strides, dilation = tuple_of(attrs["strides"], nd), tuple_of(attrs["dilation"], nd)
+        begins, ends = split_padding(self, attrs["padding"], nd)
+        counts = [
+            window_out(self, s, k, st, d, b, e, ceil=False)
+            for s, k, st, d, b, e in zip(attrs["image_shape"], block, strides, dilation, begins, ends, strict=True)
+        ]
+        return counts, block, strides, dilation, begins, ends
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        (x,) = tensors(self, types)
+        if x.ndim != 3 or len(attrs["image_shape"]) != len(attrs["block_shape"]):
+            raise self.error("takes (N, C * prod(block), L) and image and block shapes of one length")
+        counts, block, *_ = self.geometry(attrs)
+        if dims.same(dims.prod(counts), x.shape[2]) is False:
+            raise self.error(f"{dims.prod(counts)} windows expected, got {x.shape[2]}")
+        if isinstance(x.shape[1], int) and x.shape[1] % dims.prod(block):
+            raise self.error(f"{x.shape[1]} rows do not divide into blocks of {dims.prod(block)}")
+        channels = dims.exact_div(x.shape[1], dims.prod(block))
+        return TensorType((x.shape[0], channels, *attrs["image_shape"]), x.dtype)  # type: ignore[no-any-return]
+
+    def numpy(self, attrs: Attrs, x: np.ndarray) -> np.ndarray:
+        counts, block, strides, dilation, begins, ends = self.geometry(attrs)
+        image = attrs["image_shape"]
+        padded = [s + b + e for s, b, e in zip(image, begins, ends, strict=True)]
+        parts = np_accum(x).reshape(x.shape[0], -1, *block, *counts)
+        total = np.zeros((*parts.shape[:2], *padded), parts.dtype)
+        for pos in itertools.product(*map(range, block)):
+            cut = tuple(
+                slice(p * d, p * d + (c - 1) * s + 1, s)
+                for p, d, c, s in zip(pos, dilation, counts, strides, strict=True)
+            )
+            total[(slice(None), slice(None), *cut)] += parts[(slice(None), slice(None), *pos)]
+        inner = tuple(slice(b, b + s) for b, s in zip(begins, image, strict=True))
+        return np.ascontiguousarray(total[(slice(None), slice(None), *inner)]).astype(x.dtype)
+
+    def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
+        x = inputs[0]
+        counts, block, strides, dilation, begins, _ = self.geometry(attrs)
+        wide = accumulation(x.dtype)
+        axes = [te.reduce_axis(k, f"k{n}") for n, k in enumerate(block)]
+
+        def body(*idx: Any) -> Any:
+            row, window, ok = idx[1], E.const(0), []
+            for n, k in enumerate(axes):
+                shifted = idx[2 + n] + begins[n] - k.var * dilation[n]
+                place = shifted // strides[n]
+                ok += [E.binary(E.EQ, shifted % strides[n], 0), place >= 0, place < counts[n]]
+                row = row * block[n] + k.var
+                window = window * counts[n] + place
+            value = E.if_then_else(E.land(*ok), x[idx[0], row, window], E.const(0, x.dtype))
+            return te.sum(E.cast(wide, value), axis=axes)
+
+        total = te.compute(out_type.shape, body, name="col2im")
+        if wide == x.dtype:
+            return total
+        return te.compute(out_type.shape, lambda *i: E.cast(x.dtype, total[i]), name="col2im_cast")

@@ -1,0 +1,174 @@
+"""Matrix products: dense layers, NumPy-style matmul, batched matmul, and adding a bias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.node import Attrs
+from warpbeam.op import dims
+from warpbeam.op.base import Op, accumulation, broadcast_shapes, norm_axis, tensors
+from warpbeam.op.nn_common import sum_stage, unify
+from warpbeam.relay.types import TensorType, Type
+from warpbeam.te import tensor as te
+
+
+def _wide_product(attrs: Attrs, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.dtype]:
+    """Both operands in the type the reference multiplies in, and the result's type."""
+    out = dt.to_numpy(attrs["out_dtype"]) if attrs["out_dtype"] else a.dtype
+    wide = dt.to_numpy(accumulation(dt.from_numpy(out)))
+    return a.astype(wide, copy=False), b.astype(wide, copy=False), out
+
+
+class Contraction(Op):
+    """Base of products of two tensors over one axis each."""
+
+    arity = 2
+    defaults = {"out_dtype": ""}
+
+    def result_dtype(self, attrs: Attrs, a: TensorType, b: TensorType) -> str:
+        if not attrs["out_dtype"] and a.dtype != b.dtype:
+            raise self.error(f"operands are {a.dtype} and {b.dtype}", hint="cast one, or set out_dtype")
+        return attrs["out_dtype"] or a.dtype  # type: ignore[no-any-return]
+
+    def depth(self, attrs: Attrs, types: Sequence[Any]) -> Any:
+        """Length of the summed axis."""
+        return types[0].shape[-1]
+
+    def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
+        return dims.prod([2, self.depth(attrs, types), *out_type.shape])
+
+
+class Dense(Contraction):
+    """data (…, K) by weight (N, K): out (…, N)."""
+
+    name = "nn.dense"
+    defaults = {"units": None, "out_dtype": ""}
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        x, w = tensors(self, types)
+        if x.ndim < 1 or w.ndim != 2:
+            raise self.error(f"takes data (…, K) and weight (N, K), got {x.ndim} and {w.ndim} dimensions")
+        unify(self, x.shape[-1], w.shape[1], "summed dimensions")
+        if attrs["units"] is not None:
+            unify(self, attrs["units"], w.shape[0], "units and weight rows")
+        return TensorType((*x.shape[:-1], w.shape[0]), self.result_dtype(attrs, x, w))  # type: ignore[no-any-return]
+
+    def numpy(self, attrs: Attrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        x, w, out = _wide_product(attrs, x, w)
+        return np.matmul(x, w.T).astype(out)
+
+    def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
+        x, w = inputs
+        k = te.reduce_axis(w.shape[1], "k")
+        return sum_stage(
+            out_type.shape,
+            [k],
+            lambda convert, *i: convert(x[(*i[:-1], k.var)]) * convert(w[i[-1], k.var]),
+            out_type.dtype,
+            "dense",
+        )
+
+
+class Matmul(Contraction):
+    """NumPy's matmul: (…, M, K) by (…, K, N) with broadcast batches; a 1-D operand is a row or column that vanishes.
+
+    transpose_a, transpose_b: the last two axes of that operand are swapped (operands of two or more dimensions only).
+    """
+
+    name = "nn.matmul"
+    defaults = {"transpose_a": False, "transpose_b": False, "out_dtype": ""}
+
+    def depth(self, attrs: Attrs, types: Sequence[Any]) -> Any:
+        return types[0].shape[-2 if attrs["transpose_a"] and types[0].ndim > 1 else -1]
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        a, b = tensors(self, types)
+        if a.ndim < 1 or b.ndim < 1:
+            raise self.error("operands must have at least one dimension", hint="use multiply for scalars")
+        k_b = b.shape[0] if b.ndim == 1 else b.shape[-1 if attrs["transpose_b"] else -2]
+        unify(self, self.depth(attrs, types), k_b, "summed dimensions")
+        shape = broadcast_shapes(self, a.shape[:-2], b.shape[:-2])
+        if a.ndim > 1:
+            shape = (*shape, a.shape[-1 if attrs["transpose_a"] else -2])
+        if b.ndim > 1:
+            shape = (*shape, b.shape[-2 if attrs["transpose_b"] else -1])
+        return TensorType(shape, self.result_dtype(attrs, a, b))  # type: ignore[no-any-return]
+
+    def numpy(self, attrs: Attrs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b, out = _wide_product(attrs, a, b)
+        if attrs["transpose_a"] and a.ndim > 1:
+            a = np.swapaxes(a, -1, -2)
+        if attrs["transpose_b"] and b.ndim > 1:
+            b = np.swapaxes(b, -1, -2)
+        return np.asarray(np.matmul(a, b)).astype(out)
+
+    def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
+        a, b = inputs
+        k = te.reduce_axis(b.shape[0] if b.ndim == 1 else b.shape[-1 if attrs["transpose_b"] else -2], "k")
+        rows, columns = int(a.ndim > 1), int(b.ndim > 1)
+        batch = out_type.ndim - rows - columns
+
+        def operand(x: Any, idx: Sequence[Any], own: Any, swapped: bool) -> Any:
+            if x.ndim == 1:
+                return x[k.var]
+            lead = idx[:batch][batch - (x.ndim - 2) :] if x.ndim > 2 else ()
+            sizes = out_type.shape[:batch][batch - (x.ndim - 2) :] if x.ndim > 2 else ()
+            at = [
+                0 if dims.same(d, 1) is True and dims.same(o, 1) is not True else i
+                for d, i, o in zip(x.shape[:-2], lead, sizes, strict=True)
+            ]
+            return x[(*at, own, k.var) if swapped else (*at, k.var, own)]
+
+        def body(convert: Any, *idx: Any) -> Any:
+            left = operand(a, idx, idx[batch] if rows else 0, not attrs["transpose_a"])
+            right = operand(b, idx, idx[-1] if columns else 0, bool(attrs["transpose_b"]))
+            return convert(left) * convert(right)
+
+        return sum_stage(out_type.shape, [k], body, out_type.dtype, "matmul")
+
+
+class BatchMatmul(Matmul):
+    """x (B, M, K) by y (B, N, K) (transpose_b) to (B, M, N); a batch of 1 is broadcast."""
+
+    name = "nn.batch_matmul"
+    defaults = {"transpose_a": False, "transpose_b": True, "out_dtype": ""}
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        a, b = tensors(self, types)
+        if a.ndim != 3 or b.ndim != 3:
+            raise self.error(f"takes two tensors of 3 dimensions, got {a.ndim} and {b.ndim}", hint="see nn.matmul")
+        return super().infer_type(types, attrs)
+
+
+class BiasAdd(Op):
+    """data + bias, the 1-D bias running along `axis`."""
+
+    name = "nn.bias_add"
+    arity = 2
+    defaults = {"axis": 1}
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        x, b = tensors(self, types)
+        axis = norm_axis(self, attrs["axis"], x.ndim)
+        if b.ndim != 1:
+            raise self.error(f"bias must have one dimension, got {b.ndim}")
+        if x.dtype != b.dtype:
+            raise self.error(f"data is {x.dtype} and bias is {b.dtype}", hint="cast one operand")
+        unify(self, x.shape[axis], b.shape[0], f"axis {axis} of data and the bias")
+        return x
+
+    def numpy(self, attrs: Attrs, x: np.ndarray, b: np.ndarray) -> np.ndarray:
+        axis = norm_axis(self, attrs["axis"], x.ndim)
+        return x + b.reshape(-1, *[1] * (x.ndim - 1 - axis))
+
+    def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
+        x, b = inputs
+        axis = norm_axis(self, attrs["axis"], x.ndim)
+        return te.compute(out_type.shape, lambda *i: x[i] + b[i[axis]], name="bias_add")
+
+
+__all__ = ["BatchMatmul", "BiasAdd", "Contraction", "Dense", "Matmul"]
