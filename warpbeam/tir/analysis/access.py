@@ -1,0 +1,121 @@
+"""Which buffers a block reads and writes, and which loops carry its reductions."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from warpbeam.ir.node import Node
+from warpbeam.ir.rewrite import post_order
+from warpbeam.tir.analysis.tree import Place, Tree
+from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
+from warpbeam.tir.stmt import Block, BufferStore, For
+
+_ACCESSES: weakref.WeakKeyDictionary[Node, tuple[tuple[BufferLoad, ...], tuple[BufferStore, ...]]] = (
+    weakref.WeakKeyDictionary()
+)
+_VARS: weakref.WeakKeyDictionary[Node, frozenset[Var]] = weakref.WeakKeyDictionary()
+
+
+def accesses(root: Node) -> tuple[tuple[BufferLoad, ...], tuple[BufferStore, ...]]:
+    """Distinct loads and stores at or below a node."""
+    found = _ACCESSES.get(root)
+    if found is None:
+        nodes = list(post_order(root))
+        loads = tuple(n for n in nodes if isinstance(n, BufferLoad))
+        stores = tuple(n for n in nodes if isinstance(n, BufferStore))
+        found = _ACCESSES[root] = loads, stores
+    return found
+
+
+def free_vars(expr: Node) -> frozenset[Var]:
+    """Every variable that occurs in an expression."""
+    if isinstance(expr, Var):
+        return frozenset((expr,))
+    found = _VARS.get(expr)
+    if found is None:
+        found = _VARS[expr] = frozenset(n for n in post_order(expr) if isinstance(n, Var))
+    return found
+
+
+def _parts(block: Block) -> list[Node]:
+    return [s for s in (block.init, block.body) if s is not None]
+
+
+def written(block: Block) -> tuple[Buffer, ...]:
+    """Buffers that a block stores to, in order."""
+    return tuple(dict.fromkeys(s.buffer for part in _parts(block) for s in accesses(part)[1]))
+
+
+def read(block: Block, own: bool = False) -> tuple[Buffer, ...]:
+    """Buffers that a block loads from; those it also writes only with `own`."""
+    found = dict.fromkeys(n.buffer for part in [*_parts(block), block.predicate] for n in accesses(part)[0])
+    if not own:
+        for b in written(block):
+            found.pop(b, None)
+    return tuple(found)
+
+
+def writers(tree: Tree, buffer: Buffer) -> list[Place]:
+    """Places of the blocks that store to a buffer, in program order."""
+    return [p for p in tree.blocks.values() if buffer in written(as_block(p))]
+
+
+def readers(tree: Tree, buffer: Buffer) -> list[Place]:
+    """Places of the blocks that load from a buffer without storing to it."""
+    return [p for p in tree.blocks.values() if buffer in read(as_block(p))]
+
+
+def as_block(place: Place) -> Block:
+    """The block at a place."""
+    assert isinstance(place.stmt, Block)
+    return place.stmt
+
+
+def as_loop(place: Place) -> For:
+    """The loop at a place."""
+    assert isinstance(place.stmt, For)
+    return place.stmt
+
+
+def is_param(tree: Tree, buffer: Buffer) -> bool:
+    return any(buffer is p for p in tree.func.params)
+
+
+def binding_vars(block: Block, kind: str) -> frozenset[Var]:
+    """Variables in the bindings of the axes of one kind ("spatial" or "reduce")."""
+    found: set[Var] = set()
+    for axis, binding in zip(block.axes, block.bindings, strict=True):
+        if axis.kind == kind:
+            found |= free_vars(binding)
+    return frozenset(found)
+
+
+def carries(block: Block, var: Var) -> bool:
+    """Whether iterations over `var` accumulate into the same elements of the block's result."""
+    return var in binding_vars(block, "reduce")
+
+
+def reduce_top(place: Place) -> Place | None:
+    """The outermost loop that carries the block's reduction, or None."""
+    block = as_block(place)
+    names = binding_vars(block, "reduce")
+    top = None
+    for p in place.ancestors():
+        if isinstance(p.stmt, For) and p.stmt.var in names:
+            top = p
+    return top
+
+
+def plain_axes(block: Block, store: BufferStore) -> list[Var] | None:
+    """The store's indices if they are distinct spatial axes of the block and nothing else."""
+    spatial = {a.var for a in block.axes if a.kind == "spatial"}
+    index: list[Any] = list(store.indices)
+    if all(i in spatial for i in index) and len(set(index)) == len(index):
+        return index
+    return None
+
+
+def mentions(expr: PrimExpr, names: frozenset[Var] | set[Var]) -> bool:
+    """Whether an expression depends on one of the variables."""
+    return not free_vars(expr).isdisjoint(names)

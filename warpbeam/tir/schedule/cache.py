@@ -1,0 +1,203 @@
+"""Primitives on buffers: caches before and after a block, a clone of a producer, memory scope and alignment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.ir.rewrite import substitute
+from warpbeam.tir.analysis.access import as_block, is_param, read, readers, writers, written
+from warpbeam.tir.analysis.tree import Place, Tree, annotated, map_structure, tree_of
+from warpbeam.tir.expr import Buffer, Var
+from warpbeam.tir.schedule.partition import replace_buffers
+from warpbeam.tir.schedule.step import Namer, Step, copy_block, full_nest, top_nest
+from warpbeam.tir.stmt import Allocate, Block, For, PrimFunc, Stmt, seq
+
+SCOPES = ("global", "local", "register", "shared")
+
+
+def _with_buffers(block: Block, mapping: dict[Buffer, Buffer]) -> Block:
+    init = None if block.init is None else replace_buffers(block.init, mapping)
+    body = replace_buffers(block.body, mapping)
+    return Block(block.name, block.axes, block.bindings, block.predicate, init, body, block.annotations)
+
+
+def _only_result(block: Block) -> Buffer:
+    found = written(block)
+    if len(found) != 1:
+        raise ScheduleError(f"block {block.name} writes {len(found)} buffers; this primitive needs one")
+    return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheWrite(Step):
+    """The block computes into a new buffer; a new block copies it to the old place. Gives the copying block's name.
+
+    C[i] += …     ->     C_local[i] += …;  C[i] = C_local[i]
+    """
+
+    block: str
+    scope: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, str]:
+        tree = tree_of(func)
+        place = tree.block(self.block)
+        block = as_block(place)
+        buffer = _only_result(block)
+        _check_scope(self.scope)
+        namer = Namer(tree)
+        cache = Buffer(namer.buffer(f"{buffer.name}_{self.scope}"), buffer.shape, buffer.dtype, self.scope)
+        top = top_nest(place)
+        if len(writers(tree, buffer)) > 1 or any(p.within(top) for p in readers(tree, buffer)):
+            raise ScheduleError(
+                f"{buffer.name} is also used inside the loops of {self.block}",
+                hint="cache_write before compute_at, decompose_reduction and partition",
+            )
+        name = namer.block(f"{self.block}_write")
+        copy = full_nest(copy_block(name, cache, buffer), namer)
+        changed = tree_of(tree.update({place: _with_buffers(block, {buffer: cache})}))
+        top = top_nest(changed.block(self.block))
+        return changed.rebuild(changed.replace({top: seq(top.stmt, copy)}), add=(cache,)), name
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRead(Step):
+    """A new block copies a buffer before the block runs; the block reads the copy. Gives the copying block's name.
+
+    C[i] = A[i] * 2     ->     A_local[i] = A[i];  C[i] = A_local[i] * 2
+    """
+
+    block: str
+    buffer: str
+    scope: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, str]:
+        tree = tree_of(func)
+        place = tree.block(self.block)
+        block = as_block(place)
+        _check_scope(self.scope)
+        buffer = {b.name: b for b in read(block)}.get(self.buffer)
+        if buffer is None:
+            raise ScheduleError(
+                f"block {self.block} does not read {self.buffer}", hint=f"it reads {[b.name for b in read(block)]}"
+            )
+        top = top_nest(place)
+        if any(p.within(top) for p in writers(tree, buffer)):
+            raise ScheduleError(f"{self.buffer} is computed in the same loops as {self.block}")
+        namer = Namer(tree)
+        cache = Buffer(namer.buffer(f"{buffer.name}_{self.scope}"), buffer.shape, buffer.dtype, self.scope)
+        name = namer.block(f"{self.buffer}_read")
+        copy = full_nest(copy_block(name, buffer, cache), namer)
+        changed = tree_of(tree.update({place: _with_buffers(block, {buffer: cache})}))
+        top = top_nest(changed.block(self.block))
+        return changed.rebuild(changed.replace({top: seq(copy, top.stmt)}), add=(cache,)), name
+
+
+@dataclass(frozen=True, slots=True)
+class Clone(Step):
+    """Computes a producer a second time, into a buffer of its own, for one consumer. Gives the clone's name.
+
+    B(A); C(B); D(B)     ->     B(A); B_1(A); C(B); D(B_1)
+    """
+
+    block: str
+    consumer: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, str]:
+        tree = tree_of(func)
+        place, user = tree.block(self.block), tree.block(self.consumer)
+        block = as_block(place)
+        results = written(block)
+        if not set(results) & set(read(as_block(user))):
+            raise ScheduleError(f"{self.consumer} does not read {self.block}")
+        top = top_nest(place)
+        if len(tree.blocks_below(top)) > 1:
+            raise ScheduleError(f"{self.block} shares its loops with other blocks", hint="clone before compute_at")
+        namer = Namer(tree)
+        mapping = {b: Buffer(namer.buffer(b.name), b.shape, b.dtype, "global") for b in results}
+        name = namer.block(self.block)
+        fresh = {f.var: Var(namer.loop(f.var.name), f.var.dtype) for f in place.loops()}
+
+        def renamed(b: Block) -> Block:
+            new = _with_buffers(b, mapping)
+            bindings = [substitute(x, fresh) for x in b.bindings]
+            return Block(name, b.axes, bindings, substitute(b.predicate, fresh), new.init, new.body, b.annotations)
+
+        copy = _rename_loops(map_structure(top.stmt, lambda x: substitute(x, fresh), renamed), fresh)
+        changes: dict[Place, Stmt | None] = {top: seq(top.stmt, copy), user: _with_buffers(as_block(user), mapping)}
+        return tree.rebuild(tree.replace(changes), add=tuple(mapping.values())), name
+
+
+def _rename_loops(stmt: Stmt, fresh: dict[Var, Var]) -> Stmt:
+    if isinstance(stmt, For):
+        body = _rename_loops(stmt.body, fresh)
+        return For(fresh[stmt.var], stmt.min, stmt.extent, stmt.kind, body, stmt.annotations, stmt.thread)
+    return stmt
+
+
+@dataclass(frozen=True, slots=True)
+class SetScope(Step):
+    """Puts the buffers that a block writes into another memory scope: "global", "local", "register" or "shared"."""
+
+    block: str
+    scope: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        _check_scope(self.scope)
+        mapping = {}
+        for b in written(as_block(tree.block(self.block))):
+            if is_param(tree, b):
+                raise ScheduleError(
+                    f"{b.name} is a parameter; its memory is the caller's",
+                    hint="use cache_write to compute into a buffer of your own",
+                )
+            mapping[b] = Buffer(b.name, b.shape, b.dtype, self.scope)
+        return exchange(tree, mapping), None
+
+
+def exchange(tree: Tree, mapping: dict[Buffer, Buffer]) -> PrimFunc:
+    """The program with root-allocated buffers replaced by others of the same shape."""
+    changes: dict[Place, Stmt | None] = {}
+    for p in tree.blocks.values():
+        b = as_block(p)
+        if any(x in mapping for x in (*read(b, own=True), *written(b))):
+            changes[p] = _with_buffers(b, mapping)
+    body = tree.replace(changes)
+    for a in reversed(tree.allocs):
+        body = Allocate(mapping.get(a.buffer, a.buffer), body, a.annotations)
+    return PrimFunc(tree.func.name, tree.func.params, body, tree.func.attrs)
+
+
+def _check_scope(scope: str) -> None:
+    if scope not in SCOPES:
+        raise ScheduleError(f"unknown memory scope {scope!r}", hint=f"one of {SCOPES}")
+
+
+@dataclass(frozen=True, slots=True)
+class StorageAlign(Step):
+    """Makes the distance between rows of a block's result `factor * k + offset` elements, against bank conflicts.
+
+    Recorded on the allocation as ("storage_align": (axis, factor, offset)); lowering pads the next dimension.
+    """
+
+    block: str
+    axis: int
+    factor: int
+    offset: int = 0
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        buffer = _only_result(as_block(tree.block(self.block)))
+        if is_param(tree, buffer) or not 0 <= self.axis < len(buffer.shape) - 1 or self.factor < 1:
+            raise ScheduleError(
+                f"storage_align of {buffer.name} on axis {self.axis} by {self.factor}",
+                hint="the buffer must be an intermediate and the axis not its last one",
+            )
+        body = tree.root.stmt
+        for a in reversed(tree.allocs):
+            notes = a.annotations
+            if a.buffer is buffer:
+                notes = annotated(notes, "storage_align", (self.axis, self.factor, self.offset))
+            body = Allocate(a.buffer, body, notes)
+        return PrimFunc(func.name, func.params, body, func.attrs), None

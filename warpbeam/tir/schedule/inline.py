@@ -1,0 +1,126 @@
+"""Inlining: a pointwise block becomes part of the blocks that read it, or of the block that feeds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.ir.rewrite import rewrite, substitute
+from warpbeam.tir.analysis.access import accesses, as_block, is_param, plain_axes, read, readers, writers
+from warpbeam.tir.analysis.tree import Place, Tree, tree_of
+from warpbeam.tir.expr import BufferLoad, IntImm, Var
+from warpbeam.tir.schedule.step import Step
+from warpbeam.tir.stmt import Block, BufferStore, PrimFunc, Stmt
+
+
+def pointwise(tree: Tree, block: Block) -> tuple[BufferStore, list[Var]]:
+    """The only store of a block without reduction whose indices are its plain axes; ScheduleError otherwise."""
+    if block.init is not None or any(a.kind == "reduce" for a in block.axes):
+        raise ScheduleError(f"block {block.name} is a reduction and cannot be inlined")
+    store = block.body
+    if not isinstance(store, BufferStore):
+        raise ScheduleError(f"block {block.name} stores more than one value and cannot be inlined")
+    axes = plain_axes(block, store)
+    if axes is None:
+        raise ScheduleError(f"the store of block {block.name} is not indexed by its plain axes", hint="inline it first")
+    if store.buffer in {n.buffer for n in accesses(store)[0]}:
+        raise ScheduleError(f"block {block.name} reads what it writes and cannot be inlined")
+    if not (isinstance(block.predicate, IntImm) and block.predicate.value):
+        raise ScheduleError(f"block {block.name} runs under a condition and cannot be inlined")
+    if len(writers(tree, store.buffer)) > 1:
+        raise ScheduleError(f"several blocks write {store.buffer.name}", hint="inline before partitioning")
+    return store, axes
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeInline(Step):
+    """Removes a pointwise block; its expression takes the place of every read of its result.
+
+    B[i] = A[i] + 1
+    C[i] = B[i] * 2      ->      C[i] = (A[i] + 1) * 2
+    """
+
+    block: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        place = tree.block(self.block)
+        block = as_block(place)
+        store, axes = pointwise(tree, block)
+        buffer = store.buffer
+        if is_param(tree, buffer):
+            raise ScheduleError(
+                f"block {self.block} computes an output and cannot be inlined",
+                hint="use reverse_compute_inline on it to move its producer into it",
+            )
+        users = readers(tree, buffer)
+
+        def change(n: Any) -> Any:
+            if isinstance(n, BufferLoad) and n.buffer is buffer:
+                return substitute(store.value, dict(zip(axes, n.indices, strict=True)))
+            return None
+
+        changes: dict[Place, Stmt | None] = {place: None}
+        for p in users:
+            b = as_block(p)
+            init = None if b.init is None else rewrite(b.init, change)
+            body = rewrite(b.body, change)
+            changes[p] = Block(b.name, b.axes, b.bindings, b.predicate, init, body, b.annotations)
+        return tree.rebuild(tree.replace(changes), drop=(buffer,)), None
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseComputeInline(Step):
+    """Moves a pointwise consumer into the pointwise block that feeds it.
+
+    B[i] = A[i] + 1
+    C[i] = B[i] * 2      ->      C[i] = (A[i] + 1) * 2     in the loops of B
+    """
+
+    block: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        place = tree.block(self.block)
+        block = as_block(place)
+        store, axes = pointwise(tree, block)
+        producer, reads = self._producer(tree, block, axes)
+        pblock = as_block(producer)
+        pstore, paxes = pointwise(tree, pblock)
+        order = list(tree.blocks.values())
+        for buffer in read(block):
+            for p in writers(tree, buffer):
+                if order.index(p) > order.index(producer):
+                    raise ScheduleError(f"{self.block} also needs {as_block(p).name}, which comes after {pblock.name}")
+        extents = {a.var: a.extent for a in pblock.axes}
+        mine = {a.var: a.extent for a in block.axes}
+        mapping: dict[Any, Any] = {}
+        for index, paxis in zip(reads.indices, paxes, strict=True):
+            if mine[index] is not extents[paxis]:  # type: ignore[index]
+                raise ScheduleError(f"{self.block} reads only a part of {pstore.buffer.name}")
+            mapping[index] = paxis
+        moved = BufferLoad(reads.buffer, tuple(mapping[i] for i in reads.indices))
+        value = substitute(substitute(store.value, mapping), {moved: pstore.value})
+        new = BufferStore(store.buffer, value, tuple(mapping[i] for i in store.indices))
+        fused = Block(pblock.name, pblock.axes, pblock.bindings, pblock.predicate, None, new, pblock.annotations)
+        return tree.rebuild(tree.replace({place: None, producer: fused}), drop=(pstore.buffer,)), None
+
+    def _producer(self, tree: Tree, block: Block, axes: list[Var]) -> tuple[Place, BufferLoad]:
+        """The block whose result this one reads at its plain axes, and that read."""
+        candidates = []
+        for load in accesses(block.body)[0]:
+            index: list[Any] = list(load.indices)
+            if is_param(tree, load.buffer) or set(index) != set(axes) or len(index) != len(axes):
+                continue
+            made, used = writers(tree, load.buffer), readers(tree, load.buffer)
+            same = [n for n in accesses(block.body)[0] if n.buffer is load.buffer]
+            if len(made) == 1 and len(used) == 1 and len(same) == 1 and as_block(made[0]).init is None:
+                candidates.append((made[0], load))
+        if not candidates:
+            raise ScheduleError(
+                f"block {self.block} has no pointwise producer that it alone reads at its plain axes",
+                hint="a reduction takes its consumer by reverse_compute_at",
+            )
+        order = list(tree.blocks.values())
+        return max(candidates, key=lambda c: order.index(c[0]))

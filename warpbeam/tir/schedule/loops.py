@@ -1,0 +1,317 @@
+"""Primitives on loops: split, fuse, reorder, and what kind of loop one is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.tir import expr as e
+from warpbeam.tir.analysis.access import (
+    as_block,
+    as_loop,
+    binding_vars,
+    carries,
+    free_vars,
+    is_param,
+    mentions,
+    written,
+)
+from warpbeam.tir.analysis.tree import Place, Tree, annotated, facts_at, subst_structure, tree_of
+from warpbeam.tir.arith import prove, simplify
+from warpbeam.tir.expr import PrimExpr, Var
+from warpbeam.tir.schedule.step import Namer, Step
+from warpbeam.tir.stmt import Block, For, PrimFunc, Stmt
+
+
+@dataclass(frozen=True, slots=True)
+class Split(Step):
+    """Replaces a loop by nested ones; one factor may be None. Where it does not divide, the inner loop stops early.
+
+    for i in 100:            for i_0 in 7:
+        B(i)          ->         for i_1 in min(16, 100 - 16*i_0):
+                                     B(16*i_0 + i_1)
+    """
+
+    loop: str
+    factors: tuple[int | None, ...]
+    names: tuple[str, ...] | None = None
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, tuple[str, ...]]:
+        tree = tree_of(func)
+        place = tree.loop(self.loop)
+        loop = as_loop(place)
+        self._check(loop)
+        namer = Namer(tree)
+        namer.loops.discard(self.loop)
+        wanted = self.names or tuple(f"{self.loop}_{k}" for k in range(len(self.factors)))
+        if len(wanted) != len(self.factors):
+            raise ScheduleError(f"split of {self.loop}: {len(self.factors)} factors, {len(wanted)} names")
+        names = tuple(namer.loop(n) for n in wanted)
+        parts = [Var(n, loop.var.dtype) for n in names]
+        value, extents = self._parts(place, loop, parts)
+        body = subst_structure(loop.body, {loop.var: value})
+        for v, extent in zip(reversed(parts), reversed(extents), strict=True):
+            body = For(v, 0, extent, "serial", body)
+        return tree.update({place: body}), names
+
+    def _check(self, loop: For) -> None:
+        if e.const_int(loop.min) != 0:
+            raise ScheduleError(f"loop {self.loop} does not start at 0", hint="split it before it is shifted")
+        if not self.factors or sum(f is None for f in self.factors) > 1:
+            raise ScheduleError(f"split of {self.loop} needs factors, at most one of them None, got {self.factors}")
+        if any(f is not None and f < 1 for f in self.factors):
+            raise ScheduleError(f"split of {self.loop} by {self.factors}: factors must be positive")
+        if loop.kind != "serial":
+            raise ScheduleError(f"loop {self.loop} is {loop.kind}", hint="split first, then set the kind of the parts")
+
+    def _parts(self, place: Place, loop: For, parts: list[Var]) -> tuple[PrimExpr, list[PrimExpr]]:
+        """The old loop variable in terms of the new ones, and the extents of those.
+
+        Factors inside the free one count from the inside; those outside it share what is left evenly.
+        """
+        free = self.factors.index(None) if None in self.factors else 0
+        if None not in self.factors:
+            _covers(place, loop.extent, self.factors, self.loop)
+        facts = None if isinstance(loop.extent, e.IntImm) else facts_at(place)
+        left: list[PrimExpr] = [loop.extent] * len(parts)
+        for k in range(len(parts) - 1, free, -1):
+            left[k - 1] = _ceildiv(left[k], self.factors[k])
+        extents: list[PrimExpr] = []
+        done: PrimExpr = e.const(0, loop.var.dtype)
+        outer = 1
+        for k, var in enumerate(parts):
+            factor: Any = self.factors[k]
+            if k < free:
+                extents.append(e.const(factor, loop.var.dtype))
+                outer *= factor
+            elif k == 0:
+                factor = left[0] if factor is None else factor
+                extents.append(e.as_expr(factor))
+            else:
+                count = left[free] if k == free else left[k]
+                factor = _ceildiv(count, outer) if factor is None else factor
+                extents.append(_inner(factor, count, done, facts))
+            done = var if k == 0 else done * factor + var
+        return done, extents
+
+
+def _ceildiv(value: Any, factor: Any) -> PrimExpr:
+    return simplify(e.ceildiv(e.as_expr(value), factor))  # type: ignore[no-any-return]
+
+
+def _inner(size: Any, left: PrimExpr, done: PrimExpr, facts: Any) -> PrimExpr:
+    """min(size, left - done*size), or `size` where it divides; never negative where loops above may overshoot."""
+    n = e.const_int(left)
+    f = e.const_int(size)
+    if f is not None and (f == 1 or (n is not None and n % f == 0)):
+        return e.as_expr(size)
+    if facts is not None and f is not None and prove(e.floormod(left, f) == 0, facts) is True:
+        return e.as_expr(size)
+    return e.minimum(e.as_expr(size), left - done * size)
+
+
+def _covers(place: Place, total: PrimExpr, given: tuple[int | None, ...], name: str) -> None:
+    product = 1
+    for f in given:
+        product *= f or 1
+    if prove(total <= product, facts_at(place)) is not True:
+        raise ScheduleError(
+            f"split of {name} by {given} covers {product} iterations, which may be too few",
+            hint="leave one factor None",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fuse(Step):
+    """Makes one loop of directly nested ones.
+
+    for i in 4:              for i_j in 12:
+        for j in 3:   ->         B(i_j // 3, i_j % 3)
+            B(i, j)
+    """
+
+    loops: tuple[str, ...]
+    name: str | None = None
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, str]:
+        tree = tree_of(func)
+        if not self.loops:
+            raise ScheduleError("fuse needs at least one loop")
+        places = [tree.loop(n) for n in self.loops]
+        loops = [as_loop(p) for p in places]
+        for outer, inner in pairwise(places):
+            if inner.parent is not outer:
+                raise ScheduleError(
+                    f"loop {as_loop(inner).var.name} is not directly inside {as_loop(outer).var.name}",
+                    hint="reorder them first, or give them outer to inner",
+                )
+        names = {f.var for f in loops}
+        for f in loops:
+            if e.const_int(f.min) != 0 or f.kind != "serial":
+                raise ScheduleError(f"loop {f.var.name} is {f.kind} from {f.min}", hint="fuse plain serial loops")
+            if mentions(f.extent, names):
+                raise ScheduleError(
+                    f"the extent of loop {f.var.name} depends on a loop fused with it",
+                    hint="partition the outer loop so that extents are constant",
+                )
+        namer = Namer(tree)
+        namer.loops -= set(self.loops)
+        var = Var(namer.loop(self.name or "_".join(self.loops)), loops[0].var.dtype)
+        mapping: dict[Var, PrimExpr] = {}
+        rest: PrimExpr = var
+        total: PrimExpr = e.const(1)
+        for k in range(len(loops) - 1, -1, -1):
+            total = total * loops[k].extent
+            mapping[loops[k].var] = rest if k == 0 else e.floormod(rest, loops[k].extent)
+            rest = e.floordiv(rest, loops[k].extent)
+        body = subst_structure(loops[-1].body, mapping)
+        return tree.update({places[0]: For(var, 0, simplify(total), "serial", body)}), var.name
+
+
+@dataclass(frozen=True, slots=True)
+class Reorder(Step):
+    """Puts the named loops, all on one chain, in the given order; other loops of the chain keep their places.
+
+    for i: for j: for k: B   ->  reorder(k, i)  ->   for k: for j: for i: B
+    """
+
+    loops: tuple[str, ...]
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        places = sorted((tree.loop(n) for n in self.loops), key=lambda p: p.depth)
+        if len(set(self.loops)) != len(self.loops):
+            raise ScheduleError(f"reorder names a loop twice: {self.loops}")
+        if len(places) < 2:
+            return func, None
+        chain = [places[-1]]
+        while chain[-1] is not places[0]:
+            parent = chain[-1].parent
+            if parent is None or not isinstance(parent.stmt, For):
+                raise ScheduleError(
+                    f"loops {self.loops} are not one chain of directly nested loops",
+                    hint="reorder before other statements are computed at the loops between them",
+                )
+            chain.append(parent)
+        chain.reverse()
+        if not all(p in chain for p in places):
+            raise ScheduleError(f"loops {self.loops} are not one chain of directly nested loops")
+        wanted = iter(self.loops)
+        order = [as_loop(tree.loop(next(wanted))) if p in places else as_loop(p) for p in chain]
+        _check_order(tree, chain, order)
+        body: Stmt = as_loop(chain[-1]).body
+        for f in reversed(order):
+            body = For(f.var, f.min, f.extent, f.kind, body, f.annotations, f.thread)
+        return tree.update({chain[0]: body}), None
+
+
+def _check_order(tree: Tree, chain: list[Place], order: list[For]) -> None:
+    seen: set[Var] = set()
+    own = {f.var for f in order}
+    for f in order:
+        late = [v.name for v in (free_vars(f.extent) | free_vars(f.min)) & own if v not in seen]
+        if late:
+            raise ScheduleError(
+                f"the extent of loop {f.var.name} depends on {late}, which would come to stand inside it",
+                hint="partition the outer loop first so that extents are constant",
+            )
+        seen.add(f.var)
+    below = tree.blocks_below(chain[-1])
+    if len(below) > 1:
+        for p in below:
+            block = as_block(p)
+            for f in order:
+                if carries(block, f.var):
+                    raise ScheduleError(
+                        f"loop {f.var.name} carries the reduction of {block.name} and holds other blocks",
+                        hint="reorder before computing other blocks there",
+                    )
+
+
+@dataclass(frozen=True, slots=True)
+class SetKind(Step):
+    """Declares how a loop runs: parallel, vectorized or unrolled. Its iterations must not depend on each other."""
+
+    loop: str
+    kind: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        place = tree.loop(self.loop)
+        loop = as_loop(place)
+        if self.kind in ("parallel", "vectorized"):
+            check_independent(tree, place, self.kind)
+        if self.kind == "vectorized" and any(
+            isinstance(p.stmt, For) and p.stmt.kind == "vectorized" for p in place.ancestors()
+        ):
+            raise ScheduleError(f"loop {self.loop} is inside a vectorized loop", hint="vectorize one loop of a nest")
+        if self.kind == "parallel" and _parallel_around(tree, place):
+            raise ScheduleError(
+                f"loop {self.loop} is nested with another parallel loop",
+                hint="fuse the two loops and make the result parallel",
+            )
+        new = For(loop.var, loop.min, loop.extent, self.kind, loop.body, loop.annotations)
+        return tree.update({place: new}), None
+
+
+def _parallel_around(tree: Tree, place: Place) -> bool:
+    if any(isinstance(p.stmt, For) and p.stmt.kind == "parallel" for p in place.ancestors()):
+        return True
+    return any(p is not place and as_loop(p).kind == "parallel" and p.within(place) for p in tree.loops.values())
+
+
+def check_independent(tree: Tree, place: Place, how: str) -> None:
+    """Refuses a loop that carries a reduction, or over which one element of a result is written again and again."""
+    loop = as_loop(place)
+    for p in tree.blocks_below(place):
+        block = as_block(p)
+        if carries(block, loop.var):
+            raise ScheduleError(
+                f"loop {loop.var.name} carries the reduction of {block.name}: it cannot be {how}",
+                hint="rfactor the reduction first",
+            )
+        if e.const_int(loop.extent) == 1 or loop.var in binding_vars(block, "spatial"):
+            continue
+        if any(is_param(tree, b) for b in written(block)):
+            raise ScheduleError(f"every iteration of {loop.var.name} writes the same elements of {block.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bind(Step):
+    """Runs a loop on a hardware axis such as "blockIdx.x" or "threadIdx.x"."""
+
+    loop: str
+    thread: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        place = tree.loop(self.loop)
+        loop = as_loop(place)
+        check_independent(tree, place, f"bound to {self.thread}")
+        new = For(loop.var, loop.min, loop.extent, "thread_binding", loop.body, loop.annotations, self.thread)
+        return tree.update({place: new}), None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotate(Step):
+    """Attaches a note to a loop or block; it changes nothing by itself."""
+
+    target: str
+    key: str
+    value: Any
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        if self.target in tree.loops:
+            place = tree.loops[self.target]
+            f = as_loop(place)
+            new: Stmt = For(
+                f.var, f.min, f.extent, f.kind, f.body, annotated(f.annotations, self.key, self.value), f.thread
+            )
+        else:
+            place = tree.block(self.target)
+            b: Block = as_block(place)
+            new = b.replace(annotations=annotated(b.annotations, self.key, self.value))
+        return tree.update({place: new}), None

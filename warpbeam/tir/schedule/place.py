@@ -1,0 +1,253 @@
+"""Placement: a block is computed below a loop of the blocks that use it, or of the block that feeds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.tir import expr as e
+from warpbeam.tir.analysis.access import (
+    accesses,
+    as_block,
+    as_loop,
+    carries,
+    is_param,
+    plain_axes,
+    read,
+    readers,
+    writers,
+    written,
+)
+from warpbeam.tir.analysis.regions import Range, clip, interval, loop_range, union
+from warpbeam.tir.analysis.tree import Place, Tree, facts_at, tree_of
+from warpbeam.tir.arith import Facts, simplify
+from warpbeam.tir.expr import Buffer, PrimExpr, Var
+from warpbeam.tir.schedule.step import Namer, Step, serial, top_nest
+from warpbeam.tir.stmt import Block, For, PrimFunc, SeqStmt, Stmt, seq
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeAt(Step):
+    """Computes a block inside a loop of its consumers: in each iteration the part that this iteration reads.
+
+    for i in 64: A(i)                for i_0 in 4:
+    for i_0 in 4:             ->         for i in 18: A(16*i_0 + i)
+        for i_1 in 16: B             for i_1 in 16: B
+
+    The block's loops are made anew from its axes: spatial ones over the region, reduce ones in full.
+    """
+
+    block: str
+    loop: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        place, target = tree.block(self.block), tree.loop(self.loop)
+        if place.within(target) and _child_of(target, place) is place:
+            return func, None
+        block = as_block(place)
+        for buffer in written(block):
+            if is_param(tree, buffer):
+                raise ScheduleError(
+                    f"block {self.block} computes the output {buffer.name}; it has no consumer to go to",
+                    hint="use cache_write and place the block that fills the cache",
+                )
+            if len(writers(tree, buffer)) > 1:
+                raise ScheduleError(
+                    f"several blocks write {buffer.name}",
+                    hint="place the block before decompose_reduction or partition",
+                )
+        users = _users(tree, block)
+        outside = [as_block(p).name for p in users if not p.within(target)]
+        if outside or not users:
+            raise ScheduleError(
+                f"{outside or 'no block'} under {self.loop} reads {self.block}",
+                hint="every consumer must be inside the loop; clone the block for the others",
+            )
+        names = own_loops(tree, place)
+        without = tree.update({place: None})
+        tree = tree_of(without)
+        target = tree.loop(self.loop)
+        users = _users(tree, block)
+        first = min(users, key=list(tree.blocks.values()).index)
+        spot = _child_of(target, first)
+        ranges = _needed(tree, target, block, users)
+        made = _region_nest(block, ranges, Namer(tree), names, facts_at(target, True))
+        return tree.update({spot: seq(made, spot.stmt)}), None
+
+
+def _users(tree: Tree, block: Block) -> list[Place]:
+    return list(dict.fromkeys(p for b in written(block) for p in readers(tree, b)))
+
+
+def _child_of(target: Place, below: Place) -> Place:
+    """The statement of the loop's body (one of its sequence) that `below` stands in."""
+    chain = [below]
+    while chain[-1].parent is not target:
+        assert chain[-1].parent is not None
+        chain.append(chain[-1].parent)
+    return chain[-2] if isinstance(chain[-1].stmt, SeqStmt) and len(chain) > 1 else chain[-1]
+
+
+def own_loops(tree: Tree, place: Place) -> dict[Var, str]:
+    """Loops that hold nothing but this block."""
+    found = {}
+    for p in place.ancestors():
+        if len(tree.blocks_below(p)) > 1:
+            break
+        if isinstance(p.stmt, For):
+            found[p.stmt.var] = p.stmt.var.name
+    return found
+
+
+def block_env(target: Place, place: Place, facts: Facts) -> dict[Var, Range]:
+    """Ranges of a block's axes in one iteration of `target`: the loops between the two run, those outside are fixed."""
+    env: dict[Var, Range] = {}
+    inner = [p.stmt for p in place.ancestors() if isinstance(p.stmt, For) and p.depth > target.depth]
+    for f in reversed(inner):
+        assert isinstance(f, For)
+        env[f.var] = loop_range(f, env)
+    block = as_block(place)
+    return {
+        a.var: clip(interval(simplify(b, facts), env), a.extent, facts)
+        for a, b in zip(block.axes, block.bindings, strict=True)
+    }
+
+
+def _needed(tree: Tree, target: Place, block: Block, users: list[Place]) -> dict[Var, Range]:
+    """What the users read in one iteration of `target`, per spatial axis of the block."""
+    facts = facts_at(target, True)
+    stores = accesses(block.body)[1]
+    found: dict[Var, Range | None] = {}
+    for p in users:
+        env = block_env(target, p, facts)
+        user = as_block(p)
+        parts: list[Any] = [s for s in (user.body, user.init, user.predicate) if s is not None]
+        loads = dict.fromkeys(n for part in parts for n in accesses(part)[0])
+        for store in stores:
+            axes = plain_axes(block, store)
+            if axes is None:
+                raise ScheduleError(
+                    f"the store of {block.name} is not indexed by its plain axes",
+                    hint="compute_at before transform_layout",
+                )
+            for load in loads:
+                if load.buffer is store.buffer:
+                    _join(found, axes, load.indices, store.buffer, env, facts)
+    return {v: r for v, r in found.items() if r is not None}
+
+
+def _join(
+    found: dict[Var, Range | None],
+    axes: list[Var],
+    indices: tuple[PrimExpr, ...],
+    buffer: Buffer,
+    env: dict[Var, Range],
+    facts: Facts,
+) -> None:
+    for axis, index, size in zip(axes, indices, buffer.shape, strict=True):
+        new = clip(interval(index, env), size, facts)
+        if axis not in found:
+            found[axis] = new
+        else:
+            old = found[axis]
+            found[axis] = None if old is None else union(old, new, facts)
+
+
+def _region_nest(block: Block, ranges: dict[Var, Range], namer: Namer, names: dict[Var, str], facts: Facts) -> Stmt:
+    """The block under fresh loops over the given ranges of its axes (in full where there is none)."""
+    loops: list[tuple[Var, PrimExpr]] = []
+    bindings: list[PrimExpr] = []
+    for axis, old in zip(block.axes, block.bindings, strict=True):
+        name = names.get(old, axis.var.name) if isinstance(old, Var) else axis.var.name
+        var = Var(namer.loop(name), axis.var.dtype)
+        r = ranges.get(axis.var)
+        if axis.kind == "reduce" or r is None:
+            r = Range((e.const(0, axis.var.dtype),), (axis.extent - 1,))
+        low = simplify(r.low, facts)
+        loops.append((var, r.extent(facts)))
+        bindings.append(low + var)
+    stmt: Stmt = Block(block.name, block.axes, tuple(bindings), True, block.init, block.body, block.annotations)
+    for var, extent in reversed(loops):
+        stmt = serial(var, extent, stmt)
+    return stmt
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseComputeAt(Step):
+    """Computes a block inside a loop of its producer: in each iteration the part that this iteration has made.
+
+    for i_0 in 4:                    for i_0 in 4:
+        for i_1 in 16: A      ->         for i_1 in 16: A
+    for i in 64: B(i)                    for i in 16: B(16*i_0 + i)
+    """
+
+    block: str
+    loop: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        place, target = tree.block(self.block), tree.loop(self.loop)
+        block = as_block(place)
+        if place.within(target):
+            raise ScheduleError(f"block {self.block} is already inside {self.loop}")
+        producer, load = self._producer(tree, target, block)
+        self._check(tree, target, producer, block)
+        names = own_loops(tree, place)
+        tree = tree_of(tree.update({place: None}))
+        target, producer = tree.loop(self.loop), tree.block(as_block(producer).name)
+        facts = facts_at(target, True)
+        env = block_env(target, producer, facts)
+        store = next(s for s in accesses(as_block(producer).body)[1] if s.buffer is load.buffer)
+        ranges: dict[Var, Range] = {}
+        for index, axis, size in zip(store.indices, load.indices, store.buffer.shape, strict=True):
+            assert isinstance(axis, Var)
+            ranges[axis] = clip(interval(index, env), size, facts)
+        made = _region_nest(block, ranges, Namer(tree), names, facts)
+        spot = _child_of(target, producer)
+        return tree.update({spot: seq(spot.stmt, made)}), None
+
+    def _producer(self, tree: Tree, target: Place, block: Block) -> tuple[Place, Any]:
+        """The last block under the loop whose result this one reads at plain axes, and that read."""
+        axes = {a.var: a.extent for a in block.axes}
+        found: tuple[Place, Any] | None = None
+        for p in tree.blocks_below(target):
+            for load in accesses(block.body)[0]:
+                if (
+                    load.buffer in written(as_block(p))
+                    and len(set(load.indices)) == len(load.indices)
+                    and all(
+                        isinstance(i, Var) and i in axes and e.as_expr(size) is axes[i]
+                        for i, size in zip(load.indices, load.buffer.shape, strict=True)
+                    )
+                ):
+                    found = p, load
+        if found is None:
+            raise ScheduleError(
+                f"no block under {self.loop} feeds {self.block} element by element",
+                hint="the block must read its producer's whole result at its plain axes",
+            )
+        return found
+
+    def _check(self, tree: Tree, target: Place, producer: Place, block: Block) -> None:
+        around = [as_loop(p) for p in [target, *target.ancestors()] if isinstance(p.stmt, For)]
+        for f in around:
+            for p in writers(tree, written(as_block(producer))[0]):
+                if carries(as_block(p), f.var):
+                    raise ScheduleError(
+                        f"loop {f.var.name} carries the reduction of {as_block(p).name}: "
+                        f"its result is not complete inside",
+                        hint="choose a loop outside the reduction",
+                    )
+        last = top_nest(target)
+        order = list(tree.blocks.values())
+        top = tree.blocks_below(last)
+        for buffer in read(block):
+            for p in writers(tree, buffer):
+                if order.index(p) > order.index(top[-1]) or (p in top and not p.within(target)):
+                    raise ScheduleError(
+                        f"{self.block} also needs {as_block(p).name}, which is not ready in {self.loop}"
+                    )
+        if any(plain_axes(block, s) is None for s in accesses(block.body)[1]):
+            raise ScheduleError(f"the store of {block.name} is not indexed by its plain axes")

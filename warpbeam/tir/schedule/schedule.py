@@ -1,0 +1,150 @@
+"""The schedule: a loop program and the list of primitives that were applied to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.ir.node import Attrs, freeze
+from warpbeam.tir.analysis.access import as_block, as_loop
+from warpbeam.tir.analysis.tree import tree_of
+from warpbeam.tir.expr import PrimExpr, const_int
+from warpbeam.tir.schedule.cache import CacheRead, CacheWrite, Clone, SetScope, StorageAlign
+from warpbeam.tir.schedule.inline import ComputeInline, ReverseComputeInline
+from warpbeam.tir.schedule.layout import TransformLayout, plain_map
+from warpbeam.tir.schedule.loops import Annotate, Bind, Fuse, Reorder, SetKind, Split
+from warpbeam.tir.schedule.partition import Names, Partition
+from warpbeam.tir.schedule.place import ComputeAt, ReverseComputeAt
+from warpbeam.tir.schedule.reduction import DecomposeReduction, RFactor
+from warpbeam.tir.schedule.step import Step
+from warpbeam.tir.stmt import Block, For, PrimFunc
+
+
+class Schedule:
+    """Applies primitives to a PrimFunc. Loops and blocks are named; each call leaves a valid program or raises
+    ScheduleError and leaves it as it was.
+
+        s = Schedule(func)
+        i_0, i_1 = s.split("i", [None, 16]);  s.vectorize(i_1);  s.func
+    """
+
+    def __init__(self, func: PrimFunc) -> None:
+        self.func = func
+        self.trace: list[Step] = []
+
+    def step(self, step: Step) -> Any:
+        """Applies and records one primitive; gives the names that it made."""
+        self.func, made = step.run(self.func)
+        self.trace.append(step)
+        return made
+
+    # ---------------------------------------------------------------------------------------------------------- looking
+
+    def blocks(self) -> list[str]:
+        """Names of all blocks in program order."""
+        return list(tree_of(self.func).blocks)
+
+    def block(self, name: str) -> Block:
+        return as_block(tree_of(self.func).block(name))
+
+    def loops(self, block: str) -> list[str]:
+        """Names of the loops around a block, outer to inner."""
+        return [f.var.name for f in tree_of(self.func).block(block).loops()]
+
+    def loop(self, name: str) -> For:
+        return as_loop(tree_of(self.func).loop(name))
+
+    def extent(self, loop: str) -> int | None:
+        """The extent of a loop where it is a number."""
+        return const_int(self.loop(loop).extent)
+
+    # ------------------------------------------------------------------------------------------------------------ loops
+
+    def split(self, loop: str, factors: Sequence[int | None], names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Nested loops in place of one; see Split. Gives their names, outer first."""
+        wanted = None if names is None else tuple(names)
+        return self.step(Split(loop, tuple(factors), wanted))  # type: ignore[no-any-return]
+
+    def fuse(self, *loops: str, name: str | None = None) -> str:
+        """One loop in place of directly nested ones; gives its name."""
+        return self.step(Fuse(loops, name))  # type: ignore[no-any-return]
+
+    def reorder(self, *loops: str) -> None:
+        """The named loops in the given order, outer first."""
+        self.step(Reorder(loops))
+
+    def parallel(self, loop: str) -> None:
+        self.step(SetKind(loop, "parallel"))
+
+    def vectorize(self, loop: str) -> None:
+        """Iterations become the lanes of vectors."""
+        self.step(SetKind(loop, "vectorized"))
+
+    def unroll(self, loop: str) -> None:
+        self.step(SetKind(loop, "unrolled"))
+
+    def bind(self, loop: str, thread: str) -> None:
+        """Runs a loop on a hardware axis ("blockIdx.x", "threadIdx.x", …)."""
+        self.step(Bind(loop, thread))
+
+    def annotate(self, target: str, key: str, value: Any) -> None:
+        """A note on a loop or block."""
+        self.step(Annotate(target, key, freeze(value)))
+
+    def partition(self, loop: str, at: int | PrimExpr) -> tuple[str, str, Names]:
+        """Two loops, [0, at) and [at, extent); gives (first, second, {old name: its copy's})."""
+        return self.step(Partition(loop, at))  # type: ignore[no-any-return]
+
+    # ----------------------------------------------------------------------------------------------------------- blocks
+
+    def compute_inline(self, block: str) -> None:
+        self.step(ComputeInline(block))
+
+    def reverse_compute_inline(self, block: str) -> None:
+        self.step(ReverseComputeInline(block))
+
+    def compute_at(self, block: str, loop: str) -> None:
+        """Computes a producer inside a loop of its consumers."""
+        self.step(ComputeAt(block, loop))
+
+    def reverse_compute_at(self, block: str, loop: str) -> None:
+        """Computes a consumer inside a loop of its producer."""
+        self.step(ReverseComputeAt(block, loop))
+
+    def decompose_reduction(self, block: str, loop: str) -> str:
+        """The reduction's start before a loop; gives the name of the new block."""
+        return self.step(DecomposeReduction(block, loop))  # type: ignore[no-any-return]
+
+    def rfactor(self, loop: str, axis: int = 0) -> str:
+        """Partial results over a reduction loop; gives the name of the partial block."""
+        return self.step(RFactor(loop, axis))  # type: ignore[no-any-return]
+
+    # ---------------------------------------------------------------------------------------------------------- buffers
+
+    def cache_read(self, block: str, buffer: str, scope: str) -> str:
+        """The block reads a copy of a buffer; gives the name of the copying block."""
+        return self.step(CacheRead(block, buffer, scope))  # type: ignore[no-any-return]
+
+    def cache_write(self, block: str, scope: str) -> str:
+        """The block writes a buffer of its own that is then copied; gives the name of the copying block."""
+        return self.step(CacheWrite(block, scope))  # type: ignore[no-any-return]
+
+    def clone(self, block: str, consumer: str) -> str:
+        """A second computation of a producer for one consumer; gives its name."""
+        return self.step(Clone(block, consumer))  # type: ignore[no-any-return]
+
+    def set_scope(self, block: str, scope: str) -> None:
+        self.step(SetScope(block, scope))
+
+    def storage_align(self, block: str, axis: int, factor: int, offset: int = 0) -> None:
+        self.step(StorageAlign(block, axis, factor, offset))
+
+    def transform_layout(self, buffer: str, index_map: Callable[..., Any] | Sequence[Any]) -> Attrs:
+        """Stores a buffer by an index map (a function of the indices, or plain data); gives the layout."""
+        old = tree_of(self.func).buffers.get(buffer)
+        if callable(index_map):
+            if old is None:
+                raise ScheduleError(f"there is no buffer {buffer!r}")
+            index_map = plain_map(index_map, len(old.shape))
+        return self.step(TransformLayout(buffer, tuple(index_map)))  # type: ignore[no-any-return]
