@@ -1,0 +1,1 @@
+"""The command line. `main` dispatches; each subcommand is a module with `configure(parser)` and `run(args)`."""

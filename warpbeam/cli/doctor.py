@@ -1,0 +1,150 @@
+"""`warpbeam doctor`: does this installation work, and what does it consist of?"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from warpbeam.cli import console, options
+
+REQUIRED = ("numpy", "llvmlite", "ml_dtypes", "onnx", "rich")
+EXTRAS = {
+    "onnxruntime": "a second oracle for verify",
+    "torch": "a peer in the benchmarks",
+    "openvino": "a peer in the benchmarks",
+    "pytest": "the tests",
+    "hypothesis": "the tests",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's options."""
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints facts and checks; exit code 1 if a check fails."""
+    facts = {"versions": versions(), "machine": machine(), "cache": cache(), "extras": extras()}
+    checks = [_check(name, fn) for name, fn in CHECKS.items()]
+    healthy = all(ok for _, ok, _ in checks)
+    if args.json:
+        rows = [{"check": n, "ok": ok, "detail": text} for n, ok, text in checks]
+        console.emit_json(facts | {"checks": rows, "healthy": healthy})
+        return 0 if healthy else 1
+    for title, pairs in facts.items():
+        console.table(list(pairs.items()), (title, ""), left=(0, 1))
+        print()
+    console.table([(n, "ok" if ok else "FAILED", text) for n, ok, text in checks], ("check", "", ""), left=(0, 1, 2))
+    return 0 if healthy else 1
+
+
+def versions() -> dict[str, str]:
+    """Ours and those of what we need."""
+    from warpbeam import __version__
+
+    found = {"warpbeam": __version__, "python": f"{platform.python_implementation()} {platform.python_version()}"}
+    for name in REQUIRED:
+        found[name] = _version(name) or "MISSING"
+    try:
+        import llvmlite.binding as llvm
+
+        found["LLVM"] = ".".join(map(str, llvm.llvm_version_info))
+    except ImportError:
+        found["LLVM"] = "MISSING"
+    return found
+
+
+def machine() -> dict[str, str]:
+    """The target that was detected."""
+    from warpbeam.target import detect
+
+    t = detect()
+    caches = " / ".join(console.size(n) if n else "none" for n in (t.l1, t.l2, t.l3))
+    vectors = f"{t.vector_registers} registers of {t.vector_bits} bits" + (", fused multiply-add" if t.fma else "")
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": t.cpu,
+        "vectors": vectors,
+        "caches": caches,
+        "cores": str(t.cores),
+        "preferred layout": t.prefer_layout,
+    }
+
+
+def cache() -> dict[str, str]:
+    """Where compiled models are kept, and how much there is."""
+    from warpbeam.driver.cache import Cache
+
+    folder = Path(Cache().root)
+    files = [f for f in folder.rglob("*") if f.is_file()] if folder.is_dir() else []
+    return {"folder": str(folder), "files": str(len(files)), "size": console.size(sum(f.stat().st_size for f in files))}
+
+
+def extras() -> dict[str, str]:
+    """Optional packages: their version, or what they would give."""
+    return {name: _version(name) or f"absent ({what})" for name, what in EXTRAS.items()}
+
+
+def compile_and_run() -> str:
+    """Compiles a graph of two operators without any cache, runs it, compares it with NumPy."""
+    import numpy as np
+
+    import warpbeam
+    from warpbeam import op
+    from warpbeam.relay.expr import Function, var
+
+    x, y = var("x", shape=(5, 33)), var("y", shape=(5, 33))
+    start = time.perf_counter()
+    module = warpbeam.compile(Function((x, y), op.get("tanh")(op.get("add")(x, y))), cache=False, workers=1)
+    seconds = time.perf_counter() - start
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((5, 33)).astype(np.float32) for _ in range(2))
+    error = float(np.abs(module(a, b) - np.tanh(a.astype(np.float64) + b)).max())
+    if not error < 1e-6:
+        raise AssertionError(f"the result is wrong by {error:g}")
+    return f"compiled in {console.seconds(seconds)}, largest error {error:.1e}"
+
+
+def worker_pool() -> str:
+    """Starts the thread pool."""
+    from warpbeam import runtime
+
+    return f"{runtime.get_num_threads()} threads"
+
+
+def cache_writable() -> str:
+    """Whether the cache folder takes files."""
+    import tempfile
+
+    from warpbeam.driver.cache import Cache
+
+    folder = Path(Cache().root)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.NamedTemporaryFile(dir=folder):
+        return "writable"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "compile and run": compile_and_run,
+    "threads": worker_pool,
+    "cache": cache_writable,
+}
+
+
+def _check(name: str, function: Callable[[], str]) -> tuple[str, bool, str]:
+    try:
+        return name, True, function()
+    except Exception as error:  # a doctor reports whatever is wrong
+        return name, False, f"{type(error).__name__}: {error}"
+
+
+def _version(name: str) -> Any:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,80 @@
+"""`--dump relay,tir,llvm,asm`: the forms a model takes on its way, on stdout or as files of a folder."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_SUFFIX = {"relay": "relay", "tir": "tir", "llvm": "ll", "asm": "s"}
+
+
+class Recorder:
+    """Collects kernels as they are compiled; `deliver` prints or writes the forms that were asked for."""
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self.kinds = tuple(kinds)
+        self.kernels: list[tuple[Any, str]] = []
+
+    def __call__(self, kernel: Any, llvm_text: str) -> None:
+        self.kernels.append((kernel, llvm_text))
+
+    def deliver(self, args: argparse.Namespace) -> None:
+        """Prints everything, or writes one file per form and kernel into `args.dump_dir`."""
+        pieces = self.pieces(args)
+        if not args.dump_dir:
+            for kind, name, text in pieces:
+                print(f"==== {kind} {name}\n{text.rstrip()}\n")
+            return
+        from warpbeam.cli.files import write_text
+
+        folder = Path(args.dump_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, name, text in pieces:
+            write_text(folder / f"{name}.{_SUFFIX[kind]}", text)
+
+    def pieces(self, args: argparse.Namespace) -> list[tuple[str, str, str]]:
+        """(form, name, text), the graph first, then the kernels in the order of the model."""
+        out: list[tuple[str, str, str]] = []
+        if "relay" in self.kinds:
+            out += _graphs(args)
+        for kernel, llvm_text in self.kernels:
+            if "tir" in self.kinds:
+                out.append(("tir", kernel.symbol, str(kernel.func)))
+            if "llvm" in self.kinds:
+                out.append(("llvm", kernel.symbol, llvm_text))
+            if "asm" in self.kinds:
+                out.append(("asm", kernel.symbol, assembly(llvm_text, args.target)))
+        return out
+
+
+def _graphs(args: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """The graph as it was read, and after all passes."""
+    from warpbeam.cli import models, options
+    from warpbeam.driver import source
+    from warpbeam.driver.pipeline import optimize
+    from warpbeam.relay.text import to_text
+    from warpbeam.target import get
+
+    found = source.read(models.source_of(args.model), options.shape_map(args.input_shapes) or None)
+    after = optimize(found.module, args.opt_level, get(args.target))
+    texts = (("imported", found.module), ("fused", after))
+    return [("relay", name, to_text(mod, "elide", show_types=False)) for name, mod in texts]
+
+
+def assembly(llvm_text: str, target: Any) -> str:
+    """Assembler text of LLVM IR, as the compiling workers would make it."""
+    from warpbeam.codegen.llvm import target_machine
+    from warpbeam.target import get
+
+    machine, module = target_machine(get(target)), _parsed(llvm_text)
+    return str(machine.emit_assembly(module))
+
+
+def _parsed(text: str) -> Any:
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(text)
+    module.verify()
+    return module

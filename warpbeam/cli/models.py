@@ -1,0 +1,128 @@
+"""From the words of a command line to modules and arrays."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from warpbeam.cli import console, options
+from warpbeam.runtime.errors import RunError, WarpbeamError
+
+_MAGIC = b"WARPBEAM"
+
+
+def is_artefact(path: str) -> bool:
+    """Whether a file is a compiled model."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def source_of(path: str) -> Any:
+    """What `warpbeam.compile` takes: the path of an ONNX file, or the module of a Relay text.
+
+    Raises:
+        WarpbeamError: if there is no such file.
+    """
+    if not Path(path).is_file():
+        what = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise WarpbeamError(f"{path} {what}", hint="give the path of an ONNX file, a .relay text or a compiled model")
+    if Path(path).suffix == ".relay":
+        from warpbeam.driver import source
+
+        return source.read(path).module
+    return path
+
+
+def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
+    """(module, report) for the model of a command line; the report is None for a model that was compiled before."""
+    if is_artefact(args.model):
+        import warpbeam
+
+        module, report = warpbeam.load(args.model), None
+    else:
+        from warpbeam.driver.api import compile_with_report
+
+        source = source_of(args.model)
+        with console.progress(f"compiling {Path(args.model).name}"):
+            module, report = compile_with_report(
+                source,
+                target=args.target,
+                shapes=options.shape_map(args.input_shapes) or None,
+                opt_level=args.opt_level,
+                cache=not args.no_cache,
+                workers=args.workers,
+                name=Path(args.model).stem,
+                dump=dump,
+            )
+    if args.threads is not None:
+        from warpbeam import runtime
+
+        runtime.set_num_threads(max(args.threads, runtime.get_num_threads()))
+        module.num_threads = args.threads
+    return module, report
+
+
+def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
+    """Arrays for all inputs: from the npz file where it has them, generated where it does not.
+
+    Raises:
+        RunError: if the file has arrays that the model has no use for, or a symbolic extent is contradictory.
+    """
+    from warpbeam.cli.files import read_npz
+
+    given = read_npz(args.inputs) if args.inputs else {}
+    known = [info.name for info in module.inputs]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise RunError(f"{args.inputs}: unknown inputs {', '.join(unknown)}", hint=f"the model's: {', '.join(known)}")
+    sizes = symbol_sizes(module, {**options.shape_map(args.input_shapes), **{n: a.shape for n, a in given.items()}})
+    made = fill(module, args.fill, args.seed, sizes)
+    return {name: given.get(name, made[name]) for name in known}
+
+
+def symbol_sizes(module: Any, shapes: Mapping[str, Any]) -> dict[str, int]:
+    """Values of symbolic extents, from shapes given for some inputs; 1 for those that stay unknown."""
+    sizes: dict[str, int] = {}
+    for info in module.inputs:
+        wanted = shapes.get(info.name)
+        if wanted is not None and len(wanted) != len(info.shape):
+            have = console.shape(info.shape)
+            raise RunError(f"input {info.name!r} has {len(info.shape)} axes, {len(wanted)} given", why=f"it is {have}")
+        for axis, extent in enumerate(info.shape):
+            value = wanted[axis] if wanted is not None and isinstance(wanted[axis], int) else None
+            if isinstance(extent, str) and value is not None and sizes.setdefault(extent, value) != value:
+                raise RunError(f"extent {extent!r} is {sizes[extent]} and {value}", f"input {info.name!r}")
+            if isinstance(extent, int) and value is not None and value != extent:
+                raise RunError(f"input {info.name!r}: axis {axis} is {extent}, not {value}")
+    return sizes
+
+
+def fill(module: Any, how: str, seed: int, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Generated arrays for all inputs.
+
+    Args:
+        how: "random" (floats normal, integers 0 or 1), "zeros" or "ones".
+    """
+    import numpy as np
+
+    arrays: dict[str, Any] = module.random_inputs(seed, **sizes)
+    if how != "random":
+        value = 0 if how == "zeros" else 1
+        arrays = {name: np.full(array.shape, value, array.dtype) for name, array in arrays.items()}
+    return arrays
+
+
+def describe(array: Any) -> tuple[str, str, str, str, str]:
+    """(shape, dtype, min, mean, max) of an array as text."""
+    import numpy as np
+
+    extents = "[" + ", ".join(map(str, array.shape)) + "]"
+    if not array.size:
+        return extents, str(array.dtype), "-", "-", "-"
+    values = np.asarray(array).astype(np.float64)
+    return extents, str(array.dtype), *(f"{f(values):.6g}" for f in (np.min, np.mean, np.max))  # type: ignore[return-value]

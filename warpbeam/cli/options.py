@@ -1,0 +1,85 @@
+"""Options that several subcommands share, and what their values mean."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import Any
+
+_SHAPE = re.compile(r"[\s,;]*([^\s\[\],;]+):\s*\[([^\]]*)\]")
+
+Shapes = dict[str, tuple[int | str, ...]]
+
+
+def add_model(parser: argparse.ArgumentParser, artefact: bool = True) -> None:
+    """The model argument."""
+    what = "an ONNX file, a Relay text (.relay)" + (" or a compiled model" if artefact else "")
+    parser.add_argument("model", metavar="MODEL", help=what)
+
+
+def add_shapes(parser: argparse.ArgumentParser) -> None:
+    """--input-shapes."""
+    parser.add_argument(
+        "--input-shapes",
+        type=shapes,
+        action="extend",
+        default=[],
+        metavar='"X:[1,3,224,224] Y:[1,8]"',
+        help="extents of dynamic inputs; may be given several times",
+    )
+
+
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """Options of every subcommand that compiles."""
+    add_shapes(parser)
+    group = parser.add_argument_group("compiling")
+    group.add_argument("--target", default="native", help='"native" or a target\'s name (default: native)')
+    group.add_argument("-O", "--opt-level", type=int, choices=range(4), default=3, help="0 to 3 (default: 3)")
+    group.add_argument("--no-cache", action="store_true", help="neither read nor write the cache on disk")
+    group.add_argument("--workers", type=positive, metavar="N", help="compiling processes (default: one per core)")
+    add_threads(group)
+
+
+def add_threads(parser: Any) -> None:
+    """--threads."""
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads that run the model (default: all cores)")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Where input arrays come from."""
+    group = parser.add_argument_group("inputs")
+    group.add_argument("-i", "--inputs", metavar="FILE.npz", help="arrays by input name; what is missing is generated")
+    group.add_argument("--fill", choices=("random", "zeros", "ones"), default="random", help="how to generate inputs")
+    group.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+
+
+def positive(text: str) -> int:
+    """A number of at least one."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def shapes(text: str) -> list[tuple[str, tuple[int | str, ...]]]:
+    """Pairs of name and extents from `"x:[1,3,224,224] y:[batch,8]"`; words are symbolic extents."""
+    found: list[tuple[str, tuple[int | str, ...]]] = []
+    end = 0
+    while match := _SHAPE.match(text, end):
+        words = [w.strip() for w in match[2].split(",") if w.strip()]
+        found.append((match[1], tuple(int(w) if re.fullmatch(r"-?\d+", w) else w for w in words)))
+        end = match.end()
+    if text[end:].strip(" ,;") or not found:
+        raise argparse.ArgumentTypeError(f'cannot read {text[end:]!r}; write it as "x:[1,3,224,224] y:[1,8]"')
+    return found
+
+
+def shape_map(pairs: Sequence[tuple[str, tuple[int | str, ...]]]) -> Shapes:
+    """Shapes by input name; the last one given counts."""
+    return dict(pairs)
