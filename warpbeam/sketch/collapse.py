@@ -157,10 +157,7 @@ def _pairs_read(op: ComputeOp, at: int) -> list[Pair] | None:
 
 def _used_outside(op: ComputeOp, x: Var, y: Var) -> bool:
     """Whether x or y occur other than as a read's index (in a condition or as a value)."""
-    for node in post_order(*op.body, enter=lambda n: not isinstance(n, ProducerLoad)):
-        if node is x or node is y:
-            return True
-    return False
+    return any(node is x or node is y for node in post_order(*op.body, enter=lambda n: not isinstance(n, ProducerLoad)))
 
 
 def _pair_in_reader(user: ComputeOp, op: Operation, at: int) -> int | bool | None:

@@ -566,7 +566,7 @@ def cast(dtype: str, value: Any) -> PrimExpr:
 def land(*conds: Any) -> PrimExpr:
     """Logical and of any number of bool expressions; true for none."""
     out: PrimExpr = IntImm(1, "bool")
-    for c in map(lambda v: as_expr(v, "bool"), conds):
+    for c in (as_expr(v, "bool") for v in conds):
         if type(c) is IntImm:
             if not c.value:
                 return c
@@ -578,7 +578,7 @@ def land(*conds: Any) -> PrimExpr:
 def lor(*conds: Any) -> PrimExpr:
     """Logical or of any number of bool expressions; false for none."""
     out: PrimExpr = IntImm(0, "bool")
-    for c in map(lambda v: as_expr(v, "bool"), conds):
+    for c in (as_expr(v, "bool") for v in conds):
         if type(c) is IntImm:
             if c.value:
                 return c
