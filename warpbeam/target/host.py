@@ -24,6 +24,8 @@ _BASES = {
     "riscv64": [(("v",), "generic-riscv64v"), ((), "generic-riscv64")],
     "armv7l": [((), "generic-armv7")],
 }
+#: features that code generation uses when LLVM is told of them
+_USED = ("avx", "bmi", "f16c", "fma", "gfni", "lzcnt", "movbe", "neon", "dotprod", "i8mm", "popcnt", "sse", "ssse", "sve")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -65,7 +67,7 @@ def detect() -> Target:
     machine = _MACHINES.get(machine, machine)
     if machine not in _BASES:
         raise TargetError(f"no target describes this machine ({machine})", hint="describe one with like=")
-    flags = dict(llvm.get_host_cpu_features())
+    flags: dict[str, bool] = dict(llvm.get_host_cpu_features())
     have = {name for name, on in flags.items() if on}
     base = next(name for need, name in _BASES[machine] if have.issuperset(need))
     data: dict[str, Any] = {
@@ -75,6 +77,7 @@ def detect() -> Target:
         "cpu": llvm.get_host_cpu_name(),
         "features": ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(flags.items())),
         "adds": sorted(have.intersection(features())),
+        "requires": " ".join(sorted(n for n in have if n.startswith(_USED))),
         "cores": usable_cores(),
         **cache_sizes(),
     }

@@ -47,6 +47,7 @@ class Target:
         threads: parallel loops make sense.
         l1, l2, l3, line: bytes of the data caches as one core sees them (0 = none) and of a cache line.
         cores: processor cores that may be used.
+        requires: processor features that generated code may use, by LLVM's names, separated by blanks.
         prefer_layout: layout that costs decide for when nothing else does ("NHWC" or "NCHW").
         intrinsics: (name, LLVM template) pairs of tensor instructions, see `codegen/llvm/dots.py`.
     """
@@ -76,6 +77,7 @@ class Target:
     line: int = 64
     cores: int = 1
     prefer_layout: str = "NHWC"
+    requires: str = ""
     intrinsics: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -88,6 +90,11 @@ class Target:
     def key(self) -> str:
         """A stable digest of everything that matters for generated code and schedules."""
         return hashlib.sha256(self.to_text().encode()).hexdigest()[:24]
+
+    @property
+    def required_features(self) -> tuple[str, ...]:
+        """Processor features that the loader checks before it runs code for this target."""
+        return tuple(self.requires.split())
 
     def lanes(self, dtype: str) -> int:
         """Elements of `dtype` in one vector register (at least 1)."""
@@ -194,7 +201,11 @@ def _resolve(table: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _merge(out: dict[str, Any], extra: Mapping[str, Any]) -> None:
     for key, value in extra.items():
-        out[key] = {**out["intrinsics"], **dict(value)} if key == "intrinsics" else value
+        if key == "intrinsics":
+            value = {**out["intrinsics"], **dict(value)}
+        elif key == "requires" and isinstance(value, str):  # what is inherited is needed as well
+            value = " ".join(dict.fromkeys([*str(out.get("requires", "")).split(), *value.split()]))
+        out[key] = value
 
 
 def from_dict(data: Mapping[str, Any]) -> Target:
