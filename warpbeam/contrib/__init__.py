@@ -1,0 +1,1 @@
+"""Classic import paths: `from warpbeam.contrib import graph_executor`."""
