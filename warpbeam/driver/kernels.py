@@ -19,7 +19,6 @@ from warpbeam.sketch.select import schedule
 from warpbeam.target import Target
 from warpbeam.te.create import create_prim_func
 from warpbeam.tir.expr import Buffer, Var
-from warpbeam.tir.schedule.layout import Layout
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform import lower
 from warpbeam.transform.fuse_ops import group_tensors
@@ -39,7 +38,7 @@ class Kernel:
     inputs: int
     outputs: int
     plan: Plan
-    layouts: dict[int, Layout] = field(default_factory=dict)
+    layouts: dict[int, Any] = field(default_factory=dict)
     flops: Any = 0
 
     @property
@@ -84,7 +83,7 @@ class KernelSet:
         numbered = {i: layouts[b.name] for i, b in enumerate(plain.buffers[: len(inputs)]) if b.name in layouts}
         return self._finish(plan.func.replace(name=symbol), fn, plan, len(inputs), numbered)
 
-    def _finish(self, func: PrimFunc, fn: Function, plan: Plan, inputs: int, layouts: dict[int, Layout]) -> Kernel:
+    def _finish(self, func: PrimFunc, fn: Function, plan: Plan, inputs: int, layouts: dict[int, Any]) -> Kernel:
         name = func.name
         if plan.sketch == "given":
             name = _symbol(structural_hash(func))

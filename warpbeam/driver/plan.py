@@ -23,7 +23,7 @@ from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime.program import CallKernel, Port, Program, Symbol, Value
 from warpbeam.tir.expr import Var as DimVar
-from warpbeam.tir.schedule.layout import Layout, apply_layout
+from warpbeam.tir.schedule.layout import apply_layout
 
 _CONST_ALIGN = 64
 
@@ -36,13 +36,13 @@ class Constants:
     size: int = 0
     _known: dict[tuple[Any, ...], tuple[int, np.ndarray]] = field(default_factory=dict)
 
-    def add(self, const: Constant, layout: Layout | None) -> tuple[int, np.ndarray]:
+    def add(self, const: Constant, layout: Any) -> tuple[int, np.ndarray]:
         """(byte offset, array as stored) of a constant in a layout."""
         array = const.data.array
         key = (str(array.dtype), array.shape, const.data.digest, repr(layout))
         found = self._known.get(key)
         if found is None:
-            packed = np.ascontiguousarray(array if layout is None else apply_layout(array, layout))
+            packed = np.ascontiguousarray(array if layout is None else apply_layout(array.reshape(layout["shape"]), layout))
             offset = self.size
             self.chunks.append((offset, packed))
             self.size = -(-(offset + packed.nbytes) // _CONST_ALIGN) * _CONST_ALIGN

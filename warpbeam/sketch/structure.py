@@ -1,7 +1,7 @@
 """What shape a computation has, found from its index maps alone: no operator name is read here or in any sketch.
 
 A te DAG is a list of stages. Each stage is one of
-- "elementwise": every read is at the stage's own axes (broadcast axes read at 0, leading axes may be missing);
+- "elementwise": every read is at the stage's own axes in their order (some may be missing or read at 0: broadcast);
 - "injective": no reduction, arbitrary reads;
 - "contraction": a sum whose source is a product of two reads, one of which carries spatial axes the other lacks;
 - "window": a reduction whose source reads one tensor at (spatial + reduce) affine indices, e.g. pooling or depthwise;
@@ -88,18 +88,24 @@ def contraction(op: ComputeOp) -> Contraction | None:
     only_b = [v for v in spatial if v in vb and v not in va]
     if not only_b or (spatial and spatial[-1] in only_a):
         a, b, only_a, only_b, va, vb = b, a, only_b, only_a, vb, va
-    if not only_b:
+    if not only_b or spatial[-1] not in only_b:
         return None
     both = tuple(v for v in spatial if v in va and v in vb)
     return Contraction(a, b, both, tuple(only_a), tuple(only_b), tuple(x.var for x in body.axis))
 
 
 def _own_index(load: ProducerLoad, axes: Sequence[Var]) -> bool:
-    """Whether a read is at the stage's trailing axes in order, 0 where broadcast."""
-    offset = len(axes) - len(load.indices)
-    if offset < 0:
-        return False
-    return all(i is axes[offset + k] or (isinstance(i, IntImm) and i.value == 0) for k, i in enumerate(load.indices))
+    """Whether a read is at some of the stage's axes in their order, 0 where broadcast."""
+    at = 0
+    for index in load.indices:
+        if isinstance(index, IntImm) and index.value == 0:
+            continue
+        while at < len(axes) and axes[at] is not index:
+            at += 1
+        if at == len(axes):
+            return False
+        at += 1
+    return True
 
 
 def classify(op: ComputeOp) -> str:

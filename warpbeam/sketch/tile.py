@@ -234,7 +234,10 @@ def _pack(group: Group, roles: Contraction, last: Var, tile: Tile) -> None:
     position = next(k for k, i in enumerate(roles.rhs.indices) if i is last)
     rest = [k for k in range(len(roles.rhs.indices)) if k != position]
     order = sorted(rest, key=lambda k: _reduce_position(roles, k))
-    group.sch.pack_layout(roles.rhs.tensor.name, position, tile.vectors * tile.lanes, tuple(order))
+    column, panel = f"i{position}", tile.vectors * tile.lanes
+    group.sch.transform_layout(
+        roles.rhs.tensor.name, [("//", column, panel), *[f"i{k}" for k in order], ("%", column, panel)]
+    )
 
 
 def _reduce_position(roles: Contraction, k: int) -> tuple[int, int]:

@@ -52,6 +52,10 @@ class Schedule:
         """Names of the loops around a block, outer to inner."""
         return [f.var.name for f in tree_of(self.func).block(block).loops()]
 
+    def loop_names(self) -> list[str]:
+        """Names of all loops in program order."""
+        return list(tree_of(self.func).loops)
+
     def loop(self, name: str) -> For:
         return as_loop(tree_of(self.func).loop(name))
 
