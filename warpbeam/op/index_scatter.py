@@ -153,7 +153,7 @@ class ScatterNd(Scatter):
     def compute_prim(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> PrimFunc:
         loops = Loops("scatter_nd", inputs, [out_type])
         _, indices, updates = loops.ins
-        last, outer = attrs["index_last"], indices.ndim - 1
+        last, outer = attrs["index_last"], inputs[1].ndim - 1
         count = indices.shape[-1 if last else 0]
 
         def update(at: list[Any]) -> Any:
@@ -194,7 +194,7 @@ class TensorScatter(Op):
         loops = Loops("tensor_scatter", inputs, [out_type])
         past, update, index = loops.ins
         (out,) = loops.outs
-        axis = attrs["axis"] % past.ndim
+        axis = attrs["axis"] % inputs[0].ndim
         size = past.shape[axis]
         copy = loops.nest(past.shape, lambda at: loops.store(out, at, past[tuple(at)]), "c", parallel=True)
 

@@ -123,7 +123,7 @@ class TopK(Sorting):
         results = list(out_type.fields) if isinstance(out_type, TupleType) else [out_type]
         loops = Loops(self.name, inputs, results)
         (x,) = loops.ins
-        axis, k, ascending = attrs["axis"] % x.ndim, attrs["k"], attrs["is_ascend"]
+        axis, k, ascending = attrs["axis"] % inputs[0].ndim, attrs["k"], attrs["is_ascend"]
         size = x.shape[axis]
         values = loops.outs[0] if attrs["ret_type"] != "indices" else None
         places = loops.outs[-1] if attrs["ret_type"] != "values" else None
