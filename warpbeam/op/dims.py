@@ -71,6 +71,14 @@ def _prove_equal(gap: Any) -> bool | None:
     return prove(E.EQ(gap, zero), None)  # type: ignore[no-any-return]
 
 
+def sign(value: Any) -> int | None:
+    """1 where a dimension is certainly >= 0, -1 where certainly <= 0 (all sizes being >= 1), else None."""
+    value = dim(value)
+    if isinstance(value, int):
+        return 1 if value >= 0 else -1
+    return _sign(_poly(value))
+
+
 def exact_div(total: Any, part: Any) -> Any:
     """total // part, cancelled where it divides."""
     total, part = E.simplify_dim(total), E.simplify_dim(part)

@@ -2,58 +2,83 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from warpbeam import op
+from warpbeam.frontend.onnx.tensors import attribute_value
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ImportModelError, UnsupportedError
+from warpbeam.ir.rewrite import post_order
 from warpbeam.op import dims
-from warpbeam.relay.expr import Constant, Expr, const
+from warpbeam.relay.expr import Call, Constant, Expr, Tuple, TupleGetItem, const
+from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.tir.expr import PrimExpr, const_int
 
 _MISSING: Any = object()
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
 
 
 class Entry:
     """One value of the graph: its expression, its known integer content, or both.
 
     content: an object array of ints and expressions over symbolic sizes, or None. fixed: all it is computed from is
-    constant. The expression of an entry with known content is built when it is first needed.
+    constant. missing: it could not be made, because of something that is unsupported. The expression of an entry with
+    known content is built when it is first needed.
     """
 
-    __slots__ = ("_expr", "_folded", "content", "dtype", "fixed", "missing")
+    __slots__ = ("_dtype", "_expr", "_foldable", "content", "fixed", "limit", "missing")
 
     def __init__(
-        self, expr: Expr | None = None, content: np.ndarray | None = None, dtype: str = "int64", fixed: bool = False
+        self,
+        expr: Expr | None = None,
+        content: np.ndarray | None = None,
+        dtype: str = "int64",
+        fixed: bool = False,
+        missing: bool = False,
+        limit: int = 64 << 20,
     ) -> None:
         self._expr = expr
+        self._dtype = dtype
+        self._foldable = True
         self.content = content
-        self.dtype = dtype
         self.fixed = fixed
-        self.missing = False
-        self._folded: np.ndarray | None = None
+        self.missing = missing
+        self.limit = limit
 
     @property
     def expr(self) -> Expr:
         if self._expr is None:
-            self._expr = content_expr(self.content, self.dtype)  # type: ignore[arg-type]
+            self._expr = content_expr(self.content, self._dtype)  # type: ignore[arg-type]
         return self._expr
 
     @property
-    def array(self) -> np.ndarray | None:
-        """The content as a plain array where it is constant, else None."""
+    def constant(self) -> bool:
+        """Whether the value is the same in every call."""
         if self.content is not None:
-            if all(not isinstance(v, PrimExpr) for v in self.content.flat):
-                return self.content.astype(dt.to_numpy(self.dtype))
+            return all(not isinstance(v, PrimExpr) for v in self.content.flat)
+        return self.fixed
+
+    @property
+    def type(self) -> Any:
+        return TensorType(self.content.shape, self._dtype) if self.content is not None else self.expr.ty
+
+    @property
+    def array(self) -> np.ndarray | None:
+        """The content as a plain array where it is constant (and not beyond the folding limit), else None."""
+        if self.content is not None:
+            return self.content.astype(dt.to_numpy(self._dtype)) if self.constant else None
+        if not self.fixed or not self._foldable:
             return None
-        if not self.fixed:
-            return None
-        if self._folded is None:
-            self._folded = fold(self.expr)
-        return self._folded
+        found = fold(self.expr, self.limit)
+        if found is None:
+            self._foldable = False
+        elif not isinstance(self._expr, Constant):
+            self._expr = Constant(found)
+        return found
 
 
 def content_expr(content: np.ndarray, dtype: str) -> Expr:
@@ -63,15 +88,20 @@ def content_expr(content: np.ndarray, dtype: str) -> Expr:
     return op.get("shape_tensor")(values=tuple(content.flat), shape=content.shape, dtype=dtype)  # type: ignore[no-any-return]
 
 
-def fold(expr: Expr) -> np.ndarray:
-    """The value of an expression without free variables, through the operators' NumPy references."""
-    from warpbeam.ir.rewrite import post_order
-    from warpbeam.relay.expr import Call, Tuple, TupleGetItem
+def fold(expr: Expr, limit: int) -> np.ndarray | None:
+    """The value of an expression without free variables through the operators' NumPy references.
 
+    None where a value on the way is larger than `limit` bytes or has symbolic dimensions.
+    """
     if isinstance(expr, Constant):
         return expr.numpy()
+    nodes = list(post_order(expr))
+    for n in nodes:
+        fields = n.ty.fields if isinstance(n.ty, TupleType) else (n.ty,)  # type: ignore[attr-defined]
+        if not isinstance(n, Constant) and not all(t.is_static and nbytes(t) <= limit for t in fields):
+            return None
     done: dict[Any, Any] = {}
-    for n in post_order(expr):
+    for n in nodes:
         if isinstance(n, Constant):
             done[n] = n.numpy()
         elif isinstance(n, Call):
@@ -80,7 +110,12 @@ def fold(expr: Expr) -> np.ndarray:
             done[n] = tuple(done[f] for f in n.fields)
         elif isinstance(n, TupleGetItem):
             done[n] = done[n.tuple_value][n.index]
-    return done[expr]  # type: ignore[no-any-return]
+    return np.asarray(done[expr])
+
+
+def nbytes(t: TensorType) -> int:
+    """Bytes of a tensor with static dimensions."""
+    return math.prod(t.shape) * dt.nbytes(t.dtype)
 
 
 class NodeView:
@@ -97,6 +132,7 @@ class NodeView:
         attributes: dict[str, Any] | None = None,
         decode: Callable[[Any], Any] | None = None,
         name: str = "",
+        assumptions: list[Any] | None = None,
     ) -> None:
         self.proto = proto
         self.opset = opset
@@ -108,6 +144,12 @@ class NodeView:
         self.name: str = name or proto.name or next((o for o in proto.output if o), "") or proto.op_type
         self._attributes = attributes if attributes is not None else {a.name: a for a in proto.attribute}
         self._decode = decode
+        self._assumptions: list[Any] = [] if assumptions is None else assumptions
+
+    def assume(self, condition: Any) -> None:
+        """A condition on symbolic sizes that this conversion needs; the compiled module checks it when it is called."""
+        if condition not in self._assumptions:
+            self._assumptions.append(condition)
 
     def attr(self, name: str, default: Any = _MISSING) -> Any:
         """An attribute's value: int, float, str, numpy array (tensor), list of them; `default` where absent."""
@@ -116,11 +158,7 @@ class NodeView:
                 raise self.error(f"attribute {name!r} is missing")
             return default
         value = self._attributes[name]
-        if self._decode is None:
-            from warpbeam.frontend.onnx.tensors import attribute_value
-
-            return attribute_value(value)
-        return self._decode(value)
+        return (self._decode or attribute_value)(value)
 
     def has_attr(self, name: str) -> bool:
         return name in self._attributes
@@ -149,8 +187,13 @@ class NodeView:
             return None
         if found.content is not None:
             return found.content
+        if (
+            found.type.dtype not in INTEGERS
+            or math.prod(d if isinstance(d, int) else 1 for d in found.type.shape) > 65536
+        ):
+            return None
         array = found.array
-        if array is None or array.dtype.kind not in "iub":
+        if array is None:
             return None
         out = np.empty(array.shape, object)
         out[...] = array.astype(object)

@@ -1,0 +1,416 @@
+"""From an ONNX graph to a Relay function: one walk over the nodes, functions inlined by frames instead of recursion.
+
+Integer tensors whose content is known (shapes and arithmetic on them) are carried along as numbers and expressions over
+symbolic sizes; they become attributes. Everything that has no implementation is collected and reported at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from warpbeam.frontend.onnx import schema, table, values
+from warpbeam.frontend.onnx.inputs import Dims, bind_inputs, order_nodes
+from warpbeam.frontend.onnx.limits import DEFAULT, Limits
+from warpbeam.frontend.onnx.loader import Loaded, domain_versions, load, subgraphs
+from warpbeam.frontend.onnx.node import Entry, NodeView, nbytes
+from warpbeam.frontend.onnx.tensors import attribute_value, elem_dtype, tensor_array
+from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
+from warpbeam.ir.node import Attrs, children
+from warpbeam.ir.rewrite import add_origins, substitute
+from warpbeam.relay.expr import Call, Constant, Expr, Function, IRModule, Tuple, TupleGetItem, Var
+from warpbeam.relay.types import TensorType, TupleType
+
+_BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, MemoryError)
+
+
+@dataclass(slots=True)
+class ImportedModel:
+    """A model as a Relay module. inputs, outputs: names in order. sizes: symbolic dimension name -> variable.
+
+    main's attribute "assumptions" holds conditions on sizes that must hold at each call.
+    """
+
+    mod: IRModule
+    inputs: list[str]
+    outputs: list[str]
+    sizes: dict[str, Any]
+    parameters: dict[str, Constant]
+    source: str
+
+
+@dataclass(slots=True)
+class _Frame:
+    """Nodes being imported: the graph itself, or the body of a function called by a node."""
+
+    nodes: list[Any]
+    env: dict[str, Entry]
+    opsets: dict[str, int]
+    attributes: dict[str, Any] | None = None
+    results: list[tuple[str, str]] = field(default_factory=list)
+    outer: _Frame | None = None
+    prefix: str = ""
+    at: int = 0
+    depth: int = 1
+
+
+class Importer:
+    """Imports one loaded model."""
+
+    def __init__(self, loaded: Loaded, shapes: dict[str, Any] | None, dtype: Any, limits: Limits) -> None:
+        self.loaded = loaded
+        self.limits = limits
+        self.problems = Diagnostics()
+        self.assumptions: list[Any] = []
+        self.count = 0
+        self.parameters: dict[str, Constant] = {}
+        self.functions = _functions(loaded.proto)
+        self.dims = Dims()
+        self.shapes, self.dtype = shapes, dtype
+
+    def run(self) -> ImportedModel:
+        graph = self.loaded.proto.graph
+        env = self._initializers(graph)
+        params = bind_inputs(graph, env, self.dims, self.shapes, self.dtype, self.problems, self.limits)
+        for name, var in params.items():
+            env[name] = Entry(var) if isinstance(var, Var) else Entry(missing=True)
+        nodes = order_nodes(graph, set(env))
+        self._walk(_Frame(nodes, env, self.loaded.opsets))
+        outputs = [o.name for o in graph.output]
+        if not outputs:
+            raise ImportModelError("the graph has no outputs", where=self.loaded.source)
+        if self.problems:
+            raise _all_missing(self.problems, self.loaded.source)
+        results = [self._output(o, env) for o in graph.output]
+        body = results[0] if len(results) == 1 else Tuple(tuple(results))
+        notes = {"assumptions": tuple(self.assumptions)} if self.assumptions else {}
+        main = Function(tuple(params.values()), body, attrs=Attrs(notes))
+        mod = IRModule({"main": main})
+        return ImportedModel(mod, list(params), outputs, self.dims.by_name, self.parameters, self.loaded.source)
+
+    def _initializers(self, graph: Any) -> dict[str, Entry]:
+        env: dict[str, Entry] = {}
+        for proto in graph.initializer:
+            try:
+                constant = Constant(tensor_array(proto, self.loaded.external, self.limits))
+            except UnsupportedError as e:
+                self.problems.add(f"{e.what} ({e.where})")
+                env[proto.name] = Entry(missing=True)
+                continue
+            self.parameters[proto.name] = constant
+            env[proto.name] = Entry(constant, fixed=True, limit=self.limits.folded_bytes)
+        for proto in graph.sparse_initializer:
+            self.problems.add("sparse initializers", Span(proto.values.name))
+            env[proto.values.name] = Entry(missing=True)
+        return env
+
+    def _output(self, info: Any, env: dict[str, Entry]) -> Expr:
+        entry = env.get(info.name)
+        if entry is None:
+            raise ImportModelError(
+                f"output {info.name[:80]!r} of the graph is never computed", where=self.loaded.source
+            )
+        code = info.type.tensor_type.elem_type
+        if code:
+            dtype = elem_dtype(code, f"output {info.name[:80]!r}")
+            if dtype != entry.type.dtype:
+                raise ImportModelError(
+                    f"output {info.name[:80]!r} is declared as {dtype}, it is {entry.type.dtype}",
+                    where=self.loaded.source,
+                )
+        return entry.expr
+
+    # ------------------------------------------------------------------------------------------------ the walk
+
+    def _walk(self, frame: _Frame | None) -> None:
+        while frame is not None:
+            if frame.at == len(frame.nodes):
+                frame = self._leave(frame)
+                continue
+            proto = frame.nodes[frame.at]
+            frame.at += 1
+            self.count += 1
+            if self.count > self.limits.nodes:
+                raise ImportModelError(f"the model has more than {self.limits.nodes} nodes after inlining of functions")
+            frame = self._node(frame, proto) or frame
+
+    def _leave(self, frame: _Frame) -> _Frame | None:
+        outer = frame.outer
+        if outer is not None:
+            for inner, name in frame.results:
+                entry = frame.env.get(inner)
+                if entry is None:
+                    raise ImportModelError(f"output {inner[:80]!r} of a function is never computed", where=frame.prefix)
+                outer.env[name] = entry
+        return outer
+
+    def _node(self, frame: _Frame, proto: Any) -> _Frame | None:
+        """Imports one node; a node that calls a function gives the function's frame."""
+        view = self._view(frame, proto)
+        if any(e is not None and e.missing for e in view.entries):
+            self._poison(frame, view)
+            return None
+        try:
+            domain = "" if proto.domain == "ai.onnx" else proto.domain
+            local = self.functions.get((domain, proto.op_type, proto.overload))
+            if local is not None:
+                return self._enter(frame, view, local)
+            return self._operator(frame, view, domain)
+        except UnsupportedError as e:
+            self.problems.add(e.what, Span(view.name))
+            self._poison(frame, view)
+        except ImportModelError:
+            raise
+        except WarpbeamError as e:
+            raise ImportModelError(
+                f"{view.op_type}: {e.what}", where=f"node {view.name[:80]!r}", why=e.why, hint=e.hint
+            ) from e
+        except _BROKEN as e:
+            raise ImportModelError(
+                f"{view.op_type}: its operands or attributes do not fit together",
+                where=f"node {view.name[:80]!r}",
+                why=f"{type(e).__name__}: {e}"[:200],
+            ) from e
+        return None
+
+    def _view(self, frame: _Frame, proto: Any) -> NodeView:
+        entries: list[Entry | None] = []
+        for name in proto.input:
+            entry = frame.env.get(name) if name else None
+            if name and entry is None:
+                raise ImportModelError(
+                    f"{proto.op_type}: input {name[:80]!r} is not defined before it is used",
+                    where=f"node {proto.name[:80]!r}",
+                )
+            entries.append(entry)
+        attributes: dict[str, Any] = {}
+        for a in proto.attribute:
+            if a.ref_attr_name:
+                if frame.attributes is None:
+                    raise ImportModelError(
+                        f"attribute {a.name[:80]!r} refers to an attribute outside a function",
+                        where=f"node {proto.name[:80]!r}",
+                    )
+                given = frame.attributes.get(a.ref_attr_name)
+                if given is not None:
+                    attributes[a.name] = given
+            else:
+                attributes[a.name] = a
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        own = proto.name or next((o for o in proto.output if o), proto.op_type)
+        name = frame.prefix + own if frame.prefix else own
+        return NodeView(
+            proto, frame.opsets.get(domain, 0), entries, attributes, self._decode, name[:200], self.assumptions
+        )
+
+    def _decode(self, proto: Any) -> Any:
+        return attribute_value(proto, self.loaded.external, self.limits)
+
+    def _poison(self, frame: _Frame, view: NodeView) -> None:
+        for name in view.outputs:
+            if name:
+                frame.env[name] = Entry(missing=True)
+        stack = list(subgraphs(view.proto))
+        while stack:  # what lies inside a construct that is refused is reported too
+            for node in stack.pop().node:
+                if table.find(node.op_type, node.domain, 1 << 30) is None:
+                    self.problems.add(f"operator {node.op_type[:60]}", Span(node.name[:80] or view.name))
+                stack.extend(subgraphs(node))
+
+    # ------------------------------------------------------------------------------------------------ operators
+
+    def _operator(self, frame: _Frame, view: NodeView, domain: str) -> _Frame | None:
+        if domain not in frame.opsets:
+            raise view.error(f"the model does not import operator set {domain[:80] or 'ai.onnx'!r}")
+        rules = schema.rules(view.op_type, view.opset, domain)
+        if rules is None and domain in ("", "ai.onnx.ml"):
+            raise view.error(f"there is no such operator in set {domain or 'ai.onnx'} version {view.opset}")
+        if rules is not None:
+            schema.check(view, rules)
+        convert = table.find(view.op_type, domain, view.opset)
+        if convert is None:
+            body = None if rules is None else schema.function_body(view, rules)
+            if body is None:
+                raise UnsupportedError(f"operator {domain + '.' if domain else ''}{view.op_type[:60]}")
+            return self._enter(frame, view, body)
+        known = values.track(view)
+        if known is not None:
+            self._define(frame, view, [Entry(content=c, dtype=t) for c, t in known])
+            return None
+        fixed = all(e is None or e.constant for e in view.entries)
+        result = convert(view, *[None if e is None else e.expr for e in view.entries])
+        found = list(result) if isinstance(result, list | tuple) else [result]
+        self._sources(view, found)
+        self._define(frame, view, [Entry(e, fixed=fixed, limit=self.limits.folded_bytes) for e in found])
+        return None
+
+    def _define(self, frame: _Frame, view: NodeView, entries: list[Entry]) -> None:
+        for k, name in enumerate(view.outputs):
+            if not name:
+                continue
+            if k >= len(entries):
+                raise view.unsupported(f"output {k}")
+            if name in frame.env:
+                raise view.error(f"output {name[:80]!r} is defined twice")
+            _check_type(view, entries[k].type, self.limits)
+            frame.env[name] = entries[k]
+
+    def _sources(self, view: NodeView, results: list[Expr]) -> None:
+        """Notes the node's name on every expression that its conversion made."""
+        stop = {id(e._expr) for e in view.entries if e is not None}
+        stack: list[Any] = list(results)
+        seen: set[int] = set()
+        while stack:
+            node = stack.pop()
+            if id(node) in stop or id(node) in seen or not isinstance(node, Call | Tuple | TupleGetItem):
+                continue
+            seen.add(id(node))
+            add_origins(node, (view.name,))
+            stack.extend(children(node))
+
+    def _enter(self, frame: _Frame, view: NodeView, body: Any) -> _Frame:
+        """The frame of a function's body, called by a node."""
+        if frame.depth >= self.limits.nesting * 8:
+            raise ImportModelError(f"functions are nested deeper than {self.limits.nesting * 8}", where=view.name)
+        if len(view.inputs) > len(body.input) or len(view.outputs) > len(body.output):
+            raise view.error("has more inputs or outputs than the function it calls")
+        env: dict[str, Entry] = {}
+        for name, entry in zip(body.input, view.entries, strict=False):
+            if entry is not None:
+                env[name] = entry
+        nodes = list(body.node)
+        given = {a.name: a for a in body.attribute_proto}
+        given.update({n: view._attributes[n] for n in view.attributes})
+        absent = {n for n in body.input if n not in env}
+        if absent:
+            nodes = [_without(n, absent) for n in nodes]
+        opsets = domain_versions(body.opset_import, view.name) or dict(frame.opsets)
+        results = [(i, o) for i, o in zip(body.output, view.outputs, strict=False) if o]
+        return _Frame(nodes, env, opsets, given, results, frame, view.name + "/", depth=frame.depth + 1)
+
+
+def _without(proto: Any, absent: set[str]) -> Any:
+    """The node with inputs that the caller left out left out as well."""
+    if not any(i in absent for i in proto.input):
+        return proto
+    new = type(proto)()
+    new.CopyFrom(proto)
+    del new.input[:]
+    new.input.extend("" if i in absent else i for i in proto.input)
+    return new
+
+
+def _check_type(view: NodeView, found: Any, limits: Limits) -> None:
+    for t in found.fields if isinstance(found, TupleType) else (found,):
+        if not isinstance(t, TensorType):
+            raise view.unsupported("a result that is no tensor")
+        if t.ndim > limits.rank:
+            raise view.error(f"its result has {t.ndim} dimensions, the limit is {limits.rank}")
+        if any(isinstance(d, int) and d < 0 for d in t.shape):
+            raise view.error("its result has a negative dimension")
+        known = TensorType([d if isinstance(d, int) else 1 for d in t.shape], t.dtype)
+        if nbytes(known) > limits.tensor_bytes:
+            raise view.error(f"its result needs {nbytes(known)} bytes, the limit is {limits.tensor_bytes}")
+
+
+def _functions(proto: Any) -> dict[tuple[str, str, str], Any]:
+    """The model's own functions; refuses two of one name, recursion, and bodies that explode when inlined."""
+    out: dict[tuple[str, str, str], Any] = {}
+    for f in proto.functions:
+        key = ("" if f.domain == "ai.onnx" else f.domain, f.name, f.overload)
+        if key in out:
+            raise ImportModelError(f"function {f.name[:80]!r} is defined twice")
+        out[key] = f
+    sizes: dict[Any, int | None] = {}
+    for start in out:
+        stack = [(start, False)]
+        while stack:
+            key, done = stack.pop()
+            calls = [
+                k
+                for n in out[key].node
+                if (k := (n.domain if n.domain != "ai.onnx" else "", n.op_type, n.overload)) in out
+            ]
+            if done:
+                sizes[key] = len(out[key].node) + sum(sizes[k] or 0 for k in calls)
+                if sizes[key] > DEFAULT.nodes:  # type: ignore[operator]
+                    raise ImportModelError(f"function {key[1][:80]!r} has more than {DEFAULT.nodes} nodes when inlined")
+                continue
+            if key in sizes:
+                continue
+            sizes[key] = None
+            stack.append((key, True))
+            for k in calls:
+                if k in sizes and sizes[k] is None:
+                    raise ImportModelError(f"function {k[1][:80]!r} calls itself")
+                stack.append((k, False))
+    return out
+
+
+def _all_missing(problems: Diagnostics, source: str) -> UnsupportedError:
+    """One error that lists everything that is missing, each with the nodes that need it."""
+    grouped: dict[str, list[str]] = {}
+    for text, span in problems.problems:
+        grouped.setdefault(text, []).append(str(span) if span else "")
+    lines = []
+    for text, places in list(grouped.items())[:60]:
+        named = [p for p in dict.fromkeys(places) if p]
+        more = f" and {len(named) - 4} more" if len(named) > 4 else ""
+        lines.append(f"  - {text}" + (f" (nodes {', '.join(n[:60] for n in named[:4])}{more})" if named else ""))
+    if len(grouped) > 60:
+        lines.append(f"  - and {len(grouped) - 60} more kinds")
+    return UnsupportedError(
+        "the model uses what has no implementation yet:\n" + "\n".join(lines),
+        where=source,
+        hint="see `warpbeam doctor`",
+    )
+
+
+def import_model(
+    model: Any,
+    shapes: dict[str, Any] | None = None,
+    dtype: Any = None,
+    opset: int | None = None,
+    limits: Limits = DEFAULT,
+) -> ImportedModel:
+    """A model (path, bytes or ModelProto) as Relay, constants inside, with the names of inputs and outputs.
+
+    shapes: input name -> shape (ints, None or names for symbolic dimensions), or dimension name -> int.
+    Raises ImportModelError (broken), UnsupportedError (valid, but something has no implementation; lists all of it).
+    """
+    try:
+        return Importer(load(model, limits, opset), shapes, dtype, limits).run()
+    except UnicodeDecodeError as e:
+        raise ImportModelError("a name in the model is not valid UTF-8", why=str(e)[:100]) from None
+
+
+def from_onnx(
+    model: Any, shape: Any = None, dtype: Any = None, opset: int | None = None, freeze_params: bool = False
+) -> tuple[IRModule, dict[str, np.ndarray]]:
+    """The classic face: (module, parameters).
+
+    shape: input name -> shape. dtype: dtype of inputs whose type the file leaves out, one or by name. opset: overrides
+    the version of ai.onnx. freeze_params: keep weights as constants in the module; otherwise main takes them as
+    parameters, and the second result holds their values.
+    """
+    found = import_model(model, shape, dtype, opset)
+    if freeze_params:
+        return found.mod, {}
+    main = found.mod["main"]
+    used = {id(n) for n in _constants(main)}
+    swap: dict[Any, Any] = {}
+    params: dict[str, np.ndarray] = {}
+    for name, constant in found.parameters.items():
+        if id(constant) in used and constant not in swap:
+            swap[constant] = Var(name, constant.ty)
+            params[name] = constant.numpy()
+    body = substitute(main.body, swap)
+    return IRModule({"main": Function((*main.params, *swap.values()), body, attrs=main.attrs)}), params
+
+
+def _constants(main: Function) -> list[Constant]:
+    from warpbeam.ir.rewrite import post_order
+
+    return [n for n in post_order(main.body) if isinstance(n, Constant)]

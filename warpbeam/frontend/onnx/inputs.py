@@ -1,0 +1,211 @@
+"""Inputs of a graph: their types with symbolic dimensions by name, and the order and need of its nodes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from warpbeam.frontend.onnx.limits import Limits
+from warpbeam.frontend.onnx.loader import subgraphs
+from warpbeam.frontend.onnx.node import nbytes
+from warpbeam.frontend.onnx.tensors import elem_dtype
+from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError
+from warpbeam.relay.expr import Var
+from warpbeam.relay.types import TensorType
+from warpbeam.tir.expr import SizeVar
+
+_PLAIN = re.compile(r"[^A-Za-z0-9_]")
+
+
+class Dims:
+    """Symbolic dimensions by the model's names. The variables' own names are plain identifiers."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Any] = {}
+        self.bound: dict[str, int] = {}
+        self._taken: set[str] = set()
+
+    def get(self, name: str) -> Any:
+        """The number or variable that the dimension called `name` stands for."""
+        if name in self.bound:
+            return self.bound[name]
+        if name not in self.by_name:
+            base = _PLAIN.sub("_", name)[:40]
+            base = base if base and not base[0].isdigit() else f"d_{base}"
+            plain, k = base, 1
+            while plain in self._taken:
+                plain, k = f"{base}_{k}", k + 1
+            self._taken.add(plain)
+            self.by_name[name] = SizeVar(plain)
+        return self.by_name[name]
+
+    def bind(self, name: str, value: int, where: str) -> None:
+        if self.bound.setdefault(name, value) != value:
+            raise ImportModelError(
+                f"dimension {name[:80]!r} is given as {self.bound[name]} and as {value}", where=where
+            )
+
+
+def bind_inputs(
+    graph: Any,
+    env: dict[str, Any],
+    dims: Dims,
+    shapes: dict[str, Any] | None,
+    dtype: Any,
+    problems: Diagnostics,
+    limits: Limits,
+) -> dict[str, Any]:
+    """Variables for the inputs that are no initializers, in order; None where an input has no implementation."""
+    infos: dict[str, Any] = {}
+    for info in graph.input:
+        if info.name in infos:
+            raise ImportModelError(f"input {info.name[:80]!r} is declared twice")
+        if not info.name:
+            raise ImportModelError("an input of the graph has no name")
+        if info.name not in env:
+            infos[info.name] = info
+    given = _overrides(shapes or {}, infos, dims)
+    raw: dict[str, tuple[list[Any], str] | None] = {}
+    for name, info in infos.items():
+        try:
+            raw[name] = _declared(info, given.get(name), dims, dtype)
+        except UnsupportedError as e:
+            problems.add(e.what, Span(f"input {name[:80]}"))
+            raw[name] = None
+    out: dict[str, Any] = {}
+    for name, found in raw.items():
+        if found is None:
+            out[name] = None
+            continue
+        shape = [dims.get(d) if isinstance(d, str) else d for d in found[0]]
+        out[name] = Var(name, _checked(name, TensorType(shape, found[1]), limits))
+    return out
+
+
+def _overrides(shapes: dict[str, Any], infos: dict[str, Any], dims: Dims) -> dict[str, tuple[Any, ...]]:
+    """Shapes by input name; entries that are numbers name a dimension."""
+    symbols = {d.dim_param for i in infos.values() for d in i.type.tensor_type.shape.dim if d.dim_param}
+    out: dict[str, tuple[Any, ...]] = {}
+    for name, value in shapes.items():
+        if isinstance(value, int):
+            if name not in symbols:
+                raise ImportModelError(
+                    f"there is no dimension {name[:80]!r}",
+                    hint=f"the model's symbolic dimensions are {sorted(symbols)}",
+                )
+            dims.bind(name, value, "shapes")
+        elif name not in infos:
+            raise ImportModelError(f"there is no input {name[:80]!r}", hint=f"the inputs are {list(infos)[:20]}")
+        else:
+            out[name] = tuple(value)
+    return out
+
+
+def _declared(info: Any, given: tuple[Any, ...] | None, dims: Dims, dtype: Any) -> tuple[list[Any], str]:
+    """Shape (ints and names of symbolic dimensions) and dtype of an input."""
+    kind = info.type.WhichOneof("value")
+    if kind is not None and kind != "tensor_type":
+        raise UnsupportedError(f"an input that is a {kind.replace('_type', '')}")
+    code = info.type.tensor_type.elem_type
+    if code == 0 and dtype is not None:
+        own = dtype if isinstance(dtype, str) else dtype.get(info.name, "float32")
+    else:
+        own = elem_dtype(code, f"input {info.name[:80]!r}")
+    if not info.type.tensor_type.HasField("shape"):
+        if given is None:
+            raise UnsupportedError("an input without a shape (give one)")
+        return [_own_dim(info.name, k, d) for k, d in enumerate(given)], own
+    shape: list[Any] = []
+    for k, d in enumerate(info.type.tensor_type.shape.dim):
+        if d.HasField("dim_value") and d.dim_value >= 0:
+            shape.append(int(d.dim_value))
+        else:
+            shape.append(d.dim_param or _anonymous(info.name, k))
+    if given is not None:
+        if len(given) != len(shape):
+            raise ImportModelError(
+                f"input {info.name[:80]!r} has {len(shape)} dimensions, the given shape {len(given)}"
+            )
+        for k, (have, want) in enumerate(zip(list(shape), given, strict=True)):
+            if want is None:
+                continue
+            if isinstance(have, str) and isinstance(want, int):
+                dims.bind(have, want, f"input {info.name[:80]!r}")
+            shape[k] = want if not isinstance(have, str) or isinstance(want, str) else have
+    return shape, own
+
+
+def _anonymous(name: str, axis: int) -> str:
+    return f"{name}_{axis}"
+
+
+def _own_dim(name: str, axis: int, value: Any) -> Any:
+    return _anonymous(name, axis) if value is None else value
+
+
+def _checked(name: str, t: TensorType, limits: Limits) -> TensorType:
+    known = TensorType([d if isinstance(d, int) else 1 for d in t.shape], t.dtype)
+    if t.ndim > limits.rank or nbytes(known) > limits.tensor_bytes or any(d < 0 for d in known.shape):
+        raise ImportModelError(
+            f"input {name[:80]!r} has {t.ndim} dimensions and {nbytes(known)} bytes",
+            why=f"the limits are {limits.rank} dimensions and {limits.tensor_bytes} bytes",
+        )
+    return t
+
+
+# ------------------------------------------------------------------------------------------------------------ nodes
+
+
+def order_nodes(graph: Any, known: set[str]) -> list[Any]:
+    """The nodes that the outputs need, producers first (the file's order where it is one)."""
+    nodes = list(graph.node)
+    makers: dict[str, int] = {}
+    for k, node in enumerate(nodes):
+        for name in node.output:
+            if name:
+                if name in makers or name in known:
+                    raise ImportModelError(f"value {name[:80]!r} is defined twice", where=f"node {node.name[:80]!r}")
+                makers[name] = k
+    wants = [_uses(node) for node in nodes]
+    order: list[int] = []
+    state = [0] * len(nodes)
+    stack = [(makers[o.name], False) for o in reversed(graph.output) if o.name in makers]
+    while stack:
+        k, done = stack.pop()
+        if done:
+            state[k] = 2
+            order.append(k)
+            continue
+        if state[k] == 2:
+            continue
+        state[k] = 1
+        stack.append((k, True))
+        for name in wants[k]:
+            below = makers.get(name)
+            if below is None or state[below] == 2:
+                continue
+            if state[below] == 1:
+                raise ImportModelError(
+                    f"node {nodes[below].name[:80]!r} depends on its own result", where=f"value {name[:80]!r}"
+                )
+            stack.append((below, False))
+    return [nodes[k] for k in sorted(order)] if _in_order(order, wants, makers) else [nodes[k] for k in order]
+
+
+def _in_order(order: list[int], wants: list[list[str]], makers: dict[str, int]) -> bool:
+    """Whether the file's own order already has producers first."""
+    return all(makers.get(name, -1) < k for k in order for name in wants[k])
+
+
+def _uses(node: Any) -> list[str]:
+    """Names that a node reads, those that its subgraphs take from outside included."""
+    out = [i for i in node.input if i]
+    stack = [(g, frozenset()) for g in subgraphs(node)]
+    while stack:
+        graph, outer = stack.pop()
+        own = outer | {i.name for i in graph.input} | {i.name for i in graph.initializer}
+        own |= {o for n in graph.node for o in n.output}
+        for n in graph.node:
+            out.extend(i for i in n.input if i and i not in own)
+            stack.extend((g, own) for g in subgraphs(n))
+    return out

@@ -1,0 +1,108 @@
+"""TensorProto and AttributeProto as NumPy arrays and Python values, checked before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from warpbeam.frontend.onnx.external import ExternalData
+from warpbeam.frontend.onnx.limits import DEFAULT, Limits
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import ImportModelError, UnsupportedError
+
+# TensorProto.DataType -> our dtype; what is not here is refused as unsupported.
+DTYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
+    11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
+}  # fmt: skip
+
+# Valid in the format, without an implementation here.
+OTHER = {
+    8: "string", 14: "complex64", 15: "complex128", 17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2",
+    20: "float8e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
+}  # fmt: skip
+
+_FIELDS = {"float32": "float_data", "float64": "double_data", "int64": "int64_data", "uint32": "uint64_data",
+           "uint64": "uint64_data"}  # fmt: skip
+
+
+def elem_dtype(code: int, what: str) -> str:
+    """Our dtype of a TensorProto.DataType."""
+    if code in DTYPES:
+        return DTYPES[code]
+    if code in OTHER:
+        raise UnsupportedError(f"tensors of {OTHER[code]}", where=what)
+    raise ImportModelError(f"element type {code} is not one of the format", where=what)
+
+
+def tensor_array(proto: Any, external: ExternalData | None = None, limits: Limits = DEFAULT) -> np.ndarray:
+    """A tensor of the file as a read-only array; raw data is not copied again."""
+    name = proto.name or "a tensor"
+    dtype = elem_dtype(proto.data_type, f"tensor {name[:80]!r}")
+    shape = tuple(proto.dims)
+    if any(d < 0 for d in shape) or len(shape) > limits.rank:
+        raise ImportModelError(f"tensor {name[:80]!r} has shape {shape[:8]}", why="dimensions must not be negative")
+    count = math.prod(shape)
+    need = count * dt.nbytes(dtype)
+    if need > limits.tensor_bytes:
+        raise ImportModelError(f"tensor {name[:80]!r} of shape {shape[:8]} needs {need} bytes")
+    kind = dt.to_numpy(dtype)
+    if proto.data_location == 1:
+        entries = {e.key: e.value for e in proto.external_data}
+        data = (external or ExternalData(None)).read(entries, need, name)
+        array = data.view(kind) if data.ctypes.data % kind.itemsize == 0 else np.frombuffer(data.tobytes(), kind)
+    elif proto.HasField("raw_data"):
+        raw = proto.raw_data
+        if len(raw) != need:
+            raise ImportModelError(
+                f"tensor {name[:80]!r} of shape {shape[:8]} and type {dtype} has {len(raw)} bytes of data, needs {need}"
+            )
+        array = np.frombuffer(raw, kind)
+    else:
+        array = _typed(proto, dtype, count, name)
+    out = array.reshape(shape)
+    out.flags.writeable = False
+    return out
+
+
+def _typed(proto: Any, dtype: str, count: int, name: str) -> np.ndarray:
+    """Data in one of the typed fields; half floats are stored as bits in int32_data."""
+    field = getattr(proto, _FIELDS.get(dtype, "int32_data"))
+    if len(field) != count:
+        raise ImportModelError(f"tensor {name[:80]!r} has {len(field)} elements of data, its shape needs {count}")
+    kind = dt.to_numpy(dtype)
+    if dtype in ("float16", "bfloat16"):
+        return np.array(field, np.int32).astype(np.uint16).view(kind)
+    if dtype in _FIELDS:
+        return np.array(field, kind)
+    return np.array(field, np.int32).astype(kind)
+
+
+def attribute_value(proto: Any, external: ExternalData | None = None, limits: Limits = DEFAULT) -> Any:
+    """An attribute as int, float, str, array, graph proto, or a list of such."""
+    kind = proto.type
+    if kind == 1:
+        return float(proto.f)
+    if kind == 2:
+        return int(proto.i)
+    if kind == 3:
+        return proto.s.decode("utf-8", "replace")
+    if kind == 4:
+        return tensor_array(proto.t, external, limits)
+    if kind == 5:
+        return proto.g
+    if kind == 6:
+        return [float(v) for v in proto.floats]
+    if kind == 7:
+        return [int(v) for v in proto.ints]
+    if kind == 8:
+        return [v.decode("utf-8", "replace") for v in proto.strings]
+    if kind == 9:
+        return [tensor_array(t, external, limits) for t in proto.tensors]
+    if kind == 10:
+        return list(proto.graphs)
+    if kind in (11, 12, 13, 14):
+        raise UnsupportedError(f"attribute {proto.name!r} holds a sparse tensor or a type")
+    raise ImportModelError(f"attribute {proto.name[:80]!r} has type {kind}, which the format does not have")
