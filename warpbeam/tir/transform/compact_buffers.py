@@ -1,0 +1,244 @@
+"""Shrinks each intermediate buffer to what one iteration around it touches, so that it stays in cache or registers.
+
+The small buffer of a parallel loop lives on the stack of the iteration. Where it would not fit, the buffer keeps its
+full shape in the workspace if iterations touch disjoint parts; otherwise lowering fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.rewrite import rewrite, substitute
+from warpbeam.tir import expr as e
+from warpbeam.tir.analysis.access import accesses, free_vars
+from warpbeam.tir.analysis.regions import Range, clip, interval, loop_range, union, upper_bound
+from warpbeam.tir.analysis.tree import kids
+from warpbeam.tir.arith import Facts, prove, simplify
+from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
+from warpbeam.tir.stmt import Allocate, AssertStmt, BufferStore, Evaluate, For, IfThenElse, LetStmt, PrimFunc, Stmt, seq
+
+STACK_BYTES = 256 * 1024
+SMALL_BYTES = 16 * 1024
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What becomes of one buffer: its replacement, the low end of its region, and whether it moves to the root."""
+
+    new: Buffer
+    lows: tuple[PrimExpr | None, ...]  # None: the dimension is dropped or kept whole from 0
+    dropped: tuple[bool, ...]
+    to_root: bool
+
+
+@dataclass(slots=True)
+class _Open:
+    """An allocation that is being walked: loops outside it, and the accesses found so far."""
+
+    alloc: Allocate
+    depth: int
+    found: dict[tuple[tuple[PrimExpr, ...], tuple[For, ...]], None]
+
+
+def compact_buffers(func: PrimFunc) -> PrimFunc:
+    """Intermediates have the size of what they hold at a time."""
+    allocs = []
+    body = func.body
+    while isinstance(body, Allocate):
+        allocs.append(body)
+        body = body.body
+    planner = _Planner()
+    for a in allocs:
+        planner.open[a.buffer] = _Open(a, 0, {})
+    planner.walk(body)
+    for a in allocs:
+        planner.close(a.buffer)
+    stack = sum(_bytes(p.new.shape, p.new.dtype) or 0 for p in planner.plans.values() if p.new.scope == "local")
+    if stack > STACK_BYTES:
+        names = ", ".join(p.new.name for p in planner.plans.values() if p.new.scope == "local")
+        raise LowerError(
+            f"{func.name} needs {stack} bytes of stack for {names}; the limit is {STACK_BYTES}",
+            hint="use smaller tiles or leave the buffers at the root",
+        )
+    body = _Rewriter(planner.plans).stmt(body)
+    inner = [p.new for b, p in planner.plans.items() if p.to_root and b not in {a.buffer for a in allocs}]
+    for b in reversed([*(planner.plans[a.buffer].new for a in allocs), *inner]):
+        body = Allocate(b, body)
+    return PrimFunc(func.name, func.params, body, func.attrs)
+
+
+def _bytes(shape: tuple[Any, ...], dtype: str) -> int | None:
+    total = dt.nbytes(dtype)
+    for s in shape:
+        n = e.const_int(s)
+        if n is None:
+            return None
+        total *= n
+    return total
+
+
+class _Planner:
+    def __init__(self) -> None:
+        self.facts = Facts()
+        self.loops: list[For] = []
+        self.open: dict[Buffer, _Open] = {}
+        self.plans: dict[Buffer, _Plan] = {}
+
+    def walk(self, s: Any) -> None:
+        if isinstance(s, For):
+            with self.facts.scope():
+                self.facts.bind(s.var, s.min, s.extent)
+                self.loops.append(s)
+                self.walk(s.body)
+                self.loops.pop()
+        elif isinstance(s, Allocate):
+            self.open[s.buffer] = _Open(s, len(self.loops), {})
+            self.walk(s.body)
+            self.close(s.buffer)
+        else:
+            if isinstance(s, BufferStore | Evaluate | AssertStmt):
+                self._note(s)
+            elif isinstance(s, IfThenElse):
+                self._note(s.cond)
+            elif isinstance(s, LetStmt):
+                self._note(s.value)
+            for c in kids(s):
+                self.walk(c)
+
+    def _note(self, node: Any) -> None:
+        loads, stores = accesses(node)
+        touched: list[Any] = [*loads, *stores]
+        for n in touched:
+            o = self.open.get(n.buffer)
+            if o is not None:
+                o.found[n.indices, tuple(self.loops[o.depth :])] = None
+
+    def close(self, buffer: Buffer) -> None:
+        o = self.open.pop(buffer)
+        region = self._region(o)
+        sizes: list[Any] = []
+        for r, full in zip(region, buffer.shape, strict=True):
+            size = None if r is None else upper_bound(r.extent(self.facts), self.facts)
+            whole = e.const_int(full)
+            sizes.append(full if size is None or (whole is not None and size >= whole) else max(size, 0))
+        parallel = [f for f in self.loops if f.kind in ("parallel", "thread_binding")]
+        plan = _compacted(o.alloc, region, sizes, self.facts)
+        count = _bytes(plan.new.shape, buffer.dtype)
+        if buffer.scope not in ("global", "local"):
+            if count is None:
+                raise LowerError(
+                    f"buffer {buffer.name} of scope {buffer.scope} has no constant size",
+                    hint="split or partition the loops around it so that extents are constant",
+                )
+        elif o.depth == 0:
+            pass
+        elif count is not None and count <= (STACK_BYTES if parallel or buffer.scope == "local" else SMALL_BYTES):
+            plan.new = Buffer(plan.new.name, plan.new.shape, plan.new.dtype, "local")
+        elif parallel:
+            self._check_disjoint(buffer, region, parallel)
+            plan = _Plan(_scoped(buffer, buffer.shape, "global"), (None,) * len(sizes), (False,) * len(sizes), True)
+        elif any(not isinstance(s, int) and free_vars(s) & {f.var for f in self.loops} for s in plan.new.shape):
+            plan = _Plan(_scoped(buffer, buffer.shape, "global"), (None,) * len(sizes), (False,) * len(sizes), True)
+        else:
+            plan.to_root, plan.new = True, _scoped(plan.new, plan.new.shape, "global")
+        self.plans[buffer] = plan
+
+    def _region(self, o: _Open) -> list[Range | None]:
+        shape = o.alloc.buffer.shape
+        found: list[Range | None] = []
+        for k, (indices, loops) in enumerate(o.found):
+            env: dict[Var, Range] = {}
+            for f in loops:
+                env[f.var] = loop_range(f, env)
+            here = [clip(interval(i, env), s, self.facts) for i, s in zip(indices, shape, strict=True)]
+            if k == 0:
+                found = list(here)
+            else:
+                found = [None if a is None else union(a, b, self.facts) for a, b in zip(found, here, strict=True)]
+        return found or [None] * len(shape)
+
+    def _check_disjoint(self, buffer: Buffer, region: list[Range | None], parallel: list[For]) -> None:
+        """Each parallel loop must move the region by at least its size in some dimension."""
+        for f in parallel:
+            step = {f.var: f.var + 1}
+            if not any(r is not None and prove(substitute(r.low, step) > r.high, self.facts) is True for r in region):
+                raise LowerError(
+                    f"buffer {buffer.name} is too large for the stack of one iteration of {f.var.name}, "
+                    "and iterations overlap",
+                    hint="use smaller tiles, or compute the block outside the parallel loop",
+                )
+
+
+def _scoped(buffer: Buffer, shape: tuple[Any, ...], scope: str) -> Buffer:
+    return Buffer(buffer.name, shape, buffer.dtype, scope)
+
+
+def _compacted(alloc: Allocate, region: list[Range | None], sizes: list[Any], facts: Facts) -> _Plan:
+    buffer = alloc.buffer
+    lows: list[PrimExpr | None] = []
+    dropped: list[bool] = []
+    shape: list[Any] = []
+    align = alloc.annotations.get("storage_align")
+    for k, (r, size, full) in enumerate(zip(region, sizes, buffer.shape, strict=True)):
+        shrunk = size is not full and r is not None
+        gone = size == 1 and isinstance(size, int)
+        lows.append(simplify(r.low, facts) if shrunk and r is not None else None)
+        dropped.append(gone and align is None)
+        if not dropped[-1]:
+            shape.append(size)
+        if align is not None and k == align[0] + 1 and isinstance(size, int):
+            shape[-1] = size + (align[2] - size) % align[1]
+    return _Plan(_scoped(buffer, tuple(shape), buffer.scope), tuple(lows), tuple(dropped), False)
+
+
+class _Rewriter:
+    """Replaces planned buffers and shifts their indices."""
+
+    def __init__(self, plans: dict[Buffer, _Plan]) -> None:
+        self.plans = plans
+        self.facts = Facts()
+
+    def stmt(self, s: Any) -> Stmt:
+        if isinstance(s, For):
+            with self.facts.scope():
+                self.facts.bind(s.var, s.min, s.extent)
+                body = self.stmt(s.body)
+            return For(s.var, s.min, s.extent, s.kind, body, s.annotations, s.thread)
+        if isinstance(s, Allocate):
+            body = self.stmt(s.body)
+            plan = self.plans[s.buffer]
+            return body if plan.to_root else Allocate(plan.new, body)
+        below = getattr(s, "stmts", None)
+        if below is not None:
+            return seq(*[self.stmt(c) for c in below])
+        if isinstance(s, IfThenElse):
+            return IfThenElse(self.expr(s.cond), self.stmt(s.then), None if s.orelse is None else self.stmt(s.orelse))
+        if isinstance(s, LetStmt):
+            return LetStmt(s.var, self.expr(s.value), self.stmt(s.body))
+        if isinstance(s, BufferStore | Evaluate | AssertStmt):
+            return self.expr(s)  # type: ignore[no-any-return]
+        if below is None and kids(s):
+            return s.replace(body=self.stmt(s.body))  # type: ignore[no-any-return]
+        return s  # type: ignore[no-any-return]
+
+    def expr(self, node: Any) -> Any:
+        loads, stores = accesses(node)
+        touched: list[Any] = [*loads, *stores]
+        if not any(n.buffer in self.plans for n in touched):
+            return node
+        return rewrite(node, self.change)
+
+    def change(self, n: Any) -> Any:
+        if not isinstance(n, BufferLoad | BufferStore) or n.buffer not in self.plans:
+            return None
+        plan = self.plans[n.buffer]
+        index = []
+        for i, low, gone in zip(n.indices, plan.lows, plan.dropped, strict=True):
+            if not gone:
+                index.append(i if low is None else simplify(i - low, self.facts))
+        if isinstance(n, BufferLoad):
+            return BufferLoad(plan.new, index)
+        return BufferStore(plan.new, n.value, index)

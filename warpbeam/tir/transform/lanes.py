@@ -1,0 +1,198 @@
+"""How an expression is built again when some of its operands became vectors or numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, Protocol
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.node import map_children
+from warpbeam.ir.rewrite import post_order
+from warpbeam.tir import expr as e
+from warpbeam.tir.expr import Broadcast, BufferLoad, IntImm, PrimExpr, Ramp, Shuffle
+from warpbeam.tir.intrin import is_pure
+
+
+class NotVectorizable(Exception):
+    """The loop has to stay a loop; never leaves `expand_loops`."""
+
+
+class Lanes(Protocol):
+    """What building needs of the walk."""
+
+    def scalars(self, node: Any) -> list[Any]:
+        """The value of an expression in each lane."""
+
+
+Done = Mapping[Any, Any]
+
+
+def is_vector(value: Any) -> bool:
+    return "x" in value.dtype
+
+
+def widen(value: PrimExpr, count: int) -> PrimExpr:
+    """A scalar as a vector of equal lanes."""
+    return value if is_vector(value) else Broadcast(value, count)
+
+
+def _lanes(*values: Any) -> int:
+    for v in values:
+        if is_vector(v):
+            return dt.lanes(v.dtype)
+    return 1
+
+
+def build(node: Any, done: Done, walk: Lanes) -> Any:
+    """`node` over the new values of its children."""
+    cls = type(node)
+    rule = _RULES.get(cls)
+    if rule is not None:
+        return rule(node, done, walk)
+    if isinstance(node, e.BinaryExpr | e.CmpExpr):
+        return _plain_binary(cls, done[node.a], done[node.b])
+    new = map_children(node, lambda c: done[c])
+    if any(is_vector(done[c]) for c in _operands(node)):
+        raise NotVectorizable
+    return new
+
+
+def _operands(node: Any) -> list[Any]:
+    from warpbeam.ir.node import children
+
+    return [c for c in children(node) if isinstance(c, PrimExpr)]
+
+
+def _plain_binary(cls: type, a: Any, b: Any) -> Any:
+    count = _lanes(a, b)
+    if count > 1:
+        if type(a) is Broadcast and type(b) is Broadcast:
+            return Broadcast(_plain_binary(cls, a.value, b.value), count)
+        return cls(widen(a, count), widen(b, count))
+    return _SMART.get(cls, lambda x, y: e.binary(cls, x, y))(a, b)
+
+
+_SMART: dict[type, Any] = {
+    e.Add: e.add, e.Sub: e.sub, e.Mul: e.mul, e.FloorDiv: e.floordiv, e.FloorMod: e.floormod,
+    e.Min: e.minimum, e.Max: e.maximum, e.And: e.land, e.Or: e.lor,
+}  # fmt: skip
+
+
+def _add(n: Any, done: Done, walk: Lanes) -> Any:
+    a, b = done[n.a], done[n.b]
+    if type(a) is Ramp and type(b) is Ramp:
+        return Ramp(e.add(a.base, b.base), e.add(a.stride, b.stride), a.count)
+    if type(b) is Ramp and not is_vector(a):
+        a, b = b, a
+    if type(a) is Ramp and not is_vector(b):
+        return Ramp(e.add(b, a.base), a.stride, a.count)
+    return _float_safe(e.Add, a, b)
+
+
+def _sub(n: Any, done: Done, walk: Lanes) -> Any:
+    a, b = done[n.a], done[n.b]
+    if type(a) is Ramp and not is_vector(b):
+        return Ramp(e.sub(a.base, b), a.stride, a.count)
+    if type(b) is Ramp and not is_vector(a):
+        return Ramp(e.sub(a, b.base), e.sub(e.const(0, b.stride.dtype), b.stride), b.count)
+    return _float_safe(e.Sub, a, b)
+
+
+def _mul(n: Any, done: Done, walk: Lanes) -> Any:
+    a, b = done[n.a], done[n.b]
+    if type(b) is Ramp and not is_vector(a):
+        a, b = b, a
+    if type(a) is Ramp and not is_vector(b):
+        if type(b) is IntImm and b.value == 0:
+            return b
+        return Ramp(e.mul(a.base, b), e.mul(a.stride, b), a.count)
+    return _float_safe(e.Mul, a, b)
+
+
+def _float_safe(cls: type, a: Any, b: Any) -> Any:
+    """Operands of floats are kept as they are; integers fold."""
+    if dt.is_float(a.dtype) and not is_vector(a) and not is_vector(b):
+        return cls(a, b)
+    return _plain_binary(cls, a, b)
+
+
+def _divmod(n: Any, done: Done, walk: Lanes) -> Any:
+    a, b = done[n.a], done[n.b]
+    if type(a) is Ramp and type(b) is IntImm and type(a.base) is IntImm and type(a.stride) is IntImm and b.value > 0:
+        first = e.binary(type(n), a.base, b)
+        values = [e.const_int(e.binary(type(n), a.base + a.stride * k, b)) or 0 for k in range(a.count)]
+        steps = {y - x for x, y in pairwise(values)}
+        if steps == {0}:
+            return first
+        if len(steps) == 1:
+            return Ramp(first, e.const(steps.pop(), a.base.dtype), a.count)
+    return _plain_binary(type(n), a, b)
+
+
+def _load(n: Any, done: Done, walk: Lanes) -> Any:
+    index = [done[i] for i in n.indices]
+    wide = [k for k, i in enumerate(index) if is_vector(i)]
+    if not wide or (wide == [len(index) - 1] and type(index[-1]) is Ramp):
+        return BufferLoad(n.buffer, index)
+    values = walk.scalars(n)
+    return Shuffle(tuple(values), tuple(range(len(values))))
+
+
+def _call(n: Any, done: Done, walk: Lanes) -> Any:
+    args = [done[a] for a in n.args]
+    count = _lanes(*args)
+    if n.op == "if_then_else":
+        return _choice(n, args, count)
+    if count == 1:
+        return e.Call(n.type, n.op, tuple(args), n.attrs)
+    if n.op.startswith("vector_reduce") or not is_pure(n.op):
+        raise NotVectorizable
+    return e.Call(dt.with_lanes(n.type, count), n.op, tuple(widen(a, count) for a in args), n.attrs)
+
+
+def _choice(n: Any, args: list[Any], count: int) -> Any:
+    """A lazy choice stays lazy where all lanes agree; else both sides must be safe to evaluate."""
+    cond, a, b = args
+    if type(cond) is IntImm:
+        return a if cond.value else b
+    if count == 1:
+        return e.Call(n.type, n.op, (cond, a, b), n.attrs)
+    if not is_vector(cond):
+        return e.Call(dt.with_lanes(n.type, count), n.op, (cond, widen(a, count), widen(b, count)), n.attrs)
+    if any(isinstance(x, BufferLoad) for x in post_order(a, b)):
+        raise NotVectorizable
+    return e.Select(cond, widen(a, count), widen(b, count))
+
+
+def _select(n: Any, done: Done, walk: Lanes) -> Any:
+    cond, a, b = done[n.cond], done[n.a], done[n.b]
+    count = _lanes(cond, a, b)
+    if count == 1:
+        return e.select(cond, a, b)
+    return e.Select(widen(cond, count), widen(a, count), widen(b, count))
+
+
+def _cast(n: Any, done: Done, walk: Lanes) -> Any:
+    value = done[n.value]
+    if type(value) is Ramp and n.type == "int64":
+        return Ramp(e.cast("int64", value.base), e.cast("int64", value.stride), value.count)
+    return e.cast(n.type, value)
+
+
+def _not(n: Any, done: Done, walk: Lanes) -> Any:
+    return e.lnot(done[n.a])
+
+
+_RULES: dict[type, Any] = {
+    e.Add: _add,
+    e.Sub: _sub,
+    e.Mul: _mul,
+    e.FloorDiv: _divmod,
+    e.FloorMod: _divmod,
+    BufferLoad: _load,
+    e.Call: _call,
+    e.Select: _select,
+    e.Cast: _cast,
+    e.Not: _not,
+}
