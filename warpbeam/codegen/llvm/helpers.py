@@ -9,9 +9,10 @@ from warpbeam.codegen.llvm.emitter import Value
 if TYPE_CHECKING:
     from warpbeam.codegen.llvm.function import FunctionPrinter
 
+CONTEXT = "{ i32, i32, ptr, i64, ptr, ptr, ptr, ptr, ptr, ptr, i32, i32, [176 x i8] }"
 FAIL = """define internal i32 @wb_fail(ptr %ctx, ptr %text, i64 %bytes) noinline #0 {
 entry:
-  %message = getelementptr i8, ptr %ctx, i64 OFFSET
+  %message = getelementptr CONTEXT, ptr %ctx, i32 0, i32 12
   br label %copy
 copy:
   %i = phi i64 [ 0, %entry ], [ %next, %copy ]
@@ -70,9 +71,9 @@ done:
 """
 
 
-def fail_function(message_offset: int) -> str:
+def fail_function() -> str:
     """Copies a message into the context and returns status 1."""
-    return FAIL.replace("OFFSET", str(message_offset))
+    return FAIL.replace("CONTEXT", CONTEXT)
 
 
 def remainder_function(scalar: str) -> tuple[str, str]:

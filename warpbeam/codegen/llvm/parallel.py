@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from warpbeam.codegen import analysis
 from warpbeam.codegen.llvm.emitter import Module, Value
-from warpbeam.codegen.llvm.helpers import fail_function
+from warpbeam.codegen.llvm.helpers import CONTEXT, fail_function
 from warpbeam.codegen.llvm.types import value_type
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.tir import expr as E
@@ -19,10 +19,7 @@ from warpbeam.tir import stmt as S
 if TYPE_CHECKING:
     from warpbeam.codegen.llvm.function import FunctionPrinter
 
-CONTEXT = "{ i32, i32, ptr, i64, ptr, ptr, ptr, ptr, ptr, ptr, i32, i32, [176 x i8] }"
-PARALLEL_FOR, MESSAGE, MESSAGE_BYTES = 6, 12, 176
-#: byte offset of `message` on machines with 64-bit and 32-bit pointers
-_MESSAGE_OFFSET = {64: 88, 32: 56}
+PARALLEL_FOR, MESSAGE_BYTES = 6, 176
 
 
 def message(module: Module, text: str) -> tuple[str, int]:
@@ -31,7 +28,7 @@ def message(module: Module, text: str) -> tuple[str, int]:
     symbol = f"@wb_text.{len(module.globals)}"
     escaped = "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:02X}" for b in data)
     module.globals.append(f'{symbol} = private constant [{len(data)} x i8] c"{escaped}"')
-    module.helpers["wb_fail"] = fail_function(_MESSAGE_OFFSET[module.target.pointer_bits])
+    module.helpers["wb_fail"] = fail_function()
     return symbol, len(data)
 
 
