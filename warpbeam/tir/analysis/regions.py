@@ -211,20 +211,18 @@ def union(a: Range, b: Range, facts: Facts) -> Range | None:
     """The smallest range that holds both, if the order of their limits can be decided."""
     if a == b:
         return a
-    low = _pick(a.low, b.low, facts)
-    high = _pick(b.high, a.high, facts)
+    low = _first_smaller(a.low, b.low, facts)
+    high = _first_smaller(a.high, b.high, facts)
     if low is None or high is None:
         return None
-    lows = a.lows if low is a.low else b.lows
-    highs = a.highs if high is a.high else b.highs
-    return Range(lows, highs)
+    return Range(a.lows if low else b.lows, b.highs if high else a.highs)
 
 
-def _pick(small: PrimExpr, large: PrimExpr, facts: Facts) -> PrimExpr | None:
-    """Whichever is proven to be the smaller one."""
-    if small is large or prove(small <= large, facts) is True:
-        return small
-    return large if prove(large <= small, facts) is True else None
+def _first_smaller(a: PrimExpr, b: PrimExpr, facts: Facts) -> bool | None:
+    """Whether a <= b (True) or b <= a (False) is proven."""
+    if a is b or prove(a <= b, facts) is True:
+        return True
+    return False if prove(b <= a, facts) is True else None
 
 
 def upper_bound(expr: PrimExpr, facts: Facts) -> int | None:

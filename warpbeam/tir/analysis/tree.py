@@ -35,7 +35,7 @@ def kids(stmt: Any) -> tuple[Stmt, ...]:
     """The statements directly below `stmt`; a block has none."""
     cls = type(stmt)
     if cls is SeqStmt:
-        return stmt.stmts  # type: ignore[no-any-return]
+        return stmt.stmts
     if cls is For or cls is Allocate or cls is LetStmt or cls is While:
         return (stmt.body,)
     if cls is IfThenElse:

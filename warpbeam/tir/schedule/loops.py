@@ -98,6 +98,8 @@ class Split(Step):
 
 
 def _ceildiv(value: Any, factor: Any) -> PrimExpr:
+    if type(value) is e.Min:  # keeps extents of the form min(c, x), whose bound can be seen
+        return e.minimum(_ceildiv(value.a, factor), _ceildiv(value.b, factor))
     return simplify(e.ceildiv(e.as_expr(value), factor))  # type: ignore[no-any-return]
 
 
