@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from warpbeam.cli import console, options
@@ -78,9 +77,9 @@ def machine() -> dict[str, str]:
 
 def cache() -> dict[str, str]:
     """Where compiled models are kept, and how much there is."""
-    from warpbeam.driver.cache import Cache
+    from warpbeam.driver.cache import default_root
 
-    folder = Path(Cache().root)
+    folder = default_root()
     files = [f for f in folder.rglob("*") if f.is_file()] if folder.is_dir() else []
     return {"folder": str(folder), "files": str(len(files)), "size": console.size(sum(f.stat().st_size for f in files))}
 
@@ -117,22 +116,20 @@ def worker_pool() -> str:
     return f"{runtime.get_num_threads()} threads"
 
 
-def cache_writable() -> str:
-    """Whether the cache folder takes files."""
-    import tempfile
-
+def cache_usable() -> str:
+    """Whether the cache folder is ours alone and takes files."""
     from warpbeam.driver.cache import Cache
 
-    folder = Path(Cache().root)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.NamedTemporaryFile(dir=folder):
-        return "writable"
+    store = Cache()
+    if not store.usable:
+        raise OSError(f"{store.root} is not usable; models are compiled anew each time")
+    return f"{store.root} is private and writable"
 
 
 CHECKS: dict[str, Callable[[], str]] = {
     "compile and run": compile_and_run,
     "threads": worker_pool,
-    "cache": cache_writable,
+    "cache": cache_usable,
 }
 
 

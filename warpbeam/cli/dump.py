@@ -36,6 +36,9 @@ class Recorder:
 
     def pieces(self, args: argparse.Namespace) -> list[tuple[str, str, str]]:
         """(form, name, text), the graph first, then the kernels in the order of the model."""
+        from warpbeam.codegen.llvm import assembly_text
+        from warpbeam.target import get
+
         out: list[tuple[str, str, str]] = []
         if "relay" in self.kinds:
             out += _graphs(args)
@@ -45,7 +48,7 @@ class Recorder:
             if "llvm" in self.kinds:
                 out.append(("llvm", kernel.symbol, llvm_text))
             if "asm" in self.kinds:
-                out.append(("asm", kernel.symbol, assembly(llvm_text, args.target)))
+                out.append(("asm", kernel.symbol, assembly_text(llvm_text, get(args.target), name=kernel.symbol)))
         return out
 
 
@@ -61,20 +64,3 @@ def _graphs(args: argparse.Namespace) -> list[tuple[str, str, str]]:
     after = optimize(found.module, args.opt_level, get(args.target))
     texts = (("imported", found.module), ("fused", after))
     return [("relay", name, to_text(mod, "elide", show_types=False)) for name, mod in texts]
-
-
-def assembly(llvm_text: str, target: Any) -> str:
-    """Assembler text of LLVM IR, as the compiling workers would make it."""
-    from warpbeam.codegen.llvm import target_machine
-    from warpbeam.target import get
-
-    machine, module = target_machine(get(target)), _parsed(llvm_text)
-    return str(machine.emit_assembly(module))
-
-
-def _parsed(text: str) -> Any:
-    import llvmlite.binding as llvm
-
-    module = llvm.parse_assembly(text)
-    module.verify()
-    return module
