@@ -1,7 +1,7 @@
-"""The intrinsics that a `Call` may name: arity, meaning in NumPy, effects. Every interpreter and printer reads this table.
+"""The intrinsics that a `Call` may name: arity, meaning in NumPy, effects. Interpreters and printers read this table.
 
-Meaning: floating functions are computed in float64 and rounded once to the dtype (float64 itself: NumPy's result), so they
-are the reference that expansions in generated code are compared with; ulp bounds are stated where those are defined.
+Meaning: floating functions are computed in float64 and rounded once to the dtype (float64 itself: NumPy's result), so
+they are the reference that expansions in generated code are compared with; ulp bounds are stated where those are defined.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ _BITS = np.array([bin(k).count("1") for k in range(256)], np.uint8)
 
 
 def _popcount(values: Values, dtype: str) -> Any:
-    x = np.ascontiguousarray(values[0])
+    x = np.asarray(values[0], order="C")
     raw = x.reshape(-1).view(np.uint8).reshape(*x.shape, x.dtype.itemsize)
     return _BITS[raw].sum(-1).astype(dt.to_numpy(dtype))
 
@@ -143,7 +143,7 @@ def _clz(values: Values, dtype: str) -> Any:
 
 
 def _reinterpret(values: Values, dtype: str) -> Any:
-    x, kind = np.ascontiguousarray(values[0]), dt.to_numpy(dtype)
+    x, kind = np.asarray(values[0], order="C"), dt.to_numpy(dtype)
     if x.ndim == 0:
         return x.reshape(1).view(kind)[0] if x.dtype.itemsize == kind.itemsize else x.reshape(1).view(kind)
     return x.view(kind)

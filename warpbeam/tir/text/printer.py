@@ -1,0 +1,2 @@
+def brief(x):
+    return type(x).__name__
