@@ -132,7 +132,7 @@ class _Inference:
 
     def _closed(self, node: Expr) -> bool:
         """Whether a typed node stands on fully typed parts only, so that it says nothing about others."""
-        if isinstance(node, Match):
+        if isinstance(node, Match) or not _agrees(node):
             return False
         return all(c.ty is not None and not self._open(c.ty) for c in children(node) if isinstance(c, Expr))
 

@@ -53,7 +53,7 @@ def _difference(a: IRModule | Node, b: IRModule | Node) -> tuple[Row, Row] | Non
 
 
 def _rows(program: IRModule | Node) -> Iterator[Row]:
-    """One row per node, children first: class, then fields with nodes by their number. Equal rows mean equal programs."""
+    """One row per node, children first: class, then fields, nodes by their number. Equal rows mean equal programs."""
     roots = _roots(program) if isinstance(program, IRModule) else [("", program)]
     number: dict[int, int] = {}
     for name, root in roots:

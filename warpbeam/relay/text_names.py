@@ -215,7 +215,7 @@ def _nested(array: np.ndarray, dtype: str) -> str | None:
     """const([…], dtype) where the elements read back bit for bit."""
     flat = array.reshape(-1)
     if dt.is_float(dtype):
-        words = [float_text(float(x)) for x in flat]
+        words = [_number(x, dtype) if np.isfinite(float(x)) else float_text(float(x)) for x in flat]
         again = np.array([float(x) for x in words]).astype(array.dtype)
         if again.tobytes() != flat.tobytes():
             return None

@@ -1,0 +1,178 @@
+"""Assigns channels-last layouts to convolutional networks, so that channels are contiguous for vector loads and stores.
+
+One walk, operands first. Convolutions and pooling ask for channels last; everything else goes along with its operands
+as far as layout_rules.py knows how; what remains gets plain operands through transposes, one per value. Transposes that
+were in the program are views of permuted values and cancel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from warpbeam.ir.diagnostics import UnsupportedError
+from warpbeam.ir.node import Node, map_children
+from warpbeam.ir.rewrite import add_origins, origins, post_order
+from warpbeam.ir.transform import function_pass
+from warpbeam.relay.expr import Call, Constant, Expr, Function, TupleGetItem
+from warpbeam.relay.op import Op
+from warpbeam.relay.types import TensorType
+from warpbeam.transform.graph import call, constant, op_name
+from warpbeam.transform.layout_rules import Perm, Value, is_one, rule_for
+from warpbeam.transform.simplify_rules import axes_of
+
+_SYMBOLIC = 8  # what an unknown dimension counts for in costs
+
+
+class Converter:
+    """Values of one function in their new layouts."""
+
+    def __init__(self, only: frozenset[str] | None) -> None:
+        self.only = only
+        self.done: dict[Node, Value] = {}
+        self.turned: dict[tuple[Expr, tuple[int, ...]], Expr] = {}
+
+    def wanted(self, n: Call) -> bool:
+        """Whether an operator may ask for a layout."""
+        return self.only is None or op_name(n) in self.only
+
+    def perm(self, old: Expr) -> Perm:
+        """The order in which an old value is held."""
+        return self.done[old].perm
+
+    def common_perm(self, n: Call, ndim: int) -> Perm:
+        """The order of the largest permuted operand of `ndim` dimensions; constants do not count."""
+        best: Perm = None
+        size = 0.0
+        for a in n.args:
+            perm = self.done[a].perm if a.ty.ndim == ndim else None
+            if perm is not None and _elements(a.ty) > size:
+                best, size = perm, _elements(a.ty)
+        return best
+
+    def get(self, old: Expr, perm: Perm) -> Any:
+        """The new node that holds an old value in the order `perm`."""
+        value = self.done[old]
+        if value.perm == perm:
+            return value.node
+        ndim = old.ty.ndim
+        have = value.perm or tuple(range(ndim))
+        want = perm or tuple(range(ndim))
+        return self.transposed(value.node, tuple(have.index(d) for d in want))
+
+    def transposed(self, x: Expr, axes: tuple[int, ...]) -> Any:
+        """transpose(x, axes): computed for constants, composed with a transpose below, a reshape where only 1s move."""
+        if axes == tuple(range(len(axes))):
+            return x
+        key = (x, axes)
+        if key not in self.turned:
+            self.turned[key] = _transpose(x, axes)
+            add_origins(self.turned[key], origins(x))
+        return self.turned[key]
+
+    def visit(self, node: Any) -> None:
+        """Holds a node in its new layout."""
+        new = self._convert(node)
+        if new.node is not node:
+            add_origins(new.node, origins(node))
+        self.done[node] = new
+
+    def _convert(self, node: Any) -> Value:
+        if isinstance(node, Function):
+            return Value(node, None)
+        if isinstance(node, Call) and isinstance(node.op, Op) and all(isinstance(a.ty, TensorType) for a in node.args):
+            rule = rule_for(node)
+            found = rule(self, node) if rule is not None else None
+            if found is not None:
+                return found
+        if isinstance(node, TupleGetItem) and self.done[node.tuple_value].perm is not None:
+            whole = self.done[node.tuple_value]
+            return Value(TupleGetItem(whole.node, node.index), whole.perm)
+        return Value(map_children(node, self._plain), None)
+
+    def _plain(self, child: Node) -> Node:
+        value = self.done.get(child)
+        if value is None:
+            return child
+        return value.node if value.perm is None else self.get(child, None)  # type: ignore[arg-type,no-any-return]
+
+
+def _transpose(x: Any, axes: tuple[int, ...]) -> Expr:
+    if isinstance(x, Constant):
+        return constant(x.numpy().transpose(axes))
+    if op_name(x) == "transpose":
+        inner = axes_of(x)
+        axes = tuple(inner[a] for a in axes)
+        x = x.args[0]
+        if axes == tuple(range(len(axes))):
+            return x  # type: ignore[no-any-return]
+    moved = [a for a in axes if not is_one(x.ty.shape[a])]
+    if moved == sorted(moved):
+        return call("reshape", x, newshape=tuple(x.ty.shape[a] for a in axes))
+    return call("transpose", x, axes=axes)
+
+
+def _elements(t: Any) -> float:
+    if not isinstance(t, TensorType):
+        return float(sum(map(_elements, getattr(t, "fields", ()))))
+    return float(math.prod(d if isinstance(d, int) else _SYMBOLIC for d in t.shape))
+
+
+def transpose_cost(fn: Function) -> tuple[int, float]:
+    """(number of transposes of values, elements they move)."""
+    found = [n for n in post_order(fn.body) if op_name(n) == "transpose" and not isinstance(n.args[0], Constant)]  # type: ignore[attr-defined]
+    return len(found), sum(_elements(n.ty) for n in found)  # type: ignore[attr-defined]
+
+
+def _allowance(fn: Function) -> float:
+    """Elements that may be moved for the sake of the operators that asked: their own, and the function's borders."""
+    border = sum(_elements(p.ty) for p in fn.params) + _elements(fn.body.ty)
+    asked = (n for n in post_order(fn.body) if op_name(n).startswith("nn.conv"))
+    return border + sum(_elements(n.ty) + _elements(n.args[0].ty) for n in asked)  # type: ignore[attr-defined]
+
+
+def convert_function(fn: Function, only: frozenset[str] | None = None) -> Function:
+    """`fn` in channels-last layout; unchanged where it has no convolution or would move more than it gains."""
+    names = {op_name(n) for n in post_order(fn.body)}
+    asking = [n for n in names if n.startswith("nn.conv") and (only is None or n in only)]
+    if not asking and not (only and only & names):
+        return fn
+    cv = Converter(only)
+    for node in post_order(fn.body, enter=lambda n: not isinstance(n, Function)):
+        cv.visit(node)
+    new: Function = fn.replace(body=cv.get(fn.body, None) if isinstance(fn.body.ty, TensorType) else cv._plain(fn.body))
+    if transpose_cost(new)[1] > transpose_cost(fn)[1] + _allowance(fn):
+        return fn
+    return new
+
+
+def _wishes(desired: Any) -> tuple[bool, frozenset[str] | None]:
+    """(channels last?, operators) of "NHWC", "NCHW", None or {"nn.conv2d": ["NHWC", "default"]}."""
+    if desired is None or isinstance(desired, str):
+        if desired not in (None, "NHWC", "NCHW"):
+            raise UnsupportedError(f"layout {desired!r}", hint="NHWC (channels last) or NCHW (as the program says)")
+        return desired == "NHWC", None
+    names = set()
+    for name, layouts in desired.items():
+        first = layouts[0] if isinstance(layouts, list | tuple) else layouts
+        if first in ("NHWC", "NWC", "NDHWC"):
+            names.add(name)
+        elif first not in ("NCHW", "NCW", "NCDHW", "default"):
+            raise UnsupportedError(f"layout {first!r} of {name}", hint="NHWC, NWC or NDHWC; or NCHW for no change")
+    return bool(names), frozenset(names)
+
+
+@function_pass(opt_level=3, name="ConvertLayout", required=["InferType"])
+class ConvertLayout:
+    """Channels last where it was asked for.
+
+    desired: "NHWC" for all convolutions and pooling, "NCHW" or None for no change, or the classic mapping from operator
+    names to [data layout, kernel layout]; kernels always get the layout that goes with the data.
+    """
+
+    def __init__(self, desired: str | Mapping[str, Any] | None = "NHWC") -> None:
+        self.active, self.only = _wishes(desired)
+
+    def transform_function(self, fn: Function, mod: Any, ctx: Any) -> Function:
+        return convert_function(fn, self.only) if self.active else fn
