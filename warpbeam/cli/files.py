@@ -63,9 +63,10 @@ def read_npz(path: str) -> dict[str, Any]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as data:
-            if not hasattr(data, "files"):
-                raise RunError(f"{path} is a single array", hint="save it with np.savez(path, name=array)")
+        data = np.load(path, allow_pickle=False)
+        if isinstance(data, np.ndarray):
+            raise RunError(f"{path} is a single array", hint="save it with np.savez(path, name=array)")
+        with data:
             return {name: data[name] for name in data.files}
     except FileNotFoundError:
         raise RunError(f"there is no file {path}") from None

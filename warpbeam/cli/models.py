@@ -125,4 +125,5 @@ def describe(array: Any) -> tuple[str, str, str, str, str]:
     if not array.size:
         return extents, str(array.dtype), "-", "-", "-"
     values = np.asarray(array).astype(np.float64)
-    return extents, str(array.dtype), *(f"{f(values):.6g}" for f in (np.min, np.mean, np.max))  # type: ignore[return-value]
+    low, mean, high = (f"{f(values):.6g}" for f in (np.min, np.mean, np.max))
+    return extents, str(array.dtype), low, mean, high

@@ -1,0 +1,269 @@
+"""The commands: what they print, write and return."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import warpbeam
+from warpbeam.cli import files, options
+from warpbeam.cli.main import COMMANDS, build_parser, main
+from warpbeam.runtime.errors import RunError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+# ------------------------------------------------------------------------------------------------------ the parser
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0 and name in capsys.readouterr().out
+
+
+def test_no_command_prints_help(run: Run) -> None:
+    code, out, _ = run()
+    assert code == 2 and "commands:" in out
+
+
+def test_unknown_option_is_exit_code_two() -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--nonsense"])
+    assert stop.value.code == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"warpbeam {warpbeam.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x:[1,3,224,224]", {"x": (1, 3, 224, 224)}),
+        ("x:[1, 3] y:[batch,8]", {"x": (1, 3), "y": ("batch", 8)}),
+        ("a/b:0:[2],c:[]", {"a/b:0": (2,), "c": ()}),
+    ],
+)
+def test_shapes(text: str, expected: dict[str, tuple[int | str, ...]]) -> None:
+    assert options.shape_map(options.shapes(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "x:1,2", "x:[1,2", "x:[1] rest"])
+def test_bad_shapes_are_refused(text: str) -> None:
+    parser, _ = build_parser("bench")
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["bench", "m.onnx", "--input-shapes", text])
+    assert stop.value.code == 2
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+def test_atomic_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "out.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), files.atomic(target) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_npz_round_trip(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.npz")
+    files.write_npz(path, {"x/y:0": np.arange(3), "z": np.float32(1)})
+    back = files.read_npz(path)
+    assert list(back) == ["x/y:0", "z"] and back["x/y:0"].tolist() == [0, 1, 2]
+
+
+def test_npz_refuses_pickles_and_rubbish(tmp_path: Path) -> None:
+    rubbish, pickled, single = (tmp_path / n for n in ("r.npz", "p.npz", "s.npy"))
+    rubbish.write_bytes(b"not an archive")
+    np.savez(pickled, x=np.array([{}], dtype=object))
+    np.save(single, np.ones(2))
+    for path in (rubbish, pickled, single, tmp_path / "absent.npz"):
+        with pytest.raises(RunError):
+            files.read_npz(str(path))
+
+
+# --------------------------------------------------------------------------------------------------------- commands
+
+
+def test_compile_says_what_it_made(run: Run, model: str, tmp_path: Path) -> None:
+    output = tmp_path / "m.wb"
+    code, out, err = run("compile", model, "-o", str(output))
+    assert code == 0 and err == ""
+    assert out.startswith(f"{output}: ") and "float32" in out
+    assert output.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    assert warpbeam.load(output).inputs[0].name == "image"
+
+
+def test_compile_json_and_pass_times(run: Run, model: str, tmp_path: Path) -> None:
+    code, out, _ = run("compile", model, "-o", str(tmp_path / "m.wb"), "--print-pass-times", "--json")
+    data = json.loads(out)
+    assert code == 0 and not data["cached"]
+    assert "FoldConstant" in [p["name"] for p in data["passes"]]
+    assert all(p["seconds"] >= 0 for p in data["passes"]) and data["kernels"][0]["sketch"]
+
+
+def test_compile_dumps_every_form(run: Run, model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "dump"
+    forms = ["--dump", "relay,tir,llvm,asm", "--dump-dir", str(folder)]
+    code, _, _ = run("compile", model, "-o", str(tmp_path / "m.wb"), *forms)
+    names = {p.suffix: p for p in sorted(folder.iterdir())}
+    assert code == 0 and set(names) == {".relay", ".tir", ".ll", ".s"}
+    assert "nn.conv2d" in (folder / "imported.relay").read_text()
+    assert "define" in names[".ll"].read_text() and "ret" in names[".s"].read_text()
+
+
+def test_compile_into_missing_folder(run: Run, model: str, tmp_path: Path) -> None:
+    code, out, err = run("compile", model, "-o", str(tmp_path / "none" / "m.wb"))
+    assert code == 1 and out == "" and "no such folder" in err
+
+
+def test_run_reads_and_writes_npz(run: Run, artefact: str, tmp_path: Path) -> None:
+    given, output = tmp_path / "in.npz", tmp_path / "out.npz"
+    image = np.random.default_rng(5).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    np.savez(given, image=image)
+    code, out, _ = run("run", artefact, "-i", str(given), "-o", str(output))
+    assert code == 0 and "probabilities" in out
+    expected = warpbeam.load(artefact)(image)
+    assert np.array_equal(files.read_npz(str(output))["probabilities"], expected)
+
+
+def test_run_fills(run: Run, artefact: str) -> None:
+    means = []
+    for fill in ("random", "zeros", "ones"):
+        code, out, _ = run("run", artefact, "--fill", fill, "--json")
+        data = json.loads(out)["outputs"][0]
+        assert code == 0 and data["shape"] == "[1, 10]" and abs(float(data["mean"]) - 0.1) < 1e-5
+        means.append(data["max"])
+    assert len(set(means)) == 3
+
+
+def test_run_refuses_unknown_inputs(run: Run, artefact: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", picture=np.ones(3))
+    code, _, err = run("run", artefact, "-i", str(tmp_path / "in.npz"))
+    assert code == 1 and "picture" in err and "image" in err
+
+
+def test_bench(run: Run, artefact: str) -> None:
+    code, out, _ = run("bench", artefact, "--repeat", "3", "--threads", "1", "--json")
+    data = json.loads(out)
+    assert code == 0 and data["threads"] == 1 and len(data["times"]) == 3
+    assert 0 < data["min"] <= data["median"] <= data["max"]
+    code, out, _ = run("bench", artefact, "--repeat", "2", "--number", "1")
+    assert code == 0 and "inferences per second" in out
+
+
+def test_profile(run: Run, model: str) -> None:
+    code, out, _ = run("profile", model, "--repeat", "2", "--top", "2")
+    assert code == 0 and "total" in out and " more" in out
+    code, out, _ = run("profile", model, "--repeat", "1", "--json")
+    kernels = json.loads(out)["kernels"]
+    assert code == 0 and any("conv_0" in o for k in kernels for o in k["origins"])
+
+
+def test_verify_passes(run: Run, model: str) -> None:
+    code, out, _ = run("verify", model, "--seed", "3")
+    assert code == 0 and "PASSED" in out and "interpreter" in out
+
+
+def test_opt_prints_and_reads_back(run: Run, model: str, tmp_path: Path) -> None:
+    text = tmp_path / "o.relay"
+    code, out, _ = run("opt", model, "--passes", "InferType,SimplifyInference")
+    assert code == 0 and "def @main" in out and "batch_norm" not in out
+    assert run("opt", model, "-o", str(text))[0] == 0
+    code, out, _ = run("run", str(text), "--fill", "ones", "--no-cache", "--json")
+    theirs = json.loads(run("run", model, "--fill", "ones", "--json")[1])
+    assert code == 0 and abs(float(json.loads(out)["outputs"][0]["max"]) - float(theirs["outputs"][0]["max"])) < 1e-5
+
+
+def test_opt_lists_and_refuses(run: Run, model: str) -> None:
+    code, out, _ = run("opt", "--list")
+    assert code == 0 and "FoldConstant" in out
+    code, _, err = run("opt", model, "--passes", "Nothing")
+    assert code == 1 and "Nothing" in err
+    assert run("opt")[0] == 1
+
+
+def test_doctor(run: Run) -> None:
+    code, out, _ = run("doctor", "--json")
+    data = json.loads(out)
+    assert code == 0 and data["healthy"] and data["versions"]["warpbeam"] == warpbeam.__version__
+    assert all(c["ok"] for c in data["checks"])
+
+
+def test_demo(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("demo", "-o", str(tmp_path / "d.onnx"))
+    assert code == 0 and "PASSED" in out and (tmp_path / "d.onnx").exists()
+
+
+def test_ops(run: Run, model: str) -> None:
+    code, out, _ = run("ops", "--filter", "conv2d")
+    assert code == 0 and "nn.conv2d" in out and "softmax" not in out
+    code, out, _ = run("ops", "--onnx", "--json")
+    assert code == 0 and {"Conv", "Relu"} <= {row["ONNX operator"] for row in json.loads(out)}
+    code, out, _ = run("ops", model, "--json")
+    rows = {row["operator"]: row for row in json.loads(out)}
+    assert rows["Conv"]["nodes"] == "13" and all(row["supported"] == "yes" for row in rows.values())
+
+
+# ----------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x09" * 40, b"WARPBEAM" + b"\0" * 100])
+def test_broken_models_are_one_readable_error(run: Run, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    code, out, err = run("run", str(path))
+    assert code == 1 and out == ""
+    assert err.startswith("error: ") and "Traceback" not in err and "internal" not in err
+
+
+def test_missing_model(run: Run) -> None:
+    for command in ("compile", "run", "bench", "profile", "verify", "opt"):
+        code, _, err = run(command, "nowhere.onnx")
+        assert code == 1 and "does not exist" in err
+
+
+def test_unknown_target(run: Run, model: str) -> None:
+    code, _, err = run("compile", model, "--target", "abacus", "-o", "never.wb")
+    assert code == 1 and "abacus" in err and not Path("never.wb").exists()
+
+
+def test_debug_shows_the_traceback(run: Run) -> None:
+    code, _, err = run("run", "nowhere.onnx", "--debug")
+    assert code == 1 and "Traceback" in err
+
+
+def test_interrupt(run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(warpbeam.Module, "save", stop)
+    code, _, err = run("compile", model, "-o", str(tmp_path / "m.wb"))
+    assert code == 130 and "interrupted" in err and not list(tmp_path.iterdir())
+
+
+def test_closed_pipe_is_quiet() -> None:
+    command = f"{sys.executable} -m warpbeam ops --onnx | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "" and "ONNX" in done.stdout
+
+
+def _umask() -> int:
+    import os
+
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
