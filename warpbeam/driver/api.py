@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from warpbeam.ir.diagnostics import CompileError, WarpbeamError
+from warpbeam.ir.transform import PassContext
 from warpbeam.runtime.artifact import Artifact
 from warpbeam.runtime.module import Module
+from warpbeam.runtime.module import load as load_module
 
 
 def compile(  # the name users expect
@@ -68,7 +70,7 @@ def compile_with_report(
     store = Cache() if cache else None
     source = _source(model)
     key = None
-    if store is not None and source is not None and dump is None:
+    if store is not None and source is not None and dump is None and not _watched():
         key = _key(source, tgt, shapes, opt_level)
         path = store.artifact_path(key)
         found = _cached(path)
@@ -79,6 +81,12 @@ def compile_with_report(
     if store is not None and key is not None:
         store.put_artifact(key, built.artifact)
     return Module(built.artifact), built.report
+
+
+def _watched() -> bool:
+    """Whether somebody wants to see passes run, so that a model from the cache would not do."""
+    ctx = PassContext.current()
+    return bool(ctx.instruments or ctx.events)
 
 
 def _source(model: Any) -> Any:
@@ -96,7 +104,9 @@ def _key(source: Any, target: Any, shapes: Mapping[str, Any] | None, opt_level: 
     from warpbeam.driver.cache import package_stamp
 
     digest = hashlib.sha256()
-    digest.update(repr((package_stamp(), target.key, sorted((shapes or {}).items()), opt_level)).encode())
+    ctx = PassContext.current()
+    passes = sorted(ctx.disabled_pass), sorted(ctx.required_pass), sorted(ctx.config.items())
+    digest.update(repr((package_stamp(), target.key, sorted((shapes or {}).items()), opt_level, passes)).encode())
     if isinstance(source, Path):
         try:
             _digest_files(source, digest)
@@ -139,38 +149,14 @@ def _build(
     name: str | None,
     dump: Any,
 ) -> Any:
+    from warpbeam.driver import source
     from warpbeam.driver.build import Options, build
-    from warpbeam.relay.expr import Function, IRModule
 
-    if isinstance(model, Function):
-        model = IRModule.from_expr(model)
-    if isinstance(model, IRModule):
-        main = model["main"]
-        inputs = _unique([p.name for p in main.params], "input")
-        count = len(main.body.ty.fields) if hasattr(main.body.ty, "fields") else 1
-        outputs = [f"output_{i}" for i in range(count)] if count > 1 else ["output"]
-        mod = model
-    else:
-        from warpbeam.frontend.onnx import import_model
-
-        imported = import_model(model, shapes)
-        mod, inputs, outputs = imported.module, imported.inputs, imported.outputs
-        name = name or imported.name
-    options = Options(target, opt_level, store, workers, name or "model", dump)
-    return build(mod, inputs, outputs, options)
-
-
-def _unique(names: list[str], base: str) -> list[str]:
-    """Names as they are where they are unique, numbered where not."""
-    seen: set[str] = set()
-    out = []
-    for i, n in enumerate(names):
-        new = n if n and n not in seen else f"{n or base}_{i}"
-        seen.add(new)
-        out.append(new)
-    return out
+    found = source.read(model, shapes, name or "")
+    options = Options(target, opt_level, store, workers, found.name, dump)
+    return build(found.module, found.inputs, found.outputs, options)
 
 
 def load(path: str | os.PathLike[str]) -> Module:
     """A module from a file that `Module.save` wrote."""
-    return Module.load(path)
+    return load_module(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from warpbeam import op
 from warpbeam.driver.report import Report
-from warpbeam.ir.transform import PassContext, Sequential
+from warpbeam.ir.transform import Event, PassContext, Sequential
 from warpbeam.relay.expr import IRModule
 from warpbeam.target import Target
 from warpbeam.transform import passes
@@ -30,11 +30,24 @@ def graph_passes(target: Target) -> list[object]:
 
 
 def optimize(mod: IRModule, opt_level: int, target: Target, report: Report | None = None) -> IRModule:
-    """The module after graph passes and fusion."""
-    with PassContext(opt_level=opt_level):
+    """The module after graph passes and fusion. Everything but the level is as the current PassContext says."""
+    with _context(opt_level, report):
         mod = Sequential(graph_passes(target))(mod)
     copy = op.get("copy")
     main = fuse(protect_outputs(mod["main"], copy), opt_level)
     new = IRModule(dict(mod.functions), mod.types)
     new["main"] = main
     return new
+
+
+def _context(opt_level: int, report: Report | None) -> PassContext:
+    """The current context at another level; the times of its passes go to the report."""
+    outer = PassContext.current()
+
+    def note(event: Event) -> None:
+        if report is not None and event.stage == "pass" and event.phase == "end" and event.name != "sequential":
+            report.passes.append((event.name, event.seconds))
+
+    return PassContext(
+        opt_level, outer.required_pass, outer.disabled_pass, outer.instruments, outer.config, [*outer.events, note]
+    )
