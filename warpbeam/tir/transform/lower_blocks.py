@@ -35,15 +35,17 @@ def lower_blocks(func: PrimFunc) -> PrimFunc:
     while isinstance(body, Allocate):
         allocs.append(body)
         body = body.body
-    body = _Lowering().stmt(body) or SeqStmt(())
+    body = Lowering().stmt(body) or SeqStmt(())
     for a in reversed(allocs):
         body = Allocate(a.buffer, body, a.annotations)
     return PrimFunc(func.name, func.params, body, func.attrs)
 
 
-class _Lowering:
-    def __init__(self) -> None:
-        self.facts = Facts()
+class Lowering:
+    """Simplifies statements within `facts`; a block becomes its body."""
+
+    def __init__(self, facts: Facts | None = None) -> None:
+        self.facts = Facts() if facts is None else facts
         self.single: dict[Any, Any] = {}  # variables of loops with one iteration
 
     def expr(self, x: PrimExpr) -> Any:
@@ -132,14 +134,14 @@ class _Lowering:
 
 
 _RULES: dict[type, Any] = {
-    SeqStmt: _Lowering.seq,
-    For: _Lowering.loop,
-    Block: _Lowering.block,
-    BufferStore: _Lowering.store,
-    IfThenElse: _Lowering.branch,
-    LetStmt: _Lowering.let,
-    Allocate: _Lowering.allocate,
-    While: _Lowering.loop_while,
-    Evaluate: _Lowering.evaluate,
-    AssertStmt: _Lowering.check,
+    SeqStmt: Lowering.seq,
+    For: Lowering.loop,
+    Block: Lowering.block,
+    BufferStore: Lowering.store,
+    IfThenElse: Lowering.branch,
+    LetStmt: Lowering.let,
+    Allocate: Lowering.allocate,
+    While: Lowering.loop_while,
+    Evaluate: Lowering.evaluate,
+    AssertStmt: Lowering.check,
 }

@@ -13,6 +13,7 @@ from warpbeam.tir.transform.lift_workspace import lift_workspace
 from warpbeam.tir.transform.lower_blocks import lower_blocks
 from warpbeam.tir.transform.lower_init import lower_init
 from warpbeam.tir.transform.merge_parallel import merge_parallel
+from warpbeam.tir.transform.peel_tails import peel_tails
 from warpbeam.tir.transform.place_allocations import place_allocations
 from warpbeam.tir.transform.reduce_lanes import reduce_lanes
 from warpbeam.tir.transform.verify import verify
@@ -22,6 +23,7 @@ PASSES: tuple[Callable[[PrimFunc], PrimFunc], ...] = (
     place_allocations,
     lower_blocks,
     compact_buffers,
+    peel_tails,
     reduce_lanes,
     form_fma,
     merge_parallel,
