@@ -80,7 +80,7 @@ def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options:
         code = link_shared(objects, exports)
     with report.stage("pack"):
         manifest = _manifest(func, program, kernels, planner, options)
-        artifact = Artifact.build(manifest, program=program, code=code, constants=planner.constants.blob())
+        artifact = Artifact.build(manifest, program=program, code=code, constants=memoryview(planner.constants.blob()))
     report.kernels(program, kernels.kernels)
     return Built(artifact, report, kernels.kernels)
 
@@ -109,17 +109,12 @@ def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Pla
         outputs=tuple(spec(p.name, t) for p, t in zip(program.outputs, types, strict=True)),
         entry=ENTRY,
         target=options.target.triple,
-        cpu_features=_features(options.target),
+        cpu_features=options.target.required_features,
         arena_bytes=program.arena_bytes,
         kernels=infos,
         precision=precision(func),
         compiler_version=_version(),
     )
-
-
-def _features(target: Target) -> tuple[str, ...]:
-    """LLVM names of the processor features that the code may use."""
-    return tuple(sorted(f[1:] for f in target.features.split(",") if f.startswith("+")))
 
 
 def _flops(kernel: Kernel) -> Any:
