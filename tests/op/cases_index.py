@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from cases_nn import Case, positive, real, whole
 
 X = real(3, 4, 5)

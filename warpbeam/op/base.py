@@ -333,7 +333,14 @@ def reduce_stage(
         full = merge_index(index, axes, [k.var for k in ks], x.ndim, keepdims)
         return reducer(value(x[full]), axis=ks) if ks else value(x[full])
 
+    if any(isinstance(x.shape[a], int) and x.shape[a] == 0 for a in axes):
+        return te.compute(out_shape, lambda *i: nothing(reducer, value(x[(0,) * x.ndim]).dtype), name=name)
     return te.compute(out_shape, element, name=name)
+
+
+def nothing(reducer: Callable[..., Any], dtype: str) -> E.PrimExpr:
+    """What a reducer gives for no elements."""
+    return reducer(E.const(0, dtype), axis=te.reduce_axis(1)).combiner.identity[0]  # type: ignore[no-any-return]
 
 
 def merge_index(

@@ -49,25 +49,6 @@ def _power(a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
     return E.select(b < 0, below, out)
 
 
-def _shift(name: str, a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
-    bits = dt.bits(a.dtype)
-    low = E.as_expr(True, "bool") if dt.is_unsigned(b.dtype) else b >= 0
-    inside = E.land(low, b < bits)
-    zero = E.const(0, a.dtype)
-    out = zero
-    if name == "shift_right" and not dt.is_unsigned(a.dtype):
-        out = E.select(a < 0, E.const(-1, a.dtype), zero)
-    return E.select(inside, E.call(name, a, E.select(inside, b, E.const(0, b.dtype))), out)
-
-
-def _left(a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
-    return _shift("shift_left", a, b)
-
-
-def _right(a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
-    return _shift("shift_right", a, b)
-
-
 def _equal(a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
     return E.binary(E.EQ, a, b)
 
@@ -90,9 +71,10 @@ class FloorMod(Binary, name="floor_mod", fn=_floor_mod, ref=np.mod, kinds=NUMBER
 class Power(Binary, name="power", fn=_power, ref=reference.power, kinds=NUMBERS): ...
 class Maximum(Binary, name="maximum", fn=E.maximum, ref=np.maximum, kinds=NUMBERS): ...
 class Minimum(Binary, name="minimum", fn=E.minimum, ref=np.minimum, kinds=NUMBERS): ...
-class LeftShift(Binary, name="left_shift", fn=_left, ref=lambda a, b: reference.shift(a, b, True), kinds=("int",)): ...
-class RightShift(Binary, name="right_shift", fn=_right, ref=lambda a, b: reference.shift(a, b, False),
-                 kinds=("int",)): ...
+class LeftShift(Binary, name="left_shift", fn=intrinsic("shift_left"), kinds=("int",),
+                ref=lambda a, b: reference.shift(a, b, True)): ...
+class RightShift(Binary, name="right_shift", fn=intrinsic("shift_right"), kinds=("int",),
+                 ref=lambda a, b: reference.shift(a, b, False)): ...
 class BitwiseAnd(Binary, name="bitwise_and", fn=intrinsic("bitwise_and"), ref=np.bitwise_and, kinds=("int",)): ...
 class BitwiseOr(Binary, name="bitwise_or", fn=intrinsic("bitwise_or"), ref=np.bitwise_or, kinds=("int",)): ...
 class BitwiseXor(Binary, name="bitwise_xor", fn=intrinsic("bitwise_xor"), ref=np.bitwise_xor, kinds=("int",)): ...

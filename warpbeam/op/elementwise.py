@@ -95,6 +95,27 @@ class Cast(Unary, name="cast"):
         return te.compute(out_type.shape, lambda *i: E.cast(out_type.dtype, at_broadcast(x, i, x.shape)), name="cast")
 
 
+class Reinterpret(Unary, name="reinterpret", kinds=NUMBERS):
+    """The same bits as another number type of equal size."""
+
+    defaults = {"dtype": REQUIRED}
+
+    def infer_type(self, types: Any, attrs: Attrs) -> Type:
+        x = types[0]
+        self.check_kind(x.dtype)
+        self.check_kind(attrs["dtype"])
+        if dt.bits(x.dtype) != dt.bits(attrs["dtype"]):
+            raise self.error(f"{x.dtype} and {attrs['dtype']} have different sizes")
+        return TensorType(x.shape, attrs["dtype"])  # type: ignore[no-any-return]
+
+    def numpy(self, attrs: Attrs, *args: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(args[0]).reshape(-1).view(dt.to_numpy(attrs["dtype"])).reshape(args[0].shape)
+
+    def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
+        x = inputs[0]
+        return te.compute(x.shape, lambda *i: E.call("reinterpret", x[i], dtype=out_type.dtype), name="reinterpret")
+
+
 class Clip(Unary, name="clip", kinds=NUMBERS):
     """min(max(x, a_min), a_max); NaN stays."""
 

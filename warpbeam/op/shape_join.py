@@ -275,9 +275,9 @@ class DepthToSpace(Injective, name="nn.depth_to_space"):
 
 
 class SpaceToDepth(Injective, name="nn.space_to_depth"):
-    """Blocks of space moved into channels, the block being the outer part of the channel."""
+    """Blocks of space moved into channels. mode "DCR": the block is the outer part of the channel, "CRD": the inner."""
 
-    defaults = {"block_size": REQUIRED, "layout": "NCHW"}
+    defaults = {"block_size": REQUIRED, "layout": "NCHW", "mode": "DCR"}
 
     def infer_type(self, types: Any, attrs: Attrs) -> Type:
         x = tensor_type(self, types[0], "the operand")
@@ -292,7 +292,9 @@ class SpaceToDepth(Injective, name="nn.space_to_depth"):
         b, last = attrs["block_size"], attrs["layout"] == "NHWC"
         v = x.transpose(0, 3, 1, 2) if last else x
         n, c, h, w = v.shape
-        v = v.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
+        v = v.reshape(n, c, h // b, b, w // b, b)
+        v = v.transpose((0, 3, 5, 1, 2, 4) if attrs["mode"] == "DCR" else (0, 1, 3, 5, 2, 4))
+        v = v.reshape(n, c * b * b, h // b, w // b)
         return v.transpose(0, 2, 3, 1) if last else v
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
@@ -301,8 +303,10 @@ class SpaceToDepth(Injective, name="nn.space_to_depth"):
 
         def element(*index: Any) -> Any:
             n, c, h, w = _nchw(self, index, layout)
-            block = E.floordiv(c, channels)
-            at = (n, E.floormod(c, channels), h * b + E.floordiv(block, b), w * b + E.floormod(block, b))
+            outer = attrs["mode"] == "DCR"
+            block = E.floordiv(c, channels) if outer else E.floormod(c, b * b)
+            from_c = E.floormod(c, channels) if outer else E.floordiv(c, b * b)
+            at = (n, from_c, h * b + E.floordiv(block, b), w * b + E.floormod(block, b))
             return x[_layout(at, layout)]
 
         return te.compute(out_type.shape, element, name="space_to_depth")

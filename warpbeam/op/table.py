@@ -13,7 +13,8 @@ ELEMENTWISE = {
     "bitwise_not": "BitwiseNot", "cast": "Cast", "ceil": "Ceil", "clip": "Clip", "copy": "Copy", "cos": "Cos",
     "cosh": "Cosh", "erf": "Erf", "exp": "Exp", "floor": "Floor", "isfinite": "IsFinite", "isinf": "IsInf",
     "isnan": "IsNan", "log": "Log", "log10": "Log10", "log2": "Log2", "logical_not": "LogicalNot",
-    "negative": "Negative", "nn.relu": "Relu", "ones_like": "OnesLike", "round": "Round", "rsqrt": "Rsqrt",
+    "negative": "Negative", "nn.relu": "Relu", "ones_like": "OnesLike",
+    "reinterpret": "Reinterpret", "round": "Round", "rsqrt": "Rsqrt",
     "sigmoid": "Sigmoid", "sign": "Sign", "sin": "Sin", "sinh": "Sinh", "sqrt": "Sqrt", "tan": "Tan", "tanh": "Tanh",
     "trunc": "Trunc", "zeros_like": "ZerosLike",
 }  # fmt: skip

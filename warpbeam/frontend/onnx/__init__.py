@@ -1,14 +1,22 @@
-"""ONNX models as Relay modules: `from_onnx(model)` gives (module, parameters)."""
+"""ONNX models as Relay modules.
+
+`from_onnx(model)` gives (module, parameters), the classic face; `import_model(model)` gives the module with its
+constants inside and the names of inputs and outputs.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["from_onnx"]
+if TYPE_CHECKING:
+    from warpbeam.frontend.onnx.importer import ImportedModel, NeedsContentError, from_onnx, import_model
+
+__all__ = ["ImportedModel", "NeedsContentError", "from_onnx", "import_model"]
 
 
-def from_onnx(model: Any, shape: Any = None, dtype: Any = None, opset: int | None = None, freeze_params: bool = False):  # type: ignore[no-untyped-def]
-    """See `warpbeam.frontend.onnx.importer.from_onnx`."""
-    from warpbeam.frontend.onnx.importer import from_onnx as run
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from warpbeam.frontend.onnx import importer
 
-    return run(model, shape=shape, dtype=dtype, opset=opset, freeze_params=freeze_params)
+        return getattr(importer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ symbolic sizes; they become attributes. Everything that has no implementation is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from warpbeam.frontend.onnx import schema, table, values
 from warpbeam.frontend.onnx.inputs import Dims, bind_inputs, order_nodes
 from warpbeam.frontend.onnx.limits import DEFAULT, Limits
-from warpbeam.frontend.onnx.loader import Loaded, domain_versions, load, subgraphs
+from warpbeam.frontend.onnx.loader import Loaded, domain_versions, load, newest_opset, subgraphs
 from warpbeam.frontend.onnx.node import Entry, NodeView, nbytes
 from warpbeam.frontend.onnx.tensors import attribute_value, elem_dtype, tensor_array
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
@@ -33,12 +34,18 @@ class ImportedModel:
     main's attribute "assumptions" holds conditions on sizes that must hold at each call.
     """
 
-    mod: IRModule
+    module: IRModule
     inputs: list[str]
     outputs: list[str]
     sizes: dict[str, Any]
     parameters: dict[str, Constant]
-    source: str
+    name: str
+
+
+class NeedsContentError(UnsupportedError):
+    """What is missing comes from small inputs that would have to be known while importing: `inputs` names them."""
+
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,8 +66,17 @@ class _Frame:
 class Importer:
     """Imports one loaded model."""
 
-    def __init__(self, loaded: Loaded, shapes: dict[str, Any] | None, dtype: Any, limits: Limits) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        shapes: Mapping[str, Any] | None = None,
+        dtype: Any = None,
+        limits: Limits = DEFAULT,
+        constants: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.loaded = loaded
+        self.constants = dict(constants or {})
+        self.asked: set[str] = set()
         self.limits = limits
         self.problems = Diagnostics()
         self.assumptions: list[Any] = []
@@ -73,6 +89,7 @@ class Importer:
     def run(self) -> ImportedModel:
         graph = self.loaded.proto.graph
         env = self._initializers(graph)
+        env.update({k: Entry(Constant(np.array(v)), fixed=True) for k, v in self.constants.items()})
         params = bind_inputs(graph, env, self.dims, self.shapes, self.dtype, self.problems, self.limits)
         for name, var in params.items():
             env[name] = Entry(var) if isinstance(var, Var) else Entry(missing=True)
@@ -82,13 +99,13 @@ class Importer:
         if not outputs:
             raise ImportModelError("the graph has no outputs", where=self.loaded.source)
         if self.problems:
-            raise _all_missing(self.problems, self.loaded.source)
+            raise _all_missing(self.problems, self.loaded.source, self.asked)
         results = [self._output(o, env) for o in graph.output]
         body = results[0] if len(results) == 1 else Tuple(tuple(results))
         notes = {"assumptions": tuple(self.assumptions)} if self.assumptions else {}
         main = Function(tuple(params.values()), body, attrs=Attrs(notes))
         mod = IRModule({"main": main})
-        return ImportedModel(mod, list(params), outputs, self.dims.by_name, self.parameters, self.loaded.source)
+        return ImportedModel(mod, list(params), outputs, self.dims.by_name, self.parameters, self.loaded.name)
 
     def _initializers(self, graph: Any) -> dict[str, Entry]:
         env: dict[str, Entry] = {}
@@ -202,7 +219,14 @@ class Importer:
         own = proto.name or next((o for o in proto.output if o), proto.op_type)
         name = frame.prefix + own if frame.prefix else own
         return NodeView(
-            proto, frame.opsets.get(domain, 0), entries, attributes, self._decode, name[:200], self.assumptions
+            proto,
+            frame.opsets.get(domain, 0),
+            entries,
+            attributes,
+            self._decode,
+            name[:200],
+            self.assumptions,
+            self.asked,
         )
 
     def _decode(self, proto: Any) -> Any:
@@ -286,7 +310,7 @@ class Importer:
         absent = {n for n in body.input if n not in env}
         if absent:
             nodes = [_without(n, absent) for n in nodes]
-        opsets = domain_versions(body.opset_import, view.name) or dict(frame.opsets)
+        opsets = {"": newest_opset(), **frame.opsets, **domain_versions(body.opset_import, view.name)}
         results = [(i, o) for i, o in zip(body.output, view.outputs, strict=False) if o]
         return _Frame(nodes, env, opsets, given, results, frame, view.name + "/", depth=frame.depth + 1)
 
@@ -349,7 +373,7 @@ def _functions(proto: Any) -> dict[tuple[str, str, str], Any]:
     return out
 
 
-def _all_missing(problems: Diagnostics, source: str) -> UnsupportedError:
+def _all_missing(problems: Diagnostics, source: str, asked: set[str]) -> UnsupportedError:
     """One error that lists everything that is missing, each with the nodes that need it."""
     grouped: dict[str, list[str]] = {}
     for text, span in problems.problems:
@@ -361,27 +385,32 @@ def _all_missing(problems: Diagnostics, source: str) -> UnsupportedError:
         lines.append(f"  - {text}" + (f" (nodes {', '.join(n[:60] for n in named[:4])}{more})" if named else ""))
     if len(grouped) > 60:
         lines.append(f"  - and {len(grouped) - 60} more kinds")
-    return UnsupportedError(
+    error = (NeedsContentError if asked else UnsupportedError)(
         "the model uses what has no implementation yet:\n" + "\n".join(lines),
         where=source,
-        hint="see `warpbeam doctor`",
+        hint=f"give the contents of inputs {sorted(asked)} as constants" if asked else "",
     )
+    if isinstance(error, NeedsContentError):
+        error.inputs = tuple(sorted(asked))
+    return error
 
 
 def import_model(
     model: Any,
-    shapes: dict[str, Any] | None = None,
+    shapes: Mapping[str, Any] | None = None,
     dtype: Any = None,
     opset: int | None = None,
     limits: Limits = DEFAULT,
+    constants: Mapping[str, np.ndarray] | None = None,
 ) -> ImportedModel:
     """A model (path, bytes or ModelProto) as Relay, constants inside, with the names of inputs and outputs.
 
     shapes: input name -> shape (ints, None or names for symbolic dimensions), or dimension name -> int.
+    constants: input name -> array; such inputs are no inputs any more, the module is made for these contents.
     Raises ImportModelError (broken), UnsupportedError (valid, but something has no implementation; lists all of it).
     """
     try:
-        return Importer(load(model, limits, opset), shapes, dtype, limits).run()
+        return Importer(load(model, limits, opset), shapes, dtype, limits, constants).run()
     except UnicodeDecodeError as e:
         raise ImportModelError("a name in the model is not valid UTF-8", why=str(e)[:100]) from None
 
@@ -397,8 +426,8 @@ def from_onnx(
     """
     found = import_model(model, shape, dtype, opset)
     if freeze_params:
-        return found.mod, {}
-    main = found.mod["main"]
+        return found.module, {}
+    main = found.module["main"]
     used = {id(n) for n in _constants(main)}
     swap: dict[Any, Any] = {}
     params: dict[str, np.ndarray] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from warpbeam.frontend.onnx.limits import Limits
@@ -50,7 +51,7 @@ def bind_inputs(
     graph: Any,
     env: dict[str, Any],
     dims: Dims,
-    shapes: dict[str, Any] | None,
+    shapes: Mapping[str, Any] | None,
     dtype: Any,
     problems: Diagnostics,
     limits: Limits,
@@ -82,7 +83,7 @@ def bind_inputs(
     return out
 
 
-def _overrides(shapes: dict[str, Any], infos: dict[str, Any], dims: Dims) -> dict[str, tuple[Any, ...]]:
+def _overrides(shapes: Mapping[str, Any], infos: dict[str, Any], dims: Dims) -> dict[str, tuple[Any, ...]]:
     """Shapes by input name; entries that are numbers name a dimension."""
     symbols = {d.dim_param for i in infos.values() for d in i.type.tensor_type.shape.dim if d.dim_param}
     out: dict[str, tuple[Any, ...]] = {}

@@ -20,6 +20,7 @@ class Loaded:
     proto: Any
     external: ExternalData
     source: str
+    name: str
     opsets: dict[str, int]
 
 
@@ -43,7 +44,8 @@ def load(model: Any, limits: Limits = DEFAULT, opset: int | None = None) -> Load
         )
     opsets = _versions(proto, source, opset)
     _check_size(proto, source, limits)
-    return Loaded(proto, ExternalData(folder), source, opsets)
+    name = proto.graph.name[:80] if folder is None else os.path.splitext(os.path.basename(source))[0]
+    return Loaded(proto, ExternalData(folder), source, name or "model", opsets)
 
 
 def _read(path: Any, limits: Limits) -> bytes:
@@ -101,16 +103,21 @@ def _versions(proto: Any, source: str, override: int | None) -> dict[str, int]:
     return found
 
 
-def domain_versions(imports: Any, source: str) -> dict[str, int]:
-    """Version per domain of a list of OperatorSetIdProto."""
+def newest_opset() -> int:
+    """Newest version of the standard operator set that the installed `onnx` package knows."""
     import onnx
 
+    return int(onnx.defs.onnx_opset_version())
+
+
+def domain_versions(imports: Any, source: str) -> dict[str, int]:
+    """Version per domain of a list of OperatorSetIdProto."""
     found: dict[str, int] = {}
     for item in imports:
         domain = "" if item.domain in ("", "ai.onnx") else item.domain
         if found.setdefault(domain, item.version) != item.version:
             raise ImportModelError(f"operator set {domain or 'ai.onnx'!r} is imported in two versions", where=source)
-        newest = onnx.defs.onnx_opset_version() if domain == "" else None
+        newest = newest_opset() if domain == "" else None
         if item.version < 1 or (newest is not None and item.version > newest):
             raise ImportModelError(
                 f"operator set {domain or 'ai.onnx'} version {item.version}; versions 1 to {newest} are known",

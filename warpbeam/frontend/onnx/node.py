@@ -12,9 +12,10 @@ from warpbeam import op
 from warpbeam.frontend.onnx.tensors import attribute_value
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ImportModelError, UnsupportedError
+from warpbeam.ir.node import children
 from warpbeam.ir.rewrite import post_order
 from warpbeam.op import dims
-from warpbeam.relay.expr import Call, Constant, Expr, Tuple, TupleGetItem, const
+from warpbeam.relay.expr import Call, Constant, Expr, Tuple, TupleGetItem, Var, const
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.tir.expr import PrimExpr, const_int
 
@@ -95,9 +96,9 @@ def fold(expr: Expr, limit: int) -> np.ndarray | None:
     """
     if isinstance(expr, Constant):
         return expr.numpy()
-    nodes = list(post_order(expr))
+    nodes = [n for n in post_order(expr) if isinstance(n, Expr)]
     for n in nodes:
-        fields = n.ty.fields if isinstance(n.ty, TupleType) else (n.ty,)  # type: ignore[attr-defined]
+        fields = n.ty.fields if isinstance(n.ty, TupleType) else (n.ty,)
         if not isinstance(n, Constant) and not all(t.is_static and nbytes(t) <= limit for t in fields):
             return None
     done: dict[Any, Any] = {}
@@ -118,6 +119,24 @@ def nbytes(t: TensorType) -> int:
     return math.prod(t.shape) * dt.nbytes(t.dtype)
 
 
+def small_sources(entry: Entry) -> list[str]:
+    """Names of the inputs that a value with few elements is computed from, where they are small and near."""
+    if entry.type.ndim > 1 or not entry.type.is_static or math.prod(entry.type.shape) > 1024:
+        return []
+    names: list[str] = []
+    stack, steps = [entry.expr], 0
+    while stack and steps < 64:
+        node, steps = stack.pop(), steps + 1
+        if isinstance(node, Var):
+            t = node.ty
+            if t.ndim > 1 or not t.is_static or math.prod(t.shape) > 1024:
+                return []
+            names.append(node.name)
+        elif isinstance(node, Expr):
+            stack.extend(c for c in children(node) if isinstance(c, Expr))
+    return [] if stack else names
+
+
 class NodeView:
     """One node of the model as converters see it.
 
@@ -133,6 +152,7 @@ class NodeView:
         decode: Callable[[Any], Any] | None = None,
         name: str = "",
         assumptions: list[Any] | None = None,
+        asked: set[str] | None = None,
     ) -> None:
         self.proto = proto
         self.opset = opset
@@ -145,6 +165,7 @@ class NodeView:
         self._attributes = attributes if attributes is not None else {a.name: a for a in proto.attribute}
         self._decode = decode
         self._assumptions: list[Any] = [] if assumptions is None else assumptions
+        self._asked: set[str] = set() if asked is None else asked
 
     def assume(self, condition: Any) -> None:
         """A condition on symbolic sizes that this conversion needs; the compiled module checks it when it is called."""
@@ -178,10 +199,21 @@ class NodeView:
     def const(self, index: int) -> np.ndarray | None:
         """Operand `index` as an array where it is constant, else None."""
         found = self.entry(index)
-        return None if found is None else found.array
+        array = None if found is None else found.array
+        if found is not None and array is None:
+            self._asked.update(small_sources(found))
+        return array
 
     def value(self, index: int) -> np.ndarray | None:
         """Known integer content of operand `index` (object array of ints and expressions), else None."""
+        found = self.entry(index)
+        out = self.known(index)
+        if found is not None and out is None:
+            self._asked.update(small_sources(found))
+        return out
+
+    def known(self, index: int) -> np.ndarray | None:
+        """As `value`, without noting that the content was wanted."""
         found = self.entry(index)
         if found is None:
             return None

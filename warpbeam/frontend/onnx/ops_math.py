@@ -101,6 +101,13 @@ def _cast_like(node: NodeView, x: Expr, target: Expr) -> Result:
     return cast_to(x, dtype_of(target))
 
 
+def _bit_cast(node: NodeView, x: Expr) -> Result:
+    to = elem_dtype(node.attr("to"), node.name)
+    if "bool" in (to, dtype_of(x)):
+        raise node.unsupported("bits of bools")
+    return x if to == dtype_of(x) else get("reinterpret")(x, dtype=to)
+
+
 def _clip_1(node: NodeView, x: Expr) -> Result:
     return _clipped(x, node.attr("min", None), node.attr("max", None))
 
@@ -172,6 +179,7 @@ TABLE: dict[str, dict[int, Any]] = {
     "BitShift": {11: _bit_shift},
     "IsInf": {10: _is_inf},
     "Cast": {1: _cast_1, 6: _cast},
+    "BitCast": {26: _bit_cast},
     "CastLike": {15: _cast_like},
     "Clip": {1: _clip_1, 11: _clip_11},
     "Where": {9: _where},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from warpbeam.frontend.onnx.build import Result, fields, rank_of, reshape, shape_of, transpose
+from warpbeam.frontend.onnx.build import Converter, Result, fields, rank_of, reshape, shape_of, transpose
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.op import dims, get
 from warpbeam.relay.expr import Expr
@@ -197,22 +197,14 @@ def _slice_10(node: NodeView, x: Expr, *bounds: Expr | None) -> Result:
     return _sliced(node, x, starts, ends, axes, node.int_list(4, "steps") if node.given(4) else None)
 
 
-def _block_size(node: NodeView) -> int:
-    size = node.attr("blocksize")
-    if size < 1:
-        raise node.error(f"blocksize {size}")
-    return size  # type: ignore[no-any-return]
+def _blocks(name: str) -> Converter:
+    def convert(node: NodeView, x: Expr) -> Result:
+        mode, size = node.attr("mode", "DCR"), node.attr("blocksize")
+        if mode not in ("DCR", "CRD") or size < 1:
+            raise node.error(f"mode {mode[:20]!r} with blocksize {size}")
+        return get(name)(x, block_size=size, mode=mode)  # type: ignore[no-any-return]
 
-
-def _depth_to_space(node: NodeView, x: Expr) -> Result:
-    mode = node.attr("mode", "DCR")
-    if mode not in ("DCR", "CRD"):
-        raise node.error(f"mode {mode[:20]!r}")
-    return get("nn.depth_to_space")(x, block_size=_block_size(node), mode=mode)
-
-
-def _space_to_depth(node: NodeView, x: Expr) -> Result:
-    return get("nn.space_to_depth")(x, block_size=_block_size(node))
+    return convert
 
 
 def _shape(node: NodeView, x: Expr) -> Result:
@@ -230,8 +222,8 @@ TABLE: dict[str, dict[int, Any]] = {
     "Unsqueeze": {1: _unsqueeze},
     "Flatten": {1: _flatten},
     "Slice": {1: _slice_1, 10: _slice_10},
-    "DepthToSpace": {1: _depth_to_space},
-    "SpaceToDepth": {1: _space_to_depth},
+    "DepthToSpace": {1: _blocks("nn.depth_to_space")},
+    "SpaceToDepth": {1: _blocks("nn.space_to_depth")},
     "Shape": {1: _shape},
     "Size": {1: _shape},
 }

@@ -51,7 +51,7 @@ def track(view: NodeView) -> Known | None:
 
 def content(view: NodeView, index: int) -> np.ndarray | None:
     """Known content of an operand; whole-numbered float constants count as known."""
-    found = view.value(index)
+    found = view.known(index)
     entry = view.entry(index)
     if found is not None or entry is None or not entry.fixed or entry.type.dtype not in ("float32", "float64"):
         return found
@@ -68,6 +68,8 @@ def _result_dtype(view: NodeView) -> str:
         return elem_dtype(view.attr("to"), view.name)
     if view.op_type in ("Equal", "Less", "Greater", "GreaterOrEqual", "LessOrEqual", "Not", "And", "Or"):
         return "bool"
+    if view.op_type == "ConstantOfShape":
+        return dt.from_numpy(view.attr("value").dtype)
     which = 1 if view.op_type == "Where" else 0
     return view.entries[which].type.dtype  # type: ignore[no-any-return, union-attr]
 
