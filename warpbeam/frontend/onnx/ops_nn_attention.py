@@ -9,6 +9,7 @@ from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_index import onnx_dtype
 from warpbeam.frontend.onnx.ops_nn_norm import cast_to, dtype_of, scalar, shape_of, wanted
 from warpbeam.op import dims, get
+from warpbeam.op.base import HALF, accumulation
 from warpbeam.relay.expr import Expr, const
 
 Result = Expr | list[Expr]
@@ -131,9 +132,9 @@ def attention(
     if total is not None:
         scores = get("add")(scores, total)
     shown[2] = scores
-    probabilities = _softmax(node, scores, None if sure else total, dtype_of(q))
-    shown[3] = probabilities
-    y = _weighted(probabilities, v)
+    probabilities = _softmax(node, scores, None if sure else total)
+    shown[3] = cast_to(probabilities, dtype_of(q))
+    y = cast_to(_weighted(probabilities, cast_to(v, dtype_of(probabilities))), dtype_of(q))
     if flat:
         y = merge_heads(y)
     if not any(wanted(node, i) for i in (1, 2, 3)):
@@ -198,16 +199,18 @@ def _ungrouped(y: Expr, count: int) -> Expr:
     return get("reshape")(y, newshape=(b, dims.prod((h, g)), s, d))  # type: ignore[no-any-return]
 
 
-def _softmax(node: NodeView, scores: Expr, total: Expr | None, dtype: str) -> Expr:
-    """Probabilities; a row whose mask lets nothing through is zero."""
+def _softmax(node: NodeView, scores: Expr, total: Expr | None) -> Expr:
+    """Probabilities, of half floats in float32; a row whose mask lets nothing through is zero."""
     precision = node.attr("softmax_precision", None)
-    wide = cast_to(scores, onnx_dtype(node, precision)) if precision else scores
+    wide = cast_to(scores, onnx_dtype(node, precision) if precision else accumulation(dtype_of(scores)))
+    if dtype_of(wide) in HALF:
+        wide = cast_to(wide, "float32")
     p = get("nn.softmax")(wide, axis=-1)
     if total is not None:
         top = get("max")(total, axis=(len(shape_of(total)) - 1,), keepdims=True)
         blind = get("equal")(top, scalar(-math.inf, total))
         p = get("where")(blind, scalar(0, p), p)
-    return cast_to(p, dtype)
+    return p  # type: ignore[no-any-return]
 
 
 def _weighted(p: Expr, v: Expr) -> Expr:

@@ -187,6 +187,14 @@ def prelu(node: NodeView, x: Expr, slope: Expr) -> Result:
     return get("where")(negative, get("multiply")(x, slope), x)
 
 
+def prelu_1(node: NodeView, x: Expr, slope: Expr) -> Result:
+    """PRelu before opset 7: one slope, or one per channel."""
+    have, rank = shape_of(slope), len(shape_of(x))
+    if len(have) == 1 and have[0] != 1 and rank > 2:
+        slope = get("reshape")(slope, newshape=(have[0], *(1,) * (rank - 2)))
+    return prelu(node, x, slope)
+
+
 def leaky_relu(node: NodeView, x: Expr) -> Result:
     return get("nn.leaky_relu")(x, alpha=float(node.attr("alpha", 0.01)))
 
@@ -210,9 +218,9 @@ _SOFTMAX, _LOG_SOFTMAX, _HARDMAX = _rows("nn.softmax"), _rows("nn.log_softmax"),
 
 TABLE: dict[str, dict[int, Any]] = {
     "MatMul": {1: matmul},
-    "Gemm": {7: gemm},
+    "Gemm": {6: gemm},
     "MatMulInteger": {10: matmul_integer},
-    "BatchNormalization": {7: batch_norm},
+    "BatchNormalization": {6: batch_norm},
     "LayerNormalization": {17: layer_norm},
     "RMSNormalization": {23: rms_norm},
     "InstanceNormalization": {6: instance_norm},
@@ -223,7 +231,7 @@ TABLE: dict[str, dict[int, Any]] = {
     "Softmax": {1: _SOFTMAX[0], 13: _SOFTMAX[1]},
     "LogSoftmax": {1: _LOG_SOFTMAX[0], 13: _LOG_SOFTMAX[1]},
     "Hardmax": {1: _HARDMAX[0], 13: _HARDMAX[1]},
-    "PRelu": {7: prelu},
+    "PRelu": {1: prelu_1, 7: prelu},
     "LeakyRelu": {6: leaky_relu},
 }
 
