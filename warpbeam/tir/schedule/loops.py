@@ -80,19 +80,23 @@ class Split(Step):
             left[k - 1] = _ceildiv(left[k], self.factors[k])
         extents: list[PrimExpr] = []
         done: PrimExpr = e.const(0, loop.var.dtype)
+        covered: PrimExpr = done  # `done` stays below it
         outer = 1
         for k, var in enumerate(parts):
             factor: Any = self.factors[k]
             if k < free:
                 extents.append(e.const(factor, loop.var.dtype))
                 outer *= factor
+                covered = e.const(outer, loop.var.dtype)
             elif k == 0:
                 factor = left[0] if factor is None else factor
                 extents.append(e.as_expr(factor))
+                covered = extents[0]
             else:
                 count = left[free] if k == free else left[k]
                 factor = _ceildiv(count, outer) if factor is None else factor
-                extents.append(_inner(factor, count, done, facts))
+                extents.append(_inner(factor, count, done, facts, covered))
+                covered = left[k]
             done = var if k == 0 else done * factor + var
         return done, extents
 
@@ -103,13 +107,12 @@ def _ceildiv(value: Any, factor: Any) -> PrimExpr:
     return simplify(e.ceildiv(e.as_expr(value), factor))  # type: ignore[no-any-return]
 
 
-def _inner(size: Any, left: PrimExpr, done: PrimExpr, facts: Any) -> PrimExpr:
-    """min(size, left - done*size), or `size` where it divides; never negative where loops above may overshoot."""
-    n = e.const_int(left)
-    f = e.const_int(size)
-    if f is not None and (f == 1 or (n is not None and n % f == 0)):
+def _inner(size: Any, left: PrimExpr, done: PrimExpr, facts: Any, covered: PrimExpr) -> PrimExpr:
+    """min(size, left - done*size), or `size` where `covered` iterations of that size are exactly what is left."""
+    whole = e.as_expr(size) * covered
+    if simplify(whole - left) is e.const(0, left.dtype):
         return e.as_expr(size)
-    if facts is not None and f is not None and prove(e.floormod(left, f) == 0, facts) is True:
+    if facts is not None and prove(whole <= left, facts) is True:
         return e.as_expr(size)
     return e.minimum(e.as_expr(size), left - done * size)
 
