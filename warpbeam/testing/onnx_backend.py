@@ -1,0 +1,143 @@
+"""Warpbeam behind `onnx.backend.base`, so that ONNX's own test suites run on it.
+
+    from warpbeam.frontend.onnx import backend
+    outputs = backend.prepare(model, "CPU").run([array, ...])
+
+Small inputs whose contents decide shapes (axes, pads, target shapes given as graph inputs) are compiled in: such a model
+is specialised when it is run, once for each contents seen.
+"""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper
+from onnx.backend.base import Backend, BackendRep
+
+import warpbeam
+from warpbeam.frontend.onnx import NeedsContentError, import_model
+from warpbeam.frontend.onnx.loader import newest_opset
+from warpbeam.ir.diagnostics import UnsupportedError
+
+__all__ = ["BackendIsNotSupposedToImplementIt", "Compiled", "WarpbeamBackend", "prepare", "run_model", "run_node"]
+
+
+class BackendIsNotSupposedToImplementIt(UnsupportedError, unittest.SkipTest):  # the name ONNX's suites look for
+    """The model is valid, but something in it has no implementation."""
+
+
+def _refusal(error: UnsupportedError) -> BackendIsNotSupposedToImplementIt:
+    return BackendIsNotSupposedToImplementIt(error.what, error.where, error.why, error.hint)
+
+
+class Compiled(BackendRep):  # type: ignore[misc]
+    """A prepared model; `run(inputs)` takes arrays in the graph's order, or by name."""
+
+    def __init__(self, model: Any, options: Mapping[str, Any]) -> None:
+        self.model = model
+        self.options = dict(options)
+        self.modules: dict[Any, Any] = {}
+        self.bound: tuple[str, ...] = ()
+        try:
+            imported = import_model(model)
+        except NeedsContentError as e:
+            self.bound = e.inputs
+        except UnsupportedError as e:
+            raise _refusal(e) from e
+        else:
+            self.modules[()] = self._compile(imported)
+
+    def _compile(self, imported: Any) -> tuple[Any, list[str]]:
+        try:
+            return warpbeam.compile(imported.module, name=imported.name, **self.options), imported.inputs
+        except UnsupportedError as e:
+            raise _refusal(e) from e
+
+    def run(self, inputs: Any, **kwargs: Any) -> tuple[np.ndarray, ...]:
+        """Outputs in the graph's order."""
+        given = self._named(inputs)
+        module, names = self._module(given)
+        return tuple(module(*[given[n] for n in names]))
+
+    def _named(self, inputs: Any) -> dict[str, np.ndarray]:
+        if isinstance(inputs, Mapping):
+            return {k: np.asarray(v) for k, v in inputs.items()}
+        values = list(inputs) if isinstance(inputs, Sequence) else [inputs]
+        infos = [i.name for i in self.model.graph.input]
+        if len(values) != len(infos):
+            constants = {i.name for i in self.model.graph.initializer}
+            infos = [n for n in infos if n not in constants]
+        return {n: v if isinstance(v, np.ndarray) else np.asarray(v) for n, v in zip(infos, values, strict=False)}
+
+    def _module(self, given: dict[str, np.ndarray]) -> tuple[Any, list[str]]:
+        """The module for these contents; names more inputs to bind as the importer asks for them."""
+        while True:
+            key = tuple((n, given[n].dtype.str, given[n].shape, given[n].tobytes()) for n in self.bound)
+            if key in self.modules:
+                return self.modules[key]  # type: ignore[no-any-return]
+            try:
+                imported = import_model(self.model, constants={n: given[n] for n in self.bound})
+            except NeedsContentError as e:
+                more = [n for n in e.inputs if n not in self.bound]
+                if not more:
+                    raise _refusal(e) from e
+                self.bound = (*self.bound, *more)
+                continue
+            except UnsupportedError as e:
+                raise _refusal(e) from e
+            self.modules[key] = self._compile(imported)
+
+
+class WarpbeamBackend(Backend):  # type: ignore[misc]
+    """`onnx.backend.base.Backend` over `warpbeam.compile`. Keyword arguments go to `warpbeam.compile`."""
+
+    @classmethod
+    def prepare(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> Compiled:
+        """Compiles a model.
+
+        Raises:
+            BackendIsNotSupposedToImplementIt: something in it has no implementation.
+            ImportModelError: it is broken.
+        """
+        if not cls.supports_device(device):
+            raise BackendIsNotSupposedToImplementIt(f"device {device!r}", hint="only CPU is served")
+        return Compiled(model, kwargs)
+
+    @classmethod
+    def run_model(cls, model: ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any) -> tuple[np.ndarray, ...]:
+        """Compiles and runs a model."""
+        return cls.prepare(model, device, **kwargs).run(inputs)
+
+    @classmethod
+    def run_node(
+        cls, node: NodeProto, inputs: Any, device: str = "CPU", outputs_info: Any = None, **kwargs: Any
+    ) -> tuple[np.ndarray, ...]:
+        """Runs one node on arrays. The version of the operator set is `opset_version`, the newest by default."""
+        version = kwargs.pop("opset_version", newest_opset())
+        names = [n for n in node.input if n]
+        arrays = inputs if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=True))
+        infos = [
+            helper.make_tensor_value_info(
+                n, helper.np_dtype_to_tensor_dtype(np.asarray(arrays[n]).dtype), np.shape(arrays[n])
+            )
+            for n in dict.fromkeys(names)
+        ]
+        outputs = [helper.make_empty_tensor_value_info(n) for n in node.output if n]
+        graph = helper.make_graph([node], node.name or node.op_type, infos, outputs)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid(node.domain, version)])
+        return cls.run_model(model, arrays, device, **kwargs)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        """Whether models run on a device such as "CPU" or "CPU:0"."""
+        return device.partition(":")[0] == "CPU"
+
+
+prepare = WarpbeamBackend.prepare
+run_model = WarpbeamBackend.run_model
+run_node = WarpbeamBackend.run_node
+supports_device = WarpbeamBackend.supports_device
+is_compatible = WarpbeamBackend.is_compatible
