@@ -120,7 +120,7 @@ def steps(module: Any, inputs: Arrays) -> Iterator[tuple[CallKernel, list[np.nda
     machine = executor.Machine(
         module.library, module.host_context(), module.constants_view(), module.params_view(), symbols, {}
     )
-    arrays = [np.ascontiguousarray(a) for a in inputs]
+    arrays = [np.asarray(a, order="C") for a in inputs]
     frame = executor._Frame(program, machine, {f.name: f for f in program.functions}, arrays, None, 0)
     for step in program.body:
         if not isinstance(step, CallKernel):
@@ -172,16 +172,18 @@ def _interpret(func: Any, operands: Arrays, expected: Arrays, layouts: Any) -> l
     from warpbeam.tir.schedule.layout import apply_layout
 
     sizes = _sizes(func, operands)
-    arrays = [np.ascontiguousarray(apply_layout(a, layouts[i]) if i in layouts else a) for i, a in enumerate(operands)]
     arguments: list[Any] = []
     for i, p in enumerate(func.params):
         if not isinstance(p, Buffer):
             arguments.append(sizes[p])
-        elif i < len(arrays):
-            arguments.append(arrays[i])
-        else:
-            shape = tuple(_extent(s, sizes) for s in p.shape)
+            continue
+        shape = tuple(_extent(s, sizes) for s in p.shape)
+        if i >= len(operands):
             arguments.append(np.zeros(shape, dt.to_numpy(p.dtype)))
+        elif i in layouts:
+            arguments.append(apply_layout(operands[i].reshape(layouts[i]["shape"]), layouts[i]))
+        else:  # a sketch may have joined dimensions
+            arguments.append(np.array(operands[i], order="C").reshape(shape))
     tir_interp.run(func, *arguments)
     first = len(operands)
     return [a.reshape(e.shape) for a, e in zip(arguments[first : first + len(expected)], expected, strict=True)]

@@ -163,7 +163,7 @@ def difference(name: str, against: str, got: Any, expected: Any, scale: float | 
     worst = np.unravel_index(int(np.argmax(apart)), apart.shape)
     error = float(apart[worst])
     relative = 0.0 if error == 0 else error / top if top > 0 else error
-    percentiles = {q: float(np.percentile(apart, q)) for q in QUANTILES}
+    percentiles = {q: float(np.percentile(apart, q, method="higher")) for q in QUANTILES}
     at = tuple(int(i) for i in worst)
     here, there = float(wide_a[worst]), float(wide_b[worst])
     return Difference(name, against, dtype, got.shape, error, relative, percentiles, at, here, there, tolerance)
