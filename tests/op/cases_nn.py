@@ -82,6 +82,12 @@ def _conv() -> list[Case]:
             {"strides": 2},
             (real(1, 2, 4, 5, dtype=np.float16), real(2, 3, 3, 3, dtype=np.float16)),
         ),
+        ("nn.deformable_conv2d", {"padding": 1}, (real(1, 3, 5, 6), real(1, 18, 5, 6), real(2, 3, 3, 3))),
+        (
+            "nn.deformable_conv2d",
+            {"strides": 2, "groups": 2, "deformable_groups": 2, "dilation": (1, 2)},
+            (real(2, 4, 7, 9), real(2, 24, 3, 3), real(6, 2, 2, 3), real(2, 12, 3, 3)),
+        ),
     ]
     return out
 

@@ -78,6 +78,8 @@ NN_NORM = {
 
 NN_PAD = {"nn.leaky_relu": "LeakyRelu", "nn.pad": "Pad", "nn.prelu": "Prelu"}
 
+NN_DEFORM = {"nn.deformable_conv2d": "DeformableConv2d"}
+
 NN_LOSS = {"nn.nll_loss": "NllLoss"}
 
 INDEX_GATHER = {
@@ -116,6 +118,7 @@ for _module, _ops in {
     "nn_softmax": NN_SOFTMAX,
     "nn_norm": NN_NORM,
     "nn_pad": NN_PAD,
+    "nn_deform": NN_DEFORM,
     "nn_loss": NN_LOSS,
     "index_gather": INDEX_GATHER,
     "index_scatter": INDEX_SCATTER,
