@@ -8,6 +8,8 @@ from typing import Any
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.expand_loops import expand_loops
+from warpbeam.tir.transform.expand_math import expand_math
+from warpbeam.tir.transform.expand_math import expand_math
 from warpbeam.tir.transform.form_fma import form_fma
 from warpbeam.tir.transform.lift_workspace import lift_workspace
 from warpbeam.tir.transform.lower_blocks import lower_blocks
@@ -26,8 +28,10 @@ PASSES: tuple[Callable[[PrimFunc], PrimFunc], ...] = (
     peel_tails,
     reduce_lanes,
     form_fma,
+    expand_math,
     merge_parallel,
     expand_loops,
+    expand_math,
     lift_workspace,
     verify,
 )

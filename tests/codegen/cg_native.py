@@ -59,7 +59,7 @@ def undefined_symbols(code: bytes) -> list[str]:
     """Undefined symbols of a 64-bit ELF object."""
     import struct
 
-    shoff, = struct.unpack_from("<Q", code, 40)
+    (shoff,) = struct.unpack_from("<Q", code, 40)
     size, count, _ = struct.unpack_from("<HHH", code, 58)
     heads = [struct.unpack_from("<IIQQQQIIQQ", code, shoff + i * size) for i in range(count)]
     found = []
