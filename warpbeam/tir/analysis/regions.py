@@ -57,7 +57,10 @@ def point(value: PrimExpr) -> Range:
     return Range((value,), (value,))
 
 
-def loop_range(loop: For, env: Mapping[Var, Range]) -> Range:
+Env = Mapping[Var, "Range | None"]  # None: the variable moves in a way that is not known
+
+
+def loop_range(loop: For, env: Env) -> Range | None:
     """The values of a loop variable; `min(c, x)` counts as c, since domains clip the rest."""
     extent = loop.extent
     while type(extent) is e.Min:
@@ -66,14 +69,13 @@ def loop_range(loop: For, env: Mapping[Var, Range]) -> Range:
             break
         extent = extent.a
     low, high = interval(loop.min, env), interval(e.add(loop.min, extent - 1), env)
-    assert low is not None and high is not None
-    return Range(low.lows, high.highs)
+    return None if low is None or high is None else Range(low.lows, high.highs)
 
 
-def interval(expr: PrimExpr, env: Mapping[Var, Range]) -> Range | None:
+def interval(expr: PrimExpr, env: Env) -> Range | None:
     """The range of an expression over the variables in `env`, the others fixed; None where it is not known."""
     if isinstance(expr, Var):
-        return env.get(expr) or point(expr)
+        return env[expr] if expr in env else point(expr)
     names = free_vars(expr)
     if names.isdisjoint(env):
         return point(expr) if not _has_load(expr) else None
@@ -82,7 +84,7 @@ def interval(expr: PrimExpr, env: Mapping[Var, Range]) -> Range | None:
         if not isinstance(n, PrimExpr):
             continue
         if isinstance(n, Var):
-            done[n] = env.get(n) or point(n)
+            done[n] = env[n] if n in env else point(n)
         elif isinstance(n, IntImm) or (type(n) is not e.BufferLoad and free_vars(n).isdisjoint(env)):
             done[n] = None if _has_load(n) else point(n)
         else:

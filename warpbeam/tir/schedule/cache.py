@@ -10,6 +10,7 @@ from warpbeam.tir.analysis.access import as_block, is_param, read, readers, writ
 from warpbeam.tir.analysis.tree import Place, Tree, annotated, map_structure, tree_of
 from warpbeam.tir.expr import Buffer, Var
 from warpbeam.tir.schedule.partition import replace_buffers
+from warpbeam.tir.schedule.place import only_writer
 from warpbeam.tir.schedule.step import Namer, Step, copy_block, full_nest, top_nest
 from warpbeam.tir.stmt import Allocate, Block, For, PrimFunc, Stmt, seq
 
@@ -110,6 +111,7 @@ class Clone(Step):
         results = written(block)
         if not set(results) & set(read(as_block(user))):
             raise ScheduleError(f"{self.consumer} does not read {self.block}")
+        only_writer(tree, block)
         top = top_nest(place)
         if len(tree.blocks_below(top)) > 1:
             raise ScheduleError(f"{self.block} shares its loops with other blocks", hint="clone before compute_at")

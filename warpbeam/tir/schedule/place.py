@@ -53,11 +53,7 @@ class ComputeAt(Step):
                     f"block {self.block} computes the output {buffer.name}; it has no consumer to go to",
                     hint="use cache_write and place the block that fills the cache",
                 )
-            if len(writers(tree, buffer)) > 1:
-                raise ScheduleError(
-                    f"several blocks write {buffer.name}",
-                    hint="place the block before decompose_reduction or partition",
-                )
+        only_writer(tree, block)
         users = _users(tree, block)
         outside = [as_block(p).name for p in users if not p.within(target)]
         if outside or not users:
@@ -75,6 +71,16 @@ class ComputeAt(Step):
         ranges = _needed(tree, target, block, users)
         made = _region_nest(block, ranges, Namer(tree), names, facts_at(target, True))
         return tree.update({spot: seq(made, spot.stmt)}), None
+
+
+def only_writer(tree: Tree, block: Block) -> None:
+    """Refuses a block that shares a result with another one."""
+    for buffer in written(block):
+        if len(writers(tree, buffer)) > 1:
+            raise ScheduleError(
+                f"several blocks write {buffer.name}",
+                hint="do this before decompose_reduction, rfactor or partition",
+            )
 
 
 def _users(tree: Tree, block: Block) -> list[Place]:
@@ -103,7 +109,7 @@ def own_loops(tree: Tree, place: Place) -> dict[Var, str]:
 
 def block_env(target: Place, place: Place, facts: Facts) -> dict[Var, Range]:
     """Ranges of a block's axes in one iteration of `target`: the loops between the two run, those outside are fixed."""
-    env: dict[Var, Range] = {}
+    env: dict[Var, Range | None] = {}
     inner = [p.stmt for p in place.ancestors() if isinstance(p.stmt, For) and p.depth > target.depth]
     for f in reversed(inner):
         assert isinstance(f, For)
@@ -231,6 +237,10 @@ class ReverseComputeAt(Step):
         return found
 
     def _check(self, tree: Tree, target: Place, producer: Place, block: Block) -> None:
+        only_writer(tree, block)
+        for b in written(as_block(producer)):
+            if not all(p.within(target) for p in writers(tree, b)):
+                raise ScheduleError(f"{b.name} is not completed inside {self.loop}", hint="place before partition")
         around = [as_loop(p) for p in [target, *target.ancestors()] if isinstance(p.stmt, For)]
         for f in around:
             for p in writers(tree, written(as_block(producer))[0]):

@@ -150,7 +150,7 @@ class _Planner:
         shape = o.alloc.buffer.shape
         found: list[Range | None] = []
         for k, (indices, loops) in enumerate(o.found):
-            env: dict[Var, Range] = {}
+            env: dict[Var, Range | None] = {}
             for f in loops:
                 env[f.var] = loop_range(f, env)
             here = [clip(interval(i, env), s, self.facts) for i, s in zip(indices, shape, strict=True)]

@@ -55,7 +55,7 @@ class _Peeler:
 
     def _cut(self, s: For) -> PrimExpr | None:
         """The first iteration in which some expanded loop is not full, if there is a proven one inside the loop."""
-        stack: list[tuple[Any, dict[Var, Range]]] = [(s.body, {})]
+        stack: list[tuple[Any, dict[Var, Range | None]]] = [(s.body, {})]
         while stack:
             inner, env = stack.pop()
             if isinstance(inner, For):
@@ -67,7 +67,7 @@ class _Peeler:
             stack.extend((c, env) for c in kids(inner))
         return None
 
-    def _limit(self, s: For, extent: PrimExpr, env: dict[Var, Range]) -> PrimExpr | None:
+    def _limit(self, s: For, extent: PrimExpr, env: dict[Var, Range | None]) -> PrimExpr | None:
         if type(extent) is not e.Min or s.var not in free_vars(extent):
             return None
         full, rest = (extent.a, extent.b) if isinstance(extent.a, IntImm) else (extent.b, extent.a)
