@@ -54,7 +54,8 @@ def _without_units(op: ComputeOp, new: dict[Operation, Operation]) -> ComputeOp:
             return ProducerLoad(new[node.tensor.op].output(node.tensor.index), indices)
         return None
 
-    memo = {a.var: as_expr(0, a.var.dtype) for a in gone}
+    memo: dict[Any, Any] = {a.var: as_expr(0, a.var.dtype) for a in gone}
+    memo.update({a: a for a in op.reduce_axis})
     bodies = tuple(rewrite(b, step, dict(memo)) for b in op.body)
     axes = tuple(a for a in op.axis if not _is_one(a.extent))
     return ComputeOp(op.name, axes, bodies, op.attrs)  # type: ignore[no-any-return]

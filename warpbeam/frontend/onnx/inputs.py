@@ -17,6 +17,9 @@ from warpbeam.tir.expr import SizeVar
 
 _PLAIN = re.compile(r"[^A-Za-z0-9_]")
 
+#: names that exporters give to every unknown dimension, so that equal names mean nothing
+_NO_NAME = ("", "?")
+
 
 class Dims:
     """Symbolic dimensions by the model's names. The variables' own names are plain identifiers."""
@@ -85,7 +88,7 @@ def bind_inputs(
 
 def _overrides(shapes: Mapping[str, Any], infos: dict[str, Any], dims: Dims) -> dict[str, tuple[Any, ...]]:
     """Shapes by input name; entries that are numbers name a dimension."""
-    symbols = {d.dim_param for i in infos.values() for d in i.type.tensor_type.shape.dim if d.dim_param}
+    symbols = {d.dim_param for i in infos.values() for d in i.type.tensor_type.shape.dim if d.dim_param not in _NO_NAME}
     out: dict[str, tuple[Any, ...]] = {}
     for name, value in shapes.items():
         if isinstance(value, int):
@@ -121,7 +124,7 @@ def _declared(info: Any, given: tuple[Any, ...] | None, dims: Dims, dtype: Any) 
         if d.HasField("dim_value") and d.dim_value >= 0:
             shape.append(int(d.dim_value))
         else:
-            shape.append(d.dim_param or _anonymous(info.name, k))
+            shape.append(_anonymous(info.name, k) if d.dim_param in _NO_NAME else d.dim_param)
     if given is not None:
         if len(given) != len(shape):
             raise ImportModelError(
