@@ -12,7 +12,7 @@ from warpbeam.ir.node import Attrs
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.index_gather import check_indices
 from warpbeam.op.index_loops import Loops, clamped, inside
-from warpbeam.op.nn_common import require_float
+from warpbeam.op.nn_common import require_float, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
@@ -42,8 +42,10 @@ class RoiAlign(Op):
         x, rois, batch = tensors(self, types)
         require_float(self, x)
         check_indices(self, batch)
-        if x.ndim != 4 or rois.ndim != 2 or rois.shape[1] != 4 or batch.ndim != 1 or rois.dtype != x.dtype:
+        if x.ndim != 4 or rois.ndim != 2 or batch.ndim != 1 or rois.dtype != x.dtype:
             raise self.error("takes data (N, C, H, W), rois (R, 4) of its dtype, and R batch indices")
+        unify(self, rois.shape[1], 4, "the numbers of a region and 4")
+        unify(self, rois.shape[0], batch.shape[0], "regions and batch indices")
         if any(isinstance(s, int) and s == 0 for s in (x.shape[0], *x.shape[2:])):
             raise self.error("data has no elements")
         if attrs["mode"] not in ("avg", "max"):
@@ -181,8 +183,9 @@ class RoiPool(Op):
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         x, rois = tensors(self, types)
         require_float(self, x)
-        if x.ndim != 4 or rois.ndim != 2 or rois.shape[1] != 5 or rois.dtype != x.dtype:
+        if x.ndim != 4 or rois.ndim != 2 or rois.dtype != x.dtype:
             raise self.error("takes data (N, C, H, W) and rois (R, 5) of its dtype")
+        unify(self, rois.shape[1], 5, "the numbers of a region and 5")
         return TensorType((rois.shape[0], x.shape[1], *attrs["pooled_size"]), x.dtype)  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, x: np.ndarray, rois: np.ndarray) -> np.ndarray:

@@ -37,12 +37,13 @@ class GridSample(Op):
         x, grid = tensors(self, types)
         require_float(self, grid, "grid")
         nd = x.ndim - 2
-        if nd not in (1, 2, 3) or grid.ndim != x.ndim or grid.shape[-1] != nd:
+        if nd not in (1, 2, 3) or grid.ndim != x.ndim:
             raise self.error(f"grid of shape {dims.shape_text(grid.shape)} for data of {x.ndim} dimensions")
         if attrs["method"] not in TAPS or attrs["padding_mode"] not in PADDING:
             raise self.error(f"method {attrs['method']!r} with padding_mode {attrs['padding_mode']!r}")
         if any(isinstance(s, int) and s == 0 for s in x.shape[2:]):
             raise self.error("data has a spatial dimension without elements")
+        unify(self, grid.shape[-1], nd, "coordinates per point and spatial dimensions")
         batch = unify(self, x.shape[0], grid.shape[0], "batch of data and grid")
         return TensorType((batch, x.shape[1], *grid.shape[1:-1]), x.dtype)  # type: ignore[no-any-return]
 
@@ -119,7 +120,7 @@ class GridSample(Op):
             if attrs["method"] == "nearest":
                 v = E.call("round", v)
             low, high = _limits(attrs, length)
-            if attrs["padding_mode"] == "border":
+            if attrs["padding_mode"] == "border" and attrs["method"] != "cubic":
                 out = E.lor(v < low, v > high)
                 v = E.select(out, E.maximum(E.minimum(v, length - 1.0), E.const(0.0, real)), v)
             elif attrs["padding_mode"] == "reflection":
@@ -189,7 +190,7 @@ def _np_axis(v: np.ndarray, size: int, attrs: Attrs) -> tuple[list[Any], list[An
     if method == "nearest":
         v = np.rint(v)
     low, high = (0.0, size - 1.0) if corners else (-0.5, size - 0.5)
-    if mode == "border":
+    if mode == "border" and method != "cubic":  # each cubic tap is clamped by itself
         v = np.where((v < low) | (v > high), np.clip(v, 0, size - 1), v)
     elif mode == "reflection":
         period = max(2 * (high - low), 1e-30)

@@ -63,6 +63,8 @@ class Take(Op):
         axis, batch = norm_axis(self, attrs["axis"], x.ndim), attrs["batch_dims"]
         if not 0 <= batch <= min(axis, i.ndim):
             raise self.error(f"batch_dims {batch} with axis {axis} and indices of {i.ndim} dimensions")
+        for a, b in zip(x.shape[:batch], i.shape[:batch], strict=True):
+            unify(self, a, b, "batch dimensions of data and indices")
         return TensorType((*x.shape[:axis], *i.shape[batch:], *x.shape[axis + 1 :]), x.dtype)  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, x: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op import dims
+from warpbeam.op.assumed import unify, unify_shapes
 from warpbeam.op.base import Op, norm_axis, tensors, wide
 from warpbeam.op.index_gather import check_indices
 from warpbeam.op.index_loops import Loops, inside, wrapped
@@ -94,8 +95,7 @@ class ScatterElements(Scatter):
         norm_axis(self, attrs["axis"], x.ndim)
         if not x.ndim == i.ndim == u.ndim:
             raise self.error("data, indices and updates must have the same number of dimensions")
-        if any(dims.same(a, b) is False for a, b in zip(i.shape, u.shape, strict=True)):
-            raise self.error("indices and updates must have one shape")
+        unify_shapes(self, i.shape, u.shape, "the shapes of indices and updates")
         for n, (a, b) in enumerate(zip(i.shape, x.shape, strict=True)):
             if n != attrs["axis"] % x.ndim and isinstance(a, int) and isinstance(b, int) and a > b:
                 raise self.error(f"indices have {a} along axis {n}, the data only {b}")
@@ -138,8 +138,7 @@ class ScatterNd(Scatter):
         if not isinstance(count, int) or count > x.ndim:
             raise self.error(f"index tuples of {dims.text(count)} do not fit {x.ndim} dimensions")
         want = (*rest, *x.shape[count:])
-        if len(want) != u.ndim or any(dims.same(a, b) is False for a, b in zip(want, u.shape, strict=True)):
-            raise self.error(f"updates have shape {dims.shape_text(u.shape)}, expected {dims.shape_text(want)}")
+        unify_shapes(self, u.shape, want, "the shape of updates and the expected one")
         return x
 
     def numpy(self, attrs: Attrs, x: np.ndarray, indices: np.ndarray, updates: np.ndarray) -> np.ndarray:
@@ -177,6 +176,10 @@ class TensorScatter(Op):
         axis = norm_axis(self, attrs["axis"], past.ndim)
         if axis == 0 or past.ndim != update.ndim or index.ndim != 1 or past.dtype != update.dtype:
             raise self.error("takes past and update of one rank and dtype, one write index per batch, and an axis > 0")
+        unify(self, past.shape[0], index.shape[0], "the batch and the write indices")
+        for n, (a, b) in enumerate(zip(past.shape, update.shape, strict=True)):
+            if n != axis:
+                unify(self, a, b, f"axis {n} of past and update")
         return past
 
     def numpy(self, attrs: Attrs, past: np.ndarray, update: np.ndarray, index: np.ndarray) -> np.ndarray:

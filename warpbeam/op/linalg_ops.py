@@ -14,7 +14,7 @@ from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.index_gather import check_indices
 from warpbeam.op.index_loops import Loops
-from warpbeam.op.nn_common import np_accum, require_float
+from warpbeam.op.nn_common import np_accum, require_float, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
@@ -81,8 +81,9 @@ class Det(Op):
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         (x,) = tensors(self, types)
         require_float(self, x)
-        if x.ndim < 2 or dims.same(x.shape[-1], x.shape[-2]) is False:
-            raise self.error(f"takes square matrices, got shape {dims.shape_text(x.shape)}")
+        if x.ndim < 2:
+            raise self.error(f"takes matrices, got shape {dims.shape_text(x.shape)}")
+        unify(self, x.shape[-1], x.shape[-2], "rows and columns")
         return TensorType(x.shape[:-2], x.dtype)  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, x: np.ndarray) -> np.ndarray:
@@ -181,8 +182,7 @@ class Col2Im(Op):
         if x.ndim != 3 or len(attrs["image_shape"]) != len(attrs["block_shape"]):
             raise self.error("takes (N, C * prod(block), L) and image and block shapes of one length")
         counts, block, *_ = self.geometry(attrs)
-        if dims.same(dims.prod(counts), x.shape[2]) is False:
-            raise self.error(f"{dims.prod(counts)} windows expected, got {x.shape[2]}")
+        unify(self, dims.prod(counts), x.shape[2], "the windows of the image and those given")
         if isinstance(x.shape[1], int) and x.shape[1] % dims.prod(block):
             raise self.error(f"{x.shape[1]} rows do not divide into blocks of {dims.prod(block)}")
         channels = dims.exact_div(x.shape[1], dims.prod(block))

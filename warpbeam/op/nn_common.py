@@ -9,20 +9,35 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.op import dims
+from warpbeam.op.assumed import unify, unify_shapes
 from warpbeam.op.base import accumulation
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
 from warpbeam.te import tensor as te
 from warpbeam.tir.expr import PrimExpr, as_expr, cast, const, const_int, if_then_else, land, maximum, minimum
 
+__all__ = [
+    "SPATIAL",
+    "dim_max",
+    "dim_min",
+    "float_work",
+    "layout_map",
+    "np_accum",
+    "pad_stage",
+    "reduce_vars",
+    "require_float",
+    "require_rank",
+    "spatial_letters",
+    "split_padding",
+    "static",
+    "sum_stage",
+    "tuple_of",
+    "unify",
+    "unify_shapes",
+    "window_out",
+]
+
 SPATIAL = "DHW"
-
-
-def unify(op: Op, a: Any, b: Any, what: str) -> Any:
-    """The common dimension of two that must agree; a constant wins; certain inequality is an error."""
-    if dims.same(a, b) is False:
-        raise op.error(f"{what} do not agree: {dims.text(a)} and {dims.text(b)}")
-    return b if isinstance(b, int) else a
 
 
 def dim_max(a: Any, b: Any) -> Any:

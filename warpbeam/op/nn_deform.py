@@ -14,7 +14,17 @@ import numpy as np
 from warpbeam.ir.node import Attrs
 from warpbeam.op import dims
 from warpbeam.op.base import Op, accumulation, tensors
-from warpbeam.op.nn_common import np_accum, require_float, require_rank, split_padding, sum_stage, tuple_of, window_out
+from warpbeam.op.nn_common import (
+    np_accum,
+    require_float,
+    require_rank,
+    split_padding,
+    sum_stage,
+    tuple_of,
+    unify,
+    unify_shapes,
+    window_out,
+)
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
@@ -58,10 +68,8 @@ class DeformableConv2d(Op):
         wanted = [(offset, (x.shape[0], dims.prod((2, taps)), *sizes), "offset")]
         wanted += [(t, (x.shape[0], taps, *sizes), "mask") for t in found[3:]]
         for t, shape, which in wanted:
-            if any(dims.same(a, b) is False for a, b in zip(t.shape, shape, strict=True)):
-                raise self.error(f"{which} is {dims.shape_text(t.shape)}, expected {dims.shape_text(shape)}")
-        if dims.same(x.shape[1], dims.prod((w.shape[1], attrs["groups"]))) is False:
-            raise self.error(f"{x.shape[1]} input channels, weight for {w.shape[1]} x {attrs['groups']} groups")
+            unify_shapes(self, t.shape, shape, f"the shape of {which} and the expected one")
+        unify(self, x.shape[1], dims.prod((w.shape[1], attrs["groups"])), "input channels and weight channels")
         return TensorType((x.shape[0], w.shape[0], *sizes), x.dtype)  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, x: np.ndarray, offset: np.ndarray, w: np.ndarray, *mask: np.ndarray) -> np.ndarray:

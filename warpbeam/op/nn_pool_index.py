@@ -10,6 +10,7 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op import dims
+from warpbeam.op.assumed import unify_shapes
 from warpbeam.op.base import REQUIRED, Op, tensors
 from warpbeam.op.index_loops import Loops
 from warpbeam.op.nn_common import pad_stage
@@ -115,6 +116,7 @@ class MaxUnpool(Op):
         x, i = tensors(self, types)
         if x.ndim != i.ndim or not dt.is_int(i.dtype):
             raise self.error("indices must be integers of the data's shape")
+        unify_shapes(self, x.shape, i.shape, "the shapes of data and indices")
         return TensorType(attrs["shape"], x.dtype)  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, x: np.ndarray, indices: np.ndarray) -> np.ndarray:

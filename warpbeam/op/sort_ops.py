@@ -138,11 +138,13 @@ class TopK(Sorting):
 
         if k == 0:
             return loops.func(loops.nest(results[0].shape, lambda at: loops.store(loops.outs[0], at, 0)))
+        enough = None if isinstance(size, int) else loops.check(size >= k, "topk: the axis has fewer than k elements")
         if k <= _SHORT:
             return loops.func(
+                enough,
                 self.rows(
                     loops, axis, lambda row: best_list(loops, row, size, k, ascending, lambda n, p: give(row, n, p))
-                )
+                ),
             )
         order, other = loops.temp(x.shape, "int64"), loops.temp(x.shape, "int64")
 
@@ -150,4 +152,4 @@ class TopK(Sorting):
             sort = merge_sort(loops, row, order, other, size, ascending)
             return [sort, loops.loop(k, lambda n: give(row, n, order[tuple(row.at(n))]), "o")]
 
-        return loops.func(self.rows(loops, axis, body))
+        return loops.func(enough, self.rows(loops, axis, body))

@@ -90,7 +90,9 @@ def resize_10(node: NodeView, x: Expr, scales: Expr) -> Result:
     factors = _const_floats(node, 1, "scales")
     axes = list(range(len(factors)))
     sizes = _scaled_sizes(x, axes, factors)
-    return _resized(node, x, axes, sizes, factors, coordinate_transformation_mode="asymmetric", rounding_method="floor")
+    return _resized(
+        node, x, axes, sizes, factors, coordinate_transformation_mode="asymmetric", rounding_method="simple"
+    )
 
 
 def resize_11(

@@ -58,7 +58,7 @@ def gemm(node: NodeView, a: Expr, b: Expr, c: Expr | None = None) -> Result:
         return y
     c = _scaled(c, beta)
     width = shape_of(y)[-1]
-    if len(shape_of(c)) == 1 and dims.same(shape_of(c)[0], width) is True:
+    if len(shape_of(c)) == 1 and shape_of(c)[0] != 1 and dims.same(shape_of(c)[0], width) is not False:
         return get("nn.bias_add")(y, c, axis=1)
     return get("add")(y, c)
 
@@ -101,13 +101,19 @@ def layer_norm(node: NodeView, x: Expr, scale: Expr, bias: Expr | None = None) -
     return [y, mean, inverse]
 
 
+def _full(have: Any, size: Any) -> bool:
+    """Whether a dimension that must broadcast to `size` is `size` itself."""
+    same = dims.same(have, size)
+    return same is True or (same is None and isinstance(have, int) and have != 1)
+
+
 def _normalised(op: Any, x: Expr, scale: Expr, bias: Expr | None, axes: tuple[int, ...], epsilon: float) -> Expr:
     """Layer or RMS norm with scale and bias, which usually have the normalised shape but may broadcast."""
     own = [shape_of(x)[a] for a in axes]
 
     def fits(t: Expr) -> bool:
         have = shape_of(t)
-        same = len(have) == len(own) and all(dims.same(a, b) is True for a, b in zip(have, own, strict=True))
+        same = len(have) == len(own) and all(_full(a, b) for a, b in zip(have, own, strict=True))
         return same and dtype_of(t) == dtype_of(x)
 
     if fits(scale) and (bias is None or fits(bias)):
@@ -180,9 +186,11 @@ def _rows(name: str) -> tuple[Any, Any]:
 def prelu(node: NodeView, x: Expr, slope: Expr) -> Result:
     """PRelu; the slope broadcasts to x."""
     rank, have = len(shape_of(x)), shape_of(slope)
-    per_channel = rank >= 2 and len(have) == rank - 1 and all(isinstance(d, int) and d == 1 for d in have[1:])
-    if per_channel and dims.same(have[0], shape_of(x)[1]) is True and dt.is_float(dtype_of(x)):
-        return get("nn.prelu")(x, get("reshape")(slope, newshape=(have[0],)), axis=1)
+    own = [a for a, d in enumerate(have, rank - len(have)) if not (isinstance(d, int) and d == 1)]
+    if len(own) == 1 and len(have) <= rank and dt.is_float(dtype_of(x)):
+        size = have[own[0] - rank + len(have)]
+        if _full(size, shape_of(x)[own[0]]):
+            return get("nn.prelu")(x, get("reshape")(slope, newshape=(size,)), axis=own[0])
     negative = get("less")(x, scalar(0, x))
     return get("where")(negative, get("multiply")(x, slope), x)
 

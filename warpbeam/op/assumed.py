@@ -1,0 +1,48 @@
+"""Equalities of dimensions that a type rule needs but cannot decide: they hold or the call must be refused at run time.
+
+A type rule states them through `unify`; `equalities` collects those of one call, for the host program to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from warpbeam.ir.node import Attrs
+from warpbeam.op import dims
+from warpbeam.relay.op import Op
+from warpbeam.relay.types import Type
+
+Equality = tuple[Any, Any, str]
+
+_RECORD: ContextVar[list[Equality] | None] = ContextVar("assumed_equalities", default=None)
+
+
+def unify(op: Op, a: Any, b: Any, what: str) -> Any:
+    """The common dimension of two that must agree; a constant wins; certain inequality is an error."""
+    same = dims.same(a, b)
+    if same is False:
+        raise op.error(f"{what} do not agree: {dims.text(a)} and {dims.text(b)}")
+    record = _RECORD.get()
+    if same is None and record is not None:
+        record.append((a, b, f"operator {op.name}: {what} must agree"))
+    return b if isinstance(b, int) else a
+
+
+def unify_shapes(op: Op, a: Sequence[Any], b: Sequence[Any], what: str) -> tuple[Any, ...]:
+    """`unify` dimension by dimension; different ranks are an error."""
+    if len(a) != len(b):
+        raise op.error(f"{what} do not agree: {dims.shape_text(a)} and {dims.shape_text(b)}")
+    return tuple(unify(op, x, y, what) for x, y in zip(a, b, strict=True))
+
+
+def equalities(op: Op, types: Sequence[Type], attrs: Attrs) -> list[Equality]:
+    """(dimension, dimension, message) of each equality that this call's type takes for granted."""
+    found: list[Equality] = []
+    token = _RECORD.set(found)
+    try:
+        op.infer(types, attrs)
+    finally:
+        _RECORD.reset(token)
+    return found
