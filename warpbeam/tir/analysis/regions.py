@@ -50,7 +50,7 @@ class Range:
         for s in parts[1:]:
             if prove(out <= s, facts) is not True:
                 out = s if prove(s <= out, facts) is True else e.minimum(out, s)
-        return out
+        return out  # type: ignore[no-any-return]
 
 
 def point(value: PrimExpr) -> Range:

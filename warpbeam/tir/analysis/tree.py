@@ -35,7 +35,7 @@ def kids(stmt: Any) -> tuple[Stmt, ...]:
     """The statements directly below `stmt`; a block has none."""
     cls = type(stmt)
     if cls is SeqStmt:
-        return stmt.stmts
+        return stmt.stmts  # type: ignore[no-any-return]
     if cls is For or cls is Allocate or cls is LetStmt or cls is While:
         return (stmt.body,)
     if cls is IfThenElse:
@@ -51,7 +51,7 @@ def with_kids(stmt: Any, new: list[Stmt | None]) -> Stmt | None:
     if type(stmt) is IfThenElse:
         orelse = new[1] if len(new) > 1 else None
         if new[0] is None:
-            return None if orelse is None else stmt.replace(then=SeqStmt(()), orelse=orelse)  # type: ignore[no-any-return]
+            return None if orelse is None else stmt.replace(then=SeqStmt(()), orelse=orelse)
         return IfThenElse(stmt.cond, new[0], orelse)
     if new[0] is None:
         return None
@@ -210,9 +210,9 @@ def map_structure(stmt: Any, expr: Callable[[PrimExpr], PrimExpr], block: Callab
         return For(stmt.var, low, extent, stmt.kind, body, stmt.annotations, stmt.thread)
     if cls is SeqStmt:
         new = [map_structure(s, expr, block) for s in stmt.stmts]
-        return stmt if all(a is b for a, b in zip(new, stmt.stmts, strict=True)) else seq(*new)  # type: ignore[no-any-return]
+        return stmt if all(a is b for a, b in zip(new, stmt.stmts, strict=True)) else seq(*new)
     if cls is Block:
-        return block(stmt) or stmt  # type: ignore[no-any-return]
+        return block(stmt) or stmt
     if cls is IfThenElse:
         orelse = None if stmt.orelse is None else map_structure(stmt.orelse, expr, block)
         return IfThenElse(expr(stmt.cond), map_structure(stmt.then, expr, block), orelse)

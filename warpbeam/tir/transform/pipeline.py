@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from warpbeam.ir.rewrite import post_order
+from warpbeam.tir.expr import Call
+from warpbeam.tir.mathlib import FUNCTIONS
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.expand_loops import expand_loops
-from warpbeam.tir.transform.expand_math import expand_math
 from warpbeam.tir.transform.expand_math import expand_math
 from warpbeam.tir.transform.form_fma import form_fma
 from warpbeam.tir.transform.lift_workspace import lift_workspace
@@ -28,7 +30,6 @@ PASSES: tuple[Callable[[PrimFunc], PrimFunc], ...] = (
     peel_tails,
     reduce_lanes,
     form_fma,
-    expand_math,
     merge_parallel,
     expand_loops,
     expand_math,
@@ -42,8 +43,12 @@ def lower(func: PrimFunc, target: Any = None) -> PrimFunc:
 
     `target` is a Target or None; one without fma (`target.fma` false) keeps products and sums apart. Raises LowerError.
     """
+    skipped: set[Any] = set()
+    if not getattr(target, "fma", True):
+        skipped.add(form_fma)
+    if not any(isinstance(n, Call) and n.op in FUNCTIONS for n in post_order(func.body)):
+        skipped.add(expand_math)  # a walk over the expanded program would find nothing
     for run in PASSES:
-        if run is form_fma and not getattr(target, "fma", True):
-            continue
-        func = run(func)
+        if run not in skipped:
+            func = run(func)
     return func
