@@ -1,12 +1,14 @@
 """Executes every example of the README and the documentation, page by page, from top to bottom.
 
 A `python` fence is executed; in an `sh` fence the lines that start with `warpbeam` are, in this process. `no-run` after
-the language excludes a fence; `setup="..."` names a command line to run first. The examples of one page share one
-folder and one set of variables.
+the language excludes a fence; `setup="..."` names a command line to run first; a `text output` fence is what the
+example before it prints. The examples of one page share one folder and one set of variables.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -50,13 +52,17 @@ def commands(snippet: Snippet) -> list[str]:
     return lines
 
 
-def execute(snippet: Snippet, page: Path, variables: dict[str, Any]) -> None:
+def execute(snippet: Snippet, page: Path, variables: dict[str, Any]) -> str:
+    """Runs one snippet; gives what its Python code printed."""
     for line in commands(snippet):
         code = main(shlex.split(line)[1:])
         assert code == 0, f"{page.name}:{snippet.line}: {line} gave exit code {code}"
+    printed = io.StringIO()
     if snippet.language == "python":
         place = "\n" * snippet.line + snippet.text  # so that tracebacks show the page's line numbers
-        exec(compile(place, str(page), "exec"), variables)
+        with contextlib.redirect_stdout(printed):
+            exec(compile(place, str(page), "exec"), variables)
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +82,12 @@ def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         return
     monkeypatch.chdir(tmp_path)
     variables: dict[str, Any] = {"__name__": "page"}
+    printed = ""
     for snippet in found:
-        execute(snippet, page, variables)
+        if snippet.language == "text" and "output" in snippet.notes:
+            assert printed.strip() == snippet.text.strip(), f"{page.name}:{snippet.line}"
+        else:
+            printed = execute(snippet, page, variables)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -67,7 +67,7 @@ def build(seed: int = 0) -> Any:
         x = b.residual(x, cin, cout, stride)
     x = b.relu(b.conv(x, 64, 64, 3, 1, 64))
     x = b.node("Flatten", [b.node("GlobalAveragePool", [x])], axis=1)
-    w, bias = b.weight(b.rng.standard_normal((CLASSES, 64)) * 0.2), b.weight(b.rng.standard_normal(CLASSES) * 0.1)
+    w, bias = b.weight(b.rng.standard_normal((CLASSES, 64)) * 0.02), b.weight(b.rng.standard_normal(CLASSES) * 0.1)
     x = b.node("Gemm", [x, w, bias], transB=1)
     b.nodes.append(helper.make_node("Softmax", [x], ["probabilities"], "softmax", axis=1))
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, list(IMAGE))

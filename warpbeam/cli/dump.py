@@ -38,13 +38,14 @@ class Recorder:
         """(form, name, text), the graph first, then the kernels in the order of the model."""
         from warpbeam.codegen.llvm import assembly_text
         from warpbeam.target import get
+        from warpbeam.tir.text import to_text as tir_text
 
         out: list[tuple[str, str, str]] = []
         if "relay" in self.kinds:
             out += _graphs(args)
         for kernel, llvm_text in self.kernels:
             if "tir" in self.kinds:
-                out.append(("tir", kernel.symbol, str(kernel.func)))
+                out.append(("tir", kernel.symbol, tir_text(kernel.func)))
             if "llvm" in self.kinds:
                 out.append(("llvm", kernel.symbol, llvm_text))
             if "asm" in self.kinds:
