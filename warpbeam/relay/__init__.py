@@ -1,7 +1,7 @@
 """The graph IR.
 
-The classic public names (`relay.var`, `relay.nn.conv2d`, `relay.build`, …) live in `warpbeam.relay_api` and are forwarded
-from here on first use, because `import warpbeam.relay` finds this package.
+The classic public names (`relay.var`, `relay.nn.conv2d`, `relay.build`, …) live in `warpbeam.relay_api` and are
+forwarded from here on first use, because `import warpbeam.relay` finds this package.
 """
 
 from __future__ import annotations

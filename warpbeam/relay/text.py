@@ -23,8 +23,9 @@ from warpbeam.relay.expr import Constant, Expr, Function, IRModule, Var, free_va
 from warpbeam.relay.op import Op
 from warpbeam.relay.text_lex import Source
 from warpbeam.relay.text_names import Names, inline_constant
-from warpbeam.relay.text_parse import Parser, _Scope
-from warpbeam.relay.text_print import Printer, _run, constant_digest
+from warpbeam.relay.text_parse import Parser
+from warpbeam.relay.text_parse_expr import Scope
+from warpbeam.relay.text_print import Printer, constant_digest, run_jobs
 from warpbeam.relay.types import Type
 
 __all__ = ["Lookup", "external_constants", "parse", "parse_expr", "parse_type", "print_type", "to_text"]
@@ -96,7 +97,7 @@ def parse_expr(
 ) -> Any:
     """The expression (or function) a text describes; `variables` gives free variables by name, as `free_var` does."""
     parser = Parser(Source(text, source), _lookup(ops), constants, module or IRModule())
-    scope = _Scope()
+    scope = Scope()
     scope.names.update(variables or {})
     for i, t in enumerate(parser.tokens):
         if t.text == "meta" and parser.tokens[i + 2].kind == "number":
@@ -110,7 +111,7 @@ def parse_expr(
     while parser.take("free_var"):
         parser.declared(scope)
         parser.expect(";")
-    result = _run(parser.block(scope, ""))
+    result = run_jobs(parser.block(scope, ""))
     if parser.token.kind not in ("end", "mark"):
         parser.fail(f"unexpected {parser.token.text!r} after the expression")
     return result

@@ -42,23 +42,23 @@ class Names:
 
     def __init__(self) -> None:
         self.found: dict[Node, str] = {}
-        self.sizes: set[str] = set()
-        self.types: set[str] = set()
-        self.locals: set[str] = set()
+        self.sizes: dict[str, int] = {}
+        self.types: dict[str, int] = {}
+        self.locals: dict[str, int] = {}
         self.declared: list[E.Var] = []
 
     def start_function(self) -> None:
         """Local names begin anew."""
-        self.locals = set()
+        self.locals = {}
 
-    def _unique(self, node: Node, wish: str, taken: set[str]) -> str:
+    def _unique(self, node: Node, wish: str, taken: dict[str, int]) -> str:
         name = self.found.get(node)
         if name is None:
-            name, i = wish, 0
+            name = wish
             while name in taken:
-                i += 1
-                name = f"{wish}_{i}"
-            taken.add(name)
+                taken[wish] = taken.get(wish, 0) + 1
+                name = f"{wish}_{taken[wish]}"
+            taken[name] = 0
             self.found[node] = name
         return name
 
@@ -215,7 +215,7 @@ def _nested(array: np.ndarray, dtype: str) -> str | None:
     """const([…], dtype) where the elements read back bit for bit."""
     flat = array.reshape(-1)
     if dt.is_float(dtype):
-        words = [_number(x, dtype) if np.isfinite(float(x)) else float_text(float(x)) for x in flat]
+        words = [_number(x, dtype) if np.isfinite(float(x)) and x != 0 else float_text(float(x)) for x in flat]
         again = np.array([float(x) for x in words]).astype(array.dtype)
         if again.tobytes() != flat.tobytes():
             return None

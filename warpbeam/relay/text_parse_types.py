@@ -309,15 +309,10 @@ class TypeParser:
         dtype = self.kind("word", "a dtype").text
         self.expect(")")
         self.build(start, dt.parse, dtype)
-        if dtype == "string":
-            data = np.empty(len(values), dtype=object)
-            data[:] = values
-            return Constant(ConstData(data.reshape(shape if shape is not None else (-1,))))  # type: ignore[no-any-return]
-        if dt.is_float(dtype):
-            array = np.asarray(values, np.float64).astype(dt.to_numpy(dtype))
-        else:
-            array = self.build(start, lambda: np.asarray(values, dtype=dt.to_numpy(dtype)))
-        return Constant(array)  # type: ignore[no-any-return]
+        try:
+            return Constant(_array(values, shape, dtype))  # type: ignore[no-any-return]
+        except (ValueError, TypeError, OverflowError) as err:
+            return self.fail(f"bad constant of {dtype}: {err}", start)  # type: ignore[no-any-return]
 
     def _const_items(self) -> Any:
         if self.take("["):
@@ -336,3 +331,14 @@ class TypeParser:
         if not isinstance(self.type_names.get(name), GlobalTypeVar):
             self.type_names[name] = GlobalTypeVar(name)
         return self.type_names[name]  # type: ignore[return-value]
+
+
+def _array(values: Any, shape: tuple[int, ...] | None, dtype: str) -> Any:
+    """Nested lists as an array of a dtype; strings are flat, with their shape beside them."""
+    if dtype == "string":
+        data = np.empty(len(values), dtype=object)
+        data[:] = values
+        return ConstData(data.reshape(shape if shape is not None else (-1,)))
+    if dt.is_float(dtype):
+        return np.asarray(values, np.float64).astype(dt.to_numpy(dtype))
+    return np.asarray(values, dtype=dt.to_numpy(dtype))

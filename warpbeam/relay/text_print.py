@@ -102,8 +102,10 @@ class _Scopes:
         self.operands: set[int] = set()
         self.owner: dict[int, _Block] = {}
         self.inner: dict[tuple[int, int], _Block] = {}
+        self.events: dict[_Block, list[tuple[str, Any]]] = {}
         for node in reversed(_order(root)):
             self._place(node)
+        self._schedule(root)
 
     def _place(self, node: Any) -> None:
         uses = self.uses[id(node)]
@@ -123,6 +125,35 @@ class _Scopes:
             if kind in ("tail", "block"):
                 self.tail.add(id(child))
 
+    def _schedule(self, root: Expr) -> None:
+        """What each block binds and names, in order of need: one walk over the whole graph."""
+        seen: set[int] = set()
+        stack: list[tuple[str, Any]] = [("visit", root)]
+        while stack:
+            action, node = stack.pop()
+            if action != "visit":
+                block = self.inner.get((id(node), -1)) if action == "bind" else None
+                self.events.setdefault(block or self.owner[id(node)], []).append((action, node))
+                continue
+            if isinstance(node, _LEAF) or id(node) in seen:
+                continue
+            seen.add(id(node))
+            let = type(node) is Let
+            if not self._inline(node) and not (let and (id(node), -1) not in self.inner):
+                stack.append(("emit", node))
+            if let:
+                stack += [("visit", node.body), ("bind", node), ("visit", node.value)]
+            else:
+                stack.extend(("visit", c) for c, _ in reversed(_edges(node)))
+
+    def _inline(self, node: Any) -> bool:
+        """Nodes that are written where they are used: fields, and what is only used as a result or let value."""
+        if type(node) is TupleGetItem or (type(node) is Tuple and not node.fields):
+            return True
+        if len(self.uses[id(node)]) > 1:  # equal let values are one node; each let shows its own
+            return type(node) in _REPEATED and id(node) not in self.operands
+        return id(node) in self.inlined
+
 
 def _order(root: Expr) -> list[Any]:
     """Nodes below root, children first, by text edges."""
@@ -140,7 +171,7 @@ def _order(root: Expr) -> list[Any]:
     return out
 
 
-def _run(job: Generator[Any, Any, Any]) -> Any:
+def run_jobs(job: Generator[Any, Any, Any]) -> Any:
     """Runs a generator that yields generators for its parts."""
     stack, value = [job], None
     while stack:
@@ -198,12 +229,12 @@ class Printer:
     def _definition(self, gv: GlobalVar, fn: Function) -> Lines:
         self._begin(fn)
         head = self._signature(fn, f"def @{quoted(gv.name)}")
-        return [head + " {", *_indent(_run(self._block(fn.body, self.scopes.inner[id(fn), 0]))), "}"]
+        return [head + " {", *_indent(run_jobs(self._block(fn.body, self.scopes.inner[id(fn), 0]))), "}"]
 
     def expression(self, expr: Expr, free: list[Var]) -> str:
         self._begin(expr)
         lines = [f"free_var {self._declared(v)};" for v in free]
-        lines += _run(self._block(expr, self.scopes.top))
+        lines += run_jobs(self._block(expr, self.scopes.top))
         return self._finish(["\n".join(lines)])
 
     def _begin(self, root: Expr) -> None:
@@ -229,50 +260,20 @@ class Printer:
     def _block(self, root: Expr, block: _Block) -> Generator[Any, Any, Lines]:
         """Lines of one block: bindings in order of need, then the result."""
         lines: Lines = []
-        seen: set[int] = set()
-        stack: list[tuple[str, Any]] = [("visit", root)]
         last: Any = root
-        while stack:
-            action, node = stack.pop()
+        for action, node in self.scopes.events.get(block, ()):
             if action == "bind":
                 text = yield self._value(node.value)
                 lines += _framed(f"let {self._declared(node.var)} = ", text, ";")
                 last = node.body
-            elif action == "emit":
+            else:
                 text = yield self._text(node)
                 name = f"%{self.count}"
                 self.count += 1
                 lines += _framed(f"{name} = ", text, ";" + self._remark(node))
                 self.refs[id(node)] = name
-            elif id(node) not in seen:
-                seen.add(id(node))
-                self._plan(node, root, block, stack)
         lines += yield self._value(last)
         return lines
-
-    def _plan(self, node: Any, root: Any, block: _Block, stack: list[tuple[str, Any]]) -> None:
-        if isinstance(node, _LEAF) or id(node) in self.refs:
-            return
-        mine = self.scopes.owner[id(node)] is block or node is root
-        if type(node) is Let and mine and self._is_tail(node, root):
-            stack.extend([("visit", node.body), ("bind", node), ("visit", node.value)])
-            return
-        if mine and not self._inline(node, root):
-            stack.append(("emit", node))
-        stack.extend(("visit", c) for c, _ in reversed(_edges(node)))
-
-    def _is_tail(self, node: Let, root: Any) -> bool:
-        return (id(node), -1) not in self.scopes.inner or node is root
-
-    def _inline(self, node: Any, root: Any) -> bool:
-        """Nodes that are written where they are used: fields, and what is only used as a result or let value."""
-        if node is root or type(node) is TupleGetItem:
-            return True
-        if type(node) is Tuple and not node.fields:
-            return True
-        if len(self.scopes.uses[id(node)]) > 1:  # equal let values are one node; each let shows its own
-            return type(node) in _REPEATED and id(node) not in self.scopes.operands
-        return id(node) in self.scopes.inlined
 
     def _remark(self, node: Any) -> str:
         words = ""
