@@ -149,7 +149,7 @@ class Facts:
             if modulus:
                 self._congruent(P.of_expr(one[0].a), abs(modulus), (-base * one[1]) % abs(modulus))
         for mono, coef in P.sorted_terms(diff):
-            lead = next((m for m in diff if len(m) == len(mono) and all(a in m for a in mono)), mono)
+            lead = next((m for m in diff if len(m) == len(mono) and P.remove_factor(m, mono) is not None), mono)
             rest = {m: k for m, k in diff.items() if m != lead}
             if abs(coef) == 1 and not any(P.remove_factor(m, lead) is not None for m in rest):
                 if not any(a in _inside(rest) for a in lead):

@@ -36,14 +36,14 @@ class IterSplit:
     def variables(self) -> list[e.Var]:
         """The loop variables inside, outer first."""
         todo: list[Any] = [self.source]
-        found: list[e.Var] = []
+        found: dict[e.Var, None] = {}
         while todo:
             s = todo.pop()
             if isinstance(s, IterSum):
                 todo += [x.source for x in reversed(s.splits)]
-            elif s not in found:
-                found.append(s)
-        return found
+            else:
+                found[s] = None
+        return list(found)
 
     def expr(self, facts: Facts | None = None) -> e.PrimExpr:
         """The value as an expression; the remainder vanishes only where `facts` bound the source."""
@@ -292,7 +292,7 @@ def is_injective(indices: Sequence[Any], iters: Mapping[e.Var, Any], facts: Fact
 def subspace(
     indices: Sequence[Any], iters: Mapping[e.Var, Any], inner: Iterable[e.Var], facts: Facts | None = None
 ) -> list[tuple[IterSum, IterSum]] | None:
-    """Each index as (part over the other loops + base, part over the loops `inner`); None where they do not separate."""
+    """Each index as (part over the other loops + base, part over the loops `inner`); None if they mix."""
     own = set(inner)
     forms = detect_iter_map(indices, iters, facts)
     if forms is None:

@@ -37,7 +37,7 @@ def trim() -> None:
 
 
 def is_special(n: Any) -> bool:
-    return type(n) is e.Var and (n in _ORIGINALS or n in LANES.values())
+    return type(n) is e.Var and (n in _ORIGINALS or any(n is v for v in LANES.values()))
 
 
 def ramp(base: P.Poly, stride: P.Poly, count: int, dtype: str) -> P.Poly:
@@ -65,7 +65,7 @@ def _one(n: Any, lane: e.Var | None, count: int, done: dict[Any, Any]) -> e.Prim
     if cls is e.Var:
         if n in _ORIGINALS:
             return _ORIGINALS[n]
-        if n in LANES.values():
+        if any(n is v for v in LANES.values()):
             return e.Ramp(e.const(0, n.dtype), e.const(1, n.dtype), count)
         return None
     below = [a for f in cls._fields for a in _exprs(getattr(n, f))]
@@ -75,7 +75,7 @@ def _one(n: Any, lane: e.Var | None, count: int, done: dict[Any, Any]) -> e.Prim
         p = P.of_expr(n)
         own = LANES.get((count, n.dtype))
         slope = {left: c for m, c in p.items() if own is not None and (left := P.remove_factor(m, (own,))) is not None}
-        rest = {m: c for m, c in p.items() if own is None or own not in m}
+        rest = {m: c for m, c in p.items() if own is None or all(a is not own for a in m)}
         if slope and all(done.get(a) is None for m in [*slope, *rest] for a in m):
             return e.Ramp(P.to_expr(rest, n.dtype), P.to_expr(slope, n.dtype), count)
     return map_children(n, lambda a: _wide(a, count, done) if isinstance(a, e.PrimExpr) else a)  # type: ignore[no-any-return]

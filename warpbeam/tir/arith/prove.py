@@ -98,7 +98,7 @@ class _Search:
             left = P.remove_factor(mono, (atom,))
             if left is None:
                 rest[mono] = coef
-            elif atom in left:
+            elif any(a is atom for a in left):
                 return []
             else:
                 slope[left] = coef
@@ -120,7 +120,9 @@ class _Search:
         cls = type(atom)
         if cls is e.Var:
             sides = self.facts.ranges[atom][0 if lower else 1]
-            return [[goal(q)] for q in sides if atom not in P.atoms(q)] + self._constant(goal, atom, lower)
+            return [[goal(q)] for q in sides if all(a is not atom for a in P.atoms(q))] + self._constant(
+                goal, atom, lower
+            )
         a, b = (P.of_expr(atom.a), P.of_expr(atom.b))
         if cls is e.Select or (cls is e.Min and lower) or (cls is e.Max and not lower):
             return [[goal(a), goal(b)]]

@@ -1,0 +1,28 @@
+"""Shared fixtures: golden texts, rewritten with `pytest --update-golden`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the texts that golden tests compare with")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """golden(name, text): compares text with the file golden/<name> next to the test; --update-golden writes it."""
+    folder = Path(request.path).parent / "golden"
+
+    def check(name: str, text: str) -> None:
+        path = folder / name
+        if request.config.getoption("--update-golden"):
+            folder.mkdir(exist_ok=True)
+            path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        assert path.exists(), f"{path} is missing; run pytest --update-golden and read what it writes"
+        assert text.rstrip("\n") + "\n" == path.read_text(encoding="utf-8")
+
+    return check
