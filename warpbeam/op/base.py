@@ -96,10 +96,7 @@ def broadcast_dim(op: Op, a: Any, b: Any) -> Any:
     if equal:
         return a if isinstance(a, int) or not isinstance(b, int) else b
     if equal is None:
-        raise op.error(
-            f"cannot tell whether dimensions {dims.text(a)} and {dims.text(b)} are equal",
-            "give the inputs' shapes so that they become known, or the same name to both dimensions",
-        )
+        raise dims.undecided(f"operator {op.name}", a, b)
     raise op.error(f"dimensions {dims.text(a)} and {dims.text(b)} do not broadcast")
 
 

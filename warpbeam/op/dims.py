@@ -1,22 +1,42 @@
 """Arithmetic of dimensions: ints and symbolic expressions, compared without assuming values.
 
 A dimension is brought to a polynomial over atoms (variables, quotients, remainders, minima, …), in which equality is
-identity. Dimensions of model inputs are taken to be at least 1 (the compiled entry checks that).
+identity. Symbolic sizes are taken to lie between 1 and LARGEST.
 """
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from warpbeam.ir.diagnostics import TypeCheckError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as E
 
 Poly = dict[tuple[E.PrimExpr, ...], int]
 
 _POLYS: weakref.WeakKeyDictionary[E.PrimExpr, Poly] = weakref.WeakKeyDictionary()
+_INTERVALS: weakref.WeakKeyDictionary[E.PrimExpr, tuple[float, float]] = weakref.WeakKeyDictionary()
 _MAX_TERMS = 64
+LARGEST = 1_000_000_000
+
+
+class Undecided(TypeCheckError):
+    """Whether two symbolic dimensions are equal is not known; `pair` holds them."""
+
+    pair: tuple[Any, Any] = (0, 0)
+
+
+def undecided(what: str, a: Any, b: Any) -> Undecided:
+    """The error for dimensions that would have to be equal."""
+    error = Undecided(
+        f"{what}: cannot tell whether dimensions {text(a)} and {text(b)} are equal",
+        hint="give the inputs' shapes so that they become known, or the same name to both dimensions",
+    )
+    error.pair = (a, b)
+    return error
 
 
 def dim(value: Any) -> Any:
@@ -225,15 +245,55 @@ def _extreme(node: Any, a: Poly, b: Poly) -> Poly:
 
 def _sign(gap: Poly) -> int | None:
     """-1, 1 where the polynomial is certainly <= 0 or >= 0 (sizes being >= 1), else None."""
-    if any(not (isinstance(x, E.Var) and x.nonneg) for m in gap for x in m):
-        return None
-    number = gap.get((), 0)
-    others = [c for m, c in gap.items() if m]
-    if all(c > 0 for c in others) and number + sum(others) >= 0:
-        return 1
-    if all(c < 0 for c in others) and number + sum(others) <= 0:
-        return -1
-    return None
+    low, high = _range(gap)
+    return 1 if low >= 0 else -1 if high <= 0 else None
+
+
+def _range(poly: Poly) -> tuple[float, float]:
+    """Bounds of a polynomial, infinite where there are none."""
+    low = high = 0.0
+    for atoms, coef in poly.items():
+        a, b = 1.0, 1.0
+        for atom in atoms:
+            x, y = _interval(atom)
+            if x < 0:
+                return -math.inf, math.inf
+            a, b = a * x, b * y if b * y == b * y else math.inf
+        low += coef * (a if coef > 0 else b)
+        high += coef * (b if coef > 0 else a)
+    return low, high
+
+
+def _interval(root: E.PrimExpr) -> tuple[float, float]:
+    """Bounds of an atom."""
+    found = _INTERVALS.get(root)
+    if found is not None:
+        return found
+    for node in post_order(root, enter=lambda n: n not in _INTERVALS):
+        if isinstance(node, E.PrimExpr) and node not in _INTERVALS:
+            _INTERVALS[node] = _node_interval(node)
+    return _INTERVALS[root]
+
+
+def _node_interval(node: Any) -> tuple[float, float]:
+    if isinstance(node, E.IntImm):
+        return node.value, node.value
+    if isinstance(node, E.Var):
+        return (1, LARGEST) if node.nonneg else (-math.inf, math.inf)
+    if not isinstance(node, E.BinaryExpr):
+        return -math.inf, math.inf
+    if isinstance(node, E.Add | E.Sub | E.Mul):
+        return _range(_poly(node)) if _poly(node) != {(node,): 1} else (-math.inf, math.inf)
+    (al, ah), (bl, bh) = _INTERVALS[node.a], _INTERVALS[node.b]
+    if isinstance(node, E.Min):
+        return min(al, bl), min(ah, bh)
+    if isinstance(node, E.Max):
+        return max(al, bl), max(ah, bh)
+    if isinstance(node, E.FloorDiv) and bl > 0 and al >= 0:
+        return (0 if bh == math.inf else al // bh), (ah if ah == math.inf else ah // bl)
+    if isinstance(node, E.FloorMod) and bl > 0:
+        return 0, bh - 1
+    return -math.inf, math.inf
 
 
 _RULES: dict[type, Any] = {

@@ -15,7 +15,7 @@ from warpbeam.relay.types import TensorType, TupleType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 
-FAR = 1 << 31
+FAR = (1 << 31) - 1
 """A slice bound from here on means "to the end"."""
 
 
@@ -28,11 +28,11 @@ def _common(op: Op, types: Sequence[TensorType], skip: int | None) -> None:
                 f"operand {i} is {t.dtype} with {t.ndim} dimensions, operand 0 is {first.dtype} with {first.ndim}"
             )
         for d, (a, b) in enumerate(zip(first.shape, t.shape, strict=True)):
-            if d != skip and not dims.same(a, b):
-                raise op.error(
-                    f"dimension {d} of operand {i} is {dims.text(b)}, of operand 0 {dims.text(a)}",
-                    "they must be equal; give the inputs' shapes if they are symbolic",
-                )
+            equal = d == skip or dims.same(a, b)
+            if equal is None:
+                raise dims.undecided(f"operator {op.name}, dimension {d}", a, b)
+            if not equal:
+                raise op.error(f"dimension {d} of operand {i} is {dims.text(b)}, of operand 0 {dims.text(a)}")
 
 
 class Concatenate(Injective, name="concatenate", arity=None):

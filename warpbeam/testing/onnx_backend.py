@@ -3,8 +3,9 @@
     from warpbeam.frontend.onnx import backend
     outputs = backend.prepare(model, "CPU").run([array, ...])
 
-Small inputs whose contents decide shapes (axes, pads, target shapes given as graph inputs) are compiled in: such a model
-is specialised when it is run, once for each contents seen.
+Small inputs whose contents decide shapes (axes, pads, target shapes given as graph inputs) are compiled in: such a
+model is specialised when it is run, once for each contents seen. So is a model whose symbolic dimensions must satisfy
+what cannot be decided without their values.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from onnx.backend.base import Backend, BackendRep
 import warpbeam
 from warpbeam.frontend.onnx import NeedsContentError, import_model
 from warpbeam.frontend.onnx.loader import newest_opset
-from warpbeam.ir.diagnostics import UnsupportedError
+from warpbeam.ir.diagnostics import ImportModelError, UnsupportedError
 
 __all__ = ["BackendIsNotSupposedToImplementIt", "Compiled", "WarpbeamBackend", "prepare", "run_model", "run_node"]
 
@@ -41,14 +42,24 @@ class Compiled(BackendRep):  # type: ignore[misc]
         self.options = dict(options)
         self.modules: dict[Any, Any] = {}
         self.bound: tuple[str, ...] = ()
+        self.fixed = False
         try:
             imported = import_model(model)
         except NeedsContentError as e:
             self.bound = e.inputs
         except UnsupportedError as e:
             raise _refusal(e) from e
+        except ImportModelError:
+            if not self._dynamic():
+                raise
+            self.fixed = True
         else:
-            self.modules[()] = self._compile(imported)
+            self.modules[("None",)] = self._compile(imported)
+
+    def _dynamic(self) -> bool:
+        """Whether an input has a dimension without a number."""
+        shapes = [i.type.tensor_type.shape for i in self.model.graph.input]
+        return any(not d.HasField("dim_value") for s in shapes for d in s.dim)
 
     def _compile(self, imported: Any) -> tuple[Any, list[str]]:
         try:
@@ -75,11 +86,13 @@ class Compiled(BackendRep):  # type: ignore[misc]
     def _module(self, given: dict[str, np.ndarray]) -> tuple[Any, list[str]]:
         """The module for these contents; names more inputs to bind as the importer asks for them."""
         while True:
-            key = tuple((n, given[n].dtype.str, given[n].shape, given[n].tobytes()) for n in self.bound)
+            shapes = {n: v.shape for n, v in given.items() if n not in self.bound} if self.fixed else None
+            bound = {n: given[n] for n in self.bound}
+            key = (str(shapes), *[(n, v.dtype.str, v.shape, v.tobytes()) for n, v in bound.items()])
             if key in self.modules:
                 return self.modules[key]  # type: ignore[no-any-return]
             try:
-                imported = import_model(self.model, constants={n: given[n] for n in self.bound})
+                imported = import_model(self.model, shapes, constants=bound)
             except NeedsContentError as e:
                 more = [n for n in e.inputs if n not in self.bound]
                 if not more:
@@ -88,6 +101,11 @@ class Compiled(BackendRep):  # type: ignore[misc]
                 continue
             except UnsupportedError as e:
                 raise _refusal(e) from e
+            except ImportModelError:
+                if self.fixed or not self._dynamic():
+                    raise
+                self.fixed = True
+                continue
             self.modules[key] = self._compile(imported)
 
 

@@ -1,8 +1,8 @@
 """The name under which ONNX tools find the backend: `warpbeam.frontend.onnx.backend`.
 
-The backend compiles and runs models, so it lives above this floor, in `warpbeam.testing.onnx_backend`. This module only
-hands its names on; it is the one place that reaches up, by name and on first use, so that the frontend itself depends on
-nothing above it.
+The backend compiles and runs models, so it lives above this floor, in `warpbeam.testing.onnx_backend`. This module
+only hands its names on; it is the one place that reaches up, by name and on first use, so that the frontend itself
+depends on nothing above it.
 """
 
 from __future__ import annotations

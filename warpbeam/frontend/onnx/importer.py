@@ -21,6 +21,7 @@ from warpbeam.frontend.onnx.tensors import attribute_value, elem_dtype, tensor_a
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
 from warpbeam.ir.node import Attrs, children
 from warpbeam.ir.rewrite import add_origins, substitute
+from warpbeam.op.dims import Undecided
 from warpbeam.relay.expr import Call, Constant, Expr, Function, IRModule, Tuple, TupleGetItem, Var
 from warpbeam.relay.types import TensorType, TupleType
 
@@ -73,6 +74,7 @@ class Importer:
         dtype: Any = None,
         limits: Limits = DEFAULT,
         constants: Mapping[str, np.ndarray] | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self.loaded = loaded
         self.constants = dict(constants or {})
@@ -83,7 +85,7 @@ class Importer:
         self.count = 0
         self.parameters: dict[str, Constant] = {}
         self.functions = _functions(loaded.proto)
-        self.dims = Dims()
+        self.dims = Dims(aliases)
         self.shapes, self.dtype = shapes, dtype
 
     def run(self) -> ImportedModel:
@@ -395,6 +397,18 @@ def _all_missing(problems: Diagnostics, source: str, asked: set[str]) -> Unsuppo
     return error
 
 
+def _unify(dims: Dims, cause: Any, aliases: dict[str, str]) -> bool:
+    """Two input dimensions that the model needs to be equal become one; False where that is not what went wrong."""
+    if not isinstance(cause, Undecided) or len(aliases) >= 64:
+        return False
+    first, second = (dims.name_of(v) for v in cause.pair)
+    if first is None or second is None:
+        return False
+    aliases.update({n: first for n, to in aliases.items() if to == second})
+    aliases[second] = first
+    return True
+
+
 def import_model(
     model: Any,
     shapes: Mapping[str, Any] | None = None,
@@ -410,7 +424,15 @@ def import_model(
     Raises ImportModelError (broken), UnsupportedError (valid, but something has no implementation; lists all of it).
     """
     try:
-        return Importer(load(model, limits, opset), shapes, dtype, limits, constants).run()
+        loaded = load(model, limits, opset)
+        aliases: dict[str, str] = {}
+        while True:
+            importer = Importer(loaded, shapes, dtype, limits, constants, aliases)
+            try:
+                return importer.run()
+            except ImportModelError as e:
+                if not _unify(importer.dims, e.__cause__, aliases):
+                    raise
     except UnicodeDecodeError as e:
         raise ImportModelError("a name in the model is not valid UTF-8", why=str(e)[:100]) from None
 

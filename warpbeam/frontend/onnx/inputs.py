@@ -24,13 +24,15 @@ _NO_NAME = ("", "?")
 class Dims:
     """Symbolic dimensions by the model's names. The variables' own names are plain identifiers."""
 
-    def __init__(self) -> None:
+    def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
         self.by_name: dict[str, Any] = {}
+        self.aliases = dict(aliases or {})
         self.bound: dict[str, int] = {}
         self._taken: set[str] = set()
 
     def get(self, name: str) -> Any:
         """The number or variable that the dimension called `name` stands for."""
+        name = self.aliases.get(name, name)
         if name in self.bound:
             return self.bound[name]
         if name not in self.by_name:
@@ -43,7 +45,12 @@ class Dims:
             self.by_name[name] = SizeVar(plain)
         return self.by_name[name]
 
+    def name_of(self, var: Any) -> str | None:
+        """The model's name of a dimension that is a variable."""
+        return next((n for n, v in self.by_name.items() if v is var), None)
+
     def bind(self, name: str, value: int, where: str) -> None:
+        name = self.aliases.get(name, name)
         if self.bound.setdefault(name, value) != value:
             raise ImportModelError(
                 f"dimension {name[:80]!r} is given as {self.bound[name]} and as {value}", where=where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from warpbeam.frontend.onnx.build import Converter, Result, fields, rank_of, reshape, shape_of, transpose
@@ -31,7 +32,23 @@ def _target(node: NodeView, x: Expr, given: list[Any]) -> list[Any]:
         if isinstance(rest, int) and rest == 0:
             raise node.error(f"shape {dims.shape_text(given)} has both 0 and -1")
         out[free[0]] = dims.exact_div(dims.prod(have), rest)
-    return out
+    return _settled(node, have, out)
+
+
+def _settled(node: NodeView, have: Sequence[Any], want: list[Any]) -> list[Any]:
+    """The wanted shape with one symbolic dimension written so that the counts agree; that it is so is assumed."""
+    total = dims.prod(have)
+    if dims.same(total, dims.prod(want)) is not None:
+        return want
+    for k, d in enumerate(want):
+        if isinstance(d, int):
+            continue
+        others = [*want[:k], *want[k + 1 :]]
+        new = dims.exact_div(total, dims.prod(others))
+        if dims.same(total, dims.prod((*others, new))):
+            node.assume(E.binary(E.EQ, E.as_expr(d), E.as_expr(new)))
+            return [*want[:k], new, *want[k + 1 :]]
+    return want
 
 
 def _reshape_1(node: NodeView, x: Expr) -> Result:
