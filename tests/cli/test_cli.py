@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -253,6 +254,32 @@ def test_interrupt(run: Run, model: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(warpbeam.Module, "save", stop)
     code, _, err = run("compile", model, "-o", str(tmp_path / "m.wb"))
     assert code == 130 and "interrupted" in err and not list(tmp_path.iterdir())
+
+
+HANGING = """
+import sys, time, warpbeam
+from warpbeam.cli.main import main
+
+def save(self, path):
+    path.write_text("half of it")
+    print("saving", flush=True)
+    time.sleep(60)
+
+warpbeam.Module.save = save
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_leave_nothing_half_written(model: str, tmp_path: Path, number: int, code: int) -> None:
+    command = [sys.executable, "-c", HANGING, "compile", model, "-o", str(tmp_path / "m.wb")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "saving\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err and not list(tmp_path.iterdir())
+    assert process.returncode == code
 
 
 def test_closed_pipe_is_quiet() -> None:
