@@ -50,7 +50,7 @@ def versions() -> dict[str, str]:
     for name in REQUIRED:
         found[name] = _version(name) or "MISSING"
     try:
-        import llvmlite.binding as llvm
+        import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
         found["LLVM"] = ".".join(map(str, llvm.llvm_version_info))
     except ImportError:

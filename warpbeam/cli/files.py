@@ -75,8 +75,12 @@ def read_npz(path: str) -> dict[str, Any]:
 
 
 def write_npz(path: str, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays by name."""
+    """Writes arrays by name; unlike `np.savez`, any name will do (`file` too)."""
+    import zipfile
+
     import numpy as np
 
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)

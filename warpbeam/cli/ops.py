@@ -19,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table."""
+    head: tuple[str, ...]
     if args.model:
         head, rows = ("operator", "nodes", "supported"), _model(args.model)
     elif args.onnx:

@@ -104,7 +104,7 @@ def _known(target: Any) -> list[tuple[str, int]]:
     from warpbeam.driver.pipeline import graph_passes
     from warpbeam.transform import passes
 
-    found = {step.info.name: step.info.opt_level for step in graph_passes(target)}  # type: ignore[attr-defined]
+    found = {step.info.name: step.info.opt_level for step in graph_passes(target)}
     for name in sorted(getattr(passes, "__all__", ())):
         if name not in found:
             info = getattr(getattr(passes, name), "info", None)

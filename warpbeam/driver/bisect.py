@@ -55,9 +55,9 @@ def passes_one_by_one(mod: IRModule, target: Target, opt_level: int) -> Iterator
     """(name, module after it) for each graph pass of a compilation, in order."""
     with PassContext(opt_level=opt_level) as ctx:
         for step in pipeline.graph_passes(target):
-            if ctx.enabled(step.info):  # type: ignore[attr-defined]
-                mod = step(mod)  # type: ignore[operator]
-                yield step.info.name, mod  # type: ignore[attr-defined]
+            if ctx.enabled(step.info):
+                mod = step(mod)
+                yield step.info.name, mod
     yield "FuseOps", pipeline.optimize(mod, opt_level, target)
 
 
@@ -148,9 +148,12 @@ def first_stage(mod: IRModule, symbol: str, operands: Arrays, target: Target, op
             continue
         fn = call.op
         expected = outputs_of(interp.evaluate(fn, operands, dtype="float64"))
-        staged = [("the operators' computation (compute)", create_prim_func(*group_tensors(fn), "kernel"), {})]
-        staged.append((f"the schedule (sketch {kernel.plan.sketch})", kernel.plan.func, kernel.layouts))
-        staged.append(("lowering", kernel.func, kernel.layouts))
+        computed = create_prim_func(*group_tensors(fn), "kernel")
+        staged: list[tuple[str, Any, Any]] = [
+            ("the operators' computation (compute)", computed, {}),
+            (f"the schedule (sketch {kernel.plan.sketch})", kernel.plan.func, kernel.layouts),
+            ("lowering", kernel.func, kernel.layouts),
+        ]
         for name, func, layouts in staged:
             try:
                 results = _interpret(func, operands, expected, layouts)

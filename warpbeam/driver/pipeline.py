@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from warpbeam import op
 from warpbeam.driver.report import Report
-from warpbeam.ir.transform import Event, PassContext, Sequential
+from warpbeam.ir.transform import Event, Pass, PassContext, Sequential
 from warpbeam.relay.expr import IRModule
 from warpbeam.target import Target
 from warpbeam.transform import passes
@@ -12,7 +12,7 @@ from warpbeam.transform.fuse_ops import fuse
 from warpbeam.transform.protect_outputs import protect_outputs
 
 
-def graph_passes(target: Target) -> list[object]:
+def graph_passes(target: Target) -> list[Pass]:
     """What happens to the graph before fusion, in order."""
     return [
         passes.InferType(),

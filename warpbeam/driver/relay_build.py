@@ -241,7 +241,7 @@ class Executor:
         if hasattr(expr, "name") and expr in self.mod:
             expr = self.mod[expr.name]
         functions = {g: f for g, f in self.mod.functions.items() if g.name != "main"}
-        return IRModule.from_expr(expr, functions)  # type: ignore[arg-type]
+        return IRModule.from_expr(expr, functions)
 
     def _interpreter(self, mod: IRModule) -> Callable[..., Any]:
         from warpbeam.relay import interp

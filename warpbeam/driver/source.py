@@ -39,7 +39,7 @@ def read(model: Any, shapes: Mapping[str, Any] | None = None, name: str = "") ->
         model = IRModule.from_expr(model)
     if isinstance(model, IRModule):
         return from_relay(model, name or "model")
-    from warpbeam.frontend.onnx import import_model  # type: ignore[attr-defined]
+    from warpbeam.frontend.onnx import import_model
 
     found = import_model(model, shapes)
     return Source(found.module, tuple(found.inputs), tuple(found.outputs), name or found.name)

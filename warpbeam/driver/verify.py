@@ -157,7 +157,7 @@ def difference(name: str, against: str, got: Any, expected: Any, scale: float | 
     with np.errstate(all="ignore"):
         apart = np.abs(wide_a - wide_b)
         apart = np.where((a == b) | (np.isnan(wide_a) & np.isnan(wide_b)), 0.0, apart)
-        apart = np.where(np.isnan(apart) | (~tolerant(wide_a) ^ ~tolerant(wide_b)), np.inf, apart)
+        apart = np.where(np.isnan(apart) | (~np.isfinite(wide_a) ^ ~np.isfinite(wide_b)), np.inf, apart)
     finite = np.abs(wide_b[np.isfinite(wide_b)])
     top = scale if scale is not None else float(finite.max(initial=0.0))
     worst = np.unravel_index(int(np.argmax(apart)), apart.shape)
@@ -167,11 +167,6 @@ def difference(name: str, against: str, got: Any, expected: Any, scale: float | 
     at = tuple(int(i) for i in worst)
     here, there = float(wide_a[worst]), float(wide_b[worst])
     return Difference(name, against, dtype, got.shape, error, relative, percentiles, at, here, there, tolerance)
-
-
-def tolerant(values: np.ndarray) -> np.ndarray:
-    """Where ordinary arithmetic holds: neither NaN nor infinite."""
-    return np.isfinite(values)
 
 
 def outputs_of(value: Any) -> list[np.ndarray]:
@@ -203,7 +198,7 @@ def _against_onnxruntime(model: Any, arrays: Mapping[str, Any], got: Mapping[str
     if not isinstance(data, str | bytes) or (isinstance(data, str) and data.endswith(".relay")):
         return []
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
     except ImportError:
         return []
     options = onnxruntime.SessionOptions()
