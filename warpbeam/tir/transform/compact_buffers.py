@@ -40,6 +40,7 @@ class _Open:
 
     alloc: Allocate
     depth: int
+    root: bool
     found: dict[tuple[tuple[PrimExpr, ...], tuple[For, ...]], None]
 
 
@@ -52,7 +53,7 @@ def compact_buffers(func: PrimFunc) -> PrimFunc:
         body = body.body
     planner = _Planner()
     for a in allocs:
-        planner.open[a.buffer] = _Open(a, 0, {})
+        planner.open[a.buffer] = _Open(a, 0, True, {})
     planner.walk(body)
     for a in allocs:
         planner.close(a.buffer)
@@ -95,7 +96,7 @@ class _Planner:
                 self.walk(s.body)
                 self.loops.pop()
         elif isinstance(s, Allocate):
-            self.open[s.buffer] = _Open(s, len(self.loops), {})
+            self.open[s.buffer] = _Open(s, len(self.loops), False, {})
             self.walk(s.body)
             self.close(s.buffer)
         else:
@@ -133,7 +134,7 @@ class _Planner:
                     f"buffer {buffer.name} of scope {buffer.scope} has no constant size",
                     hint="split or partition the loops around it so that extents are constant",
                 )
-        elif o.depth == 0:
+        elif o.root:
             pass
         elif count is not None and count <= (STACK_BYTES if parallel or buffer.scope == "local" else SMALL_BYTES):
             plan.new = Buffer(plan.new.name, plan.new.shape, plan.new.dtype, "local")
