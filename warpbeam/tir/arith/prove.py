@@ -78,7 +78,8 @@ class _Search:
     def _candidates(self, p: Poly) -> list[Any]:
         """Atoms worth eliminating, innermost first."""
         ranges, order = self.facts.ranges, self.facts.order
-        found = [a for a in P.atoms(p) if a in ranges or type(a) in _DERIVED]
+        mixed = {a for mono in p if len(mono) > 1 for a in mono}
+        found = [a for a in P.atoms(p) if a in ranges or type(a) in _DERIVED or (a in mixed and a in order)]
         if len(found) > 1:
             found.sort(key=lambda a: -self._rank(a, order))
         return found
@@ -119,7 +120,7 @@ class _Search:
 
         cls = type(atom)
         if cls is e.Var:
-            sides = self.facts.ranges[atom][0 if lower else 1]
+            sides = self.facts.ranges.get(atom, ([], []))[0 if lower else 1]
             return [[goal(q)] for q in sides if all(a is not atom for a in P.atoms(q))] + self._constant(
                 goal, atom, lower
             )

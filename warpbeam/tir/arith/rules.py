@@ -98,10 +98,30 @@ CHOICE: list[Rule] = [
 EXTREMA: list[Rule] = [
     rule(Pat(e.Min, (a, a)), lambda a: a, comment="min(a, a) = a"),
     rule(Pat(e.Max, (a, a)), lambda a: a, comment="max(a, a) = a"),
-    rule(Pat(e.Min, (Pat(e.Min, (a, b)), b)), lambda a, b: e.Min(a, b), comment="min(min(a, b), b) = min(a, b)"),
-    rule(Pat(e.Max, (Pat(e.Max, (a, b)), b)), lambda a, b: e.Max(a, b), comment="max(max(a, b), b) = max(a, b)"),
-    rule(Pat(e.Min, (Pat(e.Min, (a, b)), a)), lambda a, b: e.Min(a, b), comment="min(min(a, b), a) = min(a, b)"),
-    rule(Pat(e.Max, (Pat(e.Max, (a, b)), a)), lambda a, b: e.Max(a, b), comment="max(max(a, b), a) = max(a, b)"),
+    rule(
+        Pat(e.Min, (Pat(e.Min, (a, b)), b)),
+        lambda a, b: e.Min(a, b),
+        _INT,
+        "min(min(a, b), b) = min(a, b) (no signed zeros)",
+    ),
+    rule(
+        Pat(e.Max, (Pat(e.Max, (a, b)), b)),
+        lambda a, b: e.Max(a, b),
+        _INT,
+        "max(max(a, b), b) = max(a, b) (no signed zeros)",
+    ),
+    rule(
+        Pat(e.Min, (Pat(e.Min, (a, b)), a)),
+        lambda a, b: e.Min(a, b),
+        _INT,
+        "min(min(a, b), a) = min(a, b) (no signed zeros)",
+    ),
+    rule(
+        Pat(e.Max, (Pat(e.Max, (a, b)), a)),
+        lambda a, b: e.Max(a, b),
+        _INT,
+        "max(max(a, b), a) = max(a, b) (no signed zeros)",
+    ),
 ]
 
 
