@@ -8,7 +8,7 @@ from typing import Any
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir.expr import Call
 from warpbeam.tir.mathlib import FUNCTIONS
-from warpbeam.tir.stmt import PrimFunc
+from warpbeam.tir.stmt import Block, PrimFunc
 from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.expand_loops import expand_loops
 from warpbeam.tir.transform.expand_math import expand_math
@@ -46,6 +46,8 @@ def lower(func: PrimFunc, target: Any = None) -> PrimFunc:
     skipped: set[Any] = set()
     if not getattr(target, "fma", True):
         skipped.add(form_fma)
+    if not any(isinstance(n, Block) for n in post_order(func.body)):
+        skipped |= {place_allocations, compact_buffers}  # a program written as loops says itself where memory lives
     if not any(isinstance(n, Call) and n.op in FUNCTIONS for n in post_order(func.body)):
         skipped.add(expand_math)  # a walk over the expanded program would find nothing
     for run in PASSES:
