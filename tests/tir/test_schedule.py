@@ -235,7 +235,7 @@ def test_layout_of_a_parameter_and_of_an_intermediate():
     w = np.arange(900, dtype=np.float32).reshape(9, 100)
     packed = apply_layout(w, layout)
     assert packed[1, 3, 35] == w[3, 99] and packed[1, 3, 36] == 0
-    with pytest.raises(ScheduleError, match="smaller"):
+    with pytest.raises(ScheduleError, match="a place of its own"):
         s.transform_layout("bias", lambda n: (n // 2,))
 
 

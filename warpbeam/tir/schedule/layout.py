@@ -21,6 +21,7 @@ from warpbeam.tir.analysis.access import as_block, is_param, read, written
 from warpbeam.tir.analysis.regions import Range, interval
 from warpbeam.tir.analysis.tree import Place, tree_of
 from warpbeam.tir.arith import Facts, simplify
+from warpbeam.tir.arith.iter_map import is_injective
 from warpbeam.tir.expr import Buffer, BufferLoad, IntImm, PrimExpr, Var
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import Allocate, Block, BufferStore, PrimFunc, Stmt
@@ -101,9 +102,11 @@ def _packed_shape(old: Buffer, maps: tuple[Any, ...]) -> tuple[Any, ...]:
         if r is None or not (isinstance(low, IntImm) and low.value >= 0):
             raise ScheduleError(f"layout of {old.name}: dimension {m} does not start at 0 or cannot be bounded")
         shape.append(simplify(r.high + 1, facts))
-    sizes = [e.const_int(s) for s in (*old.shape, *shape)]
-    if None not in sizes and np.prod(sizes[: len(old.shape)]) > np.prod(sizes[len(old.shape) :]):  # type: ignore[arg-type]
-        raise ScheduleError(f"layout of {old.name} maps {old.shape} into the smaller {tuple(shape)}")
+    if not is_injective([to_expr(m, names) for m in maps], dict(zip(names, old.shape, strict=True))):
+        raise ScheduleError(
+            f"layout of {old.name}: {maps} is not proven to give each element a place of its own",
+            hint="take indices apart with // and % of one number, permute them, or join them as i * extent + j",
+        )
     return tuple(e.simplify_dim(s) for s in shape)
 
 
