@@ -191,7 +191,7 @@ def _resize2d(
     """Two spatial axes resized; see image.resize for the attributes' meaning."""
     attrs = {
         "size": tuple(size), "axes": (layout.index("H"), layout.index("W")), "cubic_alpha": cubic_alpha,
-        "method": {"nearest_neighbor": "nearest"}.get(method, method), "cubic_exclude": bool(cubic_exclude),
+        "method": method, "cubic_exclude": bool(cubic_exclude),
         "coordinate_transformation_mode": coordinate_transformation_mode, "extrapolation_value": extrapolation_value,
     }  # fmt: skip
     if rounding_method:

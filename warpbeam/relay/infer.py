@@ -84,6 +84,10 @@ class _Inference:
         self.solver = Solver()
         self.types: dict[Node, Type] = {}
         self.instances: dict[Node, tuple[Unknown, ...]] = {}
+        self.bound: dict[Node, list[Let]] = {}
+        for n in post_order(*self.mod.functions.values()):
+            if isinstance(n, Let):
+                self.bound.setdefault(n.value, []).append(n)
         self.waiting: list[tuple[Expr, Callable[[], bool]]] = []
         self.rules: dict[type, Callable[[Any], Type]] = {
             Call: self._call,
@@ -103,8 +107,13 @@ class _Inference:
             self.types[g] = g.ty if g.ty is not None else self._declared(fn)
         for g, fn in self.mod.functions.items():
             for node in post_order(fn, enter=lambda n: not isinstance(n, Type)):
-                if isinstance(node, Expr) and node not in self.types:
+                if not isinstance(node, Expr):
+                    continue
+                if node not in self.types:
                     self._visit(node)
+                for let in self.bound.pop(node, ()):  # before the body: calls of the variable see its type
+                    what = f"let {let.var.name}"
+                    self._same(self._variable(let.var), self.types[node], let, what)
             self._same(self.types[g], self.types[fn], fn, f"function @{g.name}")
             self._settle()
         self._settle()
@@ -239,7 +248,6 @@ class _Inference:
         return result
 
     def _let(self, node: Let) -> Type:
-        self._same(self.types[node.var], self.types[node.value], node, f"let {node.var.name}")
         return self.types[node.body]
 
     def _if(self, node: If) -> Type:

@@ -47,7 +47,7 @@ def match_type(
         if isinstance(a, TypeVar) or isinstance(b, TypeVar):
             continue
         if type(a) is not type(b):
-            raise TypeCheckError(f"{where}: expected {a!s}, got {b!s}")
+            raise TypeCheckError(f"{where}: expected {type_text(a)}, got {type_text(b)}")
         if isinstance(a, TensorType):
             if a.dtype != b.dtype or bind_shape(a.shape, b.shape, dims) is not None:
                 raise TypeCheckError(f"{where}: expected {type_text(a)}, got {type_text(b)}")

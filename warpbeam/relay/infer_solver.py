@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from warpbeam.ir.diagnostics import TypeCheckError
-from warpbeam.ir.node import Binder, Node, children
+from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order, rewrite
 from warpbeam.relay.infer_call import type_text
-from warpbeam.relay.types import FuncType, TensorType, Type
+from warpbeam.relay.types import FuncType, TensorType, Type, TypeVar
 
 
-class Unknown(Binder, Type):
+class Unknown(TypeVar):
     """A type that is still to be found."""
 
     name: str = "?"

@@ -15,6 +15,7 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.relay.expr import Constant, Expr, Tuple, TupleGetItem, const
 from warpbeam.relay.types import TensorType
+from warpbeam.transform.fold_constant import fold_node
 from warpbeam.transform.graph import call, constant, op_name, same_call, splat
 
 Rule = Callable[[Any], Expr | None]
@@ -176,7 +177,8 @@ def reassociate_integers(n: Any) -> Expr | None:
     a, d = n.args
     if _is_float(n) or not isinstance(d, Constant) or op_name(a) != n.op.name or not isinstance(a.args[1], Constant):
         return None
-    return same_call(n, a.args[0], same_call(n, a.args[1], d))
+    both = same_call(n, a.args[1], d)
+    return same_call(n, a.args[0], fold_node(both) or both)
 
 
 @on("add", "multiply")
