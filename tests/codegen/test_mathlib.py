@@ -20,7 +20,10 @@ _REFERENCE = {
     "sigmoid": lambda x: np.where(x < 0, np.exp(x) / (1 + np.exp(x)), 1 / (1 + np.exp(-x))),
 }  # fmt: skip
 _OPS = sorted(set(FUNCTIONS) - {"power"})
-_SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, np.inf, -np.inf, np.nan, 88.7, 88.8, -87.4, -103.9, 709.7, -745.2, 1e-40]  # fmt: skip
+_SPECIAL = [
+    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, np.inf, -np.inf, np.nan, 88.7,
+    88.8, -87.4, -103.9, 709.7, -745.2, 1e-40,
+]  # fmt: skip
 
 
 def kernel(op: str, dtype: str, count: int, lanes: int, operands: int = 1) -> PrimFunc:

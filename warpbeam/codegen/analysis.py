@@ -1,4 +1,4 @@
-"""What every code generator asks of a lowered function: stores below a statement, slots of register buffers, captures."""
+"""What every code generator asks of a lowered function: stores below a statement, register slots, captures."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ def flat_offset(buffer: E.Buffer, indices: tuple[E.PrimExpr, ...]) -> tuple[int,
     """(element offset, lanes) of an access with constant indices and at most one trailing stride-1 Ramp, else None."""
     offset, lanes = 0, 1
     for axis, (index, extent) in enumerate(zip(indices, buffer.shape, strict=True)):
+        first: E.PrimExpr = index
         if isinstance(index, E.Ramp) and axis == len(indices) - 1 and const_int(index.stride) == 1:
-            index, lanes = index.base, index.count
-        value, size = const_int(index), const_int(extent)
+            first, lanes = index.base, index.count
+        value, size = const_int(first), const_int(extent)
         if value is None or size is None:
             return None
         offset = offset * size + value

@@ -1,8 +1,8 @@
 """The native entry of a model: a runtime Program as one function `int32 entry(ctx*, tensor**, n)`, in LLVM IR or C.
 
-It checks its arguments (number, types, ranks, constant extents, compactness), binds symbolic dimensions, makes the arena
-large enough, and calls the kernels in order; the first non-zero status ends it. With WB_QUERY_SHAPES it only writes
-the outputs' shapes. Programs with objects, closures, externals or run-time allocation stay with the executor.
+It checks its arguments (number, types, ranks, constant extents, compactness), binds symbolic dimensions, makes the
+arena large enough, and calls the kernels in order; the first non-zero status ends it. With WB_QUERY_SHAPES it only
+writes the outputs' shapes. Programs with objects, closures, externals or run-time allocation stay with the executor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ def print_entry(program: P.Program, target: Target, name: str = "wb_entry") -> s
     Raises:
         LowerError: naming an instruction that only the executor can run.
     """
-    from warpbeam.codegen.host_c import CWriter
     from warpbeam.codegen.host_c import CWriter
     from warpbeam.codegen.host_llvm import LLVMWriter
 
@@ -79,8 +78,8 @@ class _Entry:
             w.declare(kernel, len(call.args), len(call.dims))
         w.begin(name)
         count = len(self.p.inputs) + len(self.p.outputs)
-        w.check(w.op("eq", w.context("abi_version"), w.int(_ABI)), f"{name}: the caller has another ABI version")
-        w.check(w.op("eq", w.count(), w.int(count)), f"{name} takes {count} tensors")
+        w.check(w.op("eq", w.context("abi_version"), w.number(_ABI)), f"{name}: the caller has another ABI version")
+        w.check(w.op("eq", w.count(), w.number(count)), f"{name} takes {count} tensors")
         self._symbols()
         self._inputs()
         self._outputs()
@@ -91,7 +90,7 @@ class _Entry:
         self._copy_out()
         return w.end()
 
-    # ---------------------------------------------------------------------------------------------------------- prologue
+    # ---------------------------------------------------------------------------------------------------------- prologu
 
     def _symbols(self) -> None:
         """Declares all symbols; those of the entry are computed after the ranks of the inputs are known."""
@@ -126,9 +125,9 @@ class _Entry:
             self._check_type(first + i, f"output {port.name!r}", value, compact=False)
             if all(self._at_entry(e, known) for e in value.shape):
                 fixed.append((first + i, port.name, value))
-        w.if_(w.op("and", w.context("flags"), w.int(QUERY_SHAPES)))
+        w.if_(w.op("and", w.context("flags"), w.number(QUERY_SHAPES)))
         if len(fixed) < len(self.p.outputs):
-            w.check(w.int(0), "the shapes of this model's outputs are known only after it ran")
+            w.check(w.number(0), "the shapes of this model's outputs are known only after it ran")
         for i, _, value in fixed:
             for axis, extent in enumerate(value.shape):
                 w.set_extent(i, axis, self.expr(extent))
@@ -148,8 +147,12 @@ class _Entry:
     def _check_type(self, index: int, what: str, value: P.Value, compact: bool = True) -> None:
         w = self.w
         code, bits = DLPACK_TYPES[value.dtype]
-        w.check(w.op("eq", w.field(index, "ndim"), w.int(len(value.shape))), f"{what} must have {len(value.shape)} axes")
-        w.check(w.op("eq", w.field(index, "dtype"), w.int(code | bits << 8 | 1 << 16)), f"{what} must be {value.dtype}")
+        w.check(
+            w.op("eq", w.field(index, "ndim"), w.number(len(value.shape))), f"{what} must have {len(value.shape)} axes"
+        )
+        w.check(
+            w.op("eq", w.field(index, "dtype"), w.number(code | bits << 8 | 1 << 16)), f"{what} must be {value.dtype}"
+        )
         if compact:
             w.check_compact(index, f"{what} must be compact (row-major, no gaps)")
 
@@ -170,7 +173,7 @@ class _Entry:
             if value.storage != ("output", i):
                 self.w.copy(self.w.data(first + i), self.pointer(port.value), self._bytes(value))
 
-    # ------------------------------------------------------------------------------------------------------- expressions
+    # ------------------------------------------------------------------------------------------------------- expression
 
     def expr(self, expr: ShapeExpr) -> str:
         """A shape expression as a 64-bit value."""
@@ -178,7 +181,7 @@ class _Entry:
         values: list[str] = []
         for node in post_order(expr):
             if isinstance(node, int):
-                values.append(w.int(node))
+                values.append(w.number(node))
             elif isinstance(node, str):
                 values.append(w.get(node))
             elif node[0] == "dim":
@@ -193,7 +196,7 @@ class _Entry:
                 operands = values[len(values) - count :]
                 del values[len(values) - count :]
                 if operator in ("floordiv", "mod", "ceildiv"):
-                    w.check(w.op("ne", operands[1], w.int(0)), f"division by zero in {show(node)}")
+                    w.check(w.op("ne", operands[1], w.number(0)), f"division by zero in {show(node)}")
                 values.append(w.op(operator, *operands))
         return values[0]
 
@@ -204,11 +207,12 @@ class _Entry:
         for extent in value.shape:
             size = ("mul", size, extent)
         w = self.w
-        w.check(w.op("gt", self.expr(size), w.int(element)), f"element {element} of {value.name!r} does not exist")
+        inside = w.op("gt", self.expr(size), w.number(element))
+        w.check(inside, f"element {element} of {value.name!r} does not exist")
         return w.load(self.pointer(value_id), element * _BYTES[value.dtype], value.dtype)
 
     def _bytes(self, value: P.Value) -> str:
-        size = self.w.int(_BYTES[value.dtype])
+        size = self.w.number(_BYTES[value.dtype])
         for extent in value.shape:
             size = self.w.op("mul", size, self.expr(extent))
         return size
@@ -239,7 +243,7 @@ class _Entry:
                 base = w.offset(base, self.expr(offset))
         return base
 
-    # ------------------------------------------------------------------------------------------------------ instructions
+    # ------------------------------------------------------------------------------------------------------ instruction
 
     def body(self, body: P.Body) -> None:
         for instruction in body:
@@ -269,7 +273,7 @@ def _set_symbol(e: _Entry, i: P.SetSymbol) -> None:
 
 
 def _check(e: _Entry, i: P.Check) -> None:
-    e.w.check(e.w.op("ne", e.expr(i.condition), e.w.int(0)), i.message)
+    e.w.check(e.w.op("ne", e.expr(i.condition), e.w.number(0)), i.message)
 
 
 def _branch(e: _Entry, i: P.Branch) -> None:
@@ -284,13 +288,13 @@ def _branch(e: _Entry, i: P.Branch) -> None:
 def _loop(e: _Entry, i: P.Loop) -> None:
     w = e.w
     extent = e.expr(i.extent)
-    w.set(i.index, w.int(0))
+    w.set(i.index, w.number(0))
     w.loop()
     bounded = w.op("lt", w.get(i.index), extent)
-    w.while_(w.op("or", w.op("lt", extent, w.int(0)), bounded))
+    w.while_(w.op("or", w.op("lt", extent, w.number(0)), bounded))
     w.while_(e.expr(i.condition))
     e.body(i.body)
-    w.set(i.index, w.op("add", w.get(i.index), w.int(1)))
+    w.set(i.index, w.op("add", w.get(i.index), w.number(1)))
     w.end_loop()
 
 

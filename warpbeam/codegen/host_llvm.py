@@ -130,9 +130,9 @@ class LLVMWriter(Writer):
     def return_ok(self) -> None:
         self.lines += ["  ret i32 0", f"{self._label('unreachable')}:"]
 
-    # ----------------------------------------------------------------------------------------------------------- values
+    # ------------------------------------------------------------------------------------------------------------ value
 
-    def int(self, value: int) -> str:
+    def number(self, value: int) -> str:
         return str(value)
 
     def op(self, operator: str, *operands: str) -> str:
@@ -195,7 +195,7 @@ class LLVMWriter(Writer):
             return value
         return self._v(f"{'sext' if dtype.startswith('int') else 'zext'} i{bits} {value} to i64")
 
-    # -------------------------------------------------------------------------------------------- arguments and context
+    # --------------------------------------------------------------------------------------------- arguments and contex
 
     def count(self) -> str:
         return self._v("sext i32 %n to i64")
@@ -237,7 +237,7 @@ class LLVMWriter(Writer):
         self.module.helpers["wb_compact"] = _COMPACT
         self.check(self._v(f"call i64 @wb_compact(ptr {self._tensor(index)})"), message)
 
-    # -------------------------------------------------------------------------------------------------------- addresses
+    # --------------------------------------------------------------------------------------------------------- addresse
 
     def offset(self, address: str, amount: str) -> str:
         return address if amount == "0" else self._v(f"getelementptr i8, ptr {address}, i64 {amount}")
@@ -251,7 +251,7 @@ class LLVMWriter(Writer):
     def set_pointer(self, number: int, address: str) -> None:
         self.lines.append(f"  store ptr {address}, ptr {self.variables[number]}")
 
-    # ---------------------------------------------------------------------------------------------------------- effects
+    # ----------------------------------------------------------------------------------------------------------- effect
 
     def check(self, condition: str, message_: str) -> None:
         symbol, size = message(self.module, message_)
@@ -264,7 +264,12 @@ class LLVMWriter(Writer):
         status = self._v(call)
         failed, good = self._label("failed"), self._label("done")
         bad = self._v(f"icmp ne i32 {status}, 0")
-        self.lines += [f"  br i1 {bad}, label %{failed}, label %{good}", f"{failed}:", f"  ret i32 {status}", f"{good}:"]
+        self.lines += [
+            f"  br i1 {bad}, label %{failed}, label %{good}",
+            f"{failed}:",
+            f"  ret i32 {status}",
+            f"{good}:",
+        ]
 
     def reserve(self, size: str) -> None:
         have = self._context("arena_bytes")
@@ -283,7 +288,7 @@ class LLVMWriter(Writer):
         args = ", ".join(["ptr %ctx", *(f"ptr {b}" for b in buffers), *(f"i64 {s}" for s in scalars)])
         self._checked(f"call i32 @{kernel}({args})")
 
-    # ---------------------------------------------------------------------------------------------------------- control
+    # ----------------------------------------------------------------------------------------------------------- contro
 
     def if_(self, condition: str) -> None:
         then, other, end = self._label("then"), self._label("else"), self._label("end")

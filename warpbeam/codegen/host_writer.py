@@ -1,4 +1,4 @@
-"""What a language must offer for a model's entry to be printed in it. Values are texts of 64-bit integers or addresses."""
+"""What a language must offer for a model's entry to be printed in it. Values are texts of int64s or addresses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Writer(ABC):
 
     # values
     @abstractmethod
-    def int(self, value: int) -> str: ...
+    def number(self, value: int) -> str: ...
 
     @abstractmethod
     def op(self, operator: str, *operands: str) -> str:

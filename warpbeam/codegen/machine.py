@@ -19,7 +19,7 @@ def binding() -> Any:
 def emit(text: str, machine: dict[str, str], level: int, assembly: bool = False) -> bytes:
     """Object bytes (or assembly text) of LLVM IR text.
 
-    A fresh module and target machine per call; no IR passes; LLVM's loop and SLP vectorisers, being IR passes, never run.
+    A fresh module and target machine per call; no IR passes, so LLVM's loop and SLP vectorisers never run.
 
     Args:
         text: the module.

@@ -1,7 +1,7 @@
 """Addresses: an index expression becomes a sum of products, and the sum a chain of pointers from outer to inner loops.
 
-Each term is added in the outermost scope where it is known; the constant part comes last, where the processor's addressing
-modes swallow it. So all accesses of an unrolled tile share one pointer.
+Each term is added in the outermost scope where it is known; the constant part comes last, where the processor's
+addressing modes swallow it. So all accesses of an unrolled tile share one pointer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Terms = dict[tuple[E.PrimExpr, ...], int]
 
 
 def polynomial(fn: FunctionPrinter, expr: E.PrimExpr) -> tuple[Terms, int]:
-    """`expr` as a sum of coef * product of atoms, plus a constant. Atoms are in order of first sight in the function."""
+    """`expr` as a sum of coef * product of atoms, plus a constant. Atoms are in order of first sight."""
     terms: Terms = {}
     constant = 0
     stack: list[tuple[E.PrimExpr, int, tuple[E.PrimExpr, ...]]] = [(expr, 1, ())]

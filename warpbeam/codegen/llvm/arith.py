@@ -62,7 +62,7 @@ def _float_binary(fn: FunctionPrinter, kind: Any, node: Any, a: Value, b: Value)
 
 def _signs(fn: FunctionPrinter, a: Value, b: Value) -> str:
     """Operands of a comparison with 0 that is true where a and b have different signs."""
-    one = fn.float(1.0, a.type)
+    one = fn.literal(fn.real(1.0, a.type), a.type)
     name = f"llvm.copysign.{float_suffix(a.type)}"
     left = fn.call(name, a.type, one, a)
     right = fn.call(name, a.type, one, b)
@@ -120,14 +120,14 @@ def _divide(fn: FunctionPrinter, kind: Any, node: Any, a: Value, b: Value, unsig
     """Integer Div, Mod, FloorDiv, FloorMod. x/0 and x%0 are 0."""
     divisor = _constant(node.b)
     if divisor == 0:
-        return fn.int(0, a.type)
+        return fn.number(0, a.type)
     positive = unsigned or (fn.nonneg(node.a) and (divisor is not None or fn.nonneg(node.b)))
     quotient = kind in (E.Div, E.FloorDiv)
     if positive and (divisor is None or divisor > 0):
         return _divide_unsigned(fn, quotient, a, b, divisor, unsigned)
     if divisor is not None and divisor > 0 and divisor & (divisor - 1) == 0 and kind in (E.FloorDiv, E.FloorMod):
         word, number = ("ashr", divisor.bit_length() - 1) if quotient else ("and", divisor - 1)
-        return fn.op(f"{word} {a}, {fn.int(number, a.type).name}", a.type, a)
+        return fn.op(f"{word} {a}, {fn.number(number, a.type).name}", a.type, a)
     q, r = _divide_signed(fn, a, b, divisor)
     if kind is E.Div or kind is E.Mod:
         return q if quotient else r
@@ -145,7 +145,7 @@ def _divide_unsigned(
 ) -> Value:
     if divisor is not None and divisor & (divisor - 1) == 0:
         word, number = ("lshr", divisor.bit_length() - 1) if quotient else ("and", divisor - 1)
-        return fn.op(f"{word} {a}, {fn.int(number, a.type).name}", a.type, a)
+        return fn.op(f"{word} {a}, {fn.number(number, a.type).name}", a.type, a)
     narrow = fn.target.pointer_bits == 32 and a.type == "i64" and not unsigned
     if narrow:  # index values fit an address; 64-bit division would be a library call
         a, b = (fn.op(f"trunc {v} to i32", "i32", v) for v in (a, b))
@@ -153,22 +153,22 @@ def _divide_unsigned(
     if divisor is not None:
         out = fn.op(f"{word} {a}, {b.name}", a.type, a, b)
     else:
-        nil = fn.op(f"icmp eq {b}, {fn.int(0, b.type).name}", _flags(b), b)
-        safe = fn.op(f"select {nil}, {fn.int(1, b.type)}, {b}", b.type, nil, b)
+        nil = fn.op(f"icmp eq {b}, {fn.number(0, b.type).name}", _flags(b), b)
+        safe = fn.op(f"select {nil}, {fn.number(1, b.type)}, {b}", b.type, nil, b)
         out = fn.op(f"{word} {a}, {safe.name}", a.type, a, safe)
-        out = fn.op(f"select {nil}, {fn.int(0, b.type)}, {out}", a.type, nil, out)
+        out = fn.op(f"select {nil}, {fn.number(0, b.type)}, {out}", a.type, nil, out)
     return fn.op(f"zext {out} to i64", "i64", out) if narrow else out
 
 
 def _divide_signed(fn: FunctionPrinter, a: Value, b: Value, divisor: int | None) -> tuple[Value, Value]:
     """Truncating quotient and remainder; by 0 both are 0, by -1 the quotient wraps."""
-    flags, nought = _flags(b), fn.int(0, b.type)
+    flags, nought = _flags(b), fn.number(0, b.type)
     if divisor is not None and divisor != -1:
         return fn.op(f"sdiv {a}, {b.name}", a.type, a, b), fn.op(f"srem {a}, {b.name}", a.type, a, b)
     nil = fn.op(f"icmp eq {b}, {nought.name}", flags, b)
-    minus = fn.op(f"icmp eq {b}, {fn.int(-1, b.type).name}", flags, b)
+    minus = fn.op(f"icmp eq {b}, {fn.number(-1, b.type).name}", flags, b)
     special = fn.op(f"or {nil}, {minus.name}", flags, nil, minus)
-    safe = fn.op(f"select {special}, {fn.int(1, b.type)}, {b}", b.type, special, b)
+    safe = fn.op(f"select {special}, {fn.number(1, b.type)}, {b}", b.type, special, b)
     q = fn.op(f"sdiv {a}, {safe.name}", a.type, a, safe)
     r = fn.op(f"srem {a}, {safe.name}", a.type, a, safe)
     negated = fn.op(f"sub {nought}, {a.name}", a.type, a)
@@ -181,13 +181,13 @@ def _divide_signed(fn: FunctionPrinter, a: Value, b: Value, divisor: int | None)
 
 def _floor_fix(fn: FunctionPrinter, quotient: bool, a: Value, b: Value, q: Value, r: Value) -> Value:
     """Rounds a truncating division down where the signs differ and it was inexact."""
-    flags, nought = _flags(b), fn.int(0, b.type)
+    flags, nought = _flags(b), fn.number(0, b.type)
     inexact = fn.op(f"icmp ne {r}, {nought.name}", flags, r)
     signs = fn.op(f"xor {r}, {b.name}", a.type, r, b)
     differ = fn.op(f"icmp slt {signs}, {nought.name}", flags, signs)
     fix = fn.op(f"and {inexact}, {differ.name}", flags, inexact, differ)
     if quotient:
-        lower = fn.op(f"sub {q}, {fn.int(1, a.type).name}", a.type, q)
+        lower = fn.op(f"sub {q}, {fn.number(1, a.type).name}", a.type, q)
         return fn.op(f"select {fix}, {lower}, {q}", a.type, fix, lower, q)
     higher = fn.op(f"add {r}, {b.name}", a.type, r, b)
     return fn.op(f"select {fix}, {higher}, {r}", a.type, fix, higher, r)
@@ -259,8 +259,8 @@ def shuffle(fn: FunctionPrinter, node: E.Shuffle, *vectors: Value) -> Value:
 
 Handler = Callable[..., Value]
 HANDLERS: dict[type, Handler] = {
-    **{k: binary for k in (*_INT, *_FLOAT, E.Mod, E.FloorDiv, E.FloorMod, E.Min, E.Max)},
-    **{k: compare for k in _COMPARE},
+    **dict.fromkeys((*_INT, *_FLOAT, E.Mod, E.FloorDiv, E.FloorMod, E.Min, E.Max), binary),
+    **dict.fromkeys(_COMPARE, compare),
     E.Not: negate,
     E.Select: select,
     E.Cast: cast,

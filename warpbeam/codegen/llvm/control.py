@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from warpbeam.codegen import analysis
 from warpbeam.codegen.llvm import memory, parallel
@@ -179,9 +180,7 @@ def _close_phis(
     lines = []
     for slot, phi in phis.items():
         first, last = before[slot], fn.registers[slot]
-        lines.append(
-            f"  {phi.name} = phi {phi.type} [ {first.name}, %{entered} ], [ {last.name}, %{latch} ]"
-        )
+        lines.append(f"  {phi.name} = phi {phi.type} [ {first.name}, %{entered} ], [ {last.name}, %{latch} ]")
     _rescope(fn, before)
     return lines
 
@@ -196,9 +195,7 @@ def _rescope(fn: FunctionPrinter, before: dict[analysis.Slot, Value]) -> None:
             fn.registers[slot] = Value(v.name, v.type, fn.scope, pure=False)
 
 
-def _merge(
-    fn: FunctionPrinter, outer: Scope, ways: list[tuple[dict[analysis.Slot, Value], str]]
-) -> list[str]:
+def _merge(fn: FunctionPrinter, outer: Scope, ways: list[tuple[dict[analysis.Slot, Value], str]]) -> list[str]:
     """Phis for slots whose values differ between the ways that meet; sets the registers."""
     lines = []
     for slot in list(fn.registers):
@@ -258,7 +255,7 @@ def _if(fn: FunctionPrinter, node: S.IfThenElse) -> None:
     outer.label = after
 
 
-_HANDLERS = {
+_HANDLERS: dict[type, Callable[[Any, Any], None]] = {
     S.SeqStmt: _sequence,
     S.BufferStore: _store,
     S.Evaluate: _evaluate,

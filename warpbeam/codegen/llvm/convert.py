@@ -55,7 +55,7 @@ def _from_int(fn: FunctionPrinter, value: Value, a: str, b: str, lanes: int) -> 
     type = value_type(dt.with_lanes(b, lanes))
     unsigned = dt.is_unsigned(a) or dt.is_bool(a)
     if dt.is_bool(b):
-        return fn.op(f"icmp ne {value}, {fn.int(0, value.type).name}", type, value)
+        return fn.op(f"icmp ne {value}, {fn.number(0, value.type).name}", type, value)
     if dt.is_float(b):
         return fn.op(f"{'ui' if unsigned else 'si'}tofp {value} to {type}", type, value)
     have = 1 if dt.is_bool(a) else dt.bits(a)
@@ -88,7 +88,7 @@ def _round_to_odd(fn: FunctionPrinter, value: Value, lanes: int) -> Value:
     even = fn.op(f"xor {odd_bit}, {fn_true(lanes)}", flags, odd_bit)
     fix = fn.op(f"and {inexact}, {even.name}", flags, inexact, even)
     more = fn.op(f"fcmp ogt {big}, {back_abs.name}", flags, big, back_abs)
-    step = fn.op(f"select {more}, {fn.int(1, ints)}, {fn.int(-1, ints)}", ints, more)
+    step = fn.op(f"select {more}, {fn.number(1, ints)}, {fn.number(-1, ints)}", ints, more)
     moved = fn.op(f"add {bits}, {step.name}", ints, bits, step)
     out = fn.op(f"select {fix}, {moved}, {bits}", ints, fix, moved, bits)
     return fn.op(f"bitcast {out} to {single}", single, out)
@@ -108,7 +108,7 @@ def _widen(fn: FunctionPrinter, value: Value, dtype: str, lanes: int) -> Value:
     sign = _i(fn, "shl", _i(fn, "and", wide, 0x8000), 16)
     rest = _i(fn, "and", wide, 0x7FFF)
     tiny = fn.op(f"uitofp {rest} to {single}", single, rest)
-    scaled = fn.op(f"fmul {tiny}, {fn.float(2.0**-24, single)}", single, tiny)
+    scaled = fn.op(f"fmul {tiny}, {fn.real(2.0**-24, single)}", single, tiny)
     subnormal = fn.op(f"bitcast {scaled} to {ints}", ints, scaled)
     normal = _i(fn, "add", _i(fn, "shl", rest, 13), 112 << 23)
     special = _i(fn, "or", normal, 0xFF << 23)
@@ -148,23 +148,23 @@ def _narrow_fp16(fn: FunctionPrinter, bits: Value, lanes: int) -> Value:
     normal = _i(fn, "lshr", fn.op(f"add {up}, {odd.name}", ints, up, odd), 13)
     size = fn.op(f"bitcast {rest} to {single}", single, rest)
     # Adding 0.5 puts the last bit of a float32 where float16's subnormals end.
-    aligned = fn.op(f"fadd {size}, {fn.float(0.5, single)}", single, size)
+    aligned = fn.op(f"fadd {size}, {fn.real(0.5, single)}", single, size)
     subnormal = _i(fn, "sub", fn.op(f"bitcast {aligned} to {ints}", ints, aligned), 126 << 23)
     payload = _i(fn, "or", _i(fn, "and", _i(fn, "lshr", rest, 13), 0x3FF), 0x7E00)
     out = _pick(fn, _cmp(fn, "ult", rest, 113 << 23), subnormal, normal)
-    out = _pick(fn, _cmp(fn, "uge", rest, 0x477FF000), fn.int(0x7C00, ints), out)
+    out = _pick(fn, _cmp(fn, "uge", rest, 0x477FF000), fn.number(0x7C00, ints), out)
     out = _pick(fn, _cmp(fn, "ugt", rest, 0x7F800000), payload, out)
     return fn.op(f"or {out}, {sign.name}", ints, out, sign)
 
 
 def _i(fn: FunctionPrinter, word: str, a: Value, number: int) -> Value:
     number = (number + (1 << 31)) % (1 << 32) - (1 << 31)
-    return fn.op(f"{word} {a}, {fn.int(number, a.type).name}", a.type, a)
+    return fn.op(f"{word} {a}, {fn.number(number, a.type).name}", a.type, a)
 
 
 def _cmp(fn: FunctionPrinter, word: str, a: Value, number: int) -> Value:
     flags = "i1" if a.type == "i32" else a.type.replace("i32", "i1")
-    return fn.op(f"icmp {word} {a}, {fn.int(number, a.type).name}", flags, a)
+    return fn.op(f"icmp {word} {a}, {fn.number(number, a.type).name}", flags, a)
 
 
 def _pick(fn: FunctionPrinter, cond: Value, a: Value, b: Value) -> Value:

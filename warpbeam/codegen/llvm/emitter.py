@@ -1,9 +1,9 @@
 """Text builder of one LLVM function: scopes, value numbering, and placing instructions as far out as they can go.
 
-The text of a loop is joined to the text of its surroundings only when the loop is closed. Until then, an instruction whose
-operands all come from outside is appended to the surrounding scope, that is, in front of the loop: loop-invariant code
-motion costs nothing. Equal right-hand sides with visible results are one value. Loads take part under the version of their
-buffer, which every store to it changes.
+The text of a loop is joined to the text of its surroundings only when the loop is closed. Until then, an instruction
+whose operands all come from outside is appended to the surrounding scope, in front of the loop: loop-invariant
+code motion costs nothing. Equal right-hand sides with visible results are one value. Loads take part under the version of
+their buffer, which every store to it changes.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Emitter:
         self.version_count = 0
         self.entry: list[str] = []  # allocas
 
-    # ------------------------------------------------------------------------------------------------ names and scopes
+    # -------------------------------------------------------------------------------------------------- names and scope
 
     def name(self, hint: str = "") -> str:
         self.count += 1
@@ -103,7 +103,9 @@ class Emitter:
     def visible(self, scope: Scope) -> bool:
         return scope.depth < len(self.stack) and self.stack[scope.depth] is scope
 
-    def open(self, label: str, may_skip: bool, stores: frozenset[Buffer] = frozenset(), all_stores: bool = False) -> Scope:
+    def open(
+        self, label: str, may_skip: bool, stores: frozenset[Buffer] = frozenset(), all_stores: bool = False
+    ) -> Scope:
         scope = Scope(len(self.stack), label, may_skip=may_skip, stores=stores, all_stores=all_stores)
         self.stack.append(scope)
         return scope
@@ -120,12 +122,12 @@ class Emitter:
         finally:
             self.stack = saved
 
-    # ------------------------------------------------------------------------------------------------------ instructions
+    # ------------------------------------------------------------------------------------------------------ instruction
 
     def literal(self, text: str, type: str) -> Value:
         return Value(text, type, self.root)
 
-    def int(self, value: int, type: str = "i64") -> Value:
+    def number(self, value: int, type: str = "i64") -> Value:
         """An integer literal of any scalar or vector integer type."""
         if type.startswith("<"):
             return Value(f"splat ({type[1:-1].split(' x ')[1]} {value})", type, self.root)
@@ -147,7 +149,7 @@ class Emitter:
         return value
 
     def call(self, intrinsic: str, ret: str, *operands: Value, extra: str = "") -> Value:
-        """A pure intrinsic, e.g. call("llvm.fma.f32", "float", a, b, c); `extra` holds literal arguments ("i1 false")."""
+        """A pure intrinsic, e.g. call("llvm.fma.f32", "float", a, b, c); `extra`: literal arguments ("i1 false")."""
         types = [v.type for v in operands] + [a.rsplit(" ", 1)[0] for a in extra.split(", ") if a]
         self.module.declare(intrinsic, ret, ", ".join(types))
         args = ", ".join([str(v) for v in operands] + ([extra] if extra else []))
@@ -167,7 +169,7 @@ class Emitter:
         zero = "zeroinitializer" if type.startswith("<") else "0.0" if type in ("float", "double") else "0"
         return Value("false" if type == "i1" else zero, type, self.root)
 
-    # ------------------------------------------------------------------------------------------------------------ memory
+    # ------------------------------------------------------------------------------------------------------------ memor
 
     def version(self, buffer: Buffer) -> int:
         return self.versions.get(buffer, 0)

@@ -9,7 +9,6 @@ from warpbeam.codegen.llvm import arith, intrinsics, memory
 from warpbeam.codegen.llvm.emitter import Emitter, Module, Scope, Value
 from warpbeam.codegen.llvm.helpers import remainder_function, software_rounding
 from warpbeam.codegen.llvm.types import float_literal, int_literal, splat, value_type, vector
-from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
 from warpbeam.tir import expr as E
@@ -32,7 +31,7 @@ class FunctionPrinter(Emitter):
         self.noalias = True
         self.in_parallel = False
 
-    # ---------------------------------------------------------------------------------------------------------- binding
+    # ----------------------------------------------------------------------------------------------------------- bindin
 
     def bind(self, var: E.Var, value: Value) -> None:
         """Gives a variable its value; what was remembered of an older value is forgotten."""
@@ -61,9 +60,9 @@ class FunctionPrinter(Emitter):
     def nonneg(self, expr: E.PrimExpr) -> bool:
         return analysis.nonneg(expr, self.known_nonneg)
 
-    # --------------------------------------------------------------------------------------------------------- literals
+    # ---------------------------------------------------------------------------------------------------------- literal
 
-    def float(self, value: float, type: str) -> str:
+    def real(self, value: float, type: str) -> str:
         """The literal of a float or double, repeated over the lanes of `type`."""
         scalar = type[1:-1].split(" x ")[1] if type.startswith("<") else type
         text = float_literal(value, "float32" if scalar == "float" else "float64")
@@ -79,7 +78,7 @@ class FunctionPrinter(Emitter):
         scalar = value_type(node.dtype)
         return self.literal(splat(text, scalar, lanes), vector(scalar, lanes))
 
-    # ------------------------------------------------------------------------------------------------------ expressions
+    # ------------------------------------------------------------------------------------------------------- expression
 
     def value(self, expr: E.PrimExpr) -> Value:
         """The value of an expression, each distinct node emitted once."""
@@ -200,7 +199,7 @@ class FunctionPrinter(Emitter):
         place.lines.append(f"  {value.name} = phi {a.type} [ {a.name}, %{sa.label} ], [ {b.name}, %{sb.label} ]")
         return value
 
-    # --------------------------------------------------------------------------------------------------- shared helpers
+    # ---------------------------------------------------------------------------------------------------- shared helper
 
     def rounding(self, kind: str, value: Value) -> Value:
         """floor, ceil, trunc or rint of a float value."""

@@ -91,13 +91,13 @@ def software_rounding(fn: FunctionPrinter, kind: str, value: Value) -> Value:
     suffix = float_suffix(type)
     limit = 2.0**23 if suffix.endswith("f32") else 2.0**52
     flags = _flags(value)
-    magic = fn.float(limit, type)
+    magic = fn.real(limit, type)
     size = fn.call(f"llvm.fabs.{suffix}", type, value)
     up = fn.op(f"fadd {size}, {magic}", type, size)
     near = fn.op(f"fsub {up}, {magic}", type, up)
     out = near
     signed = fn.call(f"llvm.copysign.{suffix}", type, near, value)
-    one = fn.float(1.0, type)
+    one = fn.real(1.0, type)
     if kind == "trunc":
         over = fn.op(f"fcmp ogt {near}, {size.name}", flags, near, size)
         less = fn.op(f"fsub {near}, {one}", type, near)

@@ -1,13 +1,13 @@
 """Intrinsic calls of expressions. Mathematical functions are not here: `expand_math` turns them into what is here.
 
-    fma(a, b, c)                         a*b + c, one rounding where the target has it (else two)
-    sqrt floor ceil trunc round          round: halves to even (also spelled nearbyint, rint)
-    abs copysign isnan isinf isfinite    abs of the smallest integer wraps
-    shift_left shift_right bitwise_*     shifts by the width or more give 0 (or the sign); popcount, clz
-    reinterpret                          same bits, other dtype
-    likely                               its operand
-    vector_reduce_{add,mul,min,max,and,or}   by halves: [0,h) with [h,2h), lanes above the largest power of two first
-    dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, as wide as acc
+fma(a, b, c)                         a*b + c, one rounding where the target has it (else two)
+sqrt floor ceil trunc round          round: halves to even (also spelled nearbyint, rint)
+abs copysign isnan isinf isfinite    abs of the smallest integer wraps
+shift_left shift_right bitwise_*     shifts by the width or more give 0 (or the sign); popcount, clz
+reinterpret                          same bits, other dtype
+likely                               its operand
+vector_reduce_{add,mul,min,max,and,or}   by halves: [0,h) with [h,2h), lanes above the largest power of two first
+dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, as wide as acc
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _classify(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
         return fn.op(f"fcmp uno {a}, {a.name}", flags, a)
     size = fn.call(f"llvm.fabs.{arith.float_suffix(a.type)}", a.type, a)
     word = "oeq" if node.op == "isinf" else "olt"
-    return fn.op(f"fcmp {word} {size}, {fn.float(float('inf'), a.type)}", flags, size)
+    return fn.op(f"fcmp {word} {size}, {fn.real(float('inf'), a.type)}", flags, size)
 
 
 def _shift(fn: FunctionPrinter, node: E.Call, a: Value, b: Value) -> Value:
@@ -106,11 +106,11 @@ def _shift(fn: FunctionPrinter, node: E.Call, a: Value, b: Value) -> Value:
     if amount is not None and 0 <= amount < bits:
         return fn.op(f"{word} {a}, {b.name}", a.type, a, b)
     flags = vector("i1", memory.lanes_of(a))
-    inside = fn.op(f"icmp ult {b}, {fn.int(bits, b.type).name}", flags, b)
-    top = fn.int(bits - 1 if arithmetic else 0, b.type)
+    inside = fn.op(f"icmp ult {b}, {fn.number(bits, b.type).name}", flags, b)
+    top = fn.number(bits - 1 if arithmetic else 0, b.type)
     safe = fn.op(f"select {inside}, {b}, {top}", b.type, inside, b)
     out = fn.op(f"{word} {a}, {safe.name}", a.type, a, safe)
-    return out if arithmetic else fn.op(f"select {inside}, {out}, {fn.int(0, a.type)}", a.type, inside, out)
+    return out if arithmetic else fn.op(f"select {inside}, {out}, {fn.number(0, a.type)}", a.type, inside, out)
 
 
 def _bitwise(fn: FunctionPrinter, node: E.Call, a: Value, b: Value) -> Value:
@@ -118,7 +118,7 @@ def _bitwise(fn: FunctionPrinter, node: E.Call, a: Value, b: Value) -> Value:
 
 
 def _bitwise_not(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
-    ones = fn_true(memory.lanes_of(a)) if dt.is_bool(dt.scalar(node.dtype)) else fn.int(-1, a.type).name
+    ones = fn_true(memory.lanes_of(a)) if dt.is_bool(dt.scalar(node.dtype)) else fn.number(-1, a.type).name
     return fn.op(f"xor {a}, {ones}", a.type, a)
 
 

@@ -46,7 +46,7 @@ def from_memory(fn: FunctionPrinter, value: Value, dtype: str, lanes: int) -> Va
     if not dt.is_bool(dt.scalar(dtype)):
         return value
     type = vector("i1", lanes)
-    return fn.op(f"icmp ne {value}, {fn.int(0, value.type).name}", type, value)
+    return fn.op(f"icmp ne {value}, {fn.number(0, value.type).name}", type, value)
 
 
 def to_memory(fn: FunctionPrinter, value: Value, dtype: str, lanes: int) -> Value:
@@ -73,7 +73,9 @@ def _load_strided(fn: FunctionPrinter, buffer: E.Buffer, access: Access, element
     out = pieces[0]
     found = {i: i * stride for i in range(lanes) if i * stride < lanes}
     for start, piece in zip(starts[1:], pieces[1:], strict=True):
-        fresh = {i: lanes + i * stride - start for i in range(lanes) if i not in found and 0 <= i * stride - start < lanes}
+        fresh = {
+            i: lanes + i * stride - start for i in range(lanes) if i not in found and 0 <= i * stride - start < lanes
+        }
         place = {**found, **fresh}
         out = shuffle(fn, out, piece, [place.get(i, 0) for i in range(lanes)])
         found = {i: i for i in place}
@@ -232,4 +234,3 @@ def prefetch(fn: FunctionPrinter, node: E.Call) -> None:
     rw, locality = int(node.attrs.get("rw", 0)), int(node.attrs.get("locality", 3))
     fn.module.declare("llvm.prefetch.p0", "void", "ptr, i32, i32, i32")
     fn.line(f"call void @llvm.prefetch.p0({access.pointer}, i32 {rw}, i32 {locality}, i32 1)")
-

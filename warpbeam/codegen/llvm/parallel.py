@@ -1,7 +1,7 @@
-"""Parallel loops: the body becomes a function of its own that gets what it uses through a structure on the caller's stack.
+"""Parallel loops: the body becomes a function of its own that gets what it uses through a structure on the stack.
 
-    @name.par0(ctx, closure, begin, end)        unpacks the structure and calls
-    @name.par0.body(ctx, buffers noalias…, scalars…, begin, end)
+@name.par0(ctx, closure, begin, end)        unpacks the structure and calls
+@name.par0.body(ctx, buffers noalias…, scalars…, begin, end)
 """
 
 from __future__ import annotations

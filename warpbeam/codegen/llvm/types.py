@@ -1,7 +1,7 @@
 """LLVM's names of our element types, and literals.
 
-float16, bfloat16 and bool: a value of the first two is kept as its 16 bits (arithmetic is done in float32), a bool is an i1 in
-registers and a byte in memory.
+float16, bfloat16 and bool: a value of the first two is kept as its 16 bits (arithmetic is in float32), a bool is an
+i1 in registers and a byte in memory.
 """
 
 from __future__ import annotations
