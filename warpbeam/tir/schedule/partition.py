@@ -9,7 +9,7 @@ from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import rewrite, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import as_block, as_loop, carries, is_param, read, written
-from warpbeam.tir.analysis.tree import Place, Tree, facts_at, map_structure, rebind, tree_of
+from warpbeam.tir.analysis.tree import Place, Tree, facts_at, kids, map_structure, rebind, tree_of
 from warpbeam.tir.arith import Facts, prove, simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, IntImm, PrimExpr, Var
 from warpbeam.tir.schedule.step import Namer, Step
@@ -68,10 +68,23 @@ def _text(value: Any) -> str:
 
 def resimplify(stmt: Stmt, outer: list[Any]) -> Stmt:
     """Extents that are no literals, simplified with the ranges of the loops around them."""
+    if not _open_extents(stmt):
+        return stmt
     facts = Facts()
     for f in outer:
         facts.bind(f.var, f.min, f.extent)
     return _resimplify(stmt, facts)
+
+
+def _open_extents(stmt: Any) -> bool:
+    """Whether the extent of some loop at or below a statement is not a literal."""
+    stack = [stmt]
+    while stack:
+        s = stack.pop()
+        if isinstance(s, For) and not isinstance(s.extent, IntImm):
+            return True
+        stack.extend(kids(s))
+    return False
 
 
 def _resimplify(stmt: Any, facts: Facts) -> Stmt:
