@@ -179,6 +179,37 @@ def test_verify_passes(run: Run, model: str) -> None:
     assert code == 0 and "PASSED" in out and "interpreter" in out
 
 
+@pytest.fixture(scope="module")
+def dynamic(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Softmax over rows, a symbolic number of them."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])
+    graph = helper.make_graph([helper.make_node("Softmax", ["x"], ["y"], axis=-1)], "rows", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path_factory.mktemp("dynamic") / "rows.onnx"
+    onnx.save(model, str(path))
+    return str(path)
+
+
+def test_dynamic_sizes(run: Run, dynamic: str, tmp_path: Path) -> None:
+    artefact = str(tmp_path / "rows.wb")
+    assert run("compile", dynamic, "-o", artefact)[0] == 0
+    for words in (
+        [dynamic, "--sizes", "batch=5"],
+        [artefact, "--sizes", "batch=5"],
+        [artefact, "--input-shapes", "x:[5,8]"],
+        [dynamic, "--input-shapes", "x:[5,8]"],
+    ):
+        code, out, _ = run("run", *words, "--json")
+        assert code == 0 and json.loads(out)["outputs"][0]["shape"] == "[5, 8]"
+    assert run("verify", dynamic, "--sizes", "batch=7")[0] == 0
+    code, _, err = run("run", artefact, "--input-shapes", "x:[5,9]")
+    assert code == 1 and "axis 1 is 8, not 9" in err
+
+
 def test_opt_prints_and_reads_back(run: Run, model: str, tmp_path: Path) -> None:
     text = tmp_path / "o.relay"
     code, out, _ = run("opt", model, "--passes", "InferType,SimplifyInference")

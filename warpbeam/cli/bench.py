@@ -17,6 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--number", type=int, default=0, help="runs per measurement (default: as many as fill 1 ms)")
     group.add_argument("--warmup", type=int, default=3, help="runs before the first measurement (default: 3)")
     options.add_compile(parser)
+    options.add_sizes(parser)
     options.add_json(parser)
 
 

@@ -80,8 +80,9 @@ def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise RunError(f"{args.inputs}: unknown inputs {', '.join(unknown)}", hint=f"the model's: {', '.join(known)}")
-    sizes = symbol_sizes(module, {**options.shape_map(args.input_shapes), **{n: a.shape for n, a in given.items()}})
-    made = fill(module, args.fill, args.seed, sizes)
+    wanted = {} if not is_artefact(args.model) else options.shape_map(args.input_shapes)
+    sizes = symbol_sizes(module, {**wanted, **{n: a.shape for n, a in given.items()}})
+    made = fill(module, args.fill, args.seed, {**args.sizes, **sizes})
     return {name: given.get(name, made[name]) for name in known}
 
 

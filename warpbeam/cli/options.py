@@ -59,6 +59,26 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
 
 
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """--sizes."""
+    parser.add_argument(
+        "--sizes",
+        type=sizes,
+        default={},
+        metavar="batch=3,length=17",
+        help="values of symbolic extents that stay symbolic in the compiled model (default: 1)",
+    )
+
+
+def sizes(text: str) -> dict[str, int]:
+    """Extents by name from `batch=3,length=17`."""
+    pairs = [word.partition("=") for word in re.split(r"[\s,]+", text.strip())]
+    for name, _, value in pairs:
+        if not name or not value.isdecimal():
+            raise argparse.ArgumentTypeError(f'cannot read {text!r}; write it as "batch=3,length=17"')
+    return {name: int(value) for name, _, value in pairs}
+
+
 def positive(text: str) -> int:
     """A number of at least one."""
     value = int(text)

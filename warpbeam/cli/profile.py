@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", type=options.positive, default=10, help="runs (default: 10)")
     parser.add_argument("--top", type=options.positive, metavar="N", help="show the N most expensive kernels only")
     options.add_compile(parser)
+    options.add_sizes(parser)
     options.add_json(parser)
 
 

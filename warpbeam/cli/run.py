@@ -14,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_inputs(parser)
     parser.add_argument("-o", "--output", metavar="FILE.npz", help="write the outputs here")
     options.add_compile(parser)
+    options.add_sizes(parser)
     options.add_json(parser)
 
 

@@ -15,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
     parser.add_argument("--no-bisect", action="store_true", help="do not search for the part that differs")
     options.add_compile(parser)
+    options.add_sizes(parser)
     options.add_json(parser)
 
 
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
             opt_level=args.opt_level,
             seed=args.seed,
             inputs=inputs,
+            symbols=args.sizes,
             bisect=not args.no_bisect,
             cache=not args.no_cache,
             threads=args.threads,
