@@ -40,9 +40,15 @@ class Names:
         self.of: dict[Any, str] = {}
 
     def __getitem__(self, binder: Any) -> str:
+        return self.give(binder)
+
+    def give(self, binder: Any, prefix: str = "") -> str:
+        """The binder's name; where its own is taken, with `prefix`, then with a number."""
         found = self.of.get(binder)
         if found is None:
             base = name = str(binder.name) or "_"
+            if name in self.taken:
+                base = name = prefix + base
             k = 1
             while name in self.taken or is_reserved(name):
                 name = f"{base}_{k}"

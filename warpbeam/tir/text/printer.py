@@ -10,7 +10,7 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import TextError
-from warpbeam.ir.node import Attrs, Node
+from warpbeam.ir.node import Attrs, Node, children
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as e
 from warpbeam.tir import stmt as s
@@ -186,10 +186,9 @@ class _Printer:
     # ------------------------------------------------------------------------------------------------------- statements
 
     def func(self, f: s.PrimFunc) -> str:
-        for p in f.params:
-            _ = self.names[p]
+        self.name_binders(f)
         head = [self.param(p) for p in f.params]
-        body = self.stmt(f.body, 1)
+        body = self.lines(self.suite(f.body, 1))
         notes = " " + self.attrs(f.attrs) if f.attrs else ""
         line = f"def {quoted(f.name, is_reserved(f.name))}({', '.join(head)}){notes}:"
         if len(line) > 110:
@@ -197,6 +196,23 @@ class _Printer:
             line = f"def {quoted(f.name, is_reserved(f.name))}(\n{inner}){notes}:"
         free = [f"free {self.free(b)}" for b in free_binders(f)]
         return "\n".join([*free, line, *body])
+
+    def name_binders(self, f: s.PrimFunc) -> None:
+        """Parameters and loops keep their names, by which schedules address them; block axes get out of their way."""
+        for p in f.params:
+            self.names.give(p)
+        blocks: list[s.Block] = []
+        todo: list[Any] = [f.body]
+        while todo:
+            n = todo.pop()
+            if isinstance(n, s.For):
+                self.names.give(n.var)
+            elif isinstance(n, s.Block):
+                blocks.append(n)
+            todo += [c for c in reversed(children(n)) if isinstance(c, s.Stmt)]
+        for b in blocks:
+            for a in b.axes:
+                self.names.give(a.var, "v")
 
     def free(self, b: Any) -> str:
         return self.buffer(b) if isinstance(b, e.Buffer) else self.param(b)
@@ -213,9 +229,12 @@ class _Printer:
         return f"{self.names[b]}: {b.dtype}[{dims}]{scope}"
 
     def stmt(self, root: s.Stmt, depth: int) -> list[str]:
-        """Lines of a statement. The stack holds statements still to print, or finished lines."""
+        """Lines of one statement."""
+        return self.lines([(root, depth, True)])
+
+    def lines(self, stack: list[tuple[Any, int, bool]]) -> list[str]:
+        """Lines of statements. The stack holds, last first, what is still to print: statements or finished lines."""
         lines: list[str] = []
-        stack: list[tuple[Any, int, bool]] = [(root, depth, True)]
         while stack:
             n, at, last = stack.pop()
             pad = "    " * at
