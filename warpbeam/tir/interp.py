@@ -109,4 +109,4 @@ def _plain(block: s.Block) -> s.Stmt:
         body = s.seq(init if type(first) is e.IntImm else s.IfThenElse(first, init), body)
     if type(block.predicate) is e.IntImm and block.predicate.value:
         return body  # type: ignore[no-any-return]
-    return s.IfThenElse(substitute(block.predicate, values), body)  # type: ignore[no-any-return]
+    return s.IfThenElse(substitute(block.predicate, values), body)

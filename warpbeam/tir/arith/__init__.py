@@ -12,8 +12,8 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.tir.arith import poly as _poly
-from warpbeam.tir.arith.bounds import Bounds, atom_bounds, poly_bounds, poly_residue
-from warpbeam.tir.arith.facts import Facts
+from warpbeam.tir.arith.bounds import atom_bounds, poly_bounds, poly_residue
+from warpbeam.tir.arith.facts import Bounds, Facts
 from warpbeam.tir.arith.iter_map import (
     IterSplit,
     IterSum,

@@ -224,7 +224,7 @@ class DivMod:
                     break
                 found = new
             self.facts.memo[key] = found
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _step(self, p: Poly) -> Poly | None:
         facts = self.facts

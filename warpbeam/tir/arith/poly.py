@@ -202,7 +202,7 @@ def of_expr(expr: PrimExpr) -> Poly:
         _POLYS.clear()
     for n in post_order(expr, enter=lambda n: type(n) in _RING and n not in _POLYS):
         if n not in _POLYS:
-            _POLYS[n] = _of_node(n)  # type: ignore[index, arg-type]
+            _POLYS[n] = _of_node(n)  # type: ignore[index]
     return _POLYS[expr]
 
 

@@ -7,7 +7,10 @@ normal form of their own (`poly`, `divmod`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import Pat, PVar, Rule, RuleSet, rule
@@ -125,20 +128,21 @@ EXTREMA: list[Rule] = [
 ]
 
 
+_ARITH: dict[type, Callable[[Any, Any], Any]] = {
+    e.Add: np.add,
+    e.Sub: np.subtract,
+    e.Mul: np.multiply,
+    e.Div: np.divide,
+    e.Min: np.minimum,
+    e.Max: np.maximum,
+}
+
+
 def _fold(cls: type) -> Any:
     def build(x: e.FloatImm, y: e.FloatImm) -> e.PrimExpr | None:
-        import numpy as np
-
         kind = dt.to_numpy(x.dtype).type
         with np.errstate(all="ignore"):
-            value = {
-                e.Add: lambda s, t: s + t,
-                e.Sub: lambda s, t: s - t,
-                e.Mul: lambda s, t: s * t,
-                e.Div: lambda s, t: s / t,
-                e.Min: np.minimum,
-                e.Max: np.maximum,
-            }[cls](kind(x.value), kind(y.value))
+            value = _ARITH[cls](kind(x.value), kind(y.value))
         return None if value != value else e.FloatImm(float(value), x.dtype)  # a NaN's sign and payload stay unknown
 
     return build

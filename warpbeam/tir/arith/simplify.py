@@ -234,7 +234,7 @@ class _Simplifier:
             return P.constant(q if cls is e.Div else (x - q * y if y else 0))
         if y == 1:
             return a if cls is e.Div else {}
-        return P.of_atom(cls(dm.finish(a), dm.finish(b)))  # type: ignore[call-arg]
+        return P.of_atom(cls(dm.finish(a), dm.finish(b)))
 
     def extreme(self, n: Any) -> None:
         """min/max: operands that others dominate go, the rest stand in structural order."""
@@ -274,11 +274,11 @@ class _Simplifier:
                 same = decide_eq(diff, {}, facts)
             if same is not None:
                 return e.const(same == (cls is e.EQ), "bool")
-            return self.equation(cls, diff, dm) if dtype == "int64" else cls(dm.finish(a), dm.finish(b))  # type: ignore
+            return self.equation(cls, diff, dm) if dtype == "int64" else cls(dm.finish(a), dm.finish(b))
         if not plain:
             if not diff:
                 return e.const(cls in (e.LE, e.GE), "bool")
-            return cls(dm.finish(a), dm.finish(b))  # type: ignore[no-any-return, call-arg]
+            return cls(dm.finish(a), dm.finish(b))  # type: ignore[no-any-return]
         if cls in (e.GT, e.GE):
             diff = P.scaled(diff, -1)
         if cls in (e.LT, e.GT):
@@ -286,7 +286,7 @@ class _Simplifier:
         holds = decide_ge(diff, {}, facts)
         if holds is not None:
             return e.const(holds, "bool")
-        return self.ordering(diff, dm) if dtype == "int64" else cls(dm.finish(a), dm.finish(b))  # type: ignore
+        return self.ordering(diff, dm) if dtype == "int64" else cls(dm.finish(a), dm.finish(b))
 
     def equation(self, cls: type, diff: Poly, dm: DivMod) -> e.PrimExpr:
         """diff == 0 (or != 0) with positive terms on the left and the constant on the right."""
@@ -296,7 +296,7 @@ class _Simplifier:
         left = {m: c * sign // g for m, c in terms.items() if c * sign > 0}
         right = {m: -c * sign // g for m, c in terms.items() if c * sign < 0}
         right = P.plus(right, P.constant(-offset * sign // g))
-        return cls(dm.finish(left), dm.finish(right))  # type: ignore[no-any-return, call-arg]
+        return cls(dm.finish(left), dm.finish(right))  # type: ignore[no-any-return]
 
     def ordering(self, diff: Poly, dm: DivMod) -> e.PrimExpr:
         """diff >= 0 as `small < large` or `large >= constant`, divided by the common factor."""
@@ -312,8 +312,8 @@ class _Simplifier:
         less = {m: -(c // g) for m, c in terms.items() if c < 0}
         offset //= g
         if not less:
-            return e.GE(dm.finish(more), e.const(-offset, dm.dtype))  # type: ignore[no-any-return]
-        return e.LT(dm.finish(less), dm.finish(P.plus(more, P.constant(offset + 1))))  # type: ignore[no-any-return]
+            return e.GE(dm.finish(more), e.const(-offset, dm.dtype))
+        return e.LT(dm.finish(less), dm.finish(P.plus(more, P.constant(offset + 1))))
 
     def broadcast(self, n: Any) -> None:
         if _is_int(n.value):
@@ -361,9 +361,9 @@ def _below(n: Any) -> Any:
 def _flatten(n: Any, cls: type) -> list[Any]:
     out, todo = [], [n]
     while todo:
-        x = todo.pop()
+        x: Any = todo.pop()
         if type(x) is cls:
-            todo += [x.b, x.a]
+            todo += [x.b, x.a]  # type: ignore[attr-defined]
         else:
             out.append(x)
     return out

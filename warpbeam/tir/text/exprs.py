@@ -254,9 +254,11 @@ class ExprParser:
             notes = yield self.attr_dict()
         op = unquote(t)
         like = args[1] if op == "if_then_else" and len(args) > 1 else args[0] if args else None
-        if dtype is None and like is None:
-            self.source.fail(f"the call of {op} has no type", t.pos, f"{op}[dtype]()")
-        return self.build(e.Call, t, dtype or like.dtype, op, tuple(args), notes)
+        if dtype is None:
+            if like is None:
+                self.source.fail(f"the call of {op} has no type", t.pos, f"{op}[dtype]()")
+            dtype = like.dtype
+        return self.build(e.Call, t, dtype, op, tuple(args), notes)
 
     # ---------------------------------------------------------------------------------------------------- special forms
 

@@ -132,10 +132,10 @@ class _Printer:
         dtype = "" if like is not None and like.dtype == n.type else f"[{n.type}]"
         name = quoted(n.op, is_reserved(n.op) or n.op in SPECIAL)
         notes = " " + self.attrs(n.attrs) if n.attrs else ""
-        return f"{name}{dtype}({self.list(n.args)}){notes}"
+        return f"{name}{dtype}({self.listed(n.args)}){notes}"
 
     def load(self, n: e.BufferLoad) -> str:
-        return f"{self.names[n.buffer]}[{self.list(n.indices)}]"
+        return f"{self.names[n.buffer]}[{self.listed(n.indices)}]"
 
     def ramp(self, n: e.Ramp) -> str:
         return f"ramp({self.expr(n.base)}, {self.expr(n.stride)}, {n.count})"
@@ -144,12 +144,12 @@ class _Printer:
         return f"broadcast({self.expr(n.value)}, {n.count})"
 
     def shuffle(self, n: e.Shuffle) -> str:
-        return f"shuffle([{self.list(n.vectors)}], [{', '.join(map(str, n.indices))}])"
+        return f"shuffle([{self.listed(n.vectors)}], [{', '.join(map(str, n.indices))}])"
 
     def let(self, n: e.Let) -> str:
         return f"let({self.binding(n.var)} = {self.expr(n.value)}, {self.expr(n.body)})"
 
-    def list(self, items: Any) -> str:
+    def listed(self, items: Any) -> str:
         return ", ".join(self.expr(x) for x in items)
 
     def binding(self, var: e.Var) -> str:
@@ -318,7 +318,7 @@ class _Printer:
         return f"alloc {self.buffer(n.buffer)}{notes}"
 
     def store(self, n: s.BufferStore) -> str:
-        return f"{self.names[n.buffer]}[{self.list(n.indices)}] = {self.expr(n.value)}"
+        return f"{self.names[n.buffer]}[{self.listed(n.indices)}] = {self.expr(n.value)}"
 
 
 _EXPRS: dict[type, Callable[[_Printer, Any], str]] = {
