@@ -107,12 +107,13 @@ def _matched(operands: list[Expr]) -> list[Expr]:
     if len(dtypes) != 1:
         return operands
     (dtype,) = dtypes
-    return [const(o.numpy(), dtype) if _weak(o) and o.ty.dtype != dtype else o for o in operands]
+    return [_adapted(o, dtype) for o in operands]
 
 
-def _weak(c: Any) -> bool:
-    """Whether an operand is what a bare Python number becomes."""
-    return isinstance(c, Constant) and c.numpy().ndim == 0 and c.ty.dtype in ("int32", "float32")
+def _adapted(c: Any, dtype: str) -> Expr:
+    """What a bare Python number becomes beside a tensor of `dtype`; anything else as it is."""
+    weak = isinstance(c, Constant) and c.numpy().ndim == 0 and c.ty.dtype in ("int32", "float32")
+    return const(c.numpy(), dtype) if weak and c.ty.dtype != dtype else c
 
 
 Adapted = tuple[tuple[Any, ...], dict[str, Any]]

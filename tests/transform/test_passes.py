@@ -52,6 +52,13 @@ SIMPLIFY = [
     ),
     ("nn.pad(%x, 0f, pad_width=[[0, 0], [0, 0]])", "%x"),
     ("concatenate(%x)", "%x"),
+    ("take(%x, 1, axis=0)", "reshape(strided_slice(%x, begin=[1], end=[2], axes=[0]), newshape=[3])"),
+    ("take(%x, -1, axis=1)", "reshape(strided_slice(%x, begin=[2], end=[3], axes=[1]), newshape=[2])"),
+    ("take(%x, 7, axis=0)", "take(%x, 7, axis=0)"),
+    (
+        "strided_slice(transpose(%x), begin=[1], end=[3], axes=[0])",
+        "transpose(strided_slice(%x, begin=[1], end=[3], axes=[1]))",
+    ),
     ("concatenate(concatenate(%x, %x), %x)", "concatenate(%x, %x, %x)"),
     ("%0 = split(%x, indices_or_sections=3, axis=1); concatenate(%0.0, %0.1, %0.2, axis=1)", "%x"),
     ("add(broadcast_to(const([1, 2, 3], float32), shape=[2, 3]), %x)", "add(%x, const([1, 2, 3], float32))"),

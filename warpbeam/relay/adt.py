@@ -27,7 +27,7 @@ def define_adt(
     ]
     if header.name != name:
         raise IRError(f"data type {name} with header {header.name}", hint="both names must agree")
-    return TypeData(header, tuple(type_vars), tuple(built))  # type: ignore[no-any-return]
+    return TypeData(header, tuple(type_vars), tuple(built))
 
 
 @cache
@@ -63,7 +63,7 @@ class Prelude:
         """A constructor by the names of its type and case."""
         for c in prelude_types()[type_name].constructors:
             if c.name == case:
-                return c  # type: ignore[no-any-return]
+                return c
         raise IRError(f"{type_name} has no constructor {case}")
 
     def __getattr__(self, name: str) -> Constructor:
@@ -73,7 +73,7 @@ class Prelude:
 
     def type(self, name: str) -> GlobalTypeVar:
         """The name of a data type, for annotations."""
-        return prelude_types()[name].header  # type: ignore[no-any-return]
+        return prelude_types()[name].header
 
 
 def from_list(items: Sequence[Expr], element: Type | None = None) -> Expr:

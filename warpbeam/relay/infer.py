@@ -125,7 +125,7 @@ class _Inference:
             self.types[p] = p.ty if p.ty is not None else Unknown(p.name)
         ret = fn.ret_type if fn.ret_type is not None else fn.body.ty
         ret = ret if ret is not None else Unknown("result")
-        return FuncType(tuple(self.types[p] for p in fn.params), ret, fn.type_params)  # type: ignore[no-any-return]
+        return FuncType(tuple(self.types[p] for p in fn.params), ret, fn.type_params)
 
     def _visit(self, node: Any) -> None:
         if node.ty is not None:
@@ -258,7 +258,7 @@ class _Inference:
     def _function(self, node: Function) -> Type:
         ret = node.ret_type if node.ret_type is not None else self.types[node.body]
         self._same(ret, self.types[node.body], node, "result of a function")
-        return FuncType(tuple(self.types[p] for p in node.params), ret, node.type_params)  # type: ignore[no-any-return]
+        return FuncType(tuple(self.types[p] for p in node.params), ret, node.type_params)
 
     def _read(self, node: RefRead) -> Type:
         inner = Unknown("value")
@@ -267,7 +267,7 @@ class _Inference:
 
     def _write(self, node: RefWrite) -> Type:
         self._same(self.types[node.ref], RefType(self.types[node.value]), node, "ref_write")
-        return TupleType(())  # type: ignore[no-any-return]
+        return TupleType(())
 
     def _match(self, node: Match) -> Type:
         result = Unknown("result")
@@ -359,7 +359,7 @@ def _instantiated(roots: list[Function]) -> dict[Node, Node]:
 
     def fresh(c: Node) -> Node:
         if _nullary(c):
-            return Call(c.op, (), c.attrs, tuple(Unknown(v.name) for v in c.op.ty.type_params))  # type: ignore[attr-defined,no-any-return]
+            return Call(c.op, (), c.attrs, tuple(Unknown(v.name) for v in c.op.ty.type_params))  # type: ignore[attr-defined]
         return done.get(c, c)
 
     for node in post_order(*roots, enter=lambda n: not isinstance(n, Type)):

@@ -34,6 +34,14 @@ _EVAL: dict[type, Callable[..., Any]] = {
     E.Select: lambda c, a, b: a if c else b,
 }
 
+_BUILD: dict[type, Callable[..., Any]] = {
+    E.Add: E.add,
+    E.Sub: E.sub,
+    E.Mul: E.mul,
+    E.FloorDiv: E.floordiv,
+    E.FloorMod: E.floormod,
+}
+
 
 def evaluate_dim(value: Any, known: Mapping[E.Var, Any]) -> Any:
     """The number a dimension expression stands for, or None where a variable is unknown."""
@@ -42,11 +50,11 @@ def evaluate_dim(value: Any, known: Mapping[E.Var, Any]) -> Any:
     got: dict[int, Any] = {}
     for node in post_order(value):
         if isinstance(node, E.IntImm | E.FloatImm):
-            got[id(node)] = node.value  # type: ignore[attr-defined]
+            got[id(node)] = node.value
         elif isinstance(node, E.Var):
             got[id(node)] = known.get(node)
         elif isinstance(node, E.Cast):
-            inner = got[id(node.value)]  # type: ignore[attr-defined]
+            inner = got[id(node.value)]
             cast = float if node.dtype.startswith("float") else int
             got[id(node)] = None if inner is None else cast(inner)
         else:
@@ -59,12 +67,12 @@ def evaluate_dim(value: Any, known: Mapping[E.Var, Any]) -> Any:
 
 
 def _fold(node: Node) -> Node | None:
-    if isinstance(node, E.BinaryExpr | E.CmpExpr) and isinstance(node.a, E.IntImm) and isinstance(node.b, E.IntImm):  # type: ignore[attr-defined]
+    if isinstance(node, E.BinaryExpr | E.CmpExpr) and isinstance(node.a, E.IntImm) and isinstance(node.b, E.IntImm):
         fn = _EVAL.get(type(node))
-        if fn is not None and not (type(node) is E.Div and not node.b.value):  # type: ignore[attr-defined]
-            return E.IntImm(int(fn(node.a.value, node.b.value)), node.dtype)  # type: ignore[attr-defined,no-any-return]
-    plain = {E.Add: E.add, E.Sub: E.sub, E.Mul: E.mul, E.FloorDiv: E.floordiv, E.FloorMod: E.floormod}.get(type(node))
-    return plain(node.a, node.b) if plain else None  # type: ignore[attr-defined]
+        if fn is not None and not (type(node) is E.Div and not node.b.value):
+            return E.IntImm(int(fn(node.a.value, node.b.value)), node.dtype)
+    plain = _BUILD.get(type(node))
+    return plain(node.a, node.b) if plain and isinstance(node, E.BinaryExpr) else None
 
 
 def substitute_dims(root: Any, mapping: Mapping[E.Var, Any]) -> Any:

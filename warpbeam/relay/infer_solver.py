@@ -35,7 +35,7 @@ class Solver:
         if isinstance(t, TensorType):
             return t
         while any(n in self.found for n in post_order(t)):
-            t = rewrite(t, lambda n: self.head(n) if isinstance(n, Unknown) else None)  # type: ignore[arg-type]
+            t = rewrite(t, lambda n: self.head(n) if isinstance(n, Unknown) else None)
         return t
 
     def known(self, t: Type) -> Type | None:

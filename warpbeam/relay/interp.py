@@ -58,7 +58,7 @@ def evaluate(
         check: compares every result's dtype and known extents with its type.
     Returns: an array, or nested tuples, Data, Cell or Closure values as the type says.
     """
-    mod = IRModule.from_expr(program)
+    mod = program if isinstance(program, IRModule) else IRModule.from_expr(program)
     return Interpreter(mod, dtype, check).call("main", inputs)
 
 

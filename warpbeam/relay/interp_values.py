@@ -35,7 +35,7 @@ class Data:
 
     @property
     def tag(self) -> int:
-        return self.constructor.tag  # type: ignore[no-any-return]
+        return self.constructor.tag
 
     def __repr__(self) -> str:
         return f"{self.constructor.name}(…{len(self.fields)})" if self.fields else self.constructor.name

@@ -8,7 +8,7 @@ from typing import Any
 
 from warpbeam.ir.diagnostics import VerifyError
 from warpbeam.ir.node import Attrs, Binder, Node
-from warpbeam.relay.expr import ConstData, Constructor, GlobalVar, IRModule
+from warpbeam.relay.expr import ConstData, Constructor, Expr, GlobalVar, IRModule
 from warpbeam.relay.types import GlobalTypeVar
 
 __all__ = ["assert_structural_equal", "structural_equal", "structural_hash"]
@@ -28,7 +28,7 @@ def assert_structural_equal(a: IRModule | Node, b: IRModule | Node) -> None:
     if found is not None:
         from warpbeam.relay.text import to_text
 
-        texts = [to_text(p, "elide") if not isinstance(p, Node) or hasattr(p, "ty") else repr(p) for p in (a, b)]
+        texts = [to_text(p, "elide") if isinstance(p, IRModule | Expr) else repr(p) for p in (a, b)]
         raise VerifyError(
             f"the programs differ: {found[0]} against {found[1]}\n{texts[0]}\n--- against ---\n{texts[1]}"
         )

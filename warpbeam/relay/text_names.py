@@ -117,7 +117,7 @@ class Names:
 
     def _tensor(self, t: TensorType) -> str:
         if not t.shape:
-            return t.dtype  # type: ignore[no-any-return]
+            return t.dtype
         return f"Tensor[{_tuple([self.dim(d) for d in t.shape])}, {t.dtype}]"
 
     def _type(self, n: Any, text: dict[int, str]) -> str:

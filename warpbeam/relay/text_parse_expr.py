@@ -338,16 +338,16 @@ class ExprParser(TypeParser):
         """`_`, `%x`, `(p, q)`, `Cons(p, q)`."""
         t = self.token
         if self.take("_"):
-            return PatternWildcard()  # type: ignore[no-any-return]
+            return PatternWildcard()
         if t.kind == "local":
-            return PatternVar(self.declared(scope))  # type: ignore[no-any-return]
+            return PatternVar(self.declared(scope))
         if self.take("("):
-            return PatternTuple(tuple(self.nested(lambda: self.row(")", lambda: self.pattern(scope)))))  # type: ignore[no-any-return]
+            return PatternTuple(tuple(self.nested(lambda: self.row(")", lambda: self.pattern(scope)))))
         found = self._named(t)
         if not isinstance(found, Constructor):
             self.fail(f"{t.text!r} is not a constructor", t.pos)
         inner = self.nested(lambda: self.row(")", lambda: self.pattern(scope))) if self.take("(") else ()
-        return PatternConstructor(found, tuple(inner))  # type: ignore[no-any-return]
+        return PatternConstructor(found, tuple(inner))
 
     def _cell(self, word: str, scope: Scope) -> Job:
         cls, count = _CELLS[word]

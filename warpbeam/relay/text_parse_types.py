@@ -184,7 +184,7 @@ class TypeParser:
     def _type(self) -> Type:
         t = self.token
         if self.take("("):
-            return TupleType(tuple(self.row(")", self.type)))  # type: ignore[no-any-return]
+            return TupleType(tuple(self.row(")", self.type)))
         word = self.kind("word", "a type").text
         if word == "Tensor":
             return self._tensor()
@@ -193,20 +193,20 @@ class TypeParser:
             self.expect("(")
             params = tuple(self.row(")", self.type))
             self.expect("->")
-            return FuncType(params, self.type(), free)  # type: ignore[no-any-return]
+            return FuncType(params, self.type(), free)
         if word == "ref":
             self.expect("(")
             inner = self.type()
             self.expect(")")
-            return RefType(inner)  # type: ignore[no-any-return]
+            return RefType(inner)
         if word in self.type_names:
             head = self.type_names[word]
-            return TypeCall(head, tuple(self.row("]", self.type))) if self.take("[") else head  # type: ignore[no-any-return]
+            return TypeCall(head, tuple(self.row("]", self.type))) if self.take("[") else head
         try:
             dt.parse(word)
         except WarpbeamError:
             self.fail(f"unknown type {word!r}", t.pos, hint=nearest(word, ["Tensor", *self.type_names]))
-        return TensorType((), word)  # type: ignore[no-any-return]
+        return TensorType((), word)
 
     def _tensor(self) -> TensorType:
         self.expect("[")
@@ -216,7 +216,7 @@ class TypeParser:
         t = self.kind("word", "a dtype")
         self.build(t.pos, dt.parse, t.text)
         self.expect("]")
-        return TensorType(shape, t.text)  # type: ignore[no-any-return]
+        return TensorType(shape, t.text)
 
     def type_params(self) -> tuple[TypeVar, ...]:
         """`<A, B>` or `[A, B]` or nothing; the names stay known afterwards."""
@@ -295,7 +295,7 @@ class TypeParser:
             data = np.array(values, dtype=dt.to_numpy(dtype)).reshape(shape)
         except (ValueError, OverflowError, TypeError) as err:
             raise TextError(f"bad literal of {dtype}: {err}") from err
-        return Constant(data)  # type: ignore[no-any-return]
+        return Constant(data)
 
     def const_call(self) -> Constant:
         """const([[1, 2]], int64), const(["a"], (1,), string)."""
@@ -310,7 +310,7 @@ class TypeParser:
         self.expect(")")
         self.build(start, dt.parse, dtype)
         try:
-            return Constant(_array(values, shape, dtype))  # type: ignore[no-any-return]
+            return Constant(_array(values, shape, dtype))
         except (ValueError, TypeError, OverflowError) as err:
             return self.fail(f"bad constant of {dtype}: {err}", start)  # type: ignore[no-any-return]
 

@@ -56,8 +56,8 @@ class _Block:
     __slots__ = ("depth", "parent")
 
     def __init__(self, parent: _Block | None) -> None:
-        self.parent = parent
-        self.depth = 0 if parent is None else parent.depth + 1
+        self.parent: _Block | None = parent
+        self.depth: int = 0 if parent is None else parent.depth + 1
 
 
 def _common(a: _Block, b: _Block) -> _Block:

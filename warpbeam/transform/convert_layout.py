@@ -95,7 +95,7 @@ class Converter:
         value = self.done.get(child)
         if value is None:
             return child
-        return value.node if value.perm is None else self.get(child, None)  # type: ignore[arg-type,no-any-return]
+        return value.node if value.perm is None else self.get(child, None)  # type: ignore[arg-type]
 
 
 def _transpose(x: Any, axes: tuple[int, ...]) -> Expr:
@@ -119,17 +119,20 @@ def _elements(t: Any) -> float:
     return float(math.prod(d if isinstance(d, int) else _SYMBOLIC for d in t.shape))
 
 
+def _named(fn: Function, start: str) -> list[Any]:
+    return [n for n in post_order(fn.body) if op_name(n).startswith(start)]
+
+
 def transpose_cost(fn: Function) -> tuple[int, float]:
     """(number of transposes of values, elements they move)."""
-    found = [n for n in post_order(fn.body) if op_name(n) == "transpose" and not isinstance(n.args[0], Constant)]  # type: ignore[attr-defined]
-    return len(found), sum(_elements(n.ty) for n in found)  # type: ignore[attr-defined]
+    found = [n for n in _named(fn, "transpose") if not isinstance(n.args[0], Constant)]
+    return len(found), float(sum(_elements(n.ty) for n in found))
 
 
 def _allowance(fn: Function) -> float:
     """Elements that may be moved for the sake of the operators that asked: their own, and the function's borders."""
     border = sum(_elements(p.ty) for p in fn.params) + _elements(fn.body.ty)
-    asked = (n for n in post_order(fn.body) if op_name(n).startswith("nn.conv"))
-    return border + sum(_elements(n.ty) + _elements(n.args[0].ty) for n in asked)  # type: ignore[attr-defined]
+    return border + sum(_elements(n.ty) + _elements(n.args[0].ty) for n in _named(fn, "nn.conv"))
 
 
 def convert_function(fn: Function, only: frozenset[str] | None = None) -> Function:

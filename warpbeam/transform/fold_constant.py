@@ -33,9 +33,9 @@ def fold_node(node: Node, limit: int = MAX_BYTES) -> Expr | None:
             return None
         return _evaluate(node, limit) if _worth(node, limit) else None
     if isinstance(node, TupleGetItem) and isinstance(node.tuple_value, Tuple):
-        return node.tuple_value.fields[node.index]  # type: ignore[no-any-return]
+        return node.tuple_value.fields[node.index]
     if isinstance(node, If) and isinstance(node.cond, Constant):
-        return node.then if splat(node.cond) else node.orelse  # type: ignore[no-any-return]
+        return node.then if splat(node.cond) else node.orelse
     return None
 
 
@@ -48,13 +48,13 @@ def _worth(node: Call, limit: int) -> bool:
         if not isinstance(t, TensorType) or not t.is_static:
             return False
         out += int(np.prod(t.shape, dtype=np.int64)) * max(1, dt.nbytes(t.dtype))
-    given = sum(a.numpy().nbytes for a in node.args)
+    given = sum(a.numpy().nbytes for a in node.args if isinstance(a, Constant))
     return out <= limit and (out <= _FREE_BYTES or out <= _MAX_GROWTH * given)
 
 
 def _evaluate(node: Call, limit: int) -> Expr:
     with np.errstate(all="ignore"):
-        value = node.op.numpy(node.attrs, *(a.numpy() for a in node.args))
+        value = node.op.numpy(node.attrs, *(a.numpy() for a in node.args if isinstance(a, Constant)))
     if isinstance(value, tuple | list):
         out: Expr = Tuple(tuple(_constant(node, v, t) for v, t in zip(value, node.ty.fields, strict=True)))
     else:
@@ -70,7 +70,7 @@ def _constant(node: Call, value: Any, want: TensorType) -> Constant:
             f"operator {node.op.name} gave {array.dtype}{array.shape}, its type says {want.dtype}{want.shape}",
             hint="correct numpy() or infer_type() of the operator",
         )
-    return Constant(np.ascontiguousarray(array).reshape(array.shape))  # type: ignore[no-any-return]
+    return Constant(np.ascontiguousarray(array).reshape(array.shape))
 
 
 def fold_function(fn: Function, limit: int = MAX_BYTES) -> Function:

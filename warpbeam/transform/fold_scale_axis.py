@@ -208,7 +208,7 @@ def _sweep(fn: Function, fold: Callable[[Any, dict[Node, int]], Expr | None]) ->
     done: dict[Node, Node] = {}
     for node in post_order(fn.body, enter=lambda n: not (isinstance(n, Function) and is_finished(n))):
         closed = isinstance(node, Function) and is_finished(node)
-        new = node if closed else map_children(node, lambda c: done.get(c, c))
+        new: Any = node if closed else map_children(node, lambda c: done.get(c, c))
         folded = fold(new, counts) if isinstance(new, Call) else None
         if folded is not None and folded.ty is new.ty:
             new = folded
@@ -217,7 +217,7 @@ def _sweep(fn: Function, fold: Callable[[Any, dict[Node, int]], Expr | None]) ->
         done[node] = new
         counts[new] = counts.get(new, 0) + old_counts.get(node, 1)
     body = done[fn.body]
-    return fn if body is fn.body else fn.replace(body=body)  # type: ignore[no-any-return]
+    return fn if body is fn.body else fn.replace(body=body)
 
 
 @function_pass(opt_level=3, name="BackwardFoldScaleAxis", required=["InferType"])

@@ -28,11 +28,11 @@ def call(name: str, *args: Expr, **attrs: Any) -> Call:
 
 def same_call(node: Call, *args: Expr, **changes: Any) -> Call:
     """The operator of `node` on other operands, some attributes changed."""
-    return Call(node.op, args, node.attrs.updated(**changes) if changes else node.attrs, node.type_args)  # type: ignore[no-any-return]
+    return Call(node.op, args, node.attrs.updated(**changes) if changes else node.attrs, node.type_args)
 
 
 def constant(array: np.ndarray) -> Constant:
-    return Constant(np.ascontiguousarray(array) if array.ndim else array)  # type: ignore[no-any-return]
+    return Constant(np.ascontiguousarray(array) if array.ndim else array)
 
 
 def is_finished(fn: Function) -> bool:
@@ -46,14 +46,14 @@ def rewrite_function(fn: Function, visit: Callable[[Node], Node | None]) -> Func
     skip = [n for n in post_order(fn.body, enter=_open) if isinstance(n, Function) and is_finished(n)]
     memo.update((f, f) for f in skip)
     body = rewrite(fn.body, visit, memo)
-    return fn if body is fn.body else fn.replace(body=body)  # type: ignore[no-any-return]
+    return fn if body is fn.body else fn.replace(body=body)
 
 
 def inline_lets(fn: Function, values: Mapping[Var, Expr]) -> Function:
     """Takes the lets of the given variables away and puts the values where the variables stood."""
 
     def unbind(node: Node) -> Node | None:
-        return node.body if isinstance(node, Let) and node.var in values else None  # type: ignore[no-any-return]
+        return node.body if isinstance(node, Let) and node.var in values else None
 
     fn = rewrite_function(fn, unbind)
     return rewrite_function(fn, lambda n: values.get(n) if isinstance(n, Var) else None)
@@ -83,4 +83,4 @@ def splat(node: Any) -> float | int | bool | None:
     first = array.flat[0]
     if array.size > 1 and not (array == first).all():
         return None
-    return first.item() if hasattr(first, "item") else float(first)  # type: ignore[no-any-return]
+    return first.item() if hasattr(first, "item") else float(first)

@@ -105,7 +105,7 @@ def _operand(cv: Converter, a: Expr, ndim: int, perm: tuple[int, ...]) -> Expr:
     rank = a.ty.ndim
     if rank == ndim:
         return _trimmed(cv.get(a, perm))
-    x = cv.get(a, None)
+    x: Expr = cv.get(a, None)
     if rank == 0 or all(is_one(d) for d in a.ty.shape):
         return x
     shape = (*[1] * (ndim - rank), *a.ty.shape)

@@ -17,11 +17,12 @@ def scale_and_shift(node: Call) -> tuple[Expr, Expr]:
     """Per-channel (gamma / sqrt(var + eps), beta - mean * scale) of a batch norm; computed now where constant."""
     _, gamma, beta, mean, var = node.args
     eps, center, scale = node.attrs["epsilon"], node.attrs["center"], node.attrs["scale"]
-    if all(isinstance(p, Constant) for p in node.args[1:]):
-        g, b, m, v = (p.numpy().astype(np.float64) for p in node.args[1:])
+    known: list[Any] = [p.numpy() for p in node.args[1:] if isinstance(p, Constant)]
+    if len(known) == 4:
+        g, b, m, v = (p.astype(np.float64) for p in known)
         factor = (g if scale else 1.0) / np.sqrt(v + eps)
         shift = (b if center else 0.0) - m * factor
-        dtype = gamma.numpy().dtype
+        dtype = known[0].dtype
         return constant(factor.astype(dtype)), constant(shift.astype(dtype))
     root = call("sqrt", call("add", var, _scalar(eps, var)))
     ones = gamma if scale else call("ones_like", gamma)
@@ -58,7 +59,7 @@ def simplify_node(node: Node) -> Expr | None:
         return call("add", scaled, along(shift, axis, x.ty.ndim))
     if name == "nn.dropout":
         x = node.args[0]  # type: ignore[attr-defined]
-        return x if isinstance(node.ty, TensorType) else Tuple((x, call("ones_like", x)))  # type: ignore[attr-defined,no-any-return]
+        return x if isinstance(node.ty, TensorType) else Tuple((x, call("ones_like", x)))  # type: ignore[attr-defined]
     return None
 
 

@@ -54,7 +54,7 @@ def add_zero(n: Any) -> Expr | None:
 @on("subtract")
 def subtract_zero(n: Any) -> Expr | None:
     """x - 0 = x"""
-    return n.args[0] if splat(n.args[1]) == 0 else None  # type: ignore[no-any-return]
+    return n.args[0] if splat(n.args[1]) == 0 else None
 
 
 @on("multiply")
@@ -94,7 +94,7 @@ def logical_neutral(n: Any) -> Expr | None:
 @on("maximum", "minimum", "bitwise_and", "bitwise_or")
 def idempotent(n: Any) -> Expr | None:
     """max(x, x) = x"""
-    return n.args[0] if n.args[0] is n.args[1] else None  # type: ignore[no-any-return]
+    return n.args[0] if n.args[0] is n.args[1] else None
 
 
 @on("where")
@@ -201,7 +201,7 @@ def involution(n: Any) -> Expr | None:
 @on("abs", "nn.relu", "ceil", "floor", "round", "trunc", "sign")
 def projection(n: Any) -> Expr | None:
     """f(f(x)) = f(x)"""
-    return n.args[0] if op_name(n.args[0]) == n.op.name else None  # type: ignore[no-any-return]
+    return n.args[0] if op_name(n.args[0]) == n.op.name else None
 
 
 @on("clip")
@@ -257,7 +257,7 @@ def _finfo(dtype: str) -> tuple[int, int]:
 @on("cast")
 def cast_same(n: Any) -> Expr | None:
     """cast(x) to its own dtype = x"""
-    return n.args[0] if n.args[0].ty is n.ty else None  # type: ignore[no-any-return]
+    return n.args[0] if n.args[0].ty is n.ty else None
 
 
 @on("cast")
@@ -278,7 +278,7 @@ VIEWS = ("reshape", "expand_dims", "squeeze", "nn.batch_flatten")
 @on(*VIEWS)
 def view_same(n: Any) -> Expr | None:
     """reshape(x) to its own shape = x"""
-    return n.args[0] if n.args[0].ty is n.ty else None  # type: ignore[no-any-return]
+    return n.args[0] if n.args[0].ty is n.ty else None
 
 
 @on(*VIEWS)
@@ -298,7 +298,7 @@ def axes_of(n: Any) -> tuple[int, ...]:
 @on("transpose")
 def transpose_identity(n: Any) -> Expr | None:
     """transpose(x, (0, 1, …)) = x"""
-    return n.args[0] if axes_of(n) == tuple(range(n.ty.ndim)) else None  # type: ignore[no-any-return]
+    return n.args[0] if axes_of(n) == tuple(range(n.ty.ndim)) else None
 
 
 @on("transpose")
@@ -332,6 +332,33 @@ def whole(n: Any) -> Expr | None:
     if n.op.name == "strided_slice" and not x.ty.is_static:
         return None
     return x  # type: ignore[no-any-return]
+
+
+@on("take")
+def take_one(n: Any) -> Expr | None:
+    """take(x, i, axis) = x[…, i:i+1, …] without the axis, for a constant scalar i"""
+    x, i = n.args
+    axis, index = n.attrs["axis"], splat(i)
+    if axis is None or index is None or i.numpy().ndim or n.attrs["batch_dims"]:
+        return None
+    size = x.ty.shape[axis]
+    if not isinstance(size, int) or not -size <= index < size:
+        return None
+    axis, index = axis % x.ty.ndim, int(index) % size
+    part = call("strided_slice", x, begin=(index,), end=(index + 1,), axes=(axis,))
+    return call("reshape", part, newshape=n.ty.shape)
+
+
+@on("strided_slice")
+def slice_of_transpose(n: Any) -> Expr | None:
+    """transpose(x, p)[slice] = transpose(x[slice'], p): slices move towards what they cut"""
+    inner = n.args[0]
+    if op_name(inner) != "transpose":
+        return None
+    p = axes_of(inner)
+    given = n.attrs["axes"]
+    axes = range(len(n.attrs["begin"])) if given is None else (a % len(p) for a in given)
+    return same_call(inner, same_call(n, inner.args[0], axes=tuple(p[a] for a in axes)))
 
 
 @on("broadcast_to")
@@ -383,7 +410,7 @@ def concatenate_split(n: Any) -> Expr | None:
 @on("split")
 def split_one(n: Any) -> Expr | None:
     """split(x, 1) = (x,)"""
-    return Tuple((n.args[0],)) if len(n.ty.fields) == 1 else None  # type: ignore[no-any-return]
+    return Tuple((n.args[0],)) if len(n.ty.fields) == 1 else None
 
 
 @on("sum", "mean", "max", "min", "prod")
