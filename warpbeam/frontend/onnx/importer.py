@@ -6,7 +6,9 @@ symbolic sizes; they become attributes. Everything that has no implementation is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +18,9 @@ from warpbeam.frontend.onnx import schema, table, values
 from warpbeam.frontend.onnx.inputs import Dims, bind_inputs, order_nodes
 from warpbeam.frontend.onnx.limits import DEFAULT, Limits
 from warpbeam.frontend.onnx.loader import Loaded, domain_versions, load, newest_opset, subgraphs
-from warpbeam.frontend.onnx.node import Entry, NodeView, nbytes
+from warpbeam.frontend.onnx.node import Entry, NodeView
 from warpbeam.frontend.onnx.tensors import attribute_value, elem_dtype, tensor_array
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
 from warpbeam.ir.node import Attrs, children
 from warpbeam.ir.rewrite import add_origins, substitute
@@ -54,7 +57,7 @@ class _Frame:
     """Nodes being imported: the graph itself, or the body of a function called by a node."""
 
     nodes: list[Any]
-    env: dict[str, Entry]
+    env: MutableMapping[str, Entry]
     opsets: dict[str, int]
     attributes: dict[str, Any] | None = None
     results: list[tuple[str, str]] = field(default_factory=list)
@@ -255,6 +258,8 @@ class Importer:
             raise view.error(f"there is no such operator in set {domain or 'ai.onnx'} version {view.opset}")
         if rules is not None:
             schema.check(view, rules)
+        if view.op_type == "If" and not domain and view.const(0) is not None:
+            return self._branch(frame, view)
         convert = table.find(view.op_type, domain, view.opset)
         if convert is None:
             body = None if rules is None else schema.function_body(view, rules)
@@ -271,6 +276,24 @@ class Importer:
         self._sources(view, found)
         self._define(frame, view, [Entry(e, fixed=fixed, limit=self.limits.folded_bytes) for e in found])
         return None
+
+    def _branch(self, frame: _Frame, view: NodeView) -> _Frame:
+        """The branch of an If whose condition is known, as a frame that sees the names outside."""
+        graph = view.attr("then_branch" if view.scalar(0, "the condition") else "else_branch")
+        if len(graph.output) != len(view.outputs):
+            raise view.error(f"has {len(view.outputs)} outputs, the branch gives {len(graph.output)}")
+        env: MutableMapping[str, Entry] = ChainMap(self._initializers(graph), frame.env)  # type: ignore[arg-type]
+        results = [(inner.name, name) for inner, name in zip(graph.output, view.outputs, strict=True) if name]
+        return _Frame(
+            list(graph.node),
+            env,
+            frame.opsets,
+            frame.attributes,
+            results,
+            frame,
+            view.name + "/",
+            depth=frame.depth + 1,
+        )
 
     def _define(self, frame: _Frame, view: NodeView, entries: list[Entry]) -> None:
         for k, name in enumerate(view.outputs):
@@ -336,9 +359,9 @@ def _check_type(view: NodeView, found: Any, limits: Limits) -> None:
             raise view.error(f"its result has {t.ndim} dimensions, the limit is {limits.rank}")
         if any(isinstance(d, int) and d < 0 for d in t.shape):
             raise view.error("its result has a negative dimension")
-        known = TensorType([d if isinstance(d, int) else 1 for d in t.shape], t.dtype)
-        if nbytes(known) > limits.tensor_bytes:
-            raise view.error(f"its result needs {nbytes(known)} bytes, the limit is {limits.tensor_bytes}")
+        need = math.prod(d for d in t.shape if isinstance(d, int)) * dt.nbytes(t.dtype)
+        if need > limits.tensor_bytes:
+            raise view.error(f"its result needs {need} bytes, the limit is {limits.tensor_bytes}")
 
 
 def _functions(proto: Any) -> dict[tuple[str, str, str], Any]:
