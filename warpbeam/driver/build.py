@@ -17,15 +17,16 @@ from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.pipeline import optimize
 from warpbeam.driver.plan import Planner
 from warpbeam.driver.report import Report
-from warpbeam.driver.shapes import to_shape_expr
+from warpbeam.driver.shapes import fold, to_shape_expr
 from warpbeam.driver.workers import Compiler
+from warpbeam.ir import dtype as dt
 from warpbeam.relay.expr import Function, IRModule
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime.artifact import Artifact, KernelInfo, Manifest, TensorSpec
 from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
-from warpbeam.runtime.program import CallKernel, Program
+from warpbeam.runtime.program import CallKernel, Program, Value
 from warpbeam.target import Target
 
 ENTRY = "wb_entry"
@@ -93,16 +94,7 @@ def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Pla
     def spec(name: str, ty: TensorType) -> TensorSpec:
         return TensorSpec(name, ty.dtype, tuple(to_shape_expr(d, symbols) for d in ty.shape))
 
-    origins: dict[str, list[str]] = {}
-    by_id = {v.id: v for v in program.values}
-    for step in program.body:
-        if isinstance(step, CallKernel):
-            for w in step.writes:
-                origins.setdefault(step.kernel, []).extend(by_id[w].origins)
-    infos = tuple(
-        KernelInfo(k.symbol, k.symbol, _flops(k), 0, tuple(dict.fromkeys(origins.get(k.symbol, ()))))
-        for k in kernels.kernels.values()
-    )
+    infos = _kernel_infos(program, kernels)
     return Manifest(
         name=options.name,
         inputs=tuple(spec(p.name, v.ty) for p, v in zip(program.inputs, func.params, strict=True)),
@@ -117,13 +109,47 @@ def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Pla
     )
 
 
+def _kernel_infos(program: Program, kernels: KernelSet) -> tuple[KernelInfo, ...]:
+    """What is known of each kernel: work, bytes of its operands and results (each counted once), source nodes."""
+    origins: dict[str, list[str]] = {}
+    traffic: dict[str, Any] = {}
+    by_id = {v.id: v for v in program.values}
+    for step in program.body:
+        if isinstance(step, CallKernel):
+            for w in step.writes:
+                origins.setdefault(step.kernel, []).extend(by_id[w].origins)
+            traffic[step.kernel] = _traffic([by_id[a] for a in dict.fromkeys(step.args)])
+    return tuple(
+        KernelInfo(
+            k.symbol,
+            k.symbol,
+            _flops(k),
+            traffic.get(k.symbol, 0),
+            tuple(dict.fromkeys(origins.get(k.symbol, ()))),
+        )
+        for k in kernels.kernels.values()
+    )
+
+
+def _traffic(values: list[Value]) -> Any:
+    """Bytes that a kernel reads and writes at least; its workspaces stay in cache."""
+    total: Any = 0
+    for v in values:
+        if v.name == "workspace":
+            continue
+        size: Any = dt.nbytes(v.dtype)
+        for extent in v.shape:
+            size = fold("mul", size, extent)
+        total = fold("add", total, size)
+    return total
+
+
 def _flops(kernel: Kernel) -> Any:
     return kernel.flops if isinstance(kernel.flops, int) else 0
 
 
 def precision(func: Function) -> str:
     """The number formats of the model's floating tensors, in words."""
-    from warpbeam.ir import dtype as dt
     from warpbeam.ir.rewrite import post_order
 
     found = {n.ty.dtype for n in post_order(func.body) if isinstance(getattr(n, "ty", None), TensorType)}

@@ -52,7 +52,7 @@ def _convert(node: Any, done: dict[Any, Any], symbols: Mapping[tir.Var, Any]) ->
             )
         return symbols[node]
     if type(node) in _BINARY:
-        return _fold(_BINARY[type(node)], done[node.a], done[node.b])
+        return fold(_BINARY[type(node)], done[node.a], done[node.b])
     if isinstance(node, tir.Cast):
         return done[node.value]
     if isinstance(node, tir.Not):
@@ -62,7 +62,8 @@ def _convert(node: Any, done: dict[Any, Any], symbols: Mapping[tir.Var, Any]) ->
     raise CompileError(f"a dimension contains {type(node).__name__}, which the runtime cannot evaluate")
 
 
-def _fold(name: str, a: Any, b: Any) -> Any:
+def fold(name: str, a: Any, b: Any) -> Any:
+    """`(name, a, b)`, or its value where both are numbers."""
     if isinstance(a, int) and isinstance(b, int):
         from warpbeam.runtime.shape_expr import evaluate
 
@@ -74,5 +75,5 @@ def bytes_of(ty: TensorType, symbols: Mapping[tir.Var, Any]) -> Any:
     """Bytes of a compact tensor, at least one element so that every value has an address."""
     size: Any = dt.nbytes(ty.dtype)
     for d in ty.shape:
-        size = _fold("mul", size, to_shape_expr(d, symbols))
+        size = fold("mul", size, to_shape_expr(d, symbols))
     return max(size, 1) if isinstance(size, int) else size
