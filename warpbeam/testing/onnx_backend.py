@@ -71,7 +71,7 @@ class Compiled(BackendRep):  # type: ignore[misc]
         """Outputs in the graph's order."""
         given = self._named(inputs)
         module, names = self._module(given)
-        return tuple(module(*[given[n] for n in names]))
+        return tuple(module.run({n: given[n] for n in names}).values())
 
     def _named(self, inputs: Any) -> dict[str, np.ndarray]:
         if isinstance(inputs, Mapping):
