@@ -143,7 +143,7 @@ def first_stage(mod: IRModule, symbol: str, operands: Arrays, target: Target, op
 
     kernels = KernelSet(target)
     for call in kernel_calls(mod, target, opt_level):
-        kernel = kernels.get(call.op, call.args)
+        kernel, _ = kernels.get(call.op, call.args)
         if kernel.symbol != symbol:
             continue
         fn = call.op

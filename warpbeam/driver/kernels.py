@@ -30,7 +30,8 @@ class Kernel:
 
     func: lowered loop program. inputs, outputs: number of buffer parameters that are operands and results; the
     buffers after
-    these are workspaces. layouts: operand number -> layout that the kernel expects of a constant operand.
+    these are workspaces. sizes: symbolic sizes of the function it was built from. layouts: operand number -> layout
+    that the kernel expects of a constant operand.
     """
 
     symbol: str
@@ -40,6 +41,7 @@ class Kernel:
     plan: Plan
     layouts: dict[int, Any] = field(default_factory=dict)
     flops: Any = 0
+    sizes: tuple[Var, ...] = ()
 
     @property
     def workspaces(self) -> list[Buffer]:
@@ -57,46 +59,54 @@ class KernelSet:
     target: Target
     on_new: Callable[[Kernel], None] | None = None
     kernels: dict[str, Kernel] = field(default_factory=dict)
-    _by_function: dict[tuple[Function, frozenset[int]], Kernel] = field(default_factory=dict)
+    _by_function: dict[tuple[Function, frozenset[int]], tuple[Kernel, tuple[Var, ...]]] = field(default_factory=dict)
 
-    def get(self, fn: Function, args: tuple[Expr, ...]) -> Kernel:
-        """The kernel of a primitive function called with `args`."""
+    def get(self, fn: Function, args: tuple[Expr, ...]) -> tuple[Kernel, tuple[Var, ...]]:
+        """The kernel of a primitive function called with `args`, and the function's own sizes in the order of the
+        kernel's `sizes`: a kernel shared by several functions was built with the sizes of the first.
+        """
         constants = frozenset(i for i, a in enumerate(args) if isinstance(a, Constant))
         found = self._by_function.get((fn, constants))
         if found is None:
             found = self._by_function[fn, constants] = self._build(fn, constants)
         return found
 
-    def _build(self, fn: Function, constants: frozenset[int]) -> Kernel:
-        direct = _direct_prim(fn)
-        if direct is not None:
-            return self._finish(direct, fn, Plan(direct, "given"), len(fn.params), {})
+    def _build(self, fn: Function, constants: frozenset[int]) -> tuple[Kernel, tuple[Var, ...]]:
+        plain = _direct_prim(fn)
+        if plain is not None:
+            symbol = _symbol(structural_hash(plain))
+            sizes = _sizes(plain)
+            if symbol not in self.kernels:
+                func = plain.replace(name=symbol)
+                self._finish(func, fn, Plan(func, "given"), {}, sizes)
+            return self.kernels[symbol], sizes
         inputs, outputs = group_tensors(fn)
         plain = create_prim_func(inputs, outputs, "kernel")
-        key = f"{structural_hash(plain)}:{sorted(constants)}"
-        symbol = _symbol(key)
+        sizes = _sizes(plain)
+        symbol = _symbol(f"{structural_hash(plain)}:{sorted(constants)}")
         if symbol in self.kernels:
-            return self.kernels[symbol]
+            return self.kernels[symbol], sizes
         names = frozenset(inputs[i].op.name for i in constants)
         plan = schedule(inputs, outputs, self.target, names, symbol)
         layouts = dict(plan.func.attrs.get("layouts", {}))
         numbered = {i: layouts[b.name] for i, b in enumerate(plain.buffers[: len(inputs)]) if b.name in layouts}
-        return self._finish(plan.func.replace(name=symbol), fn, plan, len(inputs), numbered)
+        self._finish(plan.func.replace(name=symbol), fn, plan, numbered, sizes)
+        return self.kernels[symbol], sizes
 
-    def _finish(self, func: PrimFunc, fn: Function, plan: Plan, inputs: int, layouts: dict[int, Any]) -> Kernel:
-        name = func.name
-        if plan.sketch == "given":
-            name = _symbol(structural_hash(func))
-            if name in self.kernels:
-                return self.kernels[name]
-            func = func.replace(name=name)
+    def _finish(
+        self, func: PrimFunc, fn: Function, plan: Plan, layouts: dict[int, Any], sizes: tuple[Var, ...]
+    ) -> None:
         low = lower(func, self.target)
         outputs = len(fn.body.ty.fields) if hasattr(fn.body.ty, "fields") else 1
-        kernel = Kernel(name, low, inputs, outputs, plan, layouts, _flops(fn))
-        self.kernels[name] = kernel
+        kernel = Kernel(func.name, low, len(fn.params), outputs, plan, layouts, _flops(fn), sizes)
+        self.kernels[func.name] = kernel
         if self.on_new is not None:
             self.on_new(kernel)
-        return kernel
+
+
+def _sizes(func: PrimFunc) -> tuple[Var, ...]:
+    """The symbolic sizes of a program, in the order of its parameters."""
+    return tuple(p for p in func.params if isinstance(p, Var))
 
 
 def _symbol(key: str) -> str:

@@ -17,13 +17,15 @@ from warpbeam.driver import memory
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.shapes import bytes_of, to_shape_expr
 from warpbeam.ir.diagnostics import CompileError
-from warpbeam.ir.rewrite import post_order
+from warpbeam.ir.rewrite import post_order, substitute
+from warpbeam.op.assumed import equalities
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
-from warpbeam.runtime.program import CallKernel, Port, Program, Symbol, Value
+from warpbeam.runtime.program import CallKernel, Check, Port, Program, Symbol, Value
 from warpbeam.tir.expr import Var as DimVar
 from warpbeam.tir.schedule.layout import apply_layout
+from warpbeam.transform.fuse_ops import primitives
 
 _CONST_ALIGN = 64
 
@@ -42,7 +44,8 @@ class Constants:
         key = (str(array.dtype), array.shape, const.data.digest, repr(layout))
         found = self._known.get(key)
         if found is None:
-            packed = np.ascontiguousarray(array if layout is None else apply_layout(array.reshape(layout["shape"]), layout))
+            stored = array if layout is None else apply_layout(array.reshape(layout["shape"]), layout)
+            packed = np.ascontiguousarray(stored)
             offset = self.size
             self.chunks.append((offset, packed))
             self.size = -(-(offset + packed.nbytes) // _CONST_ALIGN) * _CONST_ALIGN
@@ -90,7 +93,7 @@ class Planner:
         self.constants = Constants()
         self.slots: list[_Slot] = []
         self.values: dict[Expr, Any] = {}
-        self.calls: list[tuple[Kernel, list[_Slot], list[_Slot], tuple[str, ...]]] = []
+        self.calls: list[tuple[Kernel, list[_Slot], list[_Slot], dict[DimVar, DimVar]]] = []
         self.symbols: dict[DimVar, str] = {}
 
     def build(self) -> Program:
@@ -148,12 +151,17 @@ class Planner:
             slot = self._slot(call.ty, None)
             slot.base = source
             return slot
-        kernel = self.kernels.get(fn, call.args)
+        kernel, sizes = self.kernels.get(fn, call.args)
         step = len(self.calls)
         operands = [self._operand(a, kernel, i) for i, a in enumerate(call.args)]
         types = call.ty.fields if isinstance(call.ty, TupleType) else (call.ty,)
         results = [self._slot(t, None) for t in types]
-        scratch = [self._slot(TensorType(b.shape, b.dtype), None, "workspace") for b in kernel.workspaces]
+        own = dict(zip(kernel.sizes, sizes, strict=True))
+        shapes = [tuple(d if isinstance(d, int) else substitute(d, own) for d in b.shape) for b in kernel.workspaces]
+        scratch = [
+            self._slot(TensorType(shape, b.dtype), None, "workspace")
+            for shape, b in zip(shapes, kernel.workspaces, strict=True)
+        ]
         for s in operands:
             s.root().last = step
         for s in [*results, *scratch]:
@@ -161,7 +169,7 @@ class Planner:
         names = tuple(fn.attrs.get("origins", ()))
         for s in results:
             s.origins = names
-        self.calls.append((kernel, operands, [*results, *scratch], names))
+        self.calls.append((kernel, operands, [*results, *scratch], own))
         return results if isinstance(call.ty, TupleType) else results[0]
 
     def _outputs(self) -> list[_Slot]:
@@ -204,28 +212,29 @@ class Planner:
             )
             for s in self.slots
         )
-        body = tuple(self._instruction(*c) for c in self.calls)
+        body = (*self._checks(), *(self._instruction(*c) for c in self.calls))
         ins = tuple(Port(n, self.values[p].number) for n, p in zip(self.input_names, self.func.params, strict=True))
         outs = tuple(Port(n, s.number) for n, s in zip(self.output_names, outputs, strict=True))
         return Program("main", ins, outs, values, body, symbols, total)
 
+    def _checks(self) -> list[Check]:
+        """Equalities of sizes that the operators' types take for granted, checked before anything runs."""
+        found: dict[tuple[Any, Any], str] = {}
+        if self.symbols:
+            for fn in primitives(self.func):
+                for n in post_order(fn.body):
+                    if isinstance(n, Call) and isinstance(n.op, Op):
+                        for a, b, message in equalities(n.op, [x.ty for x in n.args], n.attrs):
+                            sides = (to_shape_expr(a, self.symbols), to_shape_expr(b, self.symbols))
+                            found.setdefault(sides, message)
+        return [Check(("eq", a, b), message) for (a, b), message in found.items()]
+
     def _instruction(
-        self, kernel: Kernel, operands: list[_Slot], results: list[_Slot], names: tuple[str, ...]
+        self, kernel: Kernel, operands: list[_Slot], results: list[_Slot], own: dict[DimVar, DimVar]
     ) -> CallKernel:
-        dims = tuple(to_shape_expr(v, self._dims(kernel, operands)) for v in kernel.dims)
+        dims = tuple(to_shape_expr(own.get(v, v), self.symbols) for v in kernel.dims)
         args = tuple(s.number for s in [*operands, *results])
         return CallKernel(kernel.symbol, args, dims, (), tuple(s.number for s in results))
-
-    def _dims(self, kernel: Kernel, operands: list[_Slot]) -> dict[DimVar, Any]:
-        """The kernel's size parameters in terms of this function's symbols (a shared kernel has size variables of
-        its own).
-        """
-        known: dict[DimVar, Any] = dict(self.symbols)
-        for buffer, slot in zip(kernel.func.buffers, operands, strict=False):
-            for d, actual in zip(buffer.shape, slot.ty.shape, strict=False):
-                if isinstance(d, DimVar) and d not in known:
-                    known[d] = to_shape_expr(actual, self.symbols)
-        return known
 
 
 def _is_view(fn: Function) -> bool:
