@@ -25,7 +25,8 @@ _BASES = {
     "armv7l": [((), "generic-armv7")],
 }
 #: features that code generation uses when LLVM is told of them
-_USED = ("avx", "bmi", "f16c", "fma", "gfni", "lzcnt", "movbe", "neon", "dotprod", "i8mm", "popcnt", "sse", "ssse", "sve")
+_USED = ("avx", "bmi", "f16c", "fma", "gfni", "lzcnt", "movbe", "neon", "dotprod", "i8mm", "popcnt", "sse", "ssse",
+         "sve")  # fmt: skip
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 

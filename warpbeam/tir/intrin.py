@@ -1,7 +1,7 @@
 """The intrinsics that a `Call` may name: arity, meaning in NumPy, effects. Interpreters and printers read this table.
 
 Meaning: floating functions are computed in float64 and rounded once to the dtype (float64 itself: NumPy's result), so
-they are the reference that expansions in generated code are compared with; ulp bounds are stated where those are defined.
+they are the reference that expansions in generated code are compared with; ulp bounds stand where those are defined.
 """
 
 from __future__ import annotations
