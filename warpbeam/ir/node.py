@@ -104,6 +104,7 @@ class Node(metaclass=NodeMeta):
     _interned: ClassVar[bool] = True
     _fields: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, Any]] = {}
+    _labels: ClassVar[tuple[str, ...]] = ()  # fields that only name things, for structural comparison to skip
     __slots__ = ("__weakref__",)
 
     if TYPE_CHECKING:  # the metaclass builds nodes; a checker needs to know that classes take their fields

@@ -60,10 +60,10 @@ def _lines(root: Any, names: bool) -> Iterator[str]:
 
 
 def _fields(n: Node, names: bool) -> list[Any]:
-    """Field values that count: all, but for a binder's name. A nested function's name is a field like others."""
+    """Field values that count: all, but for a binder's name and what a class declares a label."""
     cls = type(n)
-    if isinstance(n, Binder) and not names:
-        return [getattr(n, f) for f in cls._fields if f != "name"]
+    if not names and (isinstance(n, Binder) or cls._labels):
+        return [getattr(n, f) for f in cls._fields if f not in (cls._labels or ("name",))]
     return [getattr(n, f) for f in cls._fields]
 
 

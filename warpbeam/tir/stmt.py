@@ -7,7 +7,7 @@ or by the loop and block *names*, which are unique within a PrimFunc (`tir/sched
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import EMPTY, Attrs, Node
@@ -152,6 +152,8 @@ class Block(Stmt):
     reduction (all
     reduce axes at their first value). Reads and writes are found from the body, not declared.
     """
+
+    _labels: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
     axes: tuple[IterVar, ...]
