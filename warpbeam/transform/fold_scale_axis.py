@@ -211,6 +211,9 @@ def _sweep(fn: Function, fold: Callable[[Any, dict[Node, int]], Expr | None]) ->
         new: Any = node if closed else map_children(node, lambda c: done.get(c, c))
         folded = fold(new, counts) if isinstance(new, Call) else None
         if folded is not None and folded.ty is new.ty:
+            for gone in new.args:
+                if isinstance(gone, Call) and counts.get(gone, 0) <= 1:
+                    add_origins(folded, origins(gone))
             new = folded
         if new is not node:
             add_origins(new, origins(node))
