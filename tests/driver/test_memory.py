@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warpbeam.driver.memory import Item, plan, round_up
+from warpbeam.runtime.shape_expr import evaluate
 
 ITEMS = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 40), st.integers(0, 9)), max_size=40)
 
@@ -11,7 +12,8 @@ ITEMS = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 40), st.integers
 @given(ITEMS)
 def test_live_values_do_not_overlap(rows):
     items = [Item(size, first, first + length) for size, first, length in rows]
-    offsets, total = plan(items)
+    placed = plan(items)
+    offsets, total = placed.offsets, placed.total
     for i, a in enumerate(items):
         assert offsets[i] % 64 == 0 and offsets[i] + round_up(a.size) <= total
         for j in range(i):
@@ -24,14 +26,33 @@ def test_live_values_do_not_overlap(rows):
 @given(ITEMS)
 def test_total_is_at_most_twice_the_peak(rows):
     items = [Item(size, first, first + length) for size, first, length in rows]
-    _, total = plan(items)
+    total = plan(items).total
     steps = range(60)
     peak = max((sum(round_up(x.size) for x in items if x.first <= s <= x.last) for s in steps), default=0)
     assert total <= 2 * peak
 
 
-def test_symbolic_values_share_a_slot_when_they_never_meet():
-    size = ("mul", "n", 4)
-    offsets, total = plan([Item(size, 0, 1), Item(size, 2, 3), Item(64, 0, 3)])
-    assert offsets == [64, 64, 0]
-    assert total == ("add", 64, ("mul", ("ceildiv", size, 64), 64))
+def _bytes(placed, env):
+    for name, expr in placed.symbols:
+        env[name] = evaluate(expr, env)
+    return [evaluate(o, env) for o in placed.offsets], evaluate(placed.total, env)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9000), st.integers(0, 20), st.integers(0, 9), st.sampled_from([1, "n", "m"]))))
+def test_symbolic_values_do_not_overlap_whatever_the_sizes(rows):
+    items = [Item(size, first, first + length, unit) for size, first, length, unit in rows]
+    placed = plan(items)
+    for env in ({"n": 1, "m": 1}, {"n": 3, "m": 70}, {"n": 100, "m": 7}):
+        offsets, total = _bytes(placed, dict(env))
+        sizes = [x.size * env.get(x.unit, 1) for x in items]
+        for i, a in enumerate(items):
+            assert offsets[i] % 64 == 0 and offsets[i] + sizes[i] <= total
+            for j, b in enumerate(items[:i]):
+                if a.first <= b.last and b.first <= a.last:
+                    assert offsets[i] + sizes[i] <= offsets[j] or offsets[j] + sizes[j] <= offsets[i]
+
+
+def test_symbolic_values_share_memory_when_they_never_meet():
+    placed = plan([Item(4, 0, 1, "n"), Item(8, 2, 3, "n"), Item(64, 0, 3)])
+    assert placed.offsets == [64, 64, 0]
+    assert evaluate(placed.total, {"n": 100}) == 64 + 2 * 448

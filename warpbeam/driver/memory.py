@@ -1,71 +1,102 @@
 """Plans where intermediates live: one arena, offsets chosen so that values alive at the same time do not overlap.
 
-Sizes are ints or shape expressions over the model's symbolic dimensions (`runtime.shape_expr` form: nested tuples).
-Static sizes
-are placed by best fit, largest first, over the intervals they live in. Values with symbolic sizes share slots: a
-slot's size
-is that of values provably as large, and slots follow the static part.
+A value takes `size * unit` bytes: `unit` is 1, or a shape expression over the model's symbolic dimensions
+(`runtime.shape_expr` form: nested tuples). Values of one unit share a region of the arena, in which they are placed
+largest first over the intervals they live in, as if the unit were 1. Regions follow each other, the static one first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
+import numpy as np
+
 ALIGN = 64
+_LARGE = ALIGN * ALIGN  # above it, rounding a size up to ALIGN units costs little
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A value to place: bytes (int or shape expression) and the steps between which it lives, both included."""
+    """A value to place: size * unit bytes, and the steps between which it lives, both included."""
 
-    size: Any
+    size: int
     first: int
     last: int
+    unit: Any = 1
 
 
-def round_up(size: Any) -> Any:
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Offsets of the items and bytes in total: ints where all units are 1, else expressions.
+
+    symbols: (name, expression) of what offsets refer to, in the order in which they are to be computed.
+    """
+
+    offsets: list[Any]
+    total: Any
+    symbols: list[tuple[str, Any]]
+
+
+def round_up(size: int) -> int:
     """A size rounded up to the arena's alignment."""
-    if isinstance(size, int):
-        return (size + ALIGN - 1) // ALIGN * ALIGN
-    return ("mul", ("ceildiv", size, ALIGN), ALIGN)
+    return (size + ALIGN - 1) // ALIGN * ALIGN
 
 
-def plan(items: Sequence[Item]) -> tuple[list[Any], Any]:
-    """(offset of each item, total bytes); offsets and total are ints where all sizes are static."""
+def plan(items: Sequence[Item], prefix: str = "arena") -> Placement:
+    """Places all items; names of symbols start with `prefix`."""
     offsets: list[Any] = [0] * len(items)
-    static = [i for i, item in enumerate(items) if isinstance(item.size, int)]
-    total: Any = _place_static(items, static, offsets)
-    slots: list[tuple[Any, int, list[int]]] = []
-    for i in (k for k in range(len(items)) if not isinstance(items[k].size, int)):
-        item = items[i]
-        for n, (size, busy, members) in enumerate(slots):
-            if size == item.size and busy < item.first:
-                slots[n] = (size, item.last, [*members, i])
+    regions: dict[Any, list[int]] = {1: []}
+    for i, item in enumerate(items):
+        regions.setdefault(item.unit, []).append(i)
+    static = regions.pop(1)
+    places, used = _place([items[i] for i in static], [round_up(items[i].size) for i in static])
+    for i, place in zip(static, places, strict=True):
+        offsets[i] = place
+    total: Any = used
+    base: Any = used
+    symbols: list[tuple[str, Any]] = []
+    for number, (unit, members) in enumerate(regions.items()):
+        sizes, step = _steps([items[i].size for i in members], unit)
+        places, used = _place([items[i] for i in members], sizes)
+        name = f"{prefix}_step{number}"
+        symbols.append((name, step))
+        for i, place in zip(members, places, strict=True):
+            offsets[i] = _add(base, ("mul", name, place) if place else 0)
+        total = _add(total, ("mul", step, used))
+        if number + 1 < len(regions):
+            symbols.append((f"{prefix}_base{number + 1}", _add(base, ("mul", name, used))))
+            base = symbols[-1][0]
+    return Placement(offsets, total, symbols)
+
+
+def _add(a: Any, b: Any) -> Any:
+    return b if a == 0 else a if b == 0 else ("add", a, b)
+
+
+def _steps(sizes: list[int], unit: Any) -> tuple[list[int], Any]:
+    """Sizes counted in steps, and the bytes of a step: a multiple of ALIGN for every value of the unit."""
+    grain = ALIGN if max(sizes) >= _LARGE else gcd(*sizes)
+    step = ("mul", unit, ALIGN) if grain == ALIGN else ("mul", ("ceildiv", ("mul", unit, grain), ALIGN), ALIGN)
+    return [-(-size // grain) for size in sizes], step
+
+
+def _place(items: Sequence[Item], sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Offsets and their end: largest first, each at the lowest offset where it meets no value alive with it."""
+    count = len(items)
+    offsets, total = [0] * count, 0
+    start, end, first, last = (np.empty(count, np.int64) for _ in range(4))
+    order = sorted(range(count), key=lambda k: (-sizes[k], items[k].first, k))
+    for n, i in enumerate(order):
+        item, size, offset = items[i], sizes[i], 0
+        meets = np.flatnonzero((first[:n] <= item.last) & (last[:n] >= item.first))
+        for k in meets[np.argsort(start[meets], kind="stable")].tolist():
+            if start[k] >= offset + size:
                 break
-        else:
-            slots.append((item.size, item.last, [i]))
-    for size, _, members in slots:
-        for i in members:
-            offsets[i] = total
-        total = ("add", total, round_up(size))
-    return offsets, total
-
-
-def _place_static(items: Sequence[Item], order: list[int], offsets: list[Any]) -> int:
-    """Largest first, each at the lowest offset where it meets no value alive at the same time."""
-    placed: list[tuple[int, int, int, int]] = []
-    total = 0
-    for i in sorted(order, key=lambda k: (-items[k].size, items[k].first, k)):
-        item = items[i]
-        size = round_up(item.size)
-        offset = 0
-        for start, end, first, last in placed:
-            if first <= item.last and item.first <= last and start < offset + size and offset < end:
-                offset = max(offset, end)
+            offset = max(offset, int(end[k]))
         offsets[i] = offset
-        placed.append((offset, offset + size, item.first, item.last))
-        placed.sort()
+        start[n], end[n], first[n], last[n] = offset, offset + size, item.first, item.last
         total = max(total, offset + size)
-    return total
+    return offsets, total

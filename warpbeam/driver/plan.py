@@ -95,6 +95,7 @@ class Planner:
         self.values: dict[Expr, Any] = {}
         self.calls: list[tuple[Kernel, list[_Slot], list[_Slot], dict[DimVar, DimVar]]] = []
         self.symbols: dict[DimVar, str] = {}
+        self.places: tuple[Symbol, ...] = ()
 
     def build(self) -> Program:
         """The whole Program."""
@@ -192,11 +193,18 @@ class Planner:
                 root = slot.root()
                 root.last = max(root.last, slot.last)
         free = [s for s in self.slots if s.storage is None and s.base is None]
-        items = [memory.Item(bytes_of(s.ty, self.symbols), s.first, s.last) for s in free]
-        offsets, total = memory.plan(items)
-        for s, offset in zip(free, offsets, strict=True):
+        items = []
+        for s in free:
+            size, unit = bytes_of(s.ty, self.symbols)
+            items.append(memory.Item(size, s.first, s.last, unit))
+        prefix = "arena"
+        while any(name.startswith(prefix) for name in self.symbols.values()):
+            prefix = f"_{prefix}"
+        placed = memory.plan(items, prefix)
+        for s, offset in zip(free, placed.offsets, strict=True):
             s.storage = ("arena", offset)
-        return total
+        self.places = tuple(Symbol(name, expr) for name, expr in placed.symbols)
+        return placed.total
 
     def _program(self, symbols: tuple[Symbol, ...], outputs: list[_Slot], total: Any) -> Program:
         for i, s in enumerate(self.slots):
@@ -215,7 +223,7 @@ class Planner:
         body = (*self._checks(), *(self._instruction(*c) for c in self.calls))
         ins = tuple(Port(n, self.values[p].number) for n, p in zip(self.input_names, self.func.params, strict=True))
         outs = tuple(Port(n, s.number) for n, s in zip(self.output_names, outputs, strict=True))
-        return Program("main", ins, outs, values, body, symbols, total)
+        return Program("main", ins, outs, values, body, (*symbols, *self.places), total)
 
     def _checks(self) -> list[Check]:
         """Equalities of sizes that the operators' types take for granted, checked before anything runs."""

@@ -8,6 +8,7 @@ from typing import Any
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.rewrite import post_order
+from warpbeam.op.dims import content, prod
 from warpbeam.relay.types import TensorType
 from warpbeam.tir import expr as tir
 
@@ -71,9 +72,11 @@ def fold(name: str, a: Any, b: Any) -> Any:
     return (name, a, b)
 
 
-def bytes_of(ty: TensorType, symbols: Mapping[tir.Var, Any]) -> Any:
-    """Bytes of a compact tensor, at least one element so that every value has an address."""
-    size: Any = dt.nbytes(ty.dtype)
-    for d in ty.shape:
-        size = fold("mul", size, to_shape_expr(d, symbols))
-    return max(size, 1) if isinstance(size, int) else size
+def bytes_of(ty: TensorType, symbols: Mapping[tir.Var, Any]) -> tuple[int, Any]:
+    """(number, unit) whose product is the bytes of a compact tensor; unit is 1 or a shape expression.
+
+    A tensor of constant size has at least one byte, so that every value has an address.
+    """
+    count, unit = content(prod(ty.shape))
+    size = dt.nbytes(ty.dtype) * count
+    return (size, to_shape_expr(unit, symbols)) if not isinstance(unit, int) else (max(size, 1), 1)

@@ -99,6 +99,16 @@ def sign(value: Any) -> int | None:
     return _sign(_poly(value))
 
 
+def content(value: Any) -> tuple[int, Any]:
+    """(number, rest) whose product is the dimension: the greatest constant factor, and 1 or what it multiplies."""
+    value = dim(value)
+    if isinstance(value, int):
+        return value, 1
+    poly = _poly(value)
+    factor = math.gcd(*poly.values())
+    return factor, _to_expr({m: c // factor for m, c in poly.items()})
+
+
 def exact_div(total: Any, part: Any) -> Any:
     """total // part, cancelled where it divides."""
     total, part = E.simplify_dim(total), E.simplify_dim(part)
