@@ -95,7 +95,8 @@ def to_numpy(dtype: str) -> np.dtype:
     if base == "bfloat16" or base.startswith("float8"):
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, base))
+        narrow: np.dtype = np.dtype(getattr(ml_dtypes, base))
+        return narrow
     if base == "string":
         return np.dtype(object)
     return np.dtype(base)
@@ -103,5 +104,5 @@ def to_numpy(dtype: str) -> np.dtype:
 
 def from_numpy(dtype: object) -> str:
     """Our name of a NumPy dtype."""
-    name = np.dtype(dtype).name  # type: ignore[call-overload]
+    name: str = np.dtype(dtype).name  # type: ignore[call-overload]
     return {"str": "string", "object": "string"}.get(name, name)

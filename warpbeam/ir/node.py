@@ -24,11 +24,13 @@ _UIDS = itertools.count()
 
 class _PoolRef(weakref.ref):  # type: ignore[type-arg]
     __slots__ = ("key",)
+    key: tuple[Any, ...]
 
 
 def _forget(ref: Any) -> None:
-    if _POOL.get(ref.key) is ref:
-        del _POOL[ref.key]
+    key = ref.key
+    if _POOL.get(key) is ref:
+        del _POOL[key]
 
 
 def _own_fields(ns: dict[str, Any]) -> list[str]:

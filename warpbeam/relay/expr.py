@@ -57,7 +57,7 @@ class GlobalVar(Binder, Expr):
         self._set("ty", self.type_annotation)
 
     def __call__(self, *args: Any) -> Call:
-        return Call(self, tuple(as_relay(a) for a in args), EMPTY)  # type: ignore[no-any-return]
+        return Call(self, tuple(as_relay(a) for a in args), EMPTY)
 
 
 class ConstData:
@@ -191,7 +191,7 @@ class Function(Expr):
         self._set("ty", FuncType(types, ret, self.type_params) if known else None)
 
     def __call__(self, *args: Any) -> Call:
-        return Call(self, tuple(as_relay(a) for a in args), EMPTY)  # type: ignore[no-any-return]
+        return Call(self, tuple(as_relay(a) for a in args), EMPTY)
 
     def with_attr(self, **changes: Any) -> Function:
         return self.replace(attrs=self.attrs.updated(**changes))  # type: ignore[no-any-return]
@@ -234,7 +234,7 @@ class Constructor(Binder, Expr):
         self._set("ty", FuncType(self.inputs, ret, self.type_vars))
 
     def __call__(self, *args: Any) -> Call:
-        return Call(self, tuple(as_relay(a) for a in args), EMPTY)  # type: ignore[no-any-return]
+        return Call(self, tuple(as_relay(a) for a in args), EMPTY)
 
 
 class Pattern(Node):
@@ -333,7 +333,7 @@ def as_relay(value: Any) -> Expr:
     if isinstance(value, Expr):
         return value
     if isinstance(value, list | tuple):
-        return Tuple(tuple(as_relay(v) for v in value))  # type: ignore[no-any-return]
+        return Tuple(tuple(as_relay(v) for v in value))
     return const(value)
 
 
@@ -341,7 +341,7 @@ def var(name: str, type_annotation: Type | None = None, shape: Any = None, dtype
     """A variable; the type is given whole or as shape and dtype."""
     if type_annotation is None and shape is not None:
         type_annotation = TensorType(shape, dtype)
-    return Var(name, type_annotation)  # type: ignore[no-any-return]
+    return Var(name, type_annotation)
 
 
 def const(value: Any, dtype: str | None = None) -> Constant:
@@ -352,7 +352,7 @@ def const(value: Any, dtype: str | None = None) -> Constant:
         value = value.astype(kind) if kind else value
     elif dtype is not None:
         value = np.asarray(value).astype(dt.to_numpy(dtype))
-    return Constant(np.array(value))  # type: ignore[no-any-return]
+    return Constant(np.array(value))
 
 
 def bound_vars(expr: Node) -> set[Var]:

@@ -56,10 +56,10 @@ class Tensor(Node):
         return len(self.shape)
 
     def __call__(self, *indices: Any) -> ProducerLoad:
-        return ProducerLoad(self, indices)  # type: ignore[no-any-return]
+        return ProducerLoad(self, indices)
 
     def __getitem__(self, indices: Any) -> ProducerLoad:
-        return ProducerLoad(self, indices if isinstance(indices, tuple) else (indices,))  # type: ignore[no-any-return]
+        return ProducerLoad(self, indices if isinstance(indices, tuple) else (indices,))
 
 
 class ProducerLoad(PrimExpr):
@@ -89,7 +89,7 @@ class PlaceholderOp(Operation):
         return self.shape, (self.dtype,)
 
     def output(self, index: int) -> Tensor:
-        return Tensor(self, index)  # type: ignore[no-any-return]
+        return Tensor(self, index)
 
 
 class ComputeOp(Operation):
@@ -115,7 +115,7 @@ class ComputeOp(Operation):
         return list(dict.fromkeys(n.tensor for n in post_order(*self.body) if isinstance(n, ProducerLoad)))
 
     def output(self, index: int) -> Tensor:
-        return Tensor(self, index)  # type: ignore[no-any-return]
+        return Tensor(self, index)
 
 
 class CommReducer(Node):
@@ -145,16 +145,16 @@ class Reduce(PrimExpr):
 
 def placeholder(shape: Sequence[Any], dtype: str = "float32", name: str = "placeholder") -> Tensor:
     """An input tensor of `shape` (ints or expressions)."""
-    return PlaceholderOp(name, tuple(simplify_dim(s) for s in shape), dtype).output(0)  # type: ignore[no-any-return]
+    return PlaceholderOp(name, tuple(simplify_dim(s) for s in shape), dtype).output(0)
 
 
 def var(name: str = "n", dtype: str = "int64") -> Var:
-    return Var(name, dtype)  # type: ignore[no-any-return]
+    return Var(name, dtype)
 
 
 def size_var(name: str = "n", dtype: str = "int64") -> Var:
     """A symbolic size (>= 0)."""
-    return Var(name, dtype, True)  # type: ignore[no-any-return]
+    return Var(name, dtype, True)
 
 
 def reduce_axis(dom: Any, name: str = "rv") -> IterVar:
@@ -166,7 +166,7 @@ def reduce_axis(dom: Any, name: str = "rv") -> IterVar:
                 f"reduce axis {name} starts at {low}", hint="use a (0, extent) domain and shift the index expression"
             )
         dom = high
-    return IterVar(Var(name), dom, "reduce")  # type: ignore[no-any-return]
+    return IterVar(Var(name), dom, "reduce")
 
 
 def compute(

@@ -122,7 +122,8 @@ class Access:
         return np.ndarray(tuple(shape), flat.dtype, store.raw, offset * item, tuple(strides))
 
     def _affine(self, terms: list[Term], m: Machine) -> tuple[int, dict[int, int]] | None:
-        base, steps = 0, {}
+        base = 0
+        steps: dict[int, int] = {}
         for coef, factors in terms:
             axis = None
             for f in factors:

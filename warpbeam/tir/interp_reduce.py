@@ -87,9 +87,9 @@ class Fold:
 def fold_of(loop: s.For) -> Fold | None:
     """The loop as a fold, if its body is one update of elements that do not move with it."""
     body: Any = loop.body
-    first = None
-    if type(body) is s.SeqStmt and len(body.stmts) == 2 and type(body.stmts[0]) is s.IfThenElse:
-        first, body = body.stmts
+    first: s.IfThenElse | None = None
+    if type(body) is s.SeqStmt and len(body.stmts) == 2 and isinstance(body.stmts[0], s.IfThenElse):
+        first, body = body.stmts[0], body.stmts[1]
         if first.orelse is not None:
             return None
     if type(body) is not s.BufferStore or type(body.value) not in _UFUNCS:
@@ -97,9 +97,10 @@ def fold_of(loop: s.For) -> Fold | None:
     moving = set(post_order(*body.indices))
     if loop.var in moving or any(type(n) is e.BufferLoad for n in moving):
         return None
-    for old, term in ((body.value.a, body.value.b), (body.value.b, body.value.a)):
+    value: Any = body.value
+    for old, term in ((value.a, value.b), (value.b, value.a)):
         if type(old) is e.BufferLoad and old.buffer is body.buffer and old.indices == body.indices:
             if any(type(n) is e.BufferLoad and n.buffer is body.buffer for n in post_order(term)):
                 return None
-            return Fold(loop, body, old, term, _UFUNCS[type(body.value)], first)
+            return Fold(loop, body, old, term, _UFUNCS[type(value)], first)
     return None

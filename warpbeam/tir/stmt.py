@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import EMPTY, Attrs, Node
-from warpbeam.tir.expr import Buffer, PrimExpr, Var, as_expr
+from warpbeam.tir.expr import Buffer, PrimExpr, Var, add, as_expr, floordiv, floormod, mul, sub
 
 FOR_KINDS = ("serial", "parallel", "vectorized", "unrolled", "thread_binding")
 
@@ -119,28 +119,28 @@ class IterVar(Node):
         return self.var
 
     def __add__(self, other: Any) -> PrimExpr:
-        return self.var + other
+        return add(self.var, other)
 
     def __radd__(self, other: Any) -> PrimExpr:
-        return other + self.var
+        return add(other, self.var)
 
     def __sub__(self, other: Any) -> PrimExpr:
-        return self.var - other
+        return sub(self.var, other)
 
     def __rsub__(self, other: Any) -> PrimExpr:
-        return other - self.var
+        return sub(other, self.var)
 
     def __mul__(self, other: Any) -> PrimExpr:
-        return self.var * other
+        return mul(self.var, other)
 
     def __rmul__(self, other: Any) -> PrimExpr:
-        return other * self.var
+        return mul(other, self.var)
 
     def __floordiv__(self, other: Any) -> PrimExpr:
-        return self.var // other
+        return floordiv(self.var, other)
 
     def __mod__(self, other: Any) -> PrimExpr:
-        return self.var % other
+        return floormod(self.var, other)
 
 
 class Block(Stmt):
@@ -209,4 +209,4 @@ def seq(*stmts: Stmt | None) -> Stmt:
             flat.extend(s.stmts)
         elif s is not None:
             flat.append(s)
-    return flat[0] if len(flat) == 1 else SeqStmt(tuple(flat))  # type: ignore[no-any-return]
+    return flat[0] if len(flat) == 1 else SeqStmt(tuple(flat))

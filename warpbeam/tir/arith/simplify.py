@@ -230,7 +230,7 @@ class _Simplifier:
     def truncated(self, cls: type, a: Poly, b: Poly, dm: DivMod) -> Poly:
         x, y = P.const_of(a), P.const_of(b)
         if x is not None and y is not None:
-            q = e._trunc_div(x, y)
+            q = e.trunc_div(x, y)
             return P.constant(q if cls is e.Div else (x - q * y if y else 0))
         if y == 1:
             return a if cls is e.Div else {}

@@ -1,0 +1,400 @@
+"""The base of expressions: literals, arithmetic, comparisons, conversion; what Python's operators build.
+
+Everything here is part of `warpbeam.tir.expr`, which adds variables, memory, choice and vectors; import it from there.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import IRError
+from warpbeam.ir.node import Derived, Node
+
+
+class PrimExpr(Node):
+    """Base of expressions; `dtype` is computed when the node is built."""
+
+    dtype: Derived[str]
+
+    def __add__(self, other: Any) -> PrimExpr:
+        return add(self, other)
+
+    def __radd__(self, other: Any) -> PrimExpr:
+        return add(other, self)
+
+    def __sub__(self, other: Any) -> PrimExpr:
+        return sub(self, other)
+
+    def __rsub__(self, other: Any) -> PrimExpr:
+        return sub(other, self)
+
+    def __mul__(self, other: Any) -> PrimExpr:
+        return mul(self, other)
+
+    def __rmul__(self, other: Any) -> PrimExpr:
+        return mul(other, self)
+
+    def __truediv__(self, other: Any) -> PrimExpr:
+        return div(self, other)
+
+    def __rtruediv__(self, other: Any) -> PrimExpr:
+        return div(other, self)
+
+    def __floordiv__(self, other: Any) -> PrimExpr:
+        return floordiv(self, other)
+
+    def __rfloordiv__(self, other: Any) -> PrimExpr:
+        return floordiv(other, self)
+
+    def __mod__(self, other: Any) -> PrimExpr:
+        return floormod(self, other)
+
+    def __rmod__(self, other: Any) -> PrimExpr:
+        return floormod(other, self)
+
+    def __neg__(self) -> PrimExpr:
+        return sub(const(0, self.dtype), self)
+
+    def __lt__(self, other: Any) -> PrimExpr:
+        return binary(LT, self, other)
+
+    def __le__(self, other: Any) -> PrimExpr:
+        return binary(LE, self, other)
+
+    def __gt__(self, other: Any) -> PrimExpr:
+        return binary(GT, self, other)
+
+    def __ge__(self, other: Any) -> PrimExpr:
+        return binary(GE, self, other)
+
+    def __eq__(self, other: object) -> Any:
+        if not isinstance(other, PrimExpr | int | float):
+            return NotImplemented
+        return binary(EQ, self, other)
+
+    def __ne__(self, other: object) -> Any:
+        if not isinstance(other, PrimExpr | int | float):
+            return NotImplemented
+        return binary(NE, self, other)
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise IRError(
+            f"a {type(self).__name__} expression has no truth value at compile time",
+            hint="use tir.Select / te.if_then_else, tir.all / tir.any, or `is` for identity",
+        )
+
+    def astype(self, dtype: str) -> PrimExpr:
+        return cast(dtype, self)
+
+
+class IntImm(PrimExpr):
+    """Integer or bool literal."""
+
+    value: int
+    type: str = "int64"
+
+    @classmethod
+    def _normalize(cls, value: int, type: str = "int64") -> tuple[Any, ...]:
+        value = int(value)
+        low, high = dt.int_range(type)
+        if not low <= value <= high:
+            span = high - low + 1
+            value = (value - low) % span + low
+        return value, type
+
+    def _derive(self) -> None:
+        self._set("dtype", self.type)
+
+    def __bool__(self) -> bool:
+        """A bool literal has a truth value: `literal == literal` folds to one, also where Python compares tuples."""
+        return bool(self.value) if self.type == "bool" else super().__bool__()
+
+
+class FloatImm(PrimExpr):
+    """Floating literal, keyed by its bits (so -0.0, 0.0 and NaNs are told apart)."""
+
+    value: float
+    type: str = "float32"
+
+    @classmethod
+    def _normalize(cls, value: float, type: str = "float32") -> tuple[Any, ...]:
+        value = float(value)
+        if type != "float64":
+            import numpy as np
+
+            with np.errstate(over="ignore"):
+                value = float(dt.to_numpy(type).type(value))
+        return value, type
+
+    @classmethod
+    def _key(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return struct.pack("<d", values[0]), values[1]
+
+    def _derive(self) -> None:
+        self._set("dtype", self.type)
+
+
+class StringImm(PrimExpr):
+    value: str
+
+    def _derive(self) -> None:
+        self._set("dtype", "string")
+
+
+class BinaryExpr(PrimExpr):
+    """Two operands of one dtype, result of that dtype."""
+
+    a: PrimExpr
+    b: PrimExpr
+
+    def _derive(self) -> None:
+        same_dtype(self)
+        self._set("dtype", self.a.dtype)
+
+
+def same_dtype(node: Any) -> None:
+    if node.a.dtype != node.b.dtype:
+        raise IRError(f"{type(node).__name__} of {node.a.dtype} and {node.b.dtype}", hint="cast one operand explicitly")
+
+
+class Add(BinaryExpr): ...
+
+
+class Sub(BinaryExpr): ...
+
+
+class Mul(BinaryExpr): ...
+
+
+class Div(BinaryExpr):
+    """Quotient: exact for floats; for integers it truncates toward zero. Integer x/0 is 0 and INT_MIN/-1 wraps."""
+
+
+class Mod(BinaryExpr):
+    """Remainder that goes with `Div` (sign of the dividend; C fmod for floats). Integer x%0 is 0."""
+
+
+class FloorDiv(BinaryExpr):
+    """Integer quotient rounded down. x//0 is 0."""
+
+
+class FloorMod(BinaryExpr):
+    """Remainder that goes with `FloorDiv` (sign of the divisor). x%0 is 0."""
+
+
+class Min(BinaryExpr):
+    """Smaller operand; a NaN operand wins (as numpy.minimum)."""
+
+
+class Max(BinaryExpr):
+    """Larger operand; a NaN operand wins (as numpy.maximum)."""
+
+
+class CmpExpr(PrimExpr):
+    """Comparison of two operands of one dtype; result bool with the same lanes."""
+
+    a: PrimExpr
+    b: PrimExpr
+
+    def _derive(self) -> None:
+        same_dtype(self)
+        self._set("dtype", dt.with_lanes("bool", dt.lanes(self.a.dtype)))
+
+
+class EQ(CmpExpr):
+    def __bool__(self) -> bool:
+        return self.a is self.b
+
+
+class NE(CmpExpr):
+    def __bool__(self) -> bool:
+        return self.a is not self.b
+
+
+class LT(CmpExpr): ...
+
+
+class LE(CmpExpr): ...
+
+
+class GT(CmpExpr): ...
+
+
+class GE(CmpExpr): ...
+
+
+class Cast(PrimExpr):
+    """Value conversion. Float to int saturates and maps NaN to 0; int to narrower int wraps; to bool is `!= 0`."""
+
+    type: str
+    value: PrimExpr
+
+    def _derive(self) -> None:
+        self._set("dtype", self.type)
+
+
+class Broadcast(PrimExpr):
+    """Scalar repeated `count` times."""
+
+    value: PrimExpr
+    count: int
+
+    def _derive(self) -> None:
+        self._set("dtype", dt.with_lanes(self.value.dtype, self.count))
+
+
+_FOLD: dict[type, Any] = {
+    Add: lambda a, b: a + b,
+    Sub: lambda a, b: a - b,
+    Mul: lambda a, b: a * b,
+    FloorDiv: lambda a, b: a // b if b else 0,
+    FloorMod: lambda a, b: a % b if b else 0,
+    Min: min,
+    Max: max,
+    EQ: lambda a, b: a == b,
+    NE: lambda a, b: a != b,
+    LT: lambda a, b: a < b,
+    LE: lambda a, b: a <= b,
+    GT: lambda a, b: a > b,
+    GE: lambda a, b: a >= b,
+}
+_COMPARES = (EQ, NE, LT, LE, GT, GE)
+
+
+def const(value: Any, dtype: str | None = None) -> PrimExpr:
+    """A literal; with lanes in the dtype, a broadcast literal. Python ints default to int64, floats to float32."""
+    if dtype is None:
+        dtype = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
+    base = dt.scalar(dtype)
+    lit: PrimExpr = FloatImm(value, base) if dt.is_float(base) else IntImm(int(value), base)
+    return lit if base == dtype else Broadcast(lit, dt.lanes(dtype))
+
+
+def as_expr(value: Any, dtype: str | None = None) -> PrimExpr:
+    """A PrimExpr from a PrimExpr or a Python number."""
+    if isinstance(value, PrimExpr):
+        return value
+    if hasattr(value, "__prim_expr__"):
+        found: PrimExpr = value.__prim_expr__()
+        return found
+    if isinstance(value, str):
+        return StringImm(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    return const(value, dtype)
+
+
+def pair(a: Any, b: Any) -> tuple[PrimExpr, PrimExpr]:
+    """Both operands as expressions of one dtype: literals and lanes adapt, int32 index meets int64 index by
+    widening.
+    """
+    if not isinstance(a, PrimExpr) and hasattr(a, "__prim_expr__"):
+        a = a.__prim_expr__()
+    if not isinstance(b, PrimExpr) and hasattr(b, "__prim_expr__"):
+        b = b.__prim_expr__()
+    if isinstance(a, PrimExpr) and not isinstance(b, PrimExpr):
+        b = as_expr(b, a.dtype if not (isinstance(b, float) and not dt.is_float(a.dtype)) else None)
+    elif isinstance(b, PrimExpr) and not isinstance(a, PrimExpr):
+        a = as_expr(a, b.dtype if not (isinstance(a, float) and not dt.is_float(b.dtype)) else None)
+    elif not isinstance(a, PrimExpr):
+        a, b = as_expr(a), as_expr(b)
+    la, lb = dt.lanes(a.dtype), dt.lanes(b.dtype)
+    if la != lb:
+        if la == 1:
+            a = Broadcast(a, lb)
+        elif lb == 1:
+            b = Broadcast(b, la)
+    if a.dtype != b.dtype:
+        sa, sb = dt.scalar(a.dtype), dt.scalar(b.dtype)
+        if {sa, sb} == {"int32", "int64"}:
+            a, b = (
+                cast(dt.with_lanes("int64", dt.lanes(a.dtype)), a),
+                cast(dt.with_lanes("int64", dt.lanes(b.dtype)), b),
+            )
+    return a, b
+
+
+def binary(cls: type[PrimExpr], a: Any, b: Any) -> PrimExpr:
+    """A binary node with integer literals folded."""
+    x, y = pair(a, b)
+    if type(x) is IntImm and type(y) is IntImm and cls in _FOLD:
+        value = _FOLD[cls](x.value, y.value)
+        return IntImm(value, "bool" if cls in _COMPARES else x.type)
+    return cls(x, y)
+
+
+def _is(value: PrimExpr, number: int) -> bool:
+    return type(value) is IntImm and value.value == number
+
+
+def add(a: Any, b: Any) -> PrimExpr:
+    x, y = pair(a, b)
+    if _is(y, 0):
+        return x
+    if _is(x, 0):
+        return y
+    return binary(Add, x, y)
+
+
+def sub(a: Any, b: Any) -> PrimExpr:
+    x, y = pair(a, b)
+    if _is(y, 0):
+        return x
+    if x is y and dt.is_int(x.dtype):
+        return const(0, x.dtype)
+    return binary(Sub, x, y)
+
+
+def mul(a: Any, b: Any) -> PrimExpr:
+    x, y = pair(a, b)
+    if _is(y, 1) or _is(x, 0):
+        return x
+    if _is(x, 1) or _is(y, 0):
+        return y
+    return binary(Mul, x, y)
+
+
+def div(a: Any, b: Any) -> PrimExpr:
+    """`a / b`: exact for floats, truncating for integers."""
+    x, y = pair(a, b)
+    if type(x) is IntImm and type(y) is IntImm:
+        return const(trunc_div(x.value, y.value), x.dtype)
+    return x if _is(y, 1) else Div(x, y)
+
+
+def trunc_div(a: int, b: int) -> int:
+    """Quotient rounded toward zero; 0 where the divisor is 0."""
+    if b == 0:
+        return 0
+    q = abs(a) // abs(b)
+    return q if (a < 0) == (b < 0) else -q
+
+
+def floordiv(a: Any, b: Any) -> PrimExpr:
+    x, y = pair(a, b)
+    return x if _is(y, 1) else binary(FloorDiv, x, y)
+
+
+def floormod(a: Any, b: Any) -> PrimExpr:
+    x, y = pair(a, b)
+    if _is(y, 1):
+        return const(0, x.dtype)
+    return binary(FloorMod, x, y)
+
+
+def cast(dtype: str, value: Any) -> PrimExpr:
+    """Converts to `dtype`; no node when it already has it; lanes of the operand are kept for a scalar dtype."""
+    x = as_expr(value)
+    if dt.lanes(dtype) == 1 and dt.lanes(x.dtype) > 1:
+        dtype = dt.with_lanes(dtype, dt.lanes(x.dtype))
+    if x.dtype == dtype:
+        return x
+    if type(x) is IntImm and not dt.is_float(dtype) and dt.lanes(dtype) == 1:
+        return const(x.value != 0 if dtype == "bool" else x.value, dtype)
+    if type(x) is IntImm and dt.is_float(dtype) and dt.lanes(dtype) == 1:
+        return const(float(x.value), dtype)
+    return Cast(dtype, x)
