@@ -108,6 +108,12 @@ def test_no_recursion_tricks() -> None:
     assert not found
 
 
+def test_names_of_test_files_are_unique() -> None:
+    """Test folders are no packages: one name is one module, whichever folder it is found in."""
+    names = [p.name for p in sorted((ROOT / "tests").rglob("*.py")) if p.name != "conftest.py"]
+    assert not {n for n in names if names.count(n) > 1}
+
+
 def test_modules_say_what_they_are_for() -> None:
     bare = []
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import programs
 import pytest
+import tir_programs as programs
 
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.te import tensor as te

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import programs
 import pytest
-from programs import check
+import tir_programs as programs
+from tir_programs import check
 
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.rewrite import post_order

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import programs
 import pytest
-from programs import check
+import tir_programs as programs
+from tir_programs import check
 
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
 from warpbeam.te import tensor as te

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-import programs
+import tir_programs as programs
 
 from warpbeam.ir.structural import structural_equal
 from warpbeam.tir.schedule import Schedule
