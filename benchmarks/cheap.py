@@ -79,8 +79,9 @@ def child(arguments: list[str], cache: str, timeout: float = 600.0) -> tuple[flo
     env = dict(os.environ, WARPBEAM_CACHE=cache, WARPBEAM_CACHE_DIR=cache, XDG_CACHE_HOME=cache)
     highest, done = [0], threading.Event()
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.cheap", "--child", *arguments], cwd=ROOT, env=env,
-                               stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.cheap", "--child", *arguments], cwd=ROOT, env=env, stdout=subprocess.PIPE
+    )
 
     def watch() -> None:
         while not done.wait(0.01):
@@ -186,9 +187,11 @@ def chain_checks() -> list[Check]:
     """Compile time a node at two lengths."""
     with tempfile.TemporaryDirectory(prefix="wb-cheap-") as cache:
         short, long = (child(["chain", str(n)], cache)[2]["per_node"] for n in (2000, 20000))
-    return [Check("chain of 2,000 nodes, compile a node", short * 1e6, 0.0, "us"),
-            Check("chain of 20,000 nodes, compile a node", long * 1e6, 0.0, "us"),
-            Check("ratio 20,000 / 2,000", long / short, CHAIN_BAR, "x")]
+    return [
+        Check("chain of 2,000 nodes, compile a node", short * 1e6, 0.0, "us"),
+        Check("chain of 20,000 nodes, compile a node", long * 1e6, 0.0, "us"),
+        Check("ratio 20,000 / 2,000", long / short, CHAIN_BAR, "x"),
+    ]
 
 
 def main() -> None:
@@ -202,8 +205,11 @@ def main() -> None:
     if args.child:
         child_main(*args.child)
         return
-    parts = {"compile": lambda: compile_checks(names(args.models, dict(MODELS), "model")), "call": call_checks,
-             "chain": chain_checks}
+    parts = {
+        "compile": lambda: compile_checks(names(args.models, dict(MODELS), "model")),
+        "call": call_checks,
+        "chain": chain_checks,
+    }
     checks: list[Check] = []
     print("|what|measured|bar|ok|\n|-|-|-|-|")
     for part in names(args.only, dict(parts), "part"):

@@ -32,8 +32,13 @@ class PeerProcess:
         env = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PYTHONUNBUFFERED="1")
         cpus = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", peer], cwd=ROOT, env=env, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self.log)
+            [sys.executable, "-m", "benchmarks.worker", peer],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+        )
         if cpus:
             os.sched_setaffinity(self.process.pid, cpus)
 
@@ -185,7 +190,7 @@ class Bench:
         busy, own = _cpu_seconds(pids)
         start = time.perf_counter()
         for index in range(rounds):
-            for peer in live[index % len(live):] + live[:index % len(live)] if live else []:
+            for peer in live[index % len(live) :] + live[: index % len(live)] if live else []:
                 time.sleep(0.02)  # lets the previous peer's threads stop spinning
                 self._slice(row.results[peer], samples[peer], seconds)
         wall = time.perf_counter() - start
@@ -201,8 +206,13 @@ class Bench:
             worker = self.workers[peer] = PeerProcess(peer, self.threads)
         result = Result(peer)
         try:
-            answer = worker.ask(do="load", ref=ref, path=str(path), threads=self.threads,
-                                save=str(folder / f"{peer}.npz") if peer != "peak" else "")
+            answer = worker.ask(
+                do="load",
+                ref=ref,
+                path=str(path),
+                threads=self.threads,
+                save=str(folder / f"{peer}.npz") if peer != "peak" else "",
+            )
         except WorkerFailed as error:
             result.error = str(error)[:300]
             return result

@@ -87,8 +87,9 @@ def make_relay(case: Case) -> Any:
         y = relay.nn.dense(x, w)
     else:
         k, stride = case.sizes[3:]
-        y = relay.nn.conv2d(x, w, strides=(stride, stride), padding=(k // 2, k // 2), data_layout="NHWC",
-                            kernel_layout="HWIO")
+        y = relay.nn.conv2d(
+            x, w, strides=(stride, stride), padding=(k // 2, k // 2), data_layout="NHWC", kernel_layout="HWIO"
+        )
     return relay.IRModule.from_expr(relay.Function([x], y))
 
 
@@ -104,7 +105,7 @@ def reference(case: Case, absolute: bool = False) -> np.ndarray:
     y = np.zeros((1, out, out, cout))
     for i in range(k):
         for j in range(k):
-            y += x[:, i:i + stride * out:stride, j:j + stride * out:stride] @ w[i, j]
+            y += x[:, i : i + stride * out : stride, j : j + stride * out : stride] @ w[i, j]
     return y
 
 
@@ -168,8 +169,16 @@ def measure(case: Case, peak: FmaPeak, rounds: int, seconds: float) -> Outcome:
         peaks.append(ceiling)
         shares.append(case.flops / took / 1e9 / ceiling)
     median, share = float(np.median(times)), float(np.median(shares))
-    return Outcome(case.name, median * 1e6, case.flops / median / 1e9, float(np.median(peaks)), share, case.bar, factor,
-                   share >= case.bar and factor <= 8)
+    return Outcome(
+        case.name,
+        median * 1e6,
+        case.flops / median / 1e9,
+        float(np.median(peaks)),
+        share,
+        case.bar,
+        factor,
+        share >= case.bar and factor <= 8,
+    )
 
 
 def main() -> None:
@@ -188,8 +197,11 @@ def main() -> None:
     for case in chosen:
         o = measure(case, peak, args.repeat, args.seconds)
         outcomes.append(o)
-        print(f"|{o.name}|{o.microseconds:.1f}|{o.gflops:.0f}|{o.peak_gflops:.0f}|{100 * o.share:.1f} %"
-              f"|{100 * o.bar:.0f} %|{o.error_factor:.2f}|{'yes' if o.ok else 'NO'}|", flush=True)
+        print(
+            f"|{o.name}|{o.microseconds:.1f}|{o.gflops:.0f}|{o.peak_gflops:.0f}|{100 * o.share:.1f} %"
+            f"|{100 * o.bar:.0f} %|{o.error_factor:.2f}|{'yes' if o.ok else 'NO'}|",
+            flush=True,
+        )
     if args.json:
         data = {"machine": machine(), "cases": [asdict(o) for o in outcomes]}
         Path(args.json).write_text(json.dumps(data, indent=1) + "\n")

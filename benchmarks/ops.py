@@ -1,5 +1,6 @@
 """Operators and small subgraphs: Warpbeam and its peers, interleaved, with the share of the measured FMA peak.
 
+For instance:
     python -m benchmarks.ops --cases gemmw,conv --threads 1
     python -m benchmarks.ops --cases C2D,TBS --batch 1 --peers ort,ov
 """

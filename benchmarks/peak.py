@@ -29,21 +29,35 @@ def _shape() -> tuple[int, int]:
 
 def _source(lanes: int, chains: int) -> str:
     vec = f"<{lanes} x float>"
-    lines = [f"declare {vec} @llvm.fma.v{lanes}f32({vec}, {vec}, {vec})",
-             "define void @peak(ptr %data, i64 %steps) {", "entry:",
-             f"  %a = load {vec}, ptr %data, align 64",
-             f"  %pb = getelementptr float, ptr %data, i64 {lanes}", f"  %b = load {vec}, ptr %pb, align 64",
-             "  br label %loop", "loop:", "  %i = phi i64 [0, %entry], [%next, %loop]"]
+    lines = [
+        f"declare {vec} @llvm.fma.v{lanes}f32({vec}, {vec}, {vec})",
+        "define void @peak(ptr %data, i64 %steps) {",
+        "entry:",
+        f"  %a = load {vec}, ptr %data, align 64",
+        f"  %pb = getelementptr float, ptr %data, i64 {lanes}",
+        f"  %b = load {vec}, ptr %pb, align 64",
+        "  br label %loop",
+        "loop:",
+        "  %i = phi i64 [0, %entry], [%next, %loop]",
+    ]
     lines += [f"  %c{j} = phi {vec} [%b, %entry], [%d{j}, %loop]" for j in range(chains)]
     lines += [f"  %d{j} = call {vec} @llvm.fma.v{lanes}f32({vec} %a, {vec} %c{j}, {vec} %b)" for j in range(chains)]
-    lines += ["  %next = add i64 %i, 1", "  %more = icmp ult i64 %next, %steps",
-              "  br i1 %more, label %loop, label %done", "done:"]
+    lines += [
+        "  %next = add i64 %i, 1",
+        "  %more = icmp ult i64 %next, %steps",
+        "  br i1 %more, label %loop, label %done",
+        "done:",
+    ]
     last = "%d0"
     for j in range(1, chains):
         lines.append(f"  %s{j} = fadd {vec} {last}, %d{j}")
         last = f"%s{j}"
-    lines += [f"  %po = getelementptr float, ptr %data, i64 {2 * lanes}", f"  store {vec} {last}, ptr %po, align 64",
-              "  ret void", "}"]
+    lines += [
+        f"  %po = getelementptr float, ptr %data, i64 {2 * lanes}",
+        f"  store {vec} {last}, ptr %po, align 64",
+        "  ret void",
+        "}",
+    ]
     return "\n".join(lines)
 
 
@@ -57,7 +71,8 @@ class FmaPeak:
         llvm.initialize_native_asmprinter()
         lanes, chains = _shape()
         machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=1)
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=1
+        )
         module = llvm.parse_assembly(_source(lanes, chains))
         module.triple = llvm.get_default_triple()
         self._engine = llvm.create_mcjit_compiler(module, machine)
@@ -67,8 +82,8 @@ class FmaPeak:
         self._threads = threads
         raw = np.zeros(threads * 64 + 16, np.float32)
         skip = (-raw.ctypes.data // 4) % 16
-        self._data = raw[skip:skip + threads * 64].reshape(threads, 64)
-        self._data[:, :2 * lanes] = 0.5
+        self._data = raw[skip : skip + threads * 64].reshape(threads, 64)
+        self._data[:, : 2 * lanes] = 0.5
         self._steps = _STEPS if threads == 1 else 32 * _STEPS  # long enough to hide the start of Python threads
         self.flops = 2.0 * lanes * chains * self._steps * threads
 

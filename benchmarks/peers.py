@@ -114,8 +114,12 @@ class OpenVino(Peer):
         import openvino as ov  # type: ignore[import-untyped]
 
         core = ov.Core()
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads,
-                  "NUM_STREAMS": 1}
+        config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+        }
         self.compiled = core.compile_model(core.read_model(str(path)), "CPU", config)
         hint = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.precision = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}.get(hint, hint)
@@ -189,8 +193,14 @@ class Peak(Peer):
         return "1"
 
 
-PEERS: dict[str, type[Peer]] = {"warpbeam": Warpbeam, "ort": OnnxRuntime, "ov": OpenVino, "torch": Torch,
-                                "inductor": Inductor, "peak": Peak}
+PEERS: dict[str, type[Peer]] = {
+    "warpbeam": Warpbeam,
+    "ort": OnnxRuntime,
+    "ov": OpenVino,
+    "torch": Torch,
+    "inductor": Inductor,
+    "peak": Peak,
+}
 
 
 def resolve(ref: str) -> tuple[Callable[..., None], dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Whole models: Warpbeam and its peers, interleaved.
 
+For instance:
     python -m benchmarks.run --models resnet50,bert --peers warpbeam,ort,ov,torch --threads 1,2 --json out.json
 """
 

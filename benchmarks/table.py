@@ -54,8 +54,21 @@ def _line(row: Row, peers: list[str], unit: float) -> str:
     diffs = [r.rel_diff for n, r in row.results.items() if r.rel_diff is not None and n != "ort"]
     own = ours.rel_diff if ours and ours.rel_diff is not None else max(diffs, default=None)
     diff = f"{own:.0e}" if own is not None else "-"
-    return "|".join(["", row.name, f"{row.flops / 1e9:.3g}", precision, *cells, f"{ratio:.2f}" if ratio else "-",
-                     f"{rate / 1e9:.0f}" if rate else "-", percent, diff, f"{row.foreign:.1f}", ""])
+    return "|".join(
+        [
+            "",
+            row.name,
+            f"{row.flops / 1e9:.3g}",
+            precision,
+            *cells,
+            f"{ratio:.2f}" if ratio else "-",
+            f"{rate / 1e9:.0f}" if rate else "-",
+            percent,
+            diff,
+            f"{row.foreign:.1f}",
+            "",
+        ]
+    )
 
 
 def last_line(row: Row, peers: list[str], unit: float) -> str:
@@ -68,17 +81,25 @@ def markdown(rows: list[Row], peers: list[str], unit: float = 1e3, label: str = 
     shown, out = [p for p in peers if p != "peak"], []
     for threads in sorted({r.threads for r in rows}):
         group = [r for r in rows if r.threads == threads]
-        out += [f"\n## {threads} thread(s), median [p10-p90] in {label}; fastest in bold\n",
-                "|case|GFLOP|precision|" + "|".join(shown)
-                + "|best peer / ours|GFLOP/s|of FMA peak|max rel diff|foreign load|",
-                "|" + "-|" * (len(shown) + 8)]
+        out += [
+            f"\n## {threads} thread(s), median [p10-p90] in {label}; fastest in bold\n",
+            "|case|GFLOP|precision|"
+            + "|".join(shown)
+            + "|best peer / ours|GFLOP/s|of FMA peak|max rel diff|foreign load|",
+            "|" + "-|" * (len(shown) + 8),
+        ]
         out += [_line(r, shown, unit) for r in group]
         ratios = [v for v in (r.ratio() for r in group) if v]
         if ratios:
-            out.append(f"\nGeometric mean of best peer / ours: {geomean(ratios):.3f} over {len(ratios)} cases, "
-                       f"worst {min(ratios):.3f}.")
-        out += ["\nLoad s + first run s / peak MB / max rel diff to onnxruntime:\n",
-                "|case|" + "|".join(shown) + "|", "|" + "-|" * (len(shown) + 1)]
+            out.append(
+                f"\nGeometric mean of best peer / ours: {geomean(ratios):.3f} over {len(ratios)} cases, "
+                f"worst {min(ratios):.3f}."
+            )
+        out += [
+            "\nLoad s + first run s / peak MB / max rel diff to onnxruntime:\n",
+            "|case|" + "|".join(shown) + "|",
+            "|" + "-|" * (len(shown) + 1),
+        ]
         out += ["|".join(["", r.name, *(_facts(r.results[p]) for p in shown), ""]) for r in group]
     return "\n".join(out).strip() + "\n"
 

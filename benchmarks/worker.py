@@ -84,8 +84,14 @@ class Worker:
         one = time.perf_counter() - start_again
         self.peer, self.batch = peer, max(1, math.ceil(1e-4 / max(one, 1e-7)))
         flops = peer.loop.flops if hasattr(peer, "loop") else 0.0
-        return {"load_s": loaded - start, "first_s": ran - loaded, "precision": peer.precision,
-                "version": peer.version(), "flops": flops, "rss": peak_rss()}
+        return {
+            "load_s": loaded - start,
+            "first_s": ran - loaded,
+            "precision": peer.precision,
+            "version": peer.version(),
+            "flops": flops,
+            "rss": peak_rss(),
+        }
 
     def slice(self, seconds: float) -> dict[str, Any]:
         """Run for a while; answers the samples."""

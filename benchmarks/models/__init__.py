@@ -77,8 +77,9 @@ def gflop(spec: Spec) -> tuple[float, float]:
     return 2e-9 * plain, 2e-9 * sum(net.macs.values())
 
 
-def build_onnx(build: Callable[..., None], sizes: dict[str, Any], name: str,
-               seed: int = 0) -> tuple[Any, list[InputSpec]]:
+def build_onnx(
+    build: Callable[..., None], sizes: dict[str, Any], name: str, seed: int = 0
+) -> tuple[Any, list[InputSpec]]:
     """The `onnx.ModelProto` of a builder and the inputs it declares."""
     from .onnx_net import OnnxNet
 

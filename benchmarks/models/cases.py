@@ -23,8 +23,19 @@ def gemm(net: Net, m: int, n: int, k: int, constant: bool = True, batch: int = 0
     net.output("y", net.matmul(a, b))
 
 
-def conv(net: Net, shape: Shape, cout: int, k: int, stride: int, pad: int, groups: int = 1, dilation: int = 1,
-         bias: bool = False, bn: bool = False, act: str = "") -> None:
+def conv(
+    net: Net,
+    shape: Shape,
+    cout: int,
+    k: int,
+    stride: int,
+    pad: int,
+    groups: int = 1,
+    dilation: int = 1,
+    bias: bool = False,
+    bn: bool = False,
+    act: str = "",
+) -> None:
     """Convolution of any rank over [N, C, *spatial], optionally with bias, batch normalisation and activation."""
     x = net.conv(net.input("x", shape), "conv", cout, k, stride, pad, groups, dilation, bias=bias)
     x = net.batch_norm(x, "bn") if bn else x
@@ -53,8 +64,10 @@ def norm(net: Net, batch: int, n: int, m: int) -> None:
 def rows(net: Net, op: str, shape: Shape) -> None:
     """softmax, layer_norm or gelu over the last axis."""
     x = net.input("x", shape)
-    net.output("y", net.softmax(x) if op == "softmax" else net.layer_norm(x, "norm") if op == "layer_norm"
-               else net.unary(op, x))
+    net.output(
+        "y",
+        net.softmax(x) if op == "softmax" else net.layer_norm(x, "norm") if op == "layer_norm" else net.unary(op, x),
+    )
 
 
 def scores(net: Net, batch: int, seq: int, heads: int, dim: int, softmax: bool) -> None:
@@ -65,10 +78,29 @@ def scores(net: Net, batch: int, seq: int, heads: int, dim: int, softmax: bool) 
     net.output("y", net.softmax(y) if softmax else y)
 
 
-GEMMS = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (512, 16, 512), (512, 32, 512), (512, 64, 512),
-         (512, 128, 512), (256, 256, 256), (1024, 32, 512), (2048, 32, 512), (128, 768, 3072))
-CONVS = ((56, 64, 64, 3, 1), (28, 128, 128, 3, 1), (14, 256, 256, 3, 1), (7, 512, 512, 3, 1), (56, 64, 256, 1, 1),
-         (14, 1024, 256, 1, 1), (7, 2048, 512, 1, 1), (28, 128, 128, 3, 2))  # H, IC, OC, k, stride
+GEMMS = (
+    (512, 512, 512),
+    (1024, 1024, 1024),
+    (2048, 2048, 2048),
+    (512, 16, 512),
+    (512, 32, 512),
+    (512, 64, 512),
+    (512, 128, 512),
+    (256, 256, 256),
+    (1024, 32, 512),
+    (2048, 32, 512),
+    (128, 768, 3072),
+)
+CONVS = (
+    (56, 64, 64, 3, 1),
+    (28, 128, 128, 3, 1),
+    (14, 256, 256, 3, 1),
+    (7, 512, 512, 3, 1),
+    (56, 64, 256, 1, 1),
+    (14, 1024, 256, 1, 1),
+    (7, 2048, 512, 1, 1),
+    (28, 128, 128, 3, 2),
+)  # H, IC, OC, k, stride
 DEPTHWISE = ((112, 32), (56, 128), (28, 256), (14, 512), (7, 1024))  # H, C; 3x3, bias, ReLU6
 ROWS = ((1536, 128), (512, 512), (128, 768), (128, 3072))
 
@@ -80,8 +112,13 @@ _T2D = ((4, 512, 256, 4, 2, 1), (8, 256, 128, 4, 2, 1), (16, 128, 64, 4, 2, 1), 
 _CAP = ((16, 16, 32, 32, 3, 2, 1), (8, 8, 32, 32, 3, 1, 1), (16, 16, 8, 16, 3, 2, 1), (8, 8, 16, 16, 3, 1, 1))
 _GMM = ((128, 128, 128), (512, 32, 512), (512, 512, 512), (1024, 1024, 1024))  # N, M, K
 _NRM = (("0", 256, 256), ("1", 512, 512), ("2", 1024, 1024), ("3", 4096, 1024), ("3p", 4096, 4096))
-_CBR = (("0", 224, 3, 64, 7, 2, 3), ("1", 56, 64, 128, 3, 2, 1), ("1p", 56, 64, 64, 3, 2, 1),
-        ("2", 28, 128, 256, 1, 2, 0), ("3", 7, 512, 512, 3, 1, 1))
+_CBR = (
+    ("0", 224, 3, 64, 7, 2, 3),
+    ("1", 56, 64, 128, 3, 2, 1),
+    ("1p", 56, 64, 64, 3, 2, 1),
+    ("2", 28, 128, 256, 1, 2, 0),
+    ("3", 7, 512, 512, 3, 1, 1),
+)
 _TBG = ((128, 12, 64), (128, 16, 64), (64, 12, 128), (128, 12, 128))
 
 Found = list[tuple[str, Callable[..., None], dict[str, object]]]
@@ -97,8 +134,22 @@ def _layers() -> Found:
         sizes = {"shape": (1, ci, h, h), "cout": co, "k": k, "stride": s, "pad": k // 2, "bias": True}
         found.append((f"conv_{h}_{ci}_{co}_k{k}s{s}", conv, sizes))
     for h, c in DEPTHWISE:
-        found.append((f"dw_{h}_{c}", conv, {"shape": (1, c, h, h), "cout": c, "k": 3, "stride": 1, "pad": 1,
-                                            "groups": c, "bias": True, "act": "relu6"}))
+        found.append(
+            (
+                f"dw_{h}_{c}",
+                conv,
+                {
+                    "shape": (1, c, h, h),
+                    "cout": c,
+                    "k": 3,
+                    "stride": 1,
+                    "pad": 1,
+                    "groups": c,
+                    "bias": True,
+                    "act": "relu6",
+                },
+            )
+        )
     for op in ("softmax", "layer_norm", "gelu"):
         found += [(f"{op}_{m}x{n}", rows, {"op": op, "shape": (m, n)}) for m, n in ROWS]
     return found
@@ -134,8 +185,13 @@ def _ansor_others(batch: int) -> Found:
         sizes = {"shape": (batch, ci, h, h), "cout": co, "k": k, "stride": s, "pad": p}
         found.append((f"T2D_{i}{tail}", transposed, sizes))
     for i, (h, w, ci, co, k, s, p) in enumerate(_CAP):
-        found.append((f"CAP_{i}{tail}", capsule, {"batch": batch, "h": h, "w": w, "ci": ci, "co": co, "k": k,
-                                                  "stride": s, "pad": p}))
+        found.append(
+            (
+                f"CAP_{i}{tail}",
+                capsule,
+                {"batch": batch, "h": h, "w": w, "ci": ci, "co": co, "k": k, "stride": s, "pad": p},
+            )
+        )
     for label, n, m in _NRM:
         found.append((f"NRM_{label}{tail}", norm, {"batch": batch, "n": n, "m": m}))
     found.append((f"SFM_0{tail}", rows, {"op": "softmax", "shape": (batch, 256, 256)}))

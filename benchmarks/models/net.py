@@ -120,8 +120,19 @@ class Net(ABC):
         return T(self.constant(name, array), tuple(array.shape), str(array.dtype))
 
     # -- contractions
-    def conv(self, x: T, name: str, cout: int, k: Ints, stride: Ints = 1, pad: Ints = 0, groups: int = 1,
-             dilation: Ints = 1, bias: bool = True, gain: float = 2.0) -> T:
+    def conv(
+        self,
+        x: T,
+        name: str,
+        cout: int,
+        k: Ints,
+        stride: Ints = 1,
+        pad: Ints = 0,
+        groups: int = 1,
+        dilation: Ints = 1,
+        bias: bool = True,
+        gain: float = 2.0,
+    ) -> T:
         """N-D convolution over [N, C, *spatial] with symmetric padding; `gain` 2 is He's rule for a ReLU behind it."""
         n = len(x.shape) - 2
         ks, st, pd, dl = tup(k, n), tup(stride, n), tup(pad, n), tup(dilation, n)
@@ -130,8 +141,9 @@ class Net(ABC):
         args = [x.value, self.param(name + ".weight", (cout, cin, *ks), std=math.sqrt(gain / fan_in))]
         if bias:
             args.append(self.param(name + ".bias", (cout,), std=0.02))
-        spatial = tuple((d + 2 * p - e * (q - 1) - 1) // s + 1
-                        for d, q, s, p, e in zip(x.shape[2:], ks, st, pd, dl, strict=True))
+        spatial = tuple(
+            (d + 2 * p - e * (q - 1) - 1) // s + 1 for d, q, s, p, e in zip(x.shape[2:], ks, st, pd, dl, strict=True)
+        )
         self.macs["conv"] += x.shape[0] * cout * math.prod(spatial) * fan_in
         value = self.emit("conv", args, kernel=ks, stride=st, pad=pd, dilation=dl, groups=groups)
         return T(value, (x.shape[0], cout, *spatial))
@@ -162,8 +174,9 @@ class Net(ABC):
         self.macs[kind] += math.prod(shape) * a.shape[-1]
         return T(self.emit("matmul", [a.value, b.value]), shape)
 
-    def attention(self, q: T, k: T, v: T, mask: T | None = None, causal: bool = False, k_bshd: bool = False,
-                  style: str = "div") -> T:
+    def attention(
+        self, q: T, k: T, v: T, mask: T | None = None, causal: bool = False, k_bshd: bool = False, style: str = "div"
+    ) -> T:
         """softmax(q k' / sqrt(d) + mask) v over [B, H, S, D] (`k_bshd`: k still is [B, S, H, D]).
 
         `style` "div" divides the scores (BERT, GPT-2); "sdpa" scales q and k' first, as the export of torch's
@@ -182,10 +195,12 @@ class Net(ABC):
         gates, dirs = (4 if cell == "lstm" else 3), (2 if bidirectional else 1)
         args, bound = [x.value], 1.0 / math.sqrt(hidden)
         for d in range(dirs):
-            args += [self.param(f"{name}.w{d}", (gates * hidden, size), std=bound),
-                     self.param(f"{name}.r{d}", (gates * hidden, hidden), std=bound),
-                     self.param(f"{name}.bw{d}", (gates * hidden,), std=0.02),
-                     self.param(f"{name}.br{d}", (gates * hidden,), std=0.02)]
+            args += [
+                self.param(f"{name}.w{d}", (gates * hidden, size), std=bound),
+                self.param(f"{name}.r{d}", (gates * hidden, hidden), std=bound),
+                self.param(f"{name}.bw{d}", (gates * hidden,), std=0.02),
+                self.param(f"{name}.br{d}", (gates * hidden,), std=0.02),
+            ]
         self.macs["recurrent"] += steps * batch * dirs * gates * hidden * (size + hidden)
         value = self.emit("recurrent", args, cell=cell, hidden=hidden, dirs=dirs, steps=steps, batch=batch)
         return T(value, (steps, batch, dirs * hidden))
@@ -194,8 +209,13 @@ class Net(ABC):
     def batch_norm(self, x: T, name: str, scale: float = 1.0) -> T:
         """Inference batch normalisation with statistics near zero and one; `scale` tames residual branches."""
         c = (x.shape[1],)
-        args = [x.value, self.param(name + ".weight", c, scale, 0.1 * scale), self.param(name + ".bias", c, 0.0, 0.1),
-                self.param(name + ".mean", c, 0.0, 0.1), self.param(name + ".var", c, 1.0, 0.1, positive=True)]
+        args = [
+            x.value,
+            self.param(name + ".weight", c, scale, 0.1 * scale),
+            self.param(name + ".bias", c, 0.0, 0.1),
+            self.param(name + ".mean", c, 0.0, 0.1),
+            self.param(name + ".var", c, 1.0, 0.1, positive=True),
+        ]
         return T(self.emit("batch_norm", args, eps=1e-5), x.shape)
 
     def layer_norm(self, x: T, name: str, eps: float = 1e-5) -> T:

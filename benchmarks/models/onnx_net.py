@@ -11,8 +11,17 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from .net import InputSpec, Net, Shape, draw
 
 OPSET = 17
-_RENAMED = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "add": "Add", "sub": "Sub", "mul": "Mul",
-            "matmul": "MatMul", "global_avg_pool": "GlobalAveragePool", "embedding": "Gather"}
+_RENAMED = {
+    "relu": "Relu",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "add": "Add",
+    "sub": "Sub",
+    "mul": "Mul",
+    "matmul": "MatMul",
+    "global_avg_pool": "GlobalAveragePool",
+    "embedding": "Gather",
+}
 # torch orders LSTM gates i f g o and GRU gates r z n; ONNX wants i o f c and z r h.
 _GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
@@ -73,8 +82,9 @@ class OnnxNet(Net):
 
     # -- layers
     def op_conv(self, args: list[str], kernel: Shape, stride: Shape, pad: Shape, dilation: Shape, groups: int) -> str:
-        return self.node("Conv", args, kernel_shape=kernel, strides=stride, pads=pad + pad, dilations=dilation,
-                         group=groups)
+        return self.node(
+            "Conv", args, kernel_shape=kernel, strides=stride, pads=pad + pad, dilations=dilation, group=groups
+        )
 
     def op_conv_transpose(self, args: list[str], kernel: Shape, stride: Shape, pad: Shape) -> str:
         return self.node("ConvTranspose", args, kernel_shape=kernel, strides=stride, pads=pad + pad)
@@ -96,7 +106,7 @@ class OnnxNet(Net):
         else:
             scores = self.node("Div", [self.node("MatMul", [q, k]), self.scalar(math.sqrt(dim))])
         if causal:
-            keep = np.tril(np.ones((sk, sk), bool))[sk - sq:].reshape(1, 1, sq, sk)
+            keep = np.tril(np.ones((sk, sk), bool))[sk - sq :].reshape(1, 1, sq, sk)
             keep_name = self.constant(f"const.causal.{sq}x{sk}", keep)
             scores = self.node("Where", [keep_name, scores, self.scalar(float(np.finfo(np.float32).min))])
         if len(args) > 3:
@@ -118,8 +128,9 @@ class OnnxNet(Net):
             return np.stack([np.concatenate([t[s] for s in order]) for t in taken])
 
         w, r, bw, br = (stack(i) for i in range(4))
-        names = [self.constant(f"{stem}.{n}", t) for n, t in
-                 (("W", w), ("R", r), ("B", np.concatenate([bw, br], axis=1)))]
+        names = [
+            self.constant(f"{stem}.{n}", t) for n, t in (("W", w), ("R", r), ("B", np.concatenate([bw, br], axis=1)))
+        ]
         attrs: dict[str, Any] = {"hidden_size": hidden, "direction": "bidirectional" if dirs == 2 else "forward"}
         if cell == "gru":
             attrs["linear_before_reset"] = 1
@@ -163,8 +174,7 @@ class OnnxNet(Net):
         return self.node("MaxPool", args, kernel_shape=kernel, strides=stride, pads=pad + pad)
 
     def op_avg_pool(self, args: list[str], kernel: Shape, stride: Shape, pad: Shape) -> str:
-        return self.node("AveragePool", args, kernel_shape=kernel, strides=stride, pads=pad + pad,
-                         count_include_pad=1)
+        return self.node("AveragePool", args, kernel_shape=kernel, strides=stride, pads=pad + pad, count_include_pad=1)
 
     def op_reduce(self, args: list[str], kind: str, axes: Shape, keep: bool) -> str:
         if kind == "sum":
@@ -202,9 +212,12 @@ class OnnxNet(Net):
             return helper.make_tensor_value_info(label, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
 
         graph = helper.make_graph(
-            self.nodes, name,
+            self.nodes,
+            name,
             [info(s.name, s.dtype, s.shape) for s in self.inputs],
             [info(out, t.dtype, t.shape) for out, t in self.outputs],
-            [numpy_helper.from_array(np.array(a, order="C", copy=None), n) for n, a in self.tensors.items()])
-        return helper.make_model(graph, producer_name="warpbeam-benchmarks", ir_version=8,
-                                 opset_imports=[helper.make_opsetid("", OPSET)])
+            [numpy_helper.from_array(np.array(a, order="C", copy=None), n) for n, a in self.tensors.items()],
+        )
+        return helper.make_model(
+            graph, producer_name="warpbeam-benchmarks", ir_version=8, opset_imports=[helper.make_opsetid("", OPSET)]
+        )

@@ -20,8 +20,17 @@ def merge(net: Net, x: T) -> T:
     return net.reshape(net.transpose(x, (0, 2, 1, 3)), (batch, size, n * dim))
 
 
-def _mha(net: Net, x: T, memory: T, name: str, n: int, mask: T | None = None, causal: bool = False,
-         style: str = "div", gain: float = 1.0) -> T:
+def _mha(
+    net: Net,
+    x: T,
+    memory: T,
+    name: str,
+    n: int,
+    mask: T | None = None,
+    causal: bool = False,
+    style: str = "div",
+    gain: float = 1.0,
+) -> T:
     width = x.shape[-1]
     q = heads(net, net.linear(x, name + ".q", width), n)
     k = heads(net, net.linear(memory, name + ".k", width), n, swap=False)
@@ -63,8 +72,9 @@ def _gpt2_block(net: Net, x: T, name: str, n: int, past: tuple[T, T] | None) -> 
     return net.add(x, _mlp(net, net.layer_norm(x, name + ".norm2"), name + ".mlp", 4 * width, "gelu_tanh", 0.1)), k, v
 
 
-def gpt2(net: Net, seq: int = 128, past: int = 0, width: int = 768, depth: int = 12, vocab: int = 50257,
-         batch: int = 1) -> None:
+def gpt2(
+    net: Net, seq: int = 128, past: int = 0, width: int = 768, depth: int = 12, vocab: int = 50257, batch: int = 1
+) -> None:
     """Radford et al. 2019, the small model without its vocabulary head.
 
     `past` > 0: one decoding step that reads that many cached keys and values a layer as inputs and returns the grown
@@ -72,8 +82,15 @@ def gpt2(net: Net, seq: int = 128, past: int = 0, width: int = 768, depth: int =
     """
     n = max(1, width // 64)
     ids = net.input("input_ids", (batch, seq), "int64", high=vocab)
-    caches = [(net.input(f"past.{i}.key", (batch, n, past, width // n)),
-               net.input(f"past.{i}.value", (batch, n, past, width // n))) if past else None for i in range(depth)]
+    caches = [
+        (
+            net.input(f"past.{i}.key", (batch, n, past, width // n)),
+            net.input(f"past.{i}.value", (batch, n, past, width // n)),
+        )
+        if past
+        else None
+        for i in range(depth)
+    ]
     positions = net.const("positions", np.arange(past, past + seq, dtype=np.int64).reshape(1, seq))
     x = net.add(net.embedding(ids, "wte", vocab, width), net.embedding(positions, "wpe", 1024, width))
     present: list[tuple[T, T]] = []
@@ -96,8 +113,9 @@ def gpt2_decode(net: Net, past: int = 128, **sizes: int) -> None:
     gpt2(net, seq=1, past=past, **sizes)
 
 
-def vitb16(net: Net, size: int = 224, patch: int = 16, width: int = 768, depth: int = 12, classes: int = 1000,
-           batch: int = 1) -> None:
+def vitb16(
+    net: Net, size: int = 224, patch: int = 16, width: int = 768, depth: int = 12, classes: int = 1000, batch: int = 1
+) -> None:
     """Dosovitskiy et al. 2020: ViT-B/16, pre-norm, class token; fused qkv projection."""
     x = net.conv(net.input("input", (batch, 3, size, size)), "patch", width, patch, patch, gain=1.0)
     tokens = (size // patch) ** 2
@@ -137,8 +155,9 @@ def transformer(net: Net, seq: int = 64, width: int = 512, depth: int = 6, vocab
     net.output("logits", net.linear(x, "head", vocab))
 
 
-def wav2vec2(net: Net, samples: int = 32000, channels: int = 512, width: int = 768, depth: int = 12,
-             batch: int = 1) -> None:
+def wav2vec2(
+    net: Net, samples: int = 32000, channels: int = 512, width: int = 768, depth: int = 12, batch: int = 1
+) -> None:
     """Baevski et al. 2020, base: seven strided 1-D convolutions, a grouped positional convolution, the encoder."""
     x = net.reshape(net.input("audio", (batch, samples)), (batch, 1, samples))
     for i, (k, stride) in enumerate(((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))):

@@ -12,8 +12,18 @@ from torch import fx, nn
 
 from .net import InputSpec, Net, Shape, draw
 
-_CALLS = {"relu": F.relu, "relu6": F.relu6, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "silu": F.silu,
-          "gelu": F.gelu, "add": operator.add, "sub": operator.sub, "mul": operator.mul, "matmul": torch.matmul}
+_CALLS = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "matmul": torch.matmul,
+}
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 

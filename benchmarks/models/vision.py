@@ -5,8 +5,18 @@ from __future__ import annotations
 from .net import Ints, Net, T
 
 
-def conv_bn(net: Net, x: T, name: str, cout: int, k: Ints, stride: Ints = 1, pad: Ints = 0, groups: int = 1,
-            act: str = "relu", scale: float = 1.0) -> T:
+def conv_bn(
+    net: Net,
+    x: T,
+    name: str,
+    cout: int,
+    k: Ints,
+    stride: Ints = 1,
+    pad: Ints = 0,
+    groups: int = 1,
+    act: str = "relu",
+    scale: float = 1.0,
+) -> T:
     """Convolution without bias, batch normalisation, optional activation."""
     x = net.conv(x, name + ".conv", cout, k, stride, pad, groups, bias=False)
     x = net.batch_norm(x, name + ".bn", scale)
@@ -18,8 +28,14 @@ def _classify(net: Net, x: T, classes: int) -> None:
     net.output("logits", net.linear(net.reshape(x, (x.shape[0], x.shape[1])), "fc", classes))
 
 
-def resnet50(net: Net, size: int = 224, width: int = 64, layers: tuple[int, ...] = (3, 4, 6, 3), classes: int = 1000,
-             batch: int = 1) -> None:
+def resnet50(
+    net: Net,
+    size: int = 224,
+    width: int = 64,
+    layers: tuple[int, ...] = (3, 4, 6, 3),
+    classes: int = 1000,
+    batch: int = 1,
+) -> None:
     """He et al. 2015, with the stride in the 3x3 convolution (v1.5)."""
     x = conv_bn(net, net.input("input", (batch, 3, size, size)), "stem", width, 7, 2, 3)
     x = net.pool("max_pool", x, 3, 2, 1)
@@ -41,8 +57,9 @@ def _round8(value: float) -> int:
     return new + 8 if new < 0.9 * value else new
 
 
-def mobilenetv2(net: Net, size: int = 224, width: float = 1.0, depth: int = 99, classes: int = 1000,
-                batch: int = 1) -> None:
+def mobilenetv2(
+    net: Net, size: int = 224, width: float = 1.0, depth: int = 99, classes: int = 1000, batch: int = 1
+) -> None:
     """Sandler et al. 2018; `depth` caps the repeats of a stage."""
     stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     x = conv_bn(net, net.input("input", (batch, 3, size, size)), "stem", _round8(32 * width), 3, 2, 1, act="relu6")
@@ -60,8 +77,15 @@ def mobilenetv2(net: Net, size: int = 224, width: float = 1.0, depth: int = 99, 
 
 def efficientnetb0(net: Net, size: int = 224, depth: int = 99, classes: int = 1000, batch: int = 1) -> None:
     """Tan and Le 2019, variant B0 with squeeze-excite; `depth` caps the repeats of a stage."""
-    stages = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5),
-              (6, 192, 4, 2, 5), (6, 320, 1, 1, 3))
+    stages = (
+        (1, 16, 1, 1, 3),
+        (6, 24, 2, 2, 3),
+        (6, 40, 2, 2, 5),
+        (6, 80, 3, 2, 3),
+        (6, 112, 3, 1, 5),
+        (6, 192, 4, 2, 5),
+        (6, 320, 1, 1, 3),
+    )
     x = conv_bn(net, net.input("input", (batch, 3, size, size)), "stem", 32, 3, 2, 1, act="silu")
     for stage, (expand, cout, repeats, first, k) in enumerate(stages):
         for block in range(min(repeats, depth)):
@@ -99,8 +123,9 @@ def _inception_c(net: Net, x: T, name: str, mid: int, div: int) -> T:
     b = conv_bn(net, conv_bn(net, x, name + ".7a", mid, 1), name + ".7b", mid, (1, 7), pad=(0, 3))
     b = conv_bn(net, b, name + ".7c", out, (7, 1), pad=(3, 0))
     c = conv_bn(net, x, name + ".da", mid, 1)
-    for i, (k, pad, width) in enumerate((((7, 1), (3, 0), mid), ((1, 7), (0, 3), mid), ((7, 1), (3, 0), mid),
-                                         ((1, 7), (0, 3), out))):
+    for i, (k, pad, width) in enumerate(
+        (((7, 1), (3, 0), mid), ((1, 7), (0, 3), mid), ((7, 1), (3, 0), mid), ((1, 7), (0, 3), out))
+    ):
         c = conv_bn(net, c, f"{name}.d{i}", width, k, pad=pad)
     d = conv_bn(net, net.pool("avg_pool", x, 3, 1, 1), name + ".pool", out, 1)
     return net.concat([a, b, c, d], 1)
@@ -117,8 +142,13 @@ def _inception_d(net: Net, x: T, name: str, div: int) -> T:
 
 def _inception_e(net: Net, x: T, name: str, div: int) -> T:
     def fork(y: T, stem: str) -> T:
-        return net.concat([conv_bn(net, y, stem + "h", 384 // div, (1, 3), pad=(0, 1)),
-                           conv_bn(net, y, stem + "v", 384 // div, (3, 1), pad=(1, 0))], 1)
+        return net.concat(
+            [
+                conv_bn(net, y, stem + "h", 384 // div, (1, 3), pad=(0, 1)),
+                conv_bn(net, y, stem + "v", 384 // div, (3, 1), pad=(1, 0)),
+            ],
+            1,
+        )
 
     a = conv_bn(net, x, name + ".1x1", 320 // div, 1)
     b = fork(conv_bn(net, x, name + ".3", 384 // div, 1), name + ".3")
@@ -154,9 +184,11 @@ def dcgan(net: Net, noise: int = 100, width: int = 64, channels: int = 3, batch:
     net.output("image", net.unary("tanh", net.conv_transpose(x, "up4", channels, 4, 2, 1)))
 
 
-def crnn(net: Net, height: int = 32, length: int = 320, width: int = 64, hidden: int = 256, classes: int = 37,
-         batch: int = 1) -> None:
+def crnn(
+    net: Net, height: int = 32, length: int = 320, width: int = 64, hidden: int = 256, classes: int = 37, batch: int = 1
+) -> None:
     """Shi et al. 2015: convolutions over a text line, two bidirectional LSTM layers, one class a column."""
+
     def conv(x: T, index: int, factor: int, k: int = 3, bn: bool = False) -> T:
         x = net.conv(x, f"conv{index}", width * factor, k, 1, 1 if k == 3 else 0)
         return net.relu(net.batch_norm(x, f"bn{index}") if bn else x)

@@ -12,8 +12,19 @@ from benchmarks.models import MODELS, Spec, build_onnx, gflop, torch_module
 from benchmarks.models.cases import CASES
 from benchmarks.models.net import draw, make_inputs
 
-SAMPLE_CASES = ("C1D_0_b1", "GRP_2_b1", "DEP_2_b1", "T2D_3_b1", "CAP_3_b1", "NRM_0_b1", "TBS_2_b1", "CBR_2_b1",
-                "dw_7_1024", "gelu_128x768", "gemmw_512x16x512")
+SAMPLE_CASES = (
+    "C1D_0_b1",
+    "GRP_2_b1",
+    "DEP_2_b1",
+    "T2D_3_b1",
+    "CAP_3_b1",
+    "NRM_0_b1",
+    "TBS_2_b1",
+    "CBR_2_b1",
+    "dw_7_1024",
+    "gelu_128x768",
+    "gemmw_512x16x512",
+)
 
 
 def _sizes(name: str) -> tuple[Spec, dict[str, Any]]:

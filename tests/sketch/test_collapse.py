@@ -33,7 +33,9 @@ def test_unit_kernel_convolution_becomes_a_matrix_product():
     b = te.placeholder((3,), name="b")
     kh, kw, ic = te.reduce_axis(1, "kh"), te.reduce_axis(1, "kw"), te.reduce_axis(8, "ic")
     y = te.compute(
-        (1, 6, 5, 3), lambda n, h, v, o: te.sum(a[n, h + kh, v + kw, ic] * w[kh, kw, ic, o], axis=[kh, kw, ic]), name="y"
+        (1, 6, 5, 3),
+        lambda n, h, v, o: te.sum(a[n, h + kh, v + kw, ic] * w[kh, kw, ic, o], axis=[kh, kw, ic]),
+        name="y",
     )
     z = te.compute(y.shape, lambda n, h, v, o: y[n, h, v, o] + b[o], name="z")
     ins, outs = collapse([a, w, b], [z])

@@ -1,4 +1,4 @@
-"""Kernels depend on what is computed, never on its name: with every operator and stage renamed, the code is the same."""
+"""Kernels depend on what is computed, never on its name: renaming every stage changes no code."""
 
 import numpy as np
 import pytest

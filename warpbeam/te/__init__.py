@@ -1,5 +1,6 @@
 """Tensor expressions: what each element of a tensor is, and nothing about order.
 
+For instance:
     A = te.placeholder((n, 32), "float32", "A")
     B = te.compute((n, 32), lambda i, j: A[i, j] * 2.0, "B")
 """
