@@ -26,7 +26,7 @@ def whole(low: int, high: int, *shape: int, dtype: Any = np.int64) -> np.ndarray
 
 def _conv() -> list[Case]:
     x, w = real(2, 4, 9, 7), real(6, 4, 3, 2)
-    out: list[Case] = [
+    return [
         ("nn.conv2d", {}, (x, w)),
         ("nn.conv2d", {"padding": (1, 0, 2, 1), "strides": (2, 1), "dilation": (1, 2)}, (x, w)),
         ("nn.conv2d", {"padding": 1, "groups": 2}, (x, real(6, 2, 3, 3))),
@@ -59,7 +59,11 @@ def _conv() -> list[Case]:
             (real(1, 4, 5, 6, 2), real(2, 3, 3, 2, 3)),
         ),
     ]
+
+
+def _conv_transpose() -> list[Case]:
     t, v = real(2, 4, 5, 6), real(4, 3, 3, 2)
+    out: list[Case] = []
     for attrs in (
         {},
         {"strides": 2},
@@ -205,4 +209,4 @@ def _loss() -> list[Case]:
     return [*out, ("nn.nll_loss", {}, (real(4, 6), whole(0, 6, 4, dtype=np.int32)))]
 
 
-CASES: list[Case] = [*_conv(), *_matmul(), *_pool(), *_norm(), *_pad(), *_loss()]
+CASES: list[Case] = [*_conv(), *_conv_transpose(), *_matmul(), *_pool(), *_norm(), *_pad(), *_loss()]

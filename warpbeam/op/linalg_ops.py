@@ -99,48 +99,9 @@ class Det(Op):
         work = loops.temp(x.shape, wide)
 
         def matrix(b: list[Any]) -> Any:
-            def at(i: Any, j: Any) -> Any:
-                return work[(*b, i, j)]
-
             def run(det: E.Buffer) -> Any:
                 def column(k: Any) -> Any:
-                    return loops.cells("int64", 1, lambda pivot: eliminate(k, pivot))
-
-                def eliminate(k: Any, pivot: E.Buffer) -> Any:
-                    def look(i: Any) -> Any:
-                        row = k + i
-                        larger = E.call("abs", at(row, k)) > E.call("abs", at(pivot[0], k))
-                        return loops.when(larger, loops.store(pivot, 0, row))
-
-                    def swap(j: Any) -> Any:
-                        return loops.let(
-                            at(pivot[0], j),
-                            lambda held: [
-                                loops.store(work, [*b, pivot[0], j], at(k, j)),
-                                loops.store(work, [*b, k, j], held),
-                            ],
-                        )
-
-                    def reduce(i: Any) -> Any:
-                        row = k + 1 + i
-                        zero = E.binary(E.EQ, at(k, k), E.const(0.0, wide))
-                        factor = E.select(zero, E.const(0.0, wide), E.div(at(row, k), at(k, k)))
-                        return loops.let(
-                            factor,
-                            lambda f: loops.loop(
-                                n, lambda j: loops.store(work, [*b, row, j], at(row, j) - f * at(k, j)), "j"
-                            ),
-                        )
-
-                    other = E.binary(E.NE, pivot[0], k)
-                    negate = loops.store(det, 0, E.const(0.0, wide) - det[0])
-                    return [
-                        loops.store(pivot, 0, k),
-                        loops.loop(n - k, look, "i"),
-                        loops.when(other, [loops.loop(n, swap, "j"), negate]),
-                        loops.store(det, 0, det[0] * at(k, k)),
-                        loops.loop(n - k - 1, reduce, "i"),
-                    ]
+                    return loops.cells("int64", 1, lambda pivot: _eliminate(loops, work, b, k, pivot, det))
 
                 def copy(at: list[Any]) -> Any:
                     return loops.store(work, [*b, *at], E.cast(wide, x[(*b, *at)]))
@@ -155,6 +116,42 @@ class Det(Op):
             return loops.cells(wide, 1, run)
 
         return loops.func(loops.nest(x.shape[:-2], matrix, "b", parallel=True))
+
+
+def _eliminate(loops: Loops, work: E.Buffer, b: list[Any], k: Any, pivot: E.Buffer, det: E.Buffer) -> list[Any]:
+    """Column k of matrix b: its largest element becomes the pivot and a factor of `det`, rows below lose the column."""
+    n, zero = work.shape[-1], E.const(0.0, work.dtype)
+
+    def at(i: Any, j: Any) -> Any:
+        return work[(*b, i, j)]
+
+    def look(i: Any) -> Any:
+        row = k + i
+        larger = E.call("abs", at(row, k)) > E.call("abs", at(pivot[0], k))
+        return loops.when(larger, loops.store(pivot, 0, row))
+
+    def swap(j: Any) -> Any:
+        def exchange(held: Any) -> Any:
+            return [loops.store(work, [*b, pivot[0], j], at(k, j)), loops.store(work, [*b, k, j], held)]
+
+        return loops.let(at(pivot[0], j), exchange)
+
+    def reduce(i: Any) -> Any:
+        row = k + 1 + i
+        factor = E.select(E.binary(E.EQ, at(k, k), zero), zero, E.div(at(row, k), at(k, k)))
+
+        def subtract(f: Any) -> Any:
+            return loops.loop(n, lambda j: loops.store(work, [*b, row, j], at(row, j) - f * at(k, j)), "j")
+
+        return loops.let(factor, subtract)
+
+    return [
+        loops.store(pivot, 0, k),
+        loops.loop(n - k, look, "i"),
+        loops.when(E.binary(E.NE, pivot[0], k), [loops.loop(n, swap, "j"), loops.store(det, 0, zero - det[0])]),
+        loops.store(det, 0, det[0] * at(k, k)),
+        loops.loop(n - k - 1, reduce, "i"),
+    ]
 
 
 class Col2Im(Op):
