@@ -7,9 +7,10 @@ singletons (interned nodes without fields).
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -104,3 +105,13 @@ def tensor_type(op: Op, value: Type, which: str) -> TensorType:
     if not isinstance(value, TensorType):
         raise op.error(f"{which} must be a tensor, got {type(value).__name__}")
     return value
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """The classic `relay.op.get` and `relay.op.nn.conv2d`, for where `warpbeam.relay` is this package."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        place = "warpbeam.op" if name in ("get", "names") else "warpbeam.relay_api"
+        return getattr(importlib.import_module(place), name)
