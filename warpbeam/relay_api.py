@@ -39,7 +39,7 @@ _PLACES: dict[str, str] = {
     "analysis": "warpbeam.relay.analysis",
     "build_module": "warpbeam.relay.builder",
     "expr": "warpbeam.relay.expr",
-    "op": "warpbeam.op",
+    "op": "warpbeam.relay.op",
     "ty": "warpbeam.relay.types",
     "transform": "warpbeam.transform",
     "evaluate": "warpbeam.relay.interp:evaluate",

@@ -110,7 +110,7 @@ def tensor_type(op: Op, value: Type, which: str) -> TensorType:
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """The classic `relay.op.get` and `relay.op.nn.conv2d`, for where `warpbeam.relay` is this package."""
+        """The classic `relay.op.get` and `relay.op.nn.conv2d`."""
         if name.startswith("__"):
             raise AttributeError(name)
         place = "warpbeam.op" if name in ("get", "names") else "warpbeam.relay_api"
