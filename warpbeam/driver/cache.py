@@ -23,7 +23,7 @@ _DEFAULT_LIMIT = 2 << 30
 
 @functools.cache
 def package_stamp() -> str:
-    """A digest of this package's source files (by name, size and time) and of the versions below it. Once per process."""
+    """A digest of this package's source files (by name, size and time) and of llvmlite's version. Once per process."""
     import llvmlite  # type: ignore[import-untyped]
 
     root = Path(__file__).resolve().parent.parent
@@ -47,7 +47,7 @@ def default_root() -> Path:
 
 
 class Cache:
-    """A cache folder. If it cannot be made or is not private, nothing is stored and nothing is found (with a warning)."""
+    """A cache folder. If it cannot be made or is not private, nothing is stored or found (with a warning)."""
 
     def __init__(self, root: str | os.PathLike[str] | None = None, limit: int | None = None) -> None:
         """Opens or makes the folder.

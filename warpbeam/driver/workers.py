@@ -1,6 +1,6 @@
 """Warm compiling workers: processes that turn LLVM IR text into object bytes, kept for the life of this process.
 
-LLVM holds Python's lock's place for whole compilations and aborts on some inputs, so it runs elsewhere: several
+LLVM's calls do not run side by side in one process, and it aborts on some inputs, so it runs elsewhere: several
 kernels compile at once, a crash is an error that names its kernel, and time and memory are limited. Which worker
 compiles what has no influence on the result.
 """
@@ -36,7 +36,7 @@ class _Worker:
 
     def __init__(self, jobs: queue.SimpleQueue[Any]) -> None:
         self.jobs = jobs
-        self.log: IO[bytes] = tempfile.TemporaryFile()
+        self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.process: subprocess.Popen[bytes] | None = self._start()
         self.thread = threading.Thread(target=self._feed, name="warpbeam-compile", daemon=True)
         self.thread.start()
@@ -100,7 +100,9 @@ class _Worker:
             what, why = f"compiling kernel {name!r} took more than {seconds:g} s", "it was stopped"
         else:
             what, why = f"LLVM crashed on kernel {name!r}", words or "it said nothing"
-        return CompileError(what, why=why, hint="this is a fault of the code generator; please report it with the kernel")
+        return CompileError(
+            what, why=why, hint="this is a fault of the code generator; please report it with the kernel"
+        )
 
     def _last_words(self) -> str:
         if self.process is not None:
@@ -178,9 +180,7 @@ class Compiler:
         objects = [job.result() for job in jobs]
     """
 
-    def __init__(
-        self, target: Target, cache: Cache | None = None, workers: int | None = None, level: int = 1
-    ) -> None:
+    def __init__(self, target: Target, cache: Cache | None = None, workers: int | None = None, level: int = 1) -> None:
         """Starts the workers in the background.
 
         Args:
@@ -236,7 +236,9 @@ class Compiler:
     def __enter__(self) -> Compiler:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Cancels what was not waited for."""
         for job in self._jobs:
             job.cancel()

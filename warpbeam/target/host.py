@@ -13,7 +13,7 @@ from warpbeam.target.target import Target, TargetError, features, from_dict
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 #: (processor features that must all be there, target to start from), best first, by machine
-_BASES = {
+_BASES: dict[str, list[tuple[tuple[str, ...], str]]] = {
     "x86_64": [
         (("avx512f", "avx512bw", "avx512dq", "avx512vl"), "generic-x86-64-v4"),
         (("avx2", "fma", "f16c"), "generic-x86-64-v3"),

@@ -1,4 +1,4 @@
-"""A lowered PrimFunc as C11 text: loops, stores, arrays; vectors as loops over lanes. Works without threads and malloc."""
+"""A lowered PrimFunc as C11 text: loops, arrays; vectors as loops over lanes. Needs neither threads nor malloc."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class KernelPrinter:
             if not at or at == "0":
                 at = index
             else:
-                width = str(size) if size is not None else Lanes(self, "").value(E.as_expr(extent))
+                width = str(size) if size is not None else Lanes(self, "").value(E.as_expr(extent), True)
                 at = f"({at}) * {width}" + ("" if index == "0" else f" + {index}")
         return f"{self.names[buffer]}[{at or 0}]"
 
@@ -154,7 +154,7 @@ class KernelPrinter:
             self.line("{")
             with self.indented():
                 one = Lanes(self, "")
-                place = self.element(node.buffer, [one.value(i) for i in node.indices])
+                place = self.element(node.buffer, [one.value(i, True) for i in node.indices])
                 self.line(f"{place} = {self._to_memory(one.value(node.value), node.buffer.dtype)};")
             self.line("}")
             return
@@ -166,7 +166,7 @@ class KernelPrinter:
                 self.line(f"{all_lanes}[{lane}] = {Lanes(self, lane).value(node.value)};")
             with self.lanes(lanes) as lane:
                 at = Lanes(self, lane)
-                place = self.element(node.buffer, [at.value(i) for i in node.indices])
+                place = self.element(node.buffer, [at.value(i, True) for i in node.indices])
                 self.line(f"{place} = {self._to_memory(f'{all_lanes}[{lane}]', node.buffer.dtype)};")
         self.line("}")
 
@@ -229,7 +229,7 @@ class KernelPrinter:
             place = value.args[0]
             assert isinstance(place, E.BufferLoad)
             at = Lanes(self, "0")
-            where = self.element(place.buffer, [at.value(i) for i in place.indices])
+            where = self.element(place.buffer, [at.value(i, True) for i in place.indices])
             rw, locality = int(value.attrs.get("rw", 0)), int(value.attrs.get("locality", 3))
             self.line(f"WB_PREFETCH(&{where}, {rw}, {locality});")
         elif not isinstance(value, E.IntImm | E.FloatImm | E.Var | E.StringImm):
@@ -254,7 +254,7 @@ class KernelPrinter:
             return
         self.line("{")
         with self.indented():
-            low, count = Lanes(self, "").value(node.min), Lanes(self, "").value(node.extent)
+            low, count = Lanes(self, "").value(node.min, True), Lanes(self, "").value(node.extent, True)
             self._loop(node, low, f"{low} + {count}" if low != "0" else count)
         self.line("}")
 
@@ -281,7 +281,7 @@ class KernelPrinter:
         record = f"typedef struct {{ {' '.join(fields)} {self._index(node.var.dtype)} low; }} {name}_closure;"
         self.line("{")
         with self.indented():
-            low, count = Lanes(self, "").value(node.min), Lanes(self, "").value(node.extent)
+            low, count = Lanes(self, "").value(node.min, True), Lanes(self, "").value(node.extent, True)
             self.line(f"{name}_closure closure;")
             for i, item in enumerate(shared):
                 self.line(f"closure.f{i} = {self.names[item]};")

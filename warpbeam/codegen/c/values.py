@@ -1,4 +1,4 @@
-"""Expressions in C, one lane at a time: shared or long ones become variables, so that text does not grow with sharing."""
+"""Expressions in C, one lane at a time. Shared or long ones become variables, so text does not grow with sharing."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def literal(node: E.IntImm | E.FloatImm) -> str:
         return f"({text})" if node.value < 0 else text
     value, double = node.value, node.dtype == "float64"
     if math.isnan(value) or math.isinf(value):
-        bits = {True: ("0x7ff8000000000000", "0x7ff0000000000000"), False: ("0x7fc00000", "0x7f800000")}[double]
-        text = f"wb_from_{'f64' if double else 'f32'}({bits[math.isinf(value)]}u{'ll' if double else ''})"
+        special = {True: ("0x7ff8000000000000", "0x7ff0000000000000"), False: ("0x7fc00000", "0x7f800000")}[double]
+        text = f"wb_from_{'f64' if double else 'f32'}({special[math.isinf(value)]}u{'ll' if double else ''})"
         return f"(-{text})" if math.copysign(1, value) < 0 else text
     text = value.hex() + ("" if double else "f")
     return f"({text})" if text.startswith("-") else text
@@ -96,10 +96,13 @@ class Lanes:
         self.lane = lane
         self.done: dict[Node, str] = {}
         self.uses: dict[Node, int] = {}
+        self.data: set[Node] = set()
 
-    def value(self, expr: E.PrimExpr) -> str:
-        """The C text of an expression, after the lines that it needs."""
+    def value(self, expr: E.PrimExpr, index: bool = False) -> str:
+        """The C text of an expression, after the lines that it needs. An index is plain arithmetic (no overflow)."""
         self._count(expr)
+        if not index:
+            self._mark_data(expr)
         stack = [expr]
         while stack:
             node = stack[-1]
@@ -129,13 +132,26 @@ class Lanes:
                     seen.add(x)
                     stack.append(x)
 
+    def _mark_data(self, expr: E.PrimExpr) -> None:
+        """Notes the nodes that are values of the computation and not only indices of loads."""
+        stack = [expr]
+        while stack:
+            node = stack.pop()
+            if node not in self.data:
+                self.data.add(node)
+                if not isinstance(node, E.BufferLoad):
+                    stack.extend(_parts(node))
+
     def _name(self, node: E.PrimExpr, text: str) -> str:
         name = self.p.fresh("v")
         self.p.line(f"const {self._type(node)} {name} = {text};")
         return name
 
     def _type(self, node: E.PrimExpr) -> str:
-        return "wb_index" if dt.scalar(node.dtype) == "int64" and self.p.small else value_type(node.dtype)
+        return "wb_index" if self._is_index(node) else value_type(node.dtype)
+
+    def _is_index(self, node: E.PrimExpr) -> bool:
+        return node not in self.data and dt.scalar(node.dtype) == "int64"
 
     def _text(self, node: E.PrimExpr, parts: list[str]) -> str:
         if isinstance(node, (E.IntImm, E.FloatImm)):
@@ -155,7 +171,7 @@ class Lanes:
             return self._shuffle(node)
         if isinstance(node, E.Call):
             return self._call(node, parts)
-        return _simple(node, parts, self.p.small)
+        return _simple(node, parts, self._is_index(node), self.p.small)
 
     def _call(self, node: E.Call, parts: list[str]) -> str:
         op = node.op
@@ -220,7 +236,7 @@ class Lanes:
             a, b = f"{array}[{lane}]", f"{array}[{lane} + {distance}]"
             cls: Any = {"add": E.Add, "mul": E.Mul, "min": E.Min, "max": E.Max, "and": E.And, "or": E.Or}[kind]
             var = E.Var("x", dt.scalar(dtype))
-            self.p.line(f"{a} = {_simple(cls(var, var), [a, b], False)};")
+            self.p.line(f"{a} = {_simple(cls(var, var), [a, b])};")
 
     def _dot(self, node: E.Call, acc: str) -> str:
         group = int(node.op[3:])
@@ -255,7 +271,7 @@ def _parts(node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
     return (node.a,) if isinstance(node, E.Not) else ()
 
 
-def _simple(node: Any, parts: list[str], small: bool) -> str:
+def _simple(node: Any, parts: list[str], index: bool = False, small: bool = False) -> str:
     """Arithmetic, comparisons, choices, casts."""
     kind = type(node)
     if kind in _COMPARE:
@@ -277,9 +293,9 @@ def _simple(node: Any, parts: list[str], small: bool) -> str:
         return rounded(f"wb_{_ARITH[kind]}_{suffix(base)}({parts[0]}, {parts[1]})", base)
     if dt.is_bool(base):
         return f"({parts[0]} {'&' if kind in (E.Mul, E.Min) else '|'} {parts[1]})"
-    if base == "int64" and kind in (E.Add, E.Sub, E.Mul) and small:
+    if index and kind in (E.Add, E.Sub, E.Mul):
         return f"({parts[0]} {_SIGNS[kind]} {parts[1]})"
-    ending = "i32" if small and base == "int64" else suffix(base)
+    ending = "i32" if index and small else suffix(base)
     return f"wb_{_ARITH[kind]}_{ending}({parts[0]}, {parts[1]})"
 
 

@@ -2,8 +2,8 @@
 
 The text of a loop is joined to the text of its surroundings only when the loop is closed. Until then, an instruction
 whose operands all come from outside is appended to the surrounding scope, in front of the loop: loop-invariant
-code motion costs nothing. Equal right-hand sides with visible results are one value. Loads take part under the version of
-their buffer, which every store to it changes.
+code motion costs nothing. Equal right-hand sides with visible results are one value. Loads take part under the version
+of their buffer, which every store to it changes.
 """
 
 from __future__ import annotations
