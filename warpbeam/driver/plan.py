@@ -226,16 +226,22 @@ class Planner:
         return Program("main", ins, outs, values, body, (*symbols, *self.places), total)
 
     def _checks(self) -> list[Check]:
-        """Equalities of sizes that the operators' types take for granted, checked before anything runs."""
-        found: dict[tuple[Any, Any], str] = {}
-        if self.symbols:
-            for fn in primitives(self.func):
-                for n in post_order(fn.body):
-                    if isinstance(n, Call) and isinstance(n.op, Op):
-                        for a, b, message in equalities(n.op, [x.ty for x in n.args], n.attrs):
-                            sides = (to_shape_expr(a, self.symbols), to_shape_expr(b, self.symbols))
-                            found.setdefault(sides, message)
-        return [Check(("eq", a, b), message) for (a, b), message in found.items()]
+        """What the compiled code takes for granted of the sizes, checked before anything runs: they are at least 1,
+        equal where an operator's type needs it, and as the importer assumed.
+        """
+        found: dict[Any, str] = {
+            ("ge", name, 1): f"size {name} is at least 1: empty tensors need their shape given when compiling"
+            for name in self.symbols.values()
+        }
+        for fn in primitives(self.func) if self.symbols else ():
+            for n in post_order(fn.body):
+                if isinstance(n, Call) and isinstance(n.op, Op):
+                    for a, b, message in equalities(n.op, [x.ty for x in n.args], n.attrs):
+                        sides = (to_shape_expr(a, self.symbols), to_shape_expr(b, self.symbols))
+                        found.setdefault(("eq", *sides), message)
+        for condition in self.func.attrs.get("assumptions", ()):
+            found.setdefault(to_shape_expr(condition, self.symbols), "the sizes do not fit what the model assumes")
+        return [Check(condition, message) for condition, message in found.items() if not isinstance(condition, int)]
 
     def _instruction(
         self, kernel: Kernel, operands: list[_Slot], results: list[_Slot], own: dict[DimVar, DimVar]
