@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.structural import structural_hash
-from warpbeam.relay.expr import Call, Constant, Expr, Function
+from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.sketch.base import Plan
 from warpbeam.sketch.select import schedule
@@ -59,16 +60,17 @@ class KernelSet:
     target: Target
     on_new: Callable[[Kernel], None] | None = None
     kernels: dict[str, Kernel] = field(default_factory=dict)
-    _by_function: dict[tuple[Function, frozenset[int]], tuple[Kernel, tuple[Var, ...]]] = field(default_factory=dict)
+    _by_function: dict[tuple[Any, ...], tuple[Kernel, tuple[Var, ...]]] = field(default_factory=dict)
 
     def get(self, fn: Function, args: tuple[Expr, ...]) -> tuple[Kernel, tuple[Var, ...]]:
         """The kernel of a primitive function called with `args`, and the function's own sizes in the order of the
         kernel's `sizes`: a kernel shared by several functions was built with the sizes of the first.
         """
         constants = frozenset(i for i, a in enumerate(args) if isinstance(a, Constant))
-        found = self._by_function.get((fn, constants))
+        key = _signature(fn), constants
+        found = self._by_function.get(key)
         if found is None:
-            found = self._by_function[fn, constants] = self._build(fn, constants)
+            found = self._by_function[key] = self._build(fn, constants)
         return found
 
     def _build(self, fn: Function, constants: frozenset[int]) -> tuple[Kernel, tuple[Var, ...]]:
@@ -104,6 +106,30 @@ class KernelSet:
             self.on_new(kernel)
 
 
+def _signature(fn: Function) -> tuple[Any, ...]:
+    """Equal for functions that are the same up to names: operators, attributes, types and how values flow.
+
+    It is cheap, and finds groups that repeat over the same sizes before anything is built for them.
+    """
+    number: dict[Any, Any] = {p: i for i, p in enumerate(fn.params)}
+    rows: list[Any] = [p.ty for p in fn.params]
+    for n in post_order(fn.body, enter=lambda n: isinstance(n, Call | Tuple | TupleGetItem)):
+        if n in number:
+            continue
+        if isinstance(n, Call) and isinstance(n.op, Op):
+            row: Any = (n.op, n.attrs, tuple(number[a] for a in n.args), n.ty)
+        elif isinstance(n, Tuple):
+            row = tuple(number[f] for f in n.fields)
+        elif isinstance(n, TupleGetItem):
+            row = (number[n.tuple_value], n.index)
+        else:
+            number[n] = n  # it stands for itself: constants, operators
+            continue
+        number[n] = len(rows)
+        rows.append(row)
+    return (*rows, number[fn.body])
+
+
 def _sizes(func: PrimFunc) -> tuple[Var, ...]:
     """The symbolic sizes of a program, in the order of its parameters."""
     return tuple(p for p in func.params if isinstance(p, Var))
@@ -127,8 +153,6 @@ def _direct_prim(fn: Function) -> PrimFunc | None:
 
 
 def _flops(fn: Function) -> Any:
-    from warpbeam.ir.rewrite import post_order
-
     total: Any = 0
     for n in post_order(fn.body):
         if isinstance(n, Call) and isinstance(n.op, Op):
