@@ -98,7 +98,7 @@ class KernelSet:
     def _finish(
         self, func: PrimFunc, fn: Function, plan: Plan, layouts: dict[int, Any], sizes: tuple[Var, ...]
     ) -> None:
-        low = lower(func, self.target)
+        low = lower(func, self.target) if plan.lowered is None else plan.lowered
         outputs = len(fn.body.ty.fields) if hasattr(fn.body.ty, "fields") else 1
         kernel = Kernel(func.name, low, len(fn.params), outputs, plan, layouts, _flops(fn), sizes)
         self.kernels[func.name] = kernel

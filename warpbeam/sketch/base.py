@@ -26,12 +26,13 @@ _CHEAP_CALLS = frozenset({"if_then_else", "abs", "sqrt", "floor", "ceil", "round
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A scheduled kernel: `func`, the sketch's name, its decisions, and notes for `explain`."""
+    """A scheduled kernel: `func`, the sketch's name, its decisions, notes for `explain`, and the program lowered."""
 
     func: PrimFunc
     sketch: str
     decisions: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lowered: PrimFunc | None = None
 
 
 @dataclass(slots=True)

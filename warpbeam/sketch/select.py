@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.ir.diagnostics import LowerError, ScheduleError
 from warpbeam.sketch import generic, pointwise, rows, tile
 from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
 from warpbeam.target import Target
 from warpbeam.te.tensor import Tensor
+from warpbeam.tir.transform import lower
 
 _SKETCHES = (("pointwise", pointwise), ("rows", rows), ("tile", tile))
 
@@ -32,9 +34,10 @@ def schedule(
         if not sketch.fits(group):
             continue
         try:
-            return sketch.build(group)
-        except ScheduleError as error:
+            plan = sketch.build(group)
+            return replace(plan, lowered=lower(plan.func, target))
+        except (ScheduleError, LowerError) as error:
             refused.append(f"{label}: {error.what}")
             group.restart()
     plan = generic.build(group)
-    return Plan(plan.func, plan.sketch, plan.decisions, (*plan.notes, *refused))
+    return replace(plan, lowered=lower(plan.func, target), notes=(*plan.notes, *refused))
