@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product as cartesian
+from math import gcd
 from typing import Any
 
 from warpbeam.target import Target
@@ -21,6 +22,7 @@ from warpbeam.target import Target
 _UNKNOWN = 64
 _CALL_CYCLES = 30.0
 _FORK_CYCLES = 4000.0
+_WAY_BYTES = 4096
 _L2_BYTES_PER_CYCLE, _L3_BYTES_PER_CYCLE = 40.0, 22.0
 
 
@@ -37,6 +39,7 @@ class Shape:
     packed: bool
     bytes: int = 4
     reads: int = 2
+    row_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ def _cycles(
         for nw, w in widths:
             total += nh * nw * (_step(h, w, shape) * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
     tiles = sum(n for n, _ in heights)
+    total *= _aliasing(shape, rows, target)
     return shape.outer * (
         total + _traffic(shape, tiles, len(widths) and full + (1 if rest else 0), panel, columns_outer, target)
     )
@@ -176,6 +180,16 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
     else:
         cost = tiles * rhs * _rate(rhs, target) + lhs / _L3_BYTES_PER_CYCLE
     return 0.35 * cost
+
+
+def _aliasing(shape: Shape, rows: tuple[int, ...], target: Target) -> float:
+    """How much slower a tile is whose lhs rows lie in few sets of the first-level cache (row distances near 4 KiB)."""
+    if not shape.broadcast or not shape.row_bytes or not rows:
+        return 1.0
+    distinct = max(1, _WAY_BYTES // gcd(shape.row_bytes, _WAY_BYTES))
+    ways = max(1, target.l1 // _WAY_BYTES)
+    crowd = rows[-1] / min(distinct, rows[-1])
+    return 1.0 + 0.02 * max(0.0, crowd - ways / 2)
 
 
 def _rate(resident: int, target: Target) -> float:

@@ -128,7 +128,17 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
         packed=packed,
         bytes=dt.nbytes(op.body[0].dtype),
         reads=len(_reads(op)),
+        row_bytes=_row_bytes(roles, tiled),
     )
+
+
+def _row_bytes(roles: Contraction | None, rows: list[Var]) -> int:
+    """Bytes between the lhs elements of neighbouring rows of a tile; 0 where that is not constant."""
+    if roles is None or not rows:
+        return 0
+    strides = flat_strides(roles.lhs, rows)
+    step = None if strides is None else const_int(strides[rows[-1]])
+    return 0 if step is None else step * dt.nbytes(roles.lhs.dtype)
 
 
 def _packable(group: Group, roles: Contraction, last: Var) -> bool:
