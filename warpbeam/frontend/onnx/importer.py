@@ -171,12 +171,14 @@ class Importer:
     def _node(self, frame: _Frame, proto: Any) -> _Frame | None:
         """Imports one node; a node that calls a function gives the function's frame."""
         view = self._view(frame, proto)
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        local = self.functions.get((domain, proto.op_type, proto.overload))
         if any(e is not None and e.missing for e in view.entries):
+            if local is None and not table.find(view.op_type, domain, view.opset) and not schema.has_body(view, domain):
+                self.problems.add(schema.missing(domain, view.op_type), Span(view.name))
             self._poison(frame, view)
             return None
         try:
-            domain = "" if proto.domain == "ai.onnx" else proto.domain
-            local = self.functions.get((domain, proto.op_type, proto.overload))
             if local is not None:
                 return self._enter(frame, view, local)
             return self._operator(frame, view, domain)
@@ -264,7 +266,7 @@ class Importer:
         if convert is None:
             body = None if rules is None else schema.function_body(view, rules)
             if body is None:
-                raise UnsupportedError(f"operator {domain + '.' if domain else ''}{view.op_type[:60]}")
+                raise UnsupportedError(schema.missing(domain, view.op_type))
             return self._enter(frame, view, body)
         known = values.track(view)
         if known is not None:

@@ -89,6 +89,20 @@ def _check_types(view: NodeView, found: Rules) -> None:
             raise view.error(f"input {i} is {dtype}, another of the same type parameter is {bound[name]}")
 
 
+def missing(domain: str, op_type: str) -> str:
+    """How an operator without implementation is named."""
+    return f"operator {domain + '.' if domain else ''}{op_type[:60]}"
+
+
+def has_body(view: NodeView, domain: str) -> bool:
+    """Whether the operator is defined in terms of others, at least for some operands."""
+    found = rules(view.op_type, view.opset, domain)
+    if found is None:
+        return False
+    schema = found.schema
+    return bool(schema.function_opset_versions or schema.context_dependent_function_opset_versions)
+
+
 def function_body(view: NodeView, found: Rules) -> Any:
     """The FunctionProto that defines the operator in terms of others, or None."""
     import onnx
