@@ -81,7 +81,9 @@ class Softmax(RowOp):
         top = rows.stat(lambda *i: E.cast(wide, x[i]), te.max, "row_max")
         e = rows.spread(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)]), "row_exp")
         total = rows.stat(lambda *i: e[i], te.sum, "row_sum")
-        return rows.spread(lambda *i: E.cast(x.dtype, E.div(e[i], total[rows.of(i)])), "softmax")
+        one = E.const(1.0, wide)
+        scale = te.compute(total.shape, lambda *i: E.div(one, total[i]), name="row_scale")  # one division per row
+        return rows.spread(lambda *i: E.cast(x.dtype, e[i] * scale[rows.of(i)]), "softmax")
 
 
 class LogSoftmax(RowOp):

@@ -1,34 +1,49 @@
 """Sketch for chains of row reductions (softmax, normalisations): one pass over memory, a row's intermediates stay in
 cache.
 
-Every stage is computed at the row loop of the output; reductions run in vectors of partial results joined at the
-row's end.
+Every stage is computed at the row loop of the output. A reduction runs in several vectors of partial results, which
+are joined at the row's end; a row of few vectors stays in registers as a whole. Columns are cut into vectors in groups,
+single vectors, and the rest (a shorter vector where its size is known, else one element at a time).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from warpbeam.ir import dtype as dt
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.structure import Stage, row_key
 from warpbeam.te.tensor import ComputeOp, Operation
+from warpbeam.tir.expr import PrimExpr
 
 _PARALLEL_ELEMENTS = 8192
 _MAX_ROW_BYTES = 64 * 1024
+_MAX_GROUP = 8  # vectors of partial results: enough to cover the latency of an addition
+_REGISTER_VECTORS = 12  # longest row that stays in registers
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a row: `loop` over its columns around `block`, in groups of `vectors` vectors of `lanes`."""
+
+    loop: str
+    block: str
+    vectors: int
+    lanes: int
 
 
 def fits(group: Group) -> bool:
-    """One output, reductions all over the same rows, constant columns."""
+    """One output, reductions all over the same rows; sizes may be symbolic."""
     rows = [s for s in group.stages if s.kind == "row"]
     if not rows or any(s.kind not in ("row", "elementwise") for s in group.stages) or len(group.outputs) != 1:
         return False
     keys = {row_key(s.op) for s in rows}
-    if len(keys) != 1:
+    if len(keys) != 1 or any(len(s.op.body) != 1 for s in group.stages):
         return False
-    lead, cols = next(iter(keys))
+    lead, _ = next(iter(keys))
     out = group.outputs[0].op
     assert isinstance(out, ComputeOp)
-    sizes = [extent(c) for c in cols]
-    known = all(c is not None for c in sizes) and product(cols) * 4 <= _MAX_ROW_BYTES
-    return known and len(out.axis) >= len(lead) and bool(lead or len(out.axis))
+    return len(out.axis) >= len(lead) and bool(lead or len(out.axis))
 
 
 def build(group: Group) -> Plan:
@@ -37,21 +52,42 @@ def build(group: Group) -> Plan:
     lead, cols = row_key(next(s.op for s in group.stages if s.kind == "row"))
     kept = _kept(group, out)
     sch = group.sch
-    names = list(sch.loops(group.blocks[out]))
-    row_loops = names[: len(lead)]
-    if not row_loops:
-        return Plan(sch.func, "rows", {}, ("a single row",))
-    row = sch.fuse(*row_loops) if len(row_loops) > 1 else row_loops[0]
-    if product(lead) * product(cols) >= _PARALLEL_ELEMENTS and product(lead) > 1:
-        sch.parallel(row)
+    last = sch.cache_write(group.blocks[out], "register") if out.reduce_axis else group.blocks[out]
+    vectors = -(-(extent(cols[0]) or 1 << 30) // _lanes(group, out))
+    short = len(cols) == 1 and vectors <= _REGISTER_VECTORS
+    row = _row_loop(group, last, lead, cols, vectors if short else 0)
     for stage in reversed(group.stages):
-        if stage.op in kept:
-            sch.compute_at(group.blocks[stage.op], row)
-            sch.set_scope(group.blocks[stage.op], "local")
+        if stage.op in kept or (stage.op is out and out.reduce_axis):
+            _place(group, stage, row, cols, short)
     for stage in group.stages:
         if stage.op in kept or stage.op is out:
-            _vectorise(group, stage, row)
-    return Plan(sch.func, "rows", {"rows": product(lead), "columns": product(cols)}, ("one pass over memory per row",))
+            _vectorise(group, stage, row, short)
+    notes = ("one pass over memory per row", *(["rows in registers"] if short else []))
+    return Plan(sch.func, "rows", {"rows": product(lead), "columns": product(cols)}, notes)
+
+
+def _lanes(group: Group, op: ComputeOp) -> int:
+    return max(1, group.target.vector_bits // max(8, dt.bits(op.body[0].dtype)))
+
+
+def _row_loop(group: Group, block: str, lead: tuple[object, ...], cols: tuple[object, ...], vectors: int) -> str | None:
+    """The one loop over rows or, where a row has few `vectors`, small groups of rows: their latencies overlap. It is
+    parallel if that pays; None for a single row.
+    """
+    sch = group.sch
+    names = list(sch.loops(block))[: len(lead)]
+    if not names:
+        return None
+    row = sch.fuse(*names) if len(names) > 1 else names[0]
+    count = sch.extent(row)
+    together = next((r for r in (3, 2) if count and vectors and count % r == 0 and vectors * r <= 24), 1)
+    if together > 1:
+        row, inner = sch.split(row, [None, together])
+        sch.unroll(inner)
+    open_size = any(extent(s) is None for s in lead)  # how many is not known: prepare for many
+    if open_size or (product(lead) * product(cols) >= _PARALLEL_ELEMENTS and product(lead) > 1):
+        sch.parallel(row)
+    return row
 
 
 def _kept(group: Group, out: ComputeOp) -> set[Operation]:
@@ -69,22 +105,109 @@ def _kept(group: Group, out: ComputeOp) -> set[Operation]:
     return kept
 
 
-def _vectorise(group: Group, stage: Stage, row: str) -> None:
+def _place(group: Group, stage: Stage, row: str | None, cols: tuple[object, ...], short: bool) -> None:
+    """A stage at the row loop: statistics in registers, a row of values in registers, on the stack or in memory."""
+    sch, block = group.sch, group.blocks[stage.op]
+    if row is not None:
+        sch.compute_at(block, row)
+    known = all(extent(c) is not None for c in cols)
+    if stage.kind == "row" or short:
+        sch.set_scope(block, "register")
+    elif known and product(cols) * dt.nbytes(stage.op.body[0].dtype) <= _MAX_ROW_BYTES:
+        sch.set_scope(block, "local")
+
+
+def _vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> None:
     """Vectors along the row: elementwise stages directly, reductions through partial results per lane."""
     sch, block = group.sch, group.blocks[stage.op]
-    lanes = max(1, group.target.vector_bits // 32)
+    lanes = _lanes(group, stage.op)
     names = list(sch.loops(block))
-    inner = names[names.index(row) + 1 :]
+    inner = names[names.index(row) + 1 :] if row is not None else names
+    if row is not None and short:
+        for name in inner[: -len(stage.op.reduce_axis) or -1]:
+            sch.unroll(name)
+    if stage.kind == "row":
+        loops = inner[-len(stage.op.reduce_axis) :]
+        sch.decompose_reduction(block, loops[0])
+        for piece in _cut(group, block, loops[-1], lanes, 4 if short else _MAX_GROUP):
+            _partial(group, piece, short)
+        return
     if not inner:
         return
-    if stage.kind != "row":
-        if (sch.extent(inner[-1]) or 0) >= 2:
-            sch.vectorize(sch.split(inner[-1], [None, lanes])[-1])
+    for piece in _cut(group, block, inner[-1], lanes, 4):
+        outer, vectors, lane = sch.split(piece.loop, [None, piece.vectors, piece.lanes])
+        if piece.lanes > 1:
+            sch.vectorize(lane)
+        sch.unroll(vectors)
+        if short:
+            sch.unroll(outer)
+
+
+def _cut(group: Group, block: str, loop: str, lanes: int, most: int) -> list[Piece]:
+    """The pieces of a loop over columns, each with a loop of its own."""
+    size = group.sch.loop(loop).extent
+    n = extent(size)
+    if n is None:
+        return _cut_at(group, block, loop, [(size // (4 * lanes) * (4 * lanes), 4, lanes), (None, 1, lanes)])
+    whole, rest = divmod(n, lanes)
+    count = max((d for d in range(1, most + 1) if whole and whole % d == 0), default=1)
+    if count < 4 and whole > 4:
+        count = 4
+    groups, single = divmod(whole, count)
+    parts: list[tuple[PrimExpr | int | None, int, int]] = []
+    if groups:
+        parts.append((groups * count * lanes, count, lanes))
+    if single:
+        parts.append((single * lanes, single, lanes))
+    if rest:
+        parts.append((rest, 1, rest))
+    return _cut_at(group, block, loop, parts)
+
+
+def _cut_at(group: Group, block: str, loop: str, parts: list[tuple[PrimExpr | int | None, int, int]]) -> list[Piece]:
+    """Partitions a loop into parts of (size, vectors, lanes); a last part without a size is cut into vectors and
+    single elements.
+    """
+    sch = group.sch
+    pieces: list[Piece] = []
+    for k, (size, vectors, lanes) in enumerate(parts):
+        last = k == len(parts) - 1
+        if size is None:
+            rest = sch.loop(loop).extent
+            _, second, names = sch.partition(loop, rest // lanes * lanes)
+            pieces += [Piece(loop, block, vectors, lanes), Piece(second, names[block], 1, 1)]
+        elif last:
+            pieces.append(Piece(loop, block, vectors, lanes))
+        else:
+            _, second, names = sch.partition(loop, size)
+            pieces.append(Piece(loop, block, vectors, lanes))
+            loop, block = second, names[block]
+    return pieces
+
+
+def _partial(group: Group, piece: Piece, short: bool) -> None:
+    """Partial results in `vectors` vectors, summed to one vector and then across its lanes."""
+    sch = group.sch
+    if piece.lanes == 1:
         return
-    if (sch.extent(inner[-1]) or 0) >= 2 * lanes:
-        parts = sch.split(inner[-1], [None, lanes])
-        partial = sch.rfactor(parts[-1], 0)
-        sch.set_scope(partial, "local")
-        loops = list(sch.loops(partial))
-        lane = next(n for n in loops if n.startswith(parts[-1]))
+    outer, part = sch.split(piece.loop, [None, piece.vectors * piece.lanes])
+    _lanes_apart(group, piece.block, part, piece.vectors, piece.lanes)
+    if short:
+        sch.unroll(outer)
+    if piece.vectors > 1:
+        joined, lane = sch.split(sch.loops(piece.block)[-1], [piece.vectors, piece.lanes])
+        sch.unroll(joined)
+        _lanes_apart(group, piece.block, lane, 1, piece.lanes)
+
+
+def _lanes_apart(group: Group, block: str, loop: str, vectors: int, lanes: int) -> None:
+    """Factors a loop of vectors * lanes out of a reduction: partial results in registers, in vectors."""
+    sch = group.sch
+    partial = sch.rfactor(loop)
+    sch.set_scope(partial, "register")
+    order = sch.blocks()
+    start = order[order.index(partial) - 1]
+    for name in (sch.loops(start)[-1], loop):
+        groups, lane = sch.split(name, [vectors, lanes])
+        sch.unroll(groups)
         sch.vectorize(lane)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import substitute
 from warpbeam.tir import expr as e
@@ -25,7 +27,14 @@ from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
 from warpbeam.tir.schedule.step import Namer, Step, nest
 from warpbeam.tir.stmt import Block, BufferStore, For, IterVar, PrimFunc, Stmt, seq
 
-_COMMUTATIVE = (e.Add, e.Mul, e.Min, e.Max, e.And, e.Or)
+_IDENTITY: dict[type, Callable[[str], Any]] = {
+    e.Add: lambda t: e.const(0, t),
+    e.Mul: lambda t: e.const(1, t),
+    e.Min: lambda t: e.const(float("inf") if dt.is_float(t) else dt.int_range(t)[1], t),
+    e.Max: lambda t: e.const(float("-inf") if dt.is_float(t) else dt.int_range(t)[0], t),
+    e.And: lambda t: e.const(True, t),
+    e.Or: lambda t: e.const(False, t),
+}
 
 
 def spatial_copy(place: Place, outer: Place, namer: Namer | None, suffix: str) -> tuple[list[For], dict[Var, PrimExpr]]:
@@ -109,7 +118,8 @@ class RFactor(Step):
                                              for k_0: for k_1: C_rf[k_1, i] += A[i, 16*k_0 + k_1]
                                              for k_1_rf in 16: C[i] += C_rf[k_1_rf, i]
 
-    Gives the name of the partial block. The final block keeps the name of the old one.
+    Gives the name of the partial block. The final block keeps the name of the old one. After decompose_reduction (and
+    partition) the partial results start from the operation's identity and join what the result holds already.
     """
 
     loop: str
@@ -124,11 +134,8 @@ class RFactor(Step):
         place = below[0]
         top = reduce_top(place)
         block = as_block(place)
-        if top is None or not carries(block, as_loop(target).var) or block.init is None:
-            raise ScheduleError(
-                f"loop {self.loop} does not carry a reduction that starts in block {block.name}",
-                hint="rfactor a reduction loop before decompose_reduction",
-            )
+        if top is None or not carries(block, as_loop(target).var):
+            raise ScheduleError(f"loop {self.loop} does not carry the reduction of block {block.name}")
         if as_loop(target).var in binding_vars(block, "spatial"):
             raise ScheduleError(f"loop {self.loop} is also part of a spatial axis of {block.name}")
         return _Factor(tree, place, target, top, self.axis).run()
@@ -142,7 +149,8 @@ class _Factor:
         self.loop = as_loop(target)
         self.store, self.op, self.value = _update(self.block)
         self.old = self.store.buffer
-        if not 0 <= axis <= len(self.old.shape) or len(writers(tree, self.old)) > 1:
+        alone = self.block.init is None or len(writers(tree, self.old)) == 1
+        if not 0 <= axis <= len(self.old.shape) or not alone:
             raise ScheduleError(f"rfactor of {self.block.name} at dimension {axis} of {self.old.name}")
         lanes = upper_bound(self.loop.extent, facts_at(target))
         if lanes is None:
@@ -180,8 +188,8 @@ class _Factor:
     def _start(self, name: str) -> Stmt:
         loops, axes, bound, axis, lane = self._spatial("_init")
         init = self.block.init
-        assert isinstance(init, BufferStore)
-        body = BufferStore(self.buffer, init.value, self._index(axis.var, self.store.indices))
+        value = init.value if isinstance(init, BufferStore) else _IDENTITY[self.op](self.old.dtype)
+        body = BufferStore(self.buffer, value, self._index(axis.var, self.store.indices))
         block = Block(self.namer.block(name), (axis, *axes), (lane, *bound), True, None, body)
         return nest(loops, For(lane, 0, self.lanes, "serial", block))
 
@@ -228,7 +236,8 @@ class _Factor:
 def _update(block: Block) -> tuple[BufferStore, Any, PrimExpr]:
     """(store, operation, value) of an update `C[…] = op(C[…], value)` with a commutative operation."""
     store = block.body
-    if isinstance(store, BufferStore) and isinstance(block.init, BufferStore) and type(store.value) in _COMMUTATIVE:
+    init = block.init is None or isinstance(block.init, BufferStore)
+    if isinstance(store, BufferStore) and init and type(store.value) in _IDENTITY:
         own = BufferLoad(store.buffer, store.indices)
         for mine, value in ((store.value.a, store.value.b), (store.value.b, store.value.a)):  # type: ignore[attr-defined]
             if mine is own and all(n.buffer is not store.buffer for n in accesses(value)[0]):

@@ -32,7 +32,7 @@ def _reduced(s: Any) -> Stmt:
         return s  # type: ignore[no-any-return]
     store, count = s.body, e.const_int(s.extent)
     name = NAMES.get(type(store.value))
-    if name is None or e.const_int(s.min) != 0 or count is None or not 2 <= count <= 64 or count & (count - 1):
+    if name is None or e.const_int(s.min) != 0 or count is None or not 2 <= count <= 64:
         return s
     own = BufferLoad(store.buffer, store.indices)
     value: Any = store.value

@@ -1,0 +1,67 @@
+"""Row reductions run in vectors whatever the number of columns, known or not, and give the same values."""
+
+import numpy as np
+import pytest
+
+from warpbeam.ir.rewrite import post_order
+from warpbeam.sketch.select import schedule
+from warpbeam.target import get
+from warpbeam.te import tensor as te
+from warpbeam.tir.expr import Var, call
+from warpbeam.tir.interp import run
+from warpbeam.tir.stmt import For
+from warpbeam.tir.transform import lower
+
+
+def softmax(shape):
+    x = te.placeholder(shape, name="x")
+    k, k2 = te.reduce_axis(shape[1], "k"), te.reduce_axis(shape[1], "k2")
+    top = te.compute(shape[:1], lambda i: te.max(x[i, k], axis=[k]), name="top")
+    e = te.compute(shape, lambda i, j: call("exp", x[i, j] - top[i]), name="e")
+    total = te.compute(shape[:1], lambda i: te.sum(e[i, k2], axis=[k2]), name="total")
+    return [x], [te.compute(shape, lambda i, j: e[i, j] / total[i], name="y")]
+
+
+def expected(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("shape", [(6, 128), (4, 768), (5, 100), (2, 7), (3, 1)])
+def test_softmax_of_known_size(shape):
+    ins, outs = softmax(shape)
+    plan = schedule(ins, outs, get("native"))
+    assert plan.sketch == "rows"
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    y = np.zeros(shape, np.float32)
+    run(plan.func, x, y)
+    np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+    y[...] = 0
+    run(lower(plan.func, get("native")), x, y)
+    np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [3, 16, 77, 130])
+def test_softmax_of_symbolic_columns(columns):
+    n = Var("n")
+    ins, outs = softmax((5, n))
+    plan = schedule(ins, outs, get("native"))
+    assert plan.sketch == "rows"
+    x = np.random.default_rng(0).standard_normal((5, columns)).astype(np.float32)
+    y = np.zeros_like(x)
+    run(plan.func, x, y, columns)
+    np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+
+
+def test_sum_of_rows_of_symbolic_number():
+    m = Var("m")
+    x = te.placeholder((m, 100), name="x")
+    k = te.reduce_axis(100, "k")
+    y = te.compute((m,), lambda i: te.sum(x[i, k], axis=[k]), name="y")
+    plan = schedule([x], [y], get("native"))
+    assert plan.sketch == "rows"
+    assert any(isinstance(f, For) and f.kind == "parallel" for f in post_order(plan.func.body))
+    a = np.random.default_rng(0).standard_normal((9, 100)).astype(np.float32)
+    out = np.zeros(9, np.float32)
+    run(plan.func, a, out, 9)
+    np.testing.assert_allclose(out, a.sum(axis=1), rtol=1e-5, atol=1e-5)
