@@ -71,9 +71,9 @@ def compile_with_report(
     source = _source(model)
     key = None
     if store is not None and source is not None and dump is None and not _watched():
-        key = _key(source, tgt, shapes, opt_level)
+        key = _key(source, tgt, shapes, opt_level, store)
         path = store.artifact_path(key)
-        found = _cached(path)
+        found = _cached(path, store)
         if found is not None:
             report = Report(name or found.manifest.name, str(tgt.name), cached=True)
             return Module(found), report
@@ -100,8 +100,9 @@ def _source(model: Any) -> Any:
     return None
 
 
-def _key(source: Any, target: Any, shapes: Mapping[str, Any] | None, opt_level: int) -> str:
+def _key(source: Any, target: Any, shapes: Mapping[str, Any] | None, opt_level: int, store: Any) -> str:
     from warpbeam.driver.cache import package_stamp
+    from warpbeam.driver.identity import model_digest
 
     digest = hashlib.sha256()
     ctx = PassContext.current()
@@ -109,7 +110,7 @@ def _key(source: Any, target: Any, shapes: Mapping[str, Any] | None, opt_level: 
     digest.update(repr((package_stamp(), target.key, sorted((shapes or {}).items()), opt_level, passes)).encode())
     if isinstance(source, Path):
         try:
-            _digest_files(source, digest)
+            digest.update(model_digest(source, store).encode())
         except OSError as error:
             raise CompileError(f"cannot read {source.name}", str(source.parent), str(error)) from error
     else:
@@ -117,24 +118,20 @@ def _key(source: Any, target: Any, shapes: Mapping[str, Any] | None, opt_level: 
     return digest.hexdigest()
 
 
-def _digest_files(path: Path, digest: Any) -> None:
-    """The model file, and size and time of its neighbours that may hold external data."""
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    if path.stat().st_size < (1 << 28):
-        for other in sorted(path.parent.glob(path.stem + "*")):
-            if other != path and other.is_file():
-                info = other.stat()
-                digest.update(f"{other.name}:{info.st_size}:{info.st_mtime_ns}".encode())
+def _cached(path: Path, store: Any) -> Artifact | None:
+    """The artefact of a cache entry; one that was found whole before and did not change since is not hashed again."""
+    from warpbeam.driver.identity import file_key
 
-
-def _cached(path: Path) -> Artifact | None:
     if not path.exists():
         return None
     try:
-        return Artifact.load(path)
-    except WarpbeamError:
+        key, settled = file_key(path)
+        known = store.get(key) is not None
+        found = Artifact.load(path, verify_constants=not known)
+        if settled and not known:
+            store.put(key, b"whole")
+        return found
+    except (OSError, WarpbeamError):
         path.unlink(missing_ok=True)  # damaged entries are rebuilt
         return None
 
