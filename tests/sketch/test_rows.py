@@ -7,7 +7,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
-from warpbeam.tir.expr import Var, call
+from warpbeam.tir.expr import SizeVar, call
 from warpbeam.tir.interp import run
 from warpbeam.tir.stmt import For
 from warpbeam.tir.transform import lower
@@ -34,16 +34,17 @@ def test_softmax_of_known_size(shape):
     assert plan.sketch == "rows"
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     y = np.zeros(shape, np.float32)
-    run(plan.func, x, y)
+    flat = [v.reshape(p.shape) for v, p in zip((x, y), plan.func.params)]  # a single column is no dimension
+    run(plan.func, *flat)
     np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
     y[...] = 0
-    run(lower(plan.func, get("native")), x, y)
+    run(lower(plan.func, get("native")), *flat)
     np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("columns", [3, 16, 77, 130])
 def test_softmax_of_symbolic_columns(columns):
-    n = Var("n")
+    n = SizeVar("n")
     ins, outs = softmax((5, n))
     plan = schedule(ins, outs, get("native"))
     assert plan.sketch == "rows"
@@ -54,7 +55,7 @@ def test_softmax_of_symbolic_columns(columns):
 
 
 def test_sum_of_rows_of_symbolic_number():
-    m = Var("m")
+    m = SizeVar("m")
     x = te.placeholder((m, 100), name="x")
     k = te.reduce_axis(100, "k")
     y = te.compute((m,), lambda i: te.sum(x[i, k], axis=[k]), name="y")

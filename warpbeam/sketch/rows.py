@@ -132,7 +132,7 @@ def _vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> None
         for piece in _cut(group, block, loops[-1], lanes, 4 if short else _MAX_GROUP):
             _partial(group, piece, short)
         return
-    if not inner:
+    if not inner or sch.loop(inner[-1]).kind != "serial":  # a single column has no loop
         return
     for piece in _cut(group, block, inner[-1], lanes, 4):
         outer, vectors, lane = sch.split(piece.loop, [None, piece.vectors, piece.lanes])
