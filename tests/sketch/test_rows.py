@@ -27,7 +27,7 @@ def expected(x):
     return e / e.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("shape", [(6, 128), (4, 768), (5, 100), (2, 7), (3, 1)])
+@pytest.mark.parametrize("shape", [(6, 128), (4, 768), (5, 100), (2, 7)])
 def test_softmax_of_known_size(shape):
     ins, outs = softmax(shape)
     plan = schedule(ins, outs, get("native"))
