@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -83,14 +85,14 @@ TRIPLE = llvm.get_default_triple()
 class Pool:
     """A pool of its own, apart from the process's."""
 
-    def __init__(self, threads: int, spin: int = 2000) -> None:
+    def __init__(self, threads: int, spin: int = 2000, create: ctypes.c_void_p | None = None) -> None:
         objects = [compile_ir(pool_ir(TRIPLE)), compile_ir(BODY)]
         self.library = Library(link_shared(objects, [*EXPORTS, "body", "nest", "fail", "many"]))
         self.library.pin()
-        create = self.library.function("wb_pool_create")
-        create.restype = ctypes.c_void_p
-        self.pthread_create = ctypes.cast(ctypes.CDLL(None).pthread_create, ctypes.c_void_p)
-        self.address = create(ctypes.c_int32(threads), self.pthread_create, ctypes.c_int32(spin))
+        make = self.library.function("wb_pool_create")
+        make.restype = ctypes.c_void_p
+        self.pthread_create = create or ctypes.cast(ctypes.CDLL(None).pthread_create, ctypes.c_void_p)
+        self.address = make(ctypes.c_int32(threads), self.pthread_create, ctypes.c_int32(spin))
 
     def context(self, num_threads: int = 0) -> Context:
         parallel_for = self.library.address("wb_pool_parallel_for")
@@ -130,24 +132,121 @@ def test_negative_count_does_nothing(team: Pool) -> None:
     assert team.loop("body", np.zeros(1, np.int64), -5) == 0
 
 
-def test_ranges_are_static_and_cover() -> None:
-    team, seen, lock = Pool(4), [], threading.Lock()
+def _note(seen: list[tuple[int, int, int]], wait: float = 0.0) -> Any:
+    """A loop body that notes (thread, begin, end), slowly."""
+    lock = threading.Lock()
 
     def note(_context: int, _closure: int, begin: int, end: int) -> int:
         with lock:
-            seen.append((begin, end))
+            seen.append((threading.get_ident(), begin, end))
+        time.sleep(wait)
         return 0
 
-    callback = LOOP_FN(note)
+    return LOOP_FN(note)
+
+
+def _address(callback: Any) -> int:
     address = ctypes.cast(callback, ctypes.c_void_p).value
     assert address is not None
-    for n, workers in ((10, 4), (3, 3), (4, 4), (2**62, 4)):
+    return address
+
+
+@pytest.mark.parametrize(("n", "threads", "asked"), [(10, 4, 0), (3, 3, 0), (4, 4, 0), (2**62, 4, 0), (10, 4, 2)])
+def test_parts_cover_and_end_where_ranges_do(n: int, threads: int, asked: int) -> None:
+    team, seen = Pool(threads), list[tuple[int, int, int]]()
+    callback, workers = _note(seen), asked or threads
+    for _ in range(20):
         seen.clear()
-        team.loop(address, np.zeros(1, np.int64), n)
-        assert sorted(seen) == [(n * i // workers, n * (i + 1) // workers) for i in range(workers)]
-    seen.clear()
-    team.loop(address, np.zeros(1, np.int64), 10, num_threads=2)
-    assert sorted(seen) == [(0, 5), (5, 10)], "the context bounds the number of threads"
+        team.loop(_address(callback), np.zeros(1, np.int64), n, num_threads=asked)
+        parts = sorted((begin, end) for _, begin, end in seen)
+        assert parts[0][0] == 0 and parts[-1][1] == n
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(parts)) and all(a < b for a, b in parts)
+        assert {n * i // workers for i in range(workers)} <= {begin for begin, _ in parts}
+        assert len({thread for thread, _, _ in seen}) <= workers, "the context bounds the number of threads"
+    team.destroy()
+
+
+def test_a_thread_keeps_its_range() -> None:
+    team, seen = Pool(2, spin=10**6), list[tuple[int, int, int]]()
+    callback, firsts = _note(seen, 0.002), []
+    for _ in range(10):
+        seen.clear()
+        team.loop(_address(callback), np.zeros(1, np.int64), 8)
+        firsts.append({thread: begin for thread, begin, _ in reversed(seen)})
+    me = threading.get_ident()
+    assert all(first[me] == 0 for first in firsts), "the caller begins with its own range"
+    assert any(4 in first.values() for first in firsts), "the worker begins with its own, if it comes in time"
+    team.destroy()
+
+
+def test_the_caller_does_not_wait_for_a_worker_that_never_comes() -> None:
+    held = threading.Event()
+
+    def create(thread: Any, _attributes: Any, start: int, slot: int) -> int:
+        def late() -> None:
+            held.wait()
+            ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(start)(slot)
+
+        threads.append(threading.Thread(target=late))
+        threads[-1].start()
+        return 0
+
+    threads: list[threading.Thread] = []
+    kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    callback = kind(create)
+    team, counts = Pool(3, create=ctypes.cast(callback, ctypes.c_void_p)), np.zeros(64, np.int64)
+    for _ in range(100):
+        assert team.loop("body", counts, 64) == 0
+    assert (counts == 100).all() and len(threads) == 2
+    held.set()
+    for _ in range(100):
+        assert team.loop("body", counts, 64) == 0
+    assert (counts == 200).all(), "those who come late do nothing twice"
+    team.library.function("wb_pool_destroy")(ctypes.c_void_p(team.address), ctypes.c_void_p(None))
+    for thread in threads:
+        thread.join()
+
+
+def test_many_loops_under_load_and_resizing() -> None:
+    """More threads than processors, other busy threads, sizes that change: nothing is lost or done twice."""
+    team, stop, counts = Pool(6, spin=200), threading.Event(), np.zeros(37, np.int64)
+    busy = np.zeros(1, np.int64)
+    many = team.library.function("many")
+
+    def burn() -> None:  # a loop of one iteration many times: no pool, no interpreter lock
+        context = Context(abi_version=1, parallel_for=team.library.address("wb_serial_parallel_for"))
+        while not stop.is_set():
+            many(ctypes.byref(context), ctypes.c_void_p(busy.ctypes.data), ctypes.c_int64(1), ctypes.c_int64(10**5))
+
+    def change() -> None:
+        for size in itertools.cycle((1, 6, 2, 5, 3)):
+            team.resize(size)
+            if stop.wait(0.0005):
+                return
+
+    threads = [threading.Thread(target=work) for work in (burn, burn, change)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        many(ctypes.byref(team.context()), ctypes.c_void_p(counts.ctypes.data), ctypes.c_int64(37), ctypes.c_int64(500))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert (counts == 10_000).all()
+    team.destroy()
+
+
+def test_reset_of_a_used_pool() -> None:
+    team, counts = Pool(3), np.zeros(64, np.int64)
+    for _ in range(10):
+        team.loop("body", counts, 64)
+    reset = team.library.function("wb_pool_reset")  # the threads of before live on, harmlessly
+    reset(ctypes.c_void_p(team.address), ctypes.c_int32(1), team.pthread_create, ctypes.c_int32(100))
+    assert team.loop("body", counts, 64) == 0 and (counts == 11).all()
+    team.resize(2)
+    for _ in range(10):
+        assert team.loop("body", counts, 64) == 0
+    assert (counts == 21).all()
     team.destroy()
 
 
