@@ -18,6 +18,7 @@ from warpbeam.target import Target
 
 _BYTES = {name: max(1, bits // 8) for name, (_, bits) in DLPACK_TYPES.items()}
 _ABI = 1
+_PART = 256  # instructions in a function: compilers take more than linear time over long ones
 
 
 def print_entry(program: P.Program, target: Target, name: str = "wb_entry") -> str:
@@ -86,7 +87,7 @@ class _Entry:
         self._arena()
         for result in sorted(self.moved):
             w.pointer_variable(result)
-        self.body(self.p.body)
+        self._parts(self.p.body)
         self._copy_out()
         return w.end()
 
@@ -244,6 +245,17 @@ class _Entry:
         return base
 
     # ------------------------------------------------------------------------------------------------------ instruction
+
+    def _parts(self, body: P.Body) -> None:
+        """The outermost body, in several functions where it is long."""
+        end = next((k for k, i in enumerate(body) if isinstance(i, P.Return)), len(body))
+        if end <= _PART:
+            self.body(body)
+            return
+        for at in range(0, end, _PART):
+            self.w.begin_part()
+            self.body(body[at : min(at + _PART, end)])
+            self.w.end_part()
 
     def body(self, body: P.Body) -> None:
         for instruction in body:

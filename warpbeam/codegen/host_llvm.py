@@ -94,7 +94,7 @@ class _Open(NamedTuple):
 
 
 class LLVMWriter(Writer):
-    """Writes IR with variables on the stack: nothing here is hot."""
+    """Writes IR with variables in a frame on the stack: nothing here is hot."""
 
     def __init__(self, target: Target) -> None:
         self.module = Module(target)
@@ -103,7 +103,10 @@ class LLVMWriter(Writer):
         self.lines: list[str] = []
         self.count_ = 0
         self.open: list[_Open] = []
-        self.variables: dict[str | int, str] = {}
+        self.variables: dict[str | int, int] = {}
+        self.name = ""
+        self.outer: list[str] = []
+        self.parts = 0
 
     def _v(self, rhs: str) -> str:
         self.count_ += 1
@@ -121,11 +124,26 @@ class LLVMWriter(Writer):
         self.module.declare(kernel, "i32", ", ".join(["ptr"] * (buffers + 1) + ["i64"] * scalars))
 
     def begin(self, name: str) -> None:
+        self.name = name
         self.head = f"define i32 @{name}(ptr %ctx, ptr %args, i32 %n) #0 {{"
 
     def end(self) -> str:
-        self.module.functions.append("\n".join([self.head, "entry:", *self.entry, *self.lines, "  ret i32 0", "}", ""]))
+        frame = [f"  %frame = alloca [{len(self.variables)} x i64]"]
+        self._function(self.head, [*frame, *self.entry, *self.lines])
         return self.module.text()
+
+    def _function(self, head: str, lines: list[str]) -> None:
+        self.module.functions.append("\n".join([head, "entry:", *lines, "  ret i32 0", "}", ""]))
+
+    def begin_part(self) -> None:
+        self.outer, self.lines = self.lines, []
+
+    def end_part(self) -> None:
+        part = f"{self.name}_part{self.parts}"
+        self.parts += 1
+        self._function(f"define internal i32 @{part}(ptr %ctx, ptr %args, ptr %frame) #0 {{", self.lines)
+        self.lines = self.outer
+        self._checked(f"call i32 @{part}(ptr %ctx, ptr %args, ptr %frame)")
 
     def return_ok(self) -> None:
         self.lines += ["  ret i32 0", f"{self._label('unreachable')}:"]
@@ -178,14 +196,22 @@ class LLVMWriter(Writer):
 
     def _slot(self, key: str | int, type: str, first: str) -> None:
         slot = f"%slot{len(self.variables)}"
-        self.variables[key] = slot
-        self.entry += [f"  {slot} = alloca {type}", f"  store {type} {first}, ptr {slot}"]
+        self.entry += [f"  {slot} = {self._place(len(self.variables))}", f"  store {type} {first}, ptr {slot}"]
+        self.variables[key] = len(self.variables)
+
+    @staticmethod
+    def _place(number: int) -> str:
+        """Where a variable is: all are words of one frame, so that the functions of a long entry share them."""
+        return f"getelementptr i64, ptr %frame, i64 {number}"
+
+    def _variable(self, key: str | int) -> str:
+        return self._v(self._place(self.variables[key]))
 
     def get(self, name: str) -> str:
-        return self._v(f"load i64, ptr {self.variables[name]}")
+        return self._v(f"load i64, ptr {self._variable(name)}")
 
     def set(self, name: str, value: str) -> None:
-        self.lines.append(f"  store i64 {value}, ptr {self.variables[name]}")
+        self.lines.append(f"  store i64 {value}, ptr {self._variable(name)}")
 
     def load(self, address: str, offset: int, dtype: str) -> str:
         place = self.offset(address, str(offset))
@@ -246,10 +272,10 @@ class LLVMWriter(Writer):
         self._slot(number, "ptr", "null")
 
     def get_pointer(self, number: int) -> str:
-        return self._v(f"load ptr, ptr {self.variables[number]}")
+        return self._v(f"load ptr, ptr {self._variable(number)}")
 
     def set_pointer(self, number: int, address: str) -> None:
-        self.lines.append(f"  store ptr {address}, ptr {self.variables[number]}")
+        self.lines.append(f"  store ptr {address}, ptr {self._variable(number)}")
 
     # ----------------------------------------------------------------------------------------------------------- effect
 

@@ -20,6 +20,12 @@ class Writer(ABC):
     def end(self) -> str:
         """Ends the entry with status 0 and gives the whole text."""
 
+    def begin_part(self) -> None:  # noqa: B027 - a language may write everything in one function
+        """What follows, up to `end_part`, may become a function of its own: no value is used across."""
+
+    def end_part(self) -> None:  # noqa: B027
+        """Ends a part."""
+
     @abstractmethod
     def return_ok(self) -> None:
         """Returns 0 from here."""
