@@ -23,10 +23,9 @@ def protect_outputs(func: Function, copy: Op) -> Function:
     taken: set[Expr] = set()
     new: list[Expr] = []
     for out in outs:
-        base = _base(out)
-        if isinstance(base, Var | Constant) or base in taken:
+        while isinstance(_base(out), Var | Constant) or _base(out) in taken:
             out = Call(copy, (out,), copy.attrs(Attrs()))
-        taken.add(base)
+        taken.add(_base(out))
         new.append(out)
     if all(a is b for a, b in zip(new, outs, strict=True)):
         return func

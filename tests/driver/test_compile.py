@@ -1,0 +1,140 @@
+"""Whole road: Relay in, native module out, against the interpreter; results do not depend on threads, level or cache."""
+
+import numpy as np
+import pytest
+
+import warpbeam
+from warpbeam import op
+from warpbeam.relay.expr import Function, Tuple, const, var
+from warpbeam.relay.interp import evaluate
+from warpbeam.tir.expr import SizeVar
+
+RNG = np.random.default_rng(7)
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53, "float16": 2.0**-11}
+
+
+def call(name, *args, **attrs):
+    return op.get(name)(*args, **attrs)
+
+
+def weights(*shape, dtype="float32"):
+    return const((RNG.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))).astype(dtype))
+
+
+def check(func, arrays, reduce=1, **options):
+    """The module's results against the float64 interpreter, within 8 (K+2) u of the largest value."""
+    module = warpbeam.compile(func, cache=False, **options)
+    got = module(*arrays)
+    want = evaluate(func, list(arrays), dtype="float64")
+    got = got if isinstance(got, tuple) else (got,)
+    want = want if isinstance(want, list | tuple) else (want,)
+    for g, w in zip(got, want, strict=True):
+        assert g.shape == np.shape(w)
+        unit = UNIT.get(str(g.dtype), 0.0)
+        np.testing.assert_allclose(g, np.asarray(w), rtol=0, atol=8 * (reduce + 2) * unit * max(1.0, np.abs(w).max()))
+    return module
+
+
+def conv(x, w, stride, pad, **attrs):
+    attrs = {"data_layout": "NHWC", "kernel_layout": "HWIO", **attrs}
+    return call("nn.conv2d", x, w, strides=(stride, stride), padding=(pad,) * 4, **attrs)
+
+
+@pytest.mark.parametrize(
+    "height,channels,filters,kernel,stride",
+    [(7, 16, 40, 3, 1), (9, 3, 21, 5, 2), (8, 32, 64, 1, 1), (13, 8, 16, 1, 2), (6, 5, 7, 3, 1), (1, 64, 10, 1, 1)],
+)
+def test_convolution_with_bias_residual_and_activation(height, channels, filters, kernel, stride):
+    x = var("x", shape=(2, height, height, channels))
+    y = conv(x, weights(kernel, kernel, channels, filters), stride, kernel // 2)
+    r = var("r", y.ty)
+    func = Function([x, r], call("nn.relu", call("add", call("add", y, weights(filters)), r)))
+    arrays = [RNG.standard_normal(p.ty.shape).astype(np.float32) for p in (x, r)]
+    check(func, arrays, channels * kernel * kernel)
+
+
+@pytest.mark.parametrize("groups,channels,filters", [(4, 16, 32), (24, 24, 24), (8, 8, 16)])
+def test_grouped_and_depthwise_convolution(groups, channels, filters):
+    x = var("x", shape=(1, 10, 11, channels))
+    func = Function([x], conv(x, weights(3, 3, channels // groups, filters), 1, 1, groups=groups))
+    check(func, [RNG.standard_normal((1, 10, 11, channels)).astype(np.float32)], 9 * channels // groups)
+
+
+@pytest.mark.parametrize("rows,columns,reduce", [(1, 1000, 64), (49, 70, 33), (15, 16, 1), (128, 96, 100), (3, 5, 7)])
+def test_matrix_products_with_every_remainder(rows, columns, reduce):
+    x = var("x", shape=(rows, reduce))
+    func = Function([x], call("nn.dense", x, weights(columns, reduce)))
+    check(func, [RNG.standard_normal((rows, reduce)).astype(np.float32)], reduce)
+
+
+def test_batched_products_of_two_variables():
+    a, b = var("a", shape=(3, 17, 20)), var("b", shape=(3, 20, 33))
+    arrays = [RNG.standard_normal(p.ty.shape).astype(np.float32) for p in (a, b)]
+    check(Function([a, b], call("nn.matmul", a, b)), arrays, 20)
+
+
+def attention(x, size):
+    def heads(w, axes):
+        return call("transpose", call("reshape", call("nn.matmul", x, w), newshape=(2, size, 4, 8)), axes=axes)
+
+    q, k, v = (
+        heads(weights(32, 32), (0, 2, 1, 3)),
+        heads(weights(32, 32), (0, 2, 3, 1)),
+        heads(weights(32, 32), (0, 2, 1, 3)),
+    )
+    a = call("nn.softmax", call("multiply", call("nn.matmul", q, k), const(0.35)), axis=-1)
+    y = call("reshape", call("transpose", call("nn.matmul", a, v), axes=(0, 2, 1, 3)), newshape=(2, size, 32))
+    return call("nn.layer_norm", call("add", y, x), weights(32), weights(32), axis=-1)
+
+
+def test_one_artefact_serves_every_sequence_length():
+    n = SizeVar("n")
+    x = var("x", shape=(2, n, 32))
+    func = Function([x], attention(x, n))
+    module = warpbeam.compile(func, cache=False)
+    for size in (1, 5, 16, 47):
+        array = RNG.standard_normal((2, size, 32)).astype(np.float32)
+        want = evaluate(func, [array], dtype="float64")
+        np.testing.assert_allclose(module(array), np.asarray(want), rtol=0, atol=2e-5)
+
+
+def test_results_are_the_same_for_every_number_of_threads_and_fusion_level():
+    x = var("x", shape=(2, 24, 32))
+    func = Function([x], attention(x, 24))
+    array = RNG.standard_normal((2, 24, 32)).astype(np.float32)
+    module = check(func, [array], 64)
+    first = module(array)
+    for threads in (1, 2, 3):
+        module.num_threads = threads
+        np.testing.assert_array_equal(module(array), first)
+    plain = warpbeam.compile(func, opt_level=0, cache=False)
+    np.testing.assert_allclose(plain(array), first, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
+def test_other_number_types(dtype):
+    x = var("x", shape=(6, 40), dtype=dtype)
+    y = call("multiply", call("add", x, const(np.asarray(3, dtype))), x)
+    arrays = [RNG.integers(-8, 8, (6, 40)).astype(dtype)]
+    check(Function([x], call("sum", y, axis=(1,), keepdims=True)), arrays, 40)
+
+
+def test_outputs_that_no_kernel_computes_are_copied():
+    x = var("x", shape=(3, 4))
+    y = call("reshape", x, newshape=(12,))
+    func = Function([x], Tuple((x, y, const(np.arange(3, dtype=np.float32)), call("nn.relu", x), x)))
+    check(func, [RNG.standard_normal((3, 4)).astype(np.float32)])
+
+
+def test_compiled_models_come_back_from_the_cache(tmp_path, monkeypatch):
+    from warpbeam.cli import demo_model
+    from warpbeam.driver.api import compile_with_report
+
+    monkeypatch.setenv("WARPBEAM_CACHE_DIR", str(tmp_path))
+    model = demo_model.build(0)
+    first, report = compile_with_report(model)
+    second, again = compile_with_report(model)
+    inputs = first.random_inputs(3)
+    assert not report.cached and again.cached
+    for name, value in first.run(inputs).items():
+        np.testing.assert_array_equal(second.run(inputs)[name], value)
