@@ -1,4 +1,4 @@
-"""Whole road: Relay in, native module out, against the interpreter; results do not depend on threads, level or cache."""
+"""Whole road: Relay in, native module out, against the interpreter; no result depends on threads, level or cache."""
 
 import numpy as np
 import pytest
