@@ -13,7 +13,19 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.te import tensor as te
 from warpbeam.te.create import create_prim_func
-from warpbeam.tir.expr import Broadcast, BufferLoad, Call, FloorDiv, FloorMod, IntImm, Ramp, call, if_then_else
+from warpbeam.tir.expr import (
+    Broadcast,
+    Buffer,
+    BufferLoad,
+    Call,
+    FloorDiv,
+    FloorMod,
+    IntImm,
+    Ramp,
+    Var,
+    call,
+    if_then_else,
+)
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import BufferStore, For, IfThenElse, PrimFunc
 from warpbeam.tir.transform import lower
@@ -184,6 +196,15 @@ def test_a_gather_across_rows_is_built_from_scalars():
     s = Schedule(f)
     s.vectorize(s.loops("y")[-1])
     check(f, s.func)
+
+
+@pytest.mark.parametrize("kind", ["unrolled", "vectorized"])
+@pytest.mark.parametrize("moving", [True, False])
+def test_lanes_are_summed_inside_expanded_loops(kind, moving):
+    a, c, i = Buffer("A", (4, 4)), Buffer("C", (4,)), Var("i")
+    row = a[i if moving else 2, Ramp(IntImm(0), IntImm(1), 4)]
+    store = BufferStore(c, call("vector_reduce_add", row, dtype="float32"), (i,))
+    check(*[PrimFunc("sums", (a, c), For(i, IntImm(0), IntImm(4), k, store)) for k in ("serial", kind)])
 
 
 def test_large_private_buffers_move_to_the_workspace_if_iterations_are_disjoint():

@@ -146,6 +146,8 @@ def _call(n: Any, done: Done, walk: Lanes) -> Any:
         return _choice(n, args, count)
     if count == 1:
         return e.Call(n.type, n.op, tuple(args), n.attrs)
+    if n.op.startswith("vector_reduce") and type(args[0]) is BufferLoad:
+        return e.Call(n.type, n.op, tuple(args), n.attrs)  # its own lanes, the same for every lane of the loop
     if n.op.startswith("vector_reduce") or not is_pure(n.op):
         raise NotVectorizable
     return e.Call(dt.with_lanes(n.type, count), n.op, tuple(widen(a, count) for a in args), n.attrs)
