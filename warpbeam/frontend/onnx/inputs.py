@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from operator import index
 from typing import Any
 
 from warpbeam.frontend.onnx.limits import Limits
@@ -108,8 +109,19 @@ def _overrides(shapes: Mapping[str, Any], infos: dict[str, Any], dims: Dims) -> 
         elif name not in infos:
             raise ImportModelError(f"there is no input {name[:80]!r}", hint=f"the inputs are {list(infos)[:20]}")
         else:
-            out[name] = tuple(value)
+            out[name] = _shape_given(name, value)
     return out
+
+
+def _shape_given(name: str, value: Any) -> tuple[Any, ...]:
+    """A shape as a user writes it: integers, names, None for a dimension that stays as it is."""
+    try:
+        return tuple(d if d is None or isinstance(d, str) else index(d) for d in value)
+    except TypeError:
+        raise ImportModelError(
+            f"the shape given for input {name[:80]!r} is {str(value)[:80]}",
+            hint="give a sequence of integers; names or None for dimensions that stay open",
+        ) from None
 
 
 def _declared(info: Any, given: tuple[Any, ...] | None, dims: Dims, dtype: Any) -> tuple[list[Any], str]:
