@@ -1,0 +1,237 @@
+"""Sketch for windows (depthwise convolutions, pooling) whose innermost axis is not part of the window.
+
+The border is not copied: padding is read through a condition, and the output is cut into border tiles, where the
+condition is a number for each position, and inner tiles, where it always holds.
+
+    for row tiles (first | inner | last, parallel):
+        for column tiles (first | inner | last):
+            for vectors of channels:
+                acc[rows][columns] = 0                         registers
+                unrolled window: acc += data[..] * weight[..]
+                out = epilogue(acc)
+
+Free decisions: rows and columns per tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.ir.rewrite import post_order
+from warpbeam.sketch.base import Group, Plan, expensive, extent, product
+from warpbeam.sketch.structure import variables
+from warpbeam.sketch.tile import Anatomy, anatomy
+from warpbeam.te.tensor import ComputeOp, loads
+from warpbeam.tir import expr as e
+from warpbeam.tir.arith import Facts, linear, prove
+from warpbeam.tir.expr import Var
+
+_MAX_TAPS = 25
+_MAX_UNROLLED = 400
+_PARALLEL_WORK = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Tiles of `size` along one axis: `first` border tiles, inner ones up to `inner`, full ones up to `full`."""
+
+    size: int
+    first: int
+    inner: int
+    full: int
+    count: int
+
+    def points(self) -> list[int]:
+        """Where the loop over tiles is partitioned, ascending."""
+        return sorted({p for p in (self.first, self.inner, self.full) if 0 < p < self.count})
+
+
+def fits(group: Group) -> bool:
+    parts = anatomy(group)
+    if parts is None or parts.anchor.kind != "window":
+        return False
+    op = parts.anchor.op
+    sizes = [extent(a.extent) for a in (*op.axis[-3:], *op.reduce_axis)]
+    if None in sizes or len(op.axis) < 2 or product([a.extent for a in op.reduce_axis]) > _MAX_TAPS:
+        return False
+    if any(expensive(s.op) or s.op.reduce_axis for s in parts.before):
+        return False
+    last, reduced = op.axis[-1].var, {a.var for a in op.reduce_axis}
+    seen = False
+    for load in loads(op):
+        if any(last in variables(i) for i in load.indices[:-1]) or variables(load.indices[-1]) & reduced:
+            return False
+        seen = seen or load.indices[-1] is last
+    return seen
+
+
+def build(group: Group) -> Plan:
+    parts = anatomy(group)
+    assert parts is not None
+    sch = group.sch
+    for stage in parts.before:
+        sch.compute_inline(group.blocks[stage.op])
+    block, out = _blocks(group, parts)
+    op = parts.anchor.op
+    rows = [a.var for a in op.axis[:-1]][-2:]
+    cuts = choose(group, op, block, rows)
+    lanes = min(max(1, group.target.vector_bits // dt.bits(op.body[0].dtype)), extent(op.axis[-1].extent) or 1)
+    outer = _tile_output(group, op, out, cuts, lanes)
+    _tile_window(group, op, block, outer[-1], lanes)
+    _finish(group, op, outer, cuts, lanes)
+    shape = "x".join(str(c.size) for c in cuts)
+    return Plan(sch.func, "window", {"rows": shape, "vectors": f"1x{lanes}"}, ("borders apart, nothing is copied",))
+
+
+def _blocks(group: Group, parts: Anatomy) -> tuple[str, str]:
+    """(block of the reduction, block of the output)."""
+    sch, block = group.sch, group.blocks[parts.anchor.op]
+    if not parts.after:
+        return block, sch.cache_write(block, "register")
+    for stage in parts.after:
+        if stage.op is not parts.out:
+            sch.compute_inline(group.blocks[stage.op])
+    return block, group.blocks[parts.out]
+
+
+# ------------------------------------------------------------------------------------------------------------ decisions
+
+
+def choose(group: Group, op: ComputeOp, block: str, rows: list[Var]) -> list[Cut]:
+    """The tile that fits the registers, makes few different nests, and reads each element seldom."""
+    names = {a.var.name: a.var for a in group.sch.block(block).axes}
+    own = [names.get(v.name, v) for v in rows]
+    sizes = [extent(a.extent) or 1 for a in op.axis if a.var in rows]
+    spans = [_span(op, v) for v in rows]
+    registers = max(8, group.target.vector_registers)
+    taps = product([a.extent for a in op.reduce_axis])
+    best: tuple[Any, ...] | None = None
+    tests: dict[tuple[int, int], Cut | None] = {}
+    inner = [w for w in range(1, min(sizes[-1], 16) + 1) if w <= 8 or w == sizes[-1]]  # wide tiles crowd few cache sets
+    for height in range(1, min(sizes[0], 4) + 1) if len(rows) == 2 else (1,):
+        for width in inner:
+            tile = (height, width) if len(rows) == 2 else (width,)
+            stride, span = spans[-1]
+            line = (width - 1) * stride + span
+            count = height * width
+            if height * line + count + 2 > registers or (count * taps > _MAX_UNROLLED and count > 1):
+                continue
+            tall = (height - 1) * spans[0][0] + spans[0][1] if len(rows) == 2 else 1
+            for k, size in enumerate(tile):
+                if (k, size) not in tests:
+                    tests[k, size] = _cut(group, block, own[k], sizes[k], size)
+            cuts = [tests[k, size] for k, size in enumerate(tile)]
+            if any(c is None for c in cuts):
+                continue
+            nests = product([len(c.points()) + 1 for c in cuts if c is not None])
+            read = tall * line / count + taps / count + 8.0 / count
+            key = (round(read + 0.15 * nests, 2), tile)
+            if best is None or key < best[0]:
+                best = (key, cuts)
+    if best is None:
+        raise ScheduleError("no tile has an inner part where the whole window lies inside the data")
+    return best[1]  # type: ignore[no-any-return]
+
+
+def _span(op: ComputeOp, axis: Var) -> tuple[int, int]:
+    """(stride, extent) of the window along an axis: what one step moves and what one position covers."""
+    reduced = {a.var: extent(a.extent) or 1 for a in op.reduce_axis}
+    for load in loads(op):
+        for index in load.indices:
+            if axis in variables(index) and variables(index) & reduced.keys():
+                form = linear(index, [axis, *reduced])
+                if form is not None:
+                    steps = {v: abs(e.const_int(c) or 0) for v, c in form[0].items()}
+                    return steps.get(axis, 1), 1 + sum(steps.get(v, 0) * (n - 1) for v, n in reduced.items())
+    return 1, 1
+
+
+def _cut(group: Group, block: str, axis: Var, size: int, tile: int) -> Cut | None:
+    """Tiles along an axis, with as few border tiles as possible; None if no tile is certainly inside."""
+    full, count = size // tile, -(-size // tile)
+    for border in range(4):
+        for first in range(min(border, 2) + 1):
+            last = border - first
+            if last > 2 or first + last > full:
+                continue
+            if first + last == full or _inside(group, block, axis, first * tile, (full - last) * tile):
+                return Cut(tile, first, full - last, full, count)
+    return None
+
+
+def _inside(group: Group, block: str, axis: Var, low: int, high: int) -> bool:
+    """Whether every comparison that depends on the axis holds for [low, high) of it."""
+    place = group.sch.block(block)
+    facts = Facts()
+    for a in place.axes:
+        if a.var is axis:
+            facts.bind(axis, e.const(low), e.const(high - low))
+        else:
+            facts.bind(a.var, e.const(0), a.extent)
+    tests = [n for n in post_order(place.body) if isinstance(n, e.CmpExpr) and axis in variables(n)]
+    return all(prove(t, facts) is True for t in tests)
+
+
+# ----------------------------------------------------------------------------------------------------------- scheduling
+
+
+def _tile_output(group: Group, op: ComputeOp, out: str, cuts: list[Cut], lanes: int) -> list[str]:
+    """Splits the output's loops into tiles; the outer loops, outermost first (free axes, rows, vectors)."""
+    sch = group.sch
+    names = list(sch.loops(out))
+    outer, inner = names[: len(op.axis) - 1 - len(cuts)], []
+    for name, cut in zip(names[len(outer) : -1], cuts, strict=True):
+        tiles, part = sch.split(name, [None, cut.size])
+        outer.append(tiles)
+        inner.append(part)
+    vectors, lane = sch.split(names[-1], [None, lanes])
+    outer.append(vectors)
+    sch.reorder(*outer, *inner, lane)
+    sch.vectorize(lane)
+    for name in inner:
+        sch.unroll(name)
+    return outer
+
+
+def _tile_window(group: Group, op: ComputeOp, block: str, at: str, lanes: int) -> None:
+    """The window unrolled over the tile, its results in registers."""
+    sch = group.sch
+    sch.compute_at(block, at)
+    below = list(sch.loops(block))
+    below = below[below.index(at) + 1 :]
+    spatial, reduce = below[: len(op.axis)], below[len(op.axis) :]
+    sch.reorder(*reduce, *spatial)
+    init = sch.decompose_reduction(block, reduce[0])
+    for name in (*reduce, *spatial[:-1]):
+        sch.unroll(name)
+    sch.vectorize(spatial[-1])
+    start = list(sch.loops(init))
+    start = start[start.index(at) + 1 :]
+    for name in start[:-1]:
+        sch.unroll(name)
+    sch.vectorize(start[-1])
+    sch.set_scope(block, "register")
+
+
+def _finish(group: Group, op: ComputeOp, outer: list[str], cuts: list[Cut], lanes: int) -> None:
+    """Border tiles apart from inner ones, the rest of the vectors apart; then the parallel loop."""
+    sch = group.sch
+    free = len(outer) - 1 - len(cuts)
+    work = product([a.extent for a in (*op.axis, *op.reduce_axis)])
+    if work >= _PARALLEL_WORK:
+        sch.parallel(outer[0])
+        if free == 0:
+            sch.annotate(outer[0], "joined", outer[0])
+    columns = extent(op.axis[-1].extent) or 1
+    if columns % lanes and columns > lanes:
+        sch.partition(outer[-1], columns // lanes)
+    for name, cut in reversed(list(zip(outer[free:-1], cuts, strict=True))):
+        for at in reversed(cut.points()):
+            _, second, _ = sch.partition(name, at)
+            if at >= cut.inner and 1 < (sch.extent(second) or 1) <= 2:
+                sch.unroll(second)
+        if cut.first == 2:
+            sch.unroll(name)
