@@ -20,6 +20,7 @@ from warpbeam.ir.diagnostics import IRError
 
 _POOL: dict[tuple[Any, ...], weakref.ref[Any]] = {}
 _UIDS = itertools.count()
+_CLASSES: set[type] = set()  # every node class: a test of membership is several times cheaper than isinstance
 
 
 class _PoolRef(weakref.ref):  # type: ignore[type-arg]
@@ -61,6 +62,7 @@ class NodeMeta(type):
         for base in reversed(bases):
             merged.update(getattr(base, "_defaults", {}))
         cls._defaults = {**merged, **defaults}  # type: ignore[attr-defined]
+        _CLASSES.add(cls)
         return cls
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -104,6 +106,7 @@ class Node(metaclass=NodeMeta):
     """Base of every IR node. Fields are read-only; build a new node to change one."""
 
     _interned: ClassVar[bool] = True
+    _binder: ClassVar[bool] = False
     _fields: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, Any]] = {}
     _labels: ClassVar[tuple[str, ...]] = ()  # fields that only name things, for structural comparison to skip
@@ -241,12 +244,13 @@ EMPTY = Attrs()
 
 def children(node: Node) -> list[Node]:
     """The nodes directly below `node`, in field order. Binders have none."""
-    if isinstance(node, Binder):
-        return []
+    cls = type(node)
     found: list[Node] = []
-    for name in type(node)._fields:
+    if cls._binder:
+        return found
+    for name in cls._fields:
         value = getattr(node, name)
-        if isinstance(value, Node):
+        if type(value) in _CLASSES:
             found.append(value)
         elif type(value) is tuple:
             _collect(value, found)
@@ -255,14 +259,14 @@ def children(node: Node) -> list[Node]:
 
 def _collect(values: tuple[Any, ...], found: list[Node]) -> None:
     for value in values:
-        if isinstance(value, Node):
+        if type(value) in _CLASSES:
             found.append(value)
         elif type(value) is tuple:
             _collect(value, found)
 
 
 def _mapped(value: Any, fn: Callable[[Node], Node]) -> Any:
-    if isinstance(value, Node):
+    if type(value) in _CLASSES:
         return fn(value)
     if type(value) is tuple and value:
         new = tuple(_mapped(v, fn) for v in value)
@@ -272,9 +276,9 @@ def _mapped(value: Any, fn: Callable[[Node], Node]) -> Any:
 
 def map_children(node: Node, fn: Callable[[Node], Node]) -> Any:
     """`node` with each direct child replaced by `fn(child)`; the same node where nothing changed."""
-    if isinstance(node, Binder):
-        return node
     cls = type(node)
+    if cls._binder:
+        return node
     old = [getattr(node, f) for f in cls._fields]
     new = [_mapped(v, fn) for v in old]
     if all(a is b for a, b in zip(old, new, strict=True)):

@@ -40,9 +40,14 @@ def post_order(*roots: Node, enter: Callable[[Node], bool] | None = None) -> Ite
         if id(node) in seen:
             continue
         seen.add(id(node))
+        below = children(node) if enter is None or enter(node) else None
+        if not below:
+            yield node
+            continue
         stack.append((node, True))
-        if enter is None or enter(node):
-            stack.extend((c, False) for c in reversed(children(node)) if id(c) not in seen)
+        for c in reversed(below):
+            if id(c) not in seen:
+                stack.append((c, False))
 
 
 def rewrite(root: Node, fn: Callable[[Node], Node | None], memo: dict[Node, Node] | None = None) -> Any:
