@@ -51,6 +51,9 @@ def nest(group: Group, stage: Stage) -> str:
         last = product([a.extent for a in stage.op.axis])
     else:
         last = extent(stage.op.axis[-1].extent) or 64
+    across = _across(stage.op) if len(names) == len(stage.op.axis) else None
+    if across is not None:
+        return _blocked(group, block, names, across, lanes, elements)
     outer = names[:-1]
     if last >= 2:
         parts = [None, 4, lanes] if last >= 8 * lanes else [None, lanes]
@@ -63,3 +66,28 @@ def nest(group: Group, stage: Stage) -> str:
         keep = outer if len(outer) == 1 else outer[:-1]
         sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
     return f"{block}: {elements} elements, vectors of {lanes}"
+
+
+def _across(op: ComputeOp) -> int | None:
+    """The output axis along which a read is contiguous while the innermost one strides through it (a transpose)."""
+    axes = [a.var for a in op.axis]
+    for load in loads(op):
+        if load.indices and load.indices[-1] in axes[:-1] and axes[-1] in load.indices[:-1]:
+            at = axes.index(load.indices[-1])
+            sizes = [extent(op.axis[at].extent), extent(op.axis[-1].extent)]
+            if all(n is None or n >= 8 for n in sizes):
+                return at
+    return None
+
+
+def _blocked(group: Group, block: str, names: list[str], across: int, lanes: int, elements: int) -> str:
+    """Square blocks of a transpose, so that each line of the source is used up while it is near."""
+    sch = group.sch
+    strip, row = sch.split(names[across], [None, lanes])
+    panel, lane = sch.split(names[-1], [None, lanes])
+    outer = [*(n for k, n in enumerate(names[:-1]) if k != across), strip]
+    sch.reorder(*outer, panel, row, lane)
+    sch.vectorize(lane)
+    if elements >= _PARALLEL_ELEMENTS:
+        sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
+    return f"{block}: {elements} elements, blocks of {lanes} x {lanes}"
