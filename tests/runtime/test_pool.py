@@ -161,7 +161,8 @@ def test_parts_cover_and_end_where_ranges_do(n: int, threads: int, asked: int) -
         parts = sorted((begin, end) for _, begin, end in seen)
         assert parts[0][0] == 0 and parts[-1][1] == n
         assert all(a[1] == b[0] for a, b in itertools.pairwise(parts)) and all(a < b for a, b in parts)
-        assert {n * i // workers for i in range(workers)} <= {begin for begin, _ in parts}
+        serial = parts == [(0, n)]  # on a busy machine the pool may decide that help is not worth waiting for
+        assert serial or {n * i // workers for i in range(workers)} <= {begin for begin, _ in parts}
         assert len({thread for thread, _, _ in seen}) <= workers, "the context bounds the number of threads"
     team.destroy()
 
@@ -169,7 +170,7 @@ def test_parts_cover_and_end_where_ranges_do(n: int, threads: int, asked: int) -
 def test_a_thread_keeps_its_range() -> None:
     team, seen = Pool(2, spin=10**6), list[tuple[int, int, int]]()
     callback, firsts = _note(seen, 0.002), []
-    for _ in range(10):
+    for _ in range(40):
         seen.clear()
         team.loop(_address(callback), np.zeros(1, np.int64), 8)
         firsts.append({thread: begin for thread, begin, _ in reversed(seen)})
