@@ -138,3 +138,14 @@ def test_compiled_models_come_back_from_the_cache(tmp_path, monkeypatch):
     assert not report.cached and again.cached
     for name, value in first.run(inputs).items():
         np.testing.assert_array_equal(second.run(inputs)[name], value)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float32"])
+@pytest.mark.parametrize("columns", [1, 3, 7, 16, 33])
+def test_reductions_along_rows_of_every_length(dtype, columns):
+    array = RNG.integers(0, 20, (5, columns)).astype(dtype)
+    x = var("x", shape=(5, columns), dtype=dtype)
+    results = [call(name, x, axis=(1,)) for name in ("min", "max", "sum")]
+    for got, want in zip(warpbeam.compile(Function([x], Tuple(tuple(results))), cache=False)(array),
+                         (array.min(1), array.max(1), array.sum(1)), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(got, want.astype(got.dtype))

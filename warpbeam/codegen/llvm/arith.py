@@ -37,7 +37,7 @@ def binary(fn: FunctionPrinter, node: Any, a: Value, b: Value) -> Value:
     unsigned = dt.is_unsigned(dt.scalar(node.dtype)) or dt.is_bool(dt.scalar(node.dtype))
     if kind in (E.Min, E.Max):
         word = ("umin" if unsigned else "smin") if kind is E.Min else ("umax" if unsigned else "smax")
-        return fn.call(f"llvm.{word}.{suffix(node.dtype)}", a.type, a, b)
+        return fn.call(f"llvm.{word}.{int_suffix(a.type)}", a.type, a, b)
     return _divide(fn, kind, node, a, b, unsigned)
 
 
@@ -103,6 +103,11 @@ def suffix(dtype: str) -> str:
     lanes = dt.lanes(dtype)
     bits = 1 if dt.is_bool(dt.scalar(dtype)) else dt.bits(dtype)
     return f"v{lanes}i{bits}" if lanes > 1 else f"i{bits}"
+
+
+def int_suffix(type: str) -> str:
+    """The part of an intrinsic's name that tells an integer LLVM type; a vector of one lane is a vector."""
+    return "v" + type[1:-1].replace(" x ", "") if type.startswith("<") else type
 
 
 def float_suffix(type: str) -> str:
