@@ -16,8 +16,8 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.structure import Stage, stages
 from warpbeam.target import Target
 from warpbeam.te.create import create_prim_func
-from warpbeam.te.tensor import ComputeOp, Operation, ProducerLoad, Tensor
-from warpbeam.tir.expr import Call, IntImm, PrimExpr
+from warpbeam.te.tensor import ComputeOp, Operation, Tensor
+from warpbeam.tir.expr import Call, IntImm
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import PrimFunc
 
@@ -89,11 +89,6 @@ def product(values: Sequence[Any], unknown: int = 64) -> int:
 def expensive(op: ComputeOp) -> bool:
     """Whether one element costs more than a few instructions (exp, erf, …), so that recomputing it does not pay."""
     return any(isinstance(n, Call) and n.op not in _CHEAP_CALLS for n in post_order(*op.body))
-
-
-def tensor_loads(expr: PrimExpr) -> list[ProducerLoad]:
-    """Reads of tensors in an expression, each once."""
-    return [n for n in post_order(expr) if isinstance(n, ProducerLoad)]
 
 
 def inline_pointwise(group: Group, keep: frozenset[Operation] = frozenset()) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from warpbeam.ir.rewrite import post_order
-from warpbeam.te.tensor import ComputeOp, Operation, ProducerLoad, Reduce, Tensor, operations
+from warpbeam.te.tensor import ComputeOp, ProducerLoad, Reduce, Tensor, operations
 from warpbeam.tir.expr import Add, Cast, IntImm, Mul, PrimExpr, Var
 
 
@@ -147,16 +147,6 @@ def _is_window(found: list[ProducerLoad], axes: set[Var], reduced: set[Var]) -> 
 def stages(outputs: Sequence[Tensor]) -> list[Stage]:
     """The compute stages below the outputs, producers first."""
     return [Stage(op, classify(op)) for op in operations(list(outputs)) if isinstance(op, ComputeOp)]
-
-
-def consumers(outputs: Sequence[Tensor]) -> dict[Operation, list[ComputeOp]]:
-    """Which stages read each operation."""
-    readers: dict[Operation, list[ComputeOp]] = {}
-    for op in operations(list(outputs)):
-        if isinstance(op, ComputeOp):
-            for t in op.input_tensors:
-                readers.setdefault(t.op, []).append(op)
-    return readers
 
 
 def row_key(op: ComputeOp) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

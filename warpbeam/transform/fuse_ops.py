@@ -21,7 +21,7 @@ from warpbeam.ir.node import Attrs, children
 from warpbeam.ir.rewrite import origins, post_order
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem, Var
 from warpbeam.relay.op import Op
-from warpbeam.relay.types import TensorType, TupleType
+from warpbeam.relay.types import TensorType
 from warpbeam.sketch import structure
 from warpbeam.te import tensor as te
 
@@ -372,9 +372,3 @@ def primitives(func: Function) -> Iterable[Function]:
     """The primitive functions called in a fused function, each once, in order."""
     seen = dict.fromkeys(n.op for n in post_order(func.body) if isinstance(n, Call) and isinstance(n.op, Function))
     return [f for f in seen if f.attrs.get("Primitive")]
-
-
-def output_types(fn: Function) -> list[TensorType]:
-    """Types of a primitive function's results, tuples opened."""
-    ty = fn.body.ty
-    return list(ty.fields) if isinstance(ty, TupleType) else [ty]
