@@ -38,20 +38,6 @@ class OpInfo:
     cols: tuple[Any, ...] = ()
 
 
-_CACHE: dict[tuple[Any, ...], OpInfo] = {}
-
-
-def op_info(call: Call) -> OpInfo:
-    """Kind of a call, from the te stages its operator computes. Memoised on operator, attributes and types."""
-    key = (call.op, call.attrs, tuple(a.ty for a in call.args), call.ty)
-    found = _CACHE.get(key)
-    if found is None:
-        if len(_CACHE) > 20000:
-            _CACHE.clear()
-        found = _CACHE[key] = _analyse(call)
-    return found
-
-
 def _analyse(call: Call) -> OpInfo:
     op = call.op
     if not isinstance(op, Op) or not op.pure or hasattr(op, "compute_prim"):
@@ -187,9 +173,10 @@ class _Fuser:
     def __init__(self, body: Expr) -> None:
         self.graph = _Graph(body)
         self.groups: dict[Call, _Group] = {}
+        self.infos: dict[tuple[Any, ...], OpInfo] = {}
         for n in self.graph.order:
             if isinstance(n, Call) and isinstance(n.op, Op):
-                info = op_info(n)
+                info = self.info(n)
                 row = (info.rows, info.cols) if info.kind == _ROW else None
                 self.groups[n] = _Group(
                     anchor=info.kind == _ANCHOR,
@@ -199,11 +186,19 @@ class _Fuser:
                     members=[n],
                 )
 
+    def info(self, call: Call) -> OpInfo:
+        """Kind of a call, from the te stages its operator computes; calls alike in operator and types share it."""
+        key = (call.op, call.attrs, tuple(a.ty for a in call.args), call.ty)
+        found = self.infos.get(key)
+        if found is None:
+            found = self.infos[key] = _analyse(call)
+        return found
+
     def run(self) -> None:
         """Anchors take their epilogues first, then rows, then injective work joins its consumers."""
         for wanted in ((_ANCHOR,), (_ROW,), (_ELEM, _INJ)):
             for node in self.graph.order:
-                if node in self.groups and op_info(node).kind in wanted:
+                if node in self.groups and self.info(node).kind in wanted:
                     self._extend(node)
 
     def _extend(self, node: Call) -> None:
@@ -219,7 +214,7 @@ class _Fuser:
                     return
                 for n in [*path, dom]:
                     self._union(self.groups[node], self.groups[n])  # type: ignore[index]
-            if op_info(node).kind not in (_ANCHOR, _ROW):
+            if self.info(node).kind not in (_ANCHOR, _ROW):
                 return
             current = dom
 
@@ -246,8 +241,10 @@ class _Fuser:
             lead, cols = next(iter(rows))
             return all(_in_rows(_shape(m), lead, cols) for m in members) and not any(g.injective for g in parts)
         if anchors:
-            anchor = next(m for m in members if op_info(m).kind == _ANCHOR)
-            fits = all(m is anchor or (op_info(m).kind == _ELEM and _same(_shape(m), _shape(anchor))) for m in members)
+            anchor = next(m for m in members if self.info(m).kind == _ANCHOR)
+            fits = all(
+                m is anchor or (self.info(m).kind == _ELEM and _same(_shape(m), _shape(anchor))) for m in members
+            )
             return fits and self._after(anchor, members)
         return self._inlinable(members, node)
 
@@ -260,8 +257,8 @@ class _Fuser:
 
     def _inlinable(self, members: list[Call], node: Call) -> bool:
         """Injective groups: shapes may differ only through an injective member; values read twice are recomputed."""
-        if not any(op_info(m).kind == _INJ for m in members):
-            return len({_shape(m) for m in members}) == 1 or all(op_info(m).kind == _ELEM for m in members)
+        if not any(self.info(m).kind == _INJ for m in members):
+            return len({_shape(m) for m in members}) == 1 or all(self.info(m).kind == _ELEM for m in members)
         uses = self.graph.users.get(node, [])
         return len(uses) == 1
 
