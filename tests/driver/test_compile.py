@@ -149,3 +149,10 @@ def test_reductions_along_rows_of_every_length(dtype, columns):
     for got, want in zip(warpbeam.compile(Function([x], Tuple(tuple(results))), cache=False)(array),
                          (array.min(1), array.max(1), array.sum(1)), strict=True):  # fmt: skip
         np.testing.assert_array_equal(got, want.astype(got.dtype))
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1, 1), (1, 7), (2, 3, 1)])
+@pytest.mark.parametrize("name", ["nn.softmax", "nn.log_softmax"])
+def test_rows_of_one_column_and_single_rows(name, shape):
+    x = var("x", shape=shape)
+    check(Function([x], call(name, x, axis=-1)), [RNG.standard_normal(shape).astype(np.float32)], shape[-1])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.rewrite import Pat, PVar, Rule, match
 from warpbeam.tir import expr as e
 from warpbeam.tir.arith import Facts, bounds, linear, modular, prove, simplify
@@ -73,7 +74,7 @@ def instances(r: Rule, dtypes: list[str]) -> list[tuple[e.PrimExpr, e.PrimExpr]]
             continue
         try:
             node = instance(r.pattern, dtype, other, {})
-        except Exception:  # a pattern for other dtypes
+        except IRError:  # a pattern for other dtypes
             continue
         got: dict[str, Any] = {}
         if match(r.pattern, node, got) and (r.guard is None or r.guard(**got)):
