@@ -18,6 +18,7 @@ from typing import Any
 from warpbeam.ir.diagnostics import WarpbeamError
 from warpbeam.ir.dtype import bits
 
+KINDS = ("llvm", "c", "cuda", "opencl")
 _FOLDER = Path(__file__).parent
 
 
@@ -31,7 +32,7 @@ class Target:
 
     Attributes:
         name: how users call it.
-        kind: which code generator prints for it: "llvm" or "c".
+        kind: which code generator prints for it: "llvm", "c", "cuda" or "opencl".
         device: where kernels run, in the runtime's words ("cpu", "cuda", …).
         host: name of the target that the host part is compiled for; empty = this one.
         triple, cpu, features, abi: LLVM's words for the machine ("+avx2,+fma").
@@ -49,6 +50,10 @@ class Target:
         cores: processor cores that may be used.
         requires: processor features that generated code may use, by LLVM's names, separated by blanks.
         prefer_layout: layout that costs decide for when nothing else does ("NHWC" or "NCHW").
+        max_threads_per_block, warp_size: of a GPU: threads that may share memory and barriers, and those that run in
+            lock step (1 = none do). 0 threads: no GPU.
+        shared_bytes, local_bytes: memory of one block, and private memory of one thread, in bytes (0 = no limit).
+        warp_shuffle: threads of a warp can read each other's registers.
         intrinsics: (name, LLVM template) pairs of tensor instructions, see `codegen/llvm/dots.py`.
     """
 
@@ -78,11 +83,16 @@ class Target:
     cores: int = 1
     prefer_layout: str = "NHWC"
     requires: str = ""
+    max_threads_per_block: int = 0
+    warp_size: int = 1
+    shared_bytes: int = 0
+    local_bytes: int = 0
+    warp_shuffle: bool = False
     intrinsics: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in ("llvm", "c"):
-            raise TargetError(f"target {self.name!r} has kind {self.kind!r}", hint='kinds are "llvm" and "c"')
+        if self.kind not in KINDS:
+            raise TargetError(f"target {self.name!r} has kind {self.kind!r}", hint=f"kinds are {', '.join(KINDS)}")
         if self.vector_bits < 8 or self.vector_bits & (self.vector_bits - 1):
             raise TargetError(f"target {self.name!r}: vector_bits {self.vector_bits}", why="no power of two >= 8")
 
