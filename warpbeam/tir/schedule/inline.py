@@ -9,7 +9,8 @@ from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import rewrite, substitute
 from warpbeam.tir.analysis.access import accesses, as_block, is_param, plain_axes, read, readers, writers
 from warpbeam.tir.analysis.tree import Place, Tree, tree_of
-from warpbeam.tir.expr import BufferLoad, IntImm, Var
+from warpbeam.tir.expr import BufferLoad, Var
+from warpbeam.tir.schedule.guard import unconditional
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import Block, BufferStore, PrimFunc, Stmt
 
@@ -26,7 +27,7 @@ def pointwise(tree: Tree, block: Block) -> tuple[BufferStore, list[Var]]:
         raise ScheduleError(f"the store of block {block.name} is not indexed by its plain axes", hint="inline it first")
     if store.buffer in {n.buffer for n in accesses(store)[0]}:
         raise ScheduleError(f"block {block.name} reads what it writes and cannot be inlined")
-    if not (isinstance(block.predicate, IntImm) and block.predicate.value):
+    if not unconditional(block):
         raise ScheduleError(f"block {block.name} runs under a condition and cannot be inlined")
     if len(writers(tree, store.buffer)) > 1:
         raise ScheduleError(f"several blocks write {store.buffer.name}", hint="inline before partitioning")

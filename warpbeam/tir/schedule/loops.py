@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 from warpbeam.ir.diagnostics import ScheduleError
@@ -18,9 +19,11 @@ from warpbeam.tir.analysis.access import (
     mentions,
     written,
 )
+from warpbeam.tir.analysis.regions import upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, annotated, facts_at, subst_structure, tree_of
 from warpbeam.tir.arith import prove, simplify
 from warpbeam.tir.expr import PrimExpr, Var
+from warpbeam.tir.schedule.guard import guarded, likely
 from warpbeam.tir.schedule.step import Namer, Step
 from warpbeam.tir.stmt import Block, For, PrimFunc, Stmt
 
@@ -32,11 +35,18 @@ class Split(Step):
     for i in 100:            for i_0 in 7:
         B(i)          ->         for i_1 in min(16, 100 - 16*i_0):
                                      B(16*i_0 + i_1)
+
+    With `guard` all extents are constant instead, and blocks skip what lies beyond the old loop:
+
+        for i_0 in 7:
+            for i_1 in 16:
+                B(16*i_0 + i_1) if likely(16*i_0 + i_1 < 100)
     """
 
     loop: str
     factors: tuple[int | None, ...]
     names: tuple[str, ...] | None = None
+    guard: bool = False
 
     def run(self, func: PrimFunc) -> tuple[PrimFunc, tuple[str, ...]]:
         tree = tree_of(func)
@@ -50,8 +60,10 @@ class Split(Step):
             raise ScheduleError(f"split of {self.loop}: {len(self.factors)} factors, {len(wanted)} names")
         names = tuple(namer.loop(n) for n in wanted)
         parts = [Var(n, loop.var.dtype) for n in names]
-        value, extents = self._parts(place, loop, parts)
+        value, extents, inside = (self._whole if self.guard else self._parts)(place, loop, parts)
         body = subst_structure(loop.body, {loop.var: value})
+        if inside is not None:
+            body = guarded(body, likely(inside))
         for v, extent in zip(reversed(parts), reversed(extents), strict=True):
             body = For(v, 0, extent, "serial", body)
         return tree.update({place: body}), names
@@ -66,7 +78,24 @@ class Split(Step):
         if loop.kind != "serial":
             raise ScheduleError(f"loop {self.loop} is {loop.kind}", hint="split first, then set the kind of the parts")
 
-    def _parts(self, place: Place, loop: For, parts: list[Var]) -> tuple[PrimExpr, list[PrimExpr]]:
+    def _whole(self, place: Place, loop: For, parts: list[Var]) -> tuple[PrimExpr, list[PrimExpr], PrimExpr | None]:
+        """The old variable over parts of constant extents, and the condition that it is inside the old loop."""
+        facts = facts_at(place)
+        limit = upper_bound(loop.extent, facts)
+        size: PrimExpr = loop.extent if limit is None else e.const(limit, loop.var.dtype)
+        if None not in self.factors:
+            _covers(place, size, self.factors, self.loop)
+        known = prod(f for f in self.factors if f is not None)
+        free = simplify(e.ceildiv(size, known), facts)
+        extents = [free if f is None else e.const(f, loop.var.dtype) for f in self.factors]
+        value: PrimExpr = parts[0]
+        for var, extent in zip(parts[1:], extents[1:], strict=True):
+            value = value * extent + var
+        whole = simplify(free * known if None in self.factors else e.const(known, loop.var.dtype), facts)
+        fits = prove(whole <= loop.extent, facts) is True
+        return value, extents, None if fits else value < loop.extent
+
+    def _parts(self, place: Place, loop: For, parts: list[Var]) -> tuple[PrimExpr, list[PrimExpr], None]:
         """The old loop variable in terms of the new ones, and the extents of those.
 
         Factors inside the free one count from the inside; those outside it share what is left evenly.
@@ -98,7 +127,7 @@ class Split(Step):
                 extents.append(_inner(factor, count, done, facts, covered))
                 covered = left[k]
             done = var if k == 0 else done * factor + var
-        return done, extents
+        return done, extents, None
 
 
 def _ceildiv(value: Any, factor: Any) -> PrimExpr:

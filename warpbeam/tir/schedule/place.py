@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,11 @@ from warpbeam.tir.analysis.access import (
     writers,
     written,
 )
-from warpbeam.tir.analysis.regions import Range, clip, interval, loop_range, union
+from warpbeam.tir.analysis.regions import Range, clip, interval, loop_range, union, upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at, tree_of
-from warpbeam.tir.arith import Facts, simplify
+from warpbeam.tir.arith import Facts, prove, simplify
 from warpbeam.tir.expr import Buffer, PrimExpr, Var
+from warpbeam.tir.schedule.guard import likely, own_condition
 from warpbeam.tir.schedule.step import Namer, Step, serial, top_nest
 from warpbeam.tir.stmt import Block, For, PrimFunc, SeqStmt, Stmt, seq
 
@@ -36,10 +38,19 @@ class ComputeAt(Step):
         for i_1 in 16: B             for i_1 in 16: B
 
     The block's loops are made anew from its axes: spatial ones over the region, reduce ones in full.
+
+    `relax`: the part that all threads around the loop read together, where they share the memory of the block's result
+    ("shared": loops on threadIdx and virtual threads; "global": also on blockIdx; others: none), so that each thread's
+    instance of the new loops covers it whole.
+    `guard`: loops of constant extent where the region has a constant bound; what is not in the buffer is skipped:
+
+        for i in 18: A(16*i_0 + i) if likely(16*i_0 + i < 66)
     """
 
     block: str
     loop: str
+    relax: bool = False
+    guard: bool = False
 
     def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
         tree = tree_of(func)
@@ -68,8 +79,9 @@ class ComputeAt(Step):
         users = _users(tree, block)
         first = min(users, key=list(tree.blocks.values()).index)
         spot = _child_of(target, first)
-        ranges = _needed(tree, target, block, users)
-        made = _region_nest(block, ranges, Namer(tree), names, facts_at(target, True))
+        shared = _shared_loops(target, block) if self.relax else []
+        ranges = _needed(tree, target, block, users, shared)
+        made = _region_nest(block, ranges, Namer(tree), names, facts_at(target, True), self.guard)
         return tree.update({spot: seq(made, spot.stmt)}), None
 
 
@@ -107,9 +119,26 @@ def own_loops(tree: Tree, place: Place) -> dict[Var, str]:
     return found
 
 
-def block_env(target: Place, place: Place, facts: Facts) -> dict[Var, Range]:
-    """Ranges of a block's axes in one iteration of `target`: the loops between the two run, those outside are fixed."""
+def _shared_loops(target: Place, block: Block) -> list[For]:
+    """The thread loops at and around `target` whose threads see one memory of the block's result, outer first."""
+    rank = max(_MEMORY.get(b.scope, 2) for b in written(block))
+    around = [p.stmt for p in [target, *target.ancestors()] if isinstance(p.stmt, For)]
+    return [f for f in reversed(around) if f.kind == "thread_binding" and _rank(f.thread) >= rank]
+
+
+_MEMORY = {"global": 0, "shared": 1}  # others belong to one thread
+
+
+def _rank(thread: str) -> int:
+    return 0 if thread.startswith("blockIdx") else 1
+
+
+def block_env(target: Place, place: Place, facts: Facts, running: Sequence[For] = ()) -> dict[Var, Range]:
+    """Ranges of a block's axes in one iteration of `target`: the loops between the two run, those outside are fixed
+    except the ones in `running`."""
     env: dict[Var, Range | None] = {}
+    for f in running:
+        env[f.var] = loop_range(f, env)
     inner = [p.stmt for p in place.ancestors() if isinstance(p.stmt, For) and p.depth > target.depth]
     for f in reversed(inner):
         assert isinstance(f, For)
@@ -121,13 +150,13 @@ def block_env(target: Place, place: Place, facts: Facts) -> dict[Var, Range]:
     }
 
 
-def _needed(tree: Tree, target: Place, block: Block, users: list[Place]) -> dict[Var, Range]:
+def _needed(tree: Tree, target: Place, block: Block, users: list[Place], running: list[For]) -> dict[Var, Range]:
     """What the users read in one iteration of `target`, per spatial axis of the block."""
     facts = facts_at(target, True)
     stores = accesses(block.body)[1]
     found: dict[Var, Range | None] = {}
     for p in users:
-        env = block_env(target, p, facts)
+        env = block_env(target, p, facts, running)
         user = as_block(p)
         parts: list[Any] = [s for s in (user.body, user.init, user.predicate) if s is not None]
         loads = dict.fromkeys(n for part in parts for n in accesses(part)[0])
@@ -161,20 +190,43 @@ def _join(
             found[axis] = None if old is None else union(old, new, facts)
 
 
-def _region_nest(block: Block, ranges: dict[Var, Range], namer: Namer, names: dict[Var, str], facts: Facts) -> Stmt:
+def _covers_its_range(place: Place) -> None:
+    """Refuses a block whose predicate leaves out more than what lies outside of its axes."""
+    block = as_block(place)
+    if isinstance(block.predicate, e.IntImm):
+        return
+    facts = facts_at(place)
+    for a, b in zip(block.axes, block.bindings, strict=True):
+        facts.assume(e.land(b >= 0, b < a.extent))
+    if prove(block.predicate, facts) is not True:
+        raise ScheduleError(
+            f"block {block.name} runs under a condition, so what one iteration makes is not known",
+            hint="split evenly, or place before splitting with a guard",
+        )
+
+
+def _region_nest(
+    block: Block, ranges: dict[Var, Range], namer: Namer, names: dict[Var, str], facts: Facts, guard: bool = False
+) -> Stmt:
     """The block under fresh loops over the given ranges of its axes (in full where there is none)."""
     loops: list[tuple[Var, PrimExpr]] = []
     bindings: list[PrimExpr] = []
+    conds: list[PrimExpr] = []
     for axis, old in zip(block.axes, block.bindings, strict=True):
         name = names.get(old, axis.var.name) if isinstance(old, Var) else axis.var.name
         var = Var(namer.loop(name), axis.var.dtype)
         r = ranges.get(axis.var)
         if axis.kind == "reduce" or r is None:
             r = Range((e.const(0, axis.var.dtype),), (axis.extent - 1,))
-        low = simplify(r.low, facts)
-        loops.append((var, r.extent(facts)))
+        low, extent = simplify(r.low, facts), r.extent(facts)
+        limit = upper_bound(extent, facts) if guard else None
+        if limit is not None and e.const_int(extent) is None:
+            conds.append(likely(low + var <= r.high))
+            extent = e.const(max(limit, 0), axis.var.dtype)
+        loops.append((var, extent))
         bindings.append(low + var)
-    stmt: Stmt = Block(block.name, block.axes, tuple(bindings), True, block.init, block.body, block.annotations)
+    predicate = e.land(own_condition(block), *conds)
+    stmt: Stmt = Block(block.name, block.axes, tuple(bindings), predicate, block.init, block.body, block.annotations)
     for var, extent in reversed(loops):
         stmt = serial(var, extent, stmt)
     return stmt
@@ -200,6 +252,7 @@ class ReverseComputeAt(Step):
             raise ScheduleError(f"block {self.block} is already inside {self.loop}")
         producer, load = self._producer(tree, target, block)
         self._check(tree, target, producer, block)
+        _covers_its_range(producer)
         names = own_loops(tree, place)
         tree = tree_of(tree.update({place: None}))
         target, producer = tree.loop(self.loop), tree.block(as_block(producer).name)

@@ -24,6 +24,7 @@ from warpbeam.tir.analysis.access import (
 from warpbeam.tir.analysis.regions import upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at, tree_of
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
+from warpbeam.tir.schedule.guard import at_start
 from warpbeam.tir.schedule.step import Namer, Step, nest
 from warpbeam.tir.stmt import Block, BufferStore, For, IterVar, PrimFunc, Stmt, seq
 
@@ -58,8 +59,9 @@ def spatial_copy(place: Place, outer: Place, namer: Namer | None, suffix: str) -
     return loops, fresh
 
 
-def _below(place: Place, outer: Place) -> list[Any]:
-    return [p.stmt for p in place.ancestors() if p.depth >= outer.depth]
+def _below(place: Place, outer: Place) -> list[For]:
+    """The loops from `outer` inwards to the place, inner to outer."""
+    return [p.stmt for p in place.ancestors() if p.depth >= outer.depth and isinstance(p.stmt, For)]
 
 
 def decompose(tree: Tree, place: Place, outer: Place) -> tuple[dict[Place, Stmt | None], str]:
@@ -84,7 +86,8 @@ def decompose(tree: Tree, place: Place, outer: Place) -> tuple[dict[Place, Stmt 
             axes.append(a)
             bindings.append(substitute(b, fresh))
     name = namer.block(f"{block.name}_init")
-    start = Block(name, axes, bindings, True, None, block.init, block.annotations)
+    first = at_start(block.predicate, [f for f in _below(place, outer) if f.var not in fresh], fresh)
+    start = Block(name, axes, bindings, first, None, block.init, block.annotations)
     update = Block(block.name, block.axes, block.bindings, block.predicate, None, block.body, block.annotations)
     changed = tree_of(tree.update({place: update}))
     inner = changed.loop(as_loop(outer).var.name).stmt
@@ -176,21 +179,23 @@ class _Factor:
         body = changed.replace({top: seq(start, top.stmt, final)})
         return changed.rebuild(body, add=(self.buffer,)), name
 
-    def _spatial(self, suffix: str) -> tuple[list[For], list[IterVar], list[PrimExpr], IterVar, Var]:
-        """Copied spatial loops, the block's spatial axes with bindings, and an axis and a loop over the lanes."""
+    def _spatial(self, suffix: str) -> tuple[list[For], list[IterVar], list[PrimExpr], IterVar, Var, PrimExpr]:
+        """Copied spatial loops, the block's spatial axes with bindings, an axis and a loop over the lanes, and the
+        predicate of the first instance."""
         loops, fresh = spatial_copy(self.place, self.top, self.namer, suffix)
         axes = [a for a in self.block.axes if a.kind == "spatial"]
         bound = [substitute(b, fresh) for a, b in zip(self.block.axes, self.block.bindings) if a.kind == "spatial"]
         lane = Var(self.namer.loop(f"{self.loop.var.name}{suffix}"))
         axis = IterVar(Var(self.loop.var.name), self.lanes, "spatial")
-        return loops, axes, bound, axis, lane
+        carried = [f for f in _below(self.place, self.top) if f.var not in fresh]
+        return loops, axes, bound, axis, lane, at_start(self.block.predicate, carried, fresh)
 
     def _start(self, name: str) -> Stmt:
-        loops, axes, bound, axis, lane = self._spatial("_init")
+        loops, axes, bound, axis, lane, first = self._spatial("_init")
         init = self.block.init
         value = init.value if isinstance(init, BufferStore) else _IDENTITY[self.op](self.old.dtype)
         body = BufferStore(self.buffer, value, self._index(axis.var, self.store.indices))
-        block = Block(self.namer.block(name), (axis, *axes), (lane, *bound), True, None, body)
+        block = Block(self.namer.block(name), (axis, *axes), (lane, *bound), first, None, body)
         return nest(loops, For(lane, 0, self.lanes, "serial", block))
 
     def _partial(self, name: str) -> Block:
@@ -224,12 +229,12 @@ class _Factor:
         return Block(name, axes, bindings, self.block.predicate, None, body, self.block.annotations)
 
     def _final(self) -> Stmt:
-        loops, axes, bound, axis, lane = self._spatial("_rf")
+        loops, axes, bound, axis, lane, first = self._spatial("_rf")
         reduce = IterVar(axis.var, self.lanes, "reduce")
         load = BufferLoad(self.buffer, self._index(axis.var, self.store.indices))
         value = self.op(BufferLoad(self.old, self.store.indices), load)
         body = BufferStore(self.old, value, self.store.indices)
-        block = Block(self.block.name, (*axes, reduce), (*bound, lane), True, self.block.init, body)
+        block = Block(self.block.name, (*axes, reduce), (*bound, lane), first, self.block.init, body)
         return nest(loops, For(lane, 0, self.lanes, "serial", block))
 
 

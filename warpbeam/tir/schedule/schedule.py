@@ -65,10 +65,12 @@ class Schedule:
 
     # ------------------------------------------------------------------------------------------------------------ loops
 
-    def split(self, loop: str, factors: Sequence[int | None], names: Sequence[str] | None = None) -> tuple[str, ...]:
+    def split(
+        self, loop: str, factors: Sequence[int | None], names: Sequence[str] | None = None, guard: bool = False
+    ) -> tuple[str, ...]:
         """Nested loops in place of one; see Split. Gives their names, outer first."""
         wanted = None if names is None else tuple(names)
-        return self.step(Split(loop, tuple(factors), wanted))  # type: ignore[no-any-return]
+        return self.step(Split(loop, tuple(factors), wanted, guard))  # type: ignore[no-any-return]
 
     def fuse(self, *loops: str, name: str | None = None) -> str:
         """One loop in place of directly nested ones; gives its name."""
@@ -108,9 +110,9 @@ class Schedule:
     def reverse_compute_inline(self, block: str) -> None:
         self.step(ReverseComputeInline(block))
 
-    def compute_at(self, block: str, loop: str) -> None:
-        """Computes a producer inside a loop of its consumers."""
-        self.step(ComputeAt(block, loop))
+    def compute_at(self, block: str, loop: str, relax: bool = False, guard: bool = False) -> None:
+        """Computes a producer inside a loop of its consumers; see ComputeAt for `relax` and `guard`."""
+        self.step(ComputeAt(block, loop, relax, guard))
 
     def reverse_compute_at(self, block: str, loop: str) -> None:
         """Computes a consumer inside a loop of its producer."""

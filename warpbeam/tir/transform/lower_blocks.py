@@ -79,12 +79,22 @@ class Lowering:
         return None if body is None else For(s.var, low, extent, s.kind, body, s.annotations, s.thread)
 
     def block(self, b: Block) -> Stmt | None:
+        cond = self.expr(b.predicate)
+        if isinstance(cond, IntImm):
+            return self.instance(b) if cond.value else None
+        with self.facts.scope():
+            self.facts.assume(cond)
+            body = self.instance(b)
+        return None if body is None else IfThenElse(cond, body)
+
+    def instance(self, b: Block) -> Stmt | None:
+        """A block where its predicate holds."""
         at: dict[Any, Any] = {a.var: self.expr(x) for a, x in zip(b.axes, b.bindings, strict=True)}
         body = self.inlined(b.body, at)
         if b.init is not None:
             first = e.land(*[at[a.var] == 0 for a in b.axes if a.kind == "reduce"])
             body = seq(self.guarded(first, self.inlined(b.init, at)), body)
-        return self.guarded(b.predicate, body)
+        return body
 
     def inlined(self, s: Stmt, at: dict[Any, Any]) -> Stmt | None:
         """A block's own statement with its axes replaced."""
