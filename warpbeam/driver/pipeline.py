@@ -22,6 +22,7 @@ def graph_passes(target: Target) -> list[Pass]:
         passes.ConvertLayout(target.prefer_layout),  # the target's preferred layouts; conversions cancel
         passes.FoldConstant(),  # weights into their new layouts
         passes.FoldScaleAxis(),  # scales and shifts into weights and bias
+        passes.ExpandConvTranspose(),  # a plain convolution for every remainder of the stride, all in one
         passes.SimplifyExpr(),
         passes.FoldConstant(),
         passes.EliminateCommonSubexpr(),

@@ -16,6 +16,7 @@ PASSES: dict[str, str] = {
     "ConvertLayout": "convert_layout:ConvertLayout",
     "DeadCodeElimination": "dead_code_elimination:DeadCodeElimination",
     "EliminateCommonSubexpr": "eliminate_common_subexpr:EliminateCommonSubexpr",
+    "ExpandConvTranspose": "expand_conv_transpose:ExpandConvTranspose",
     "FoldConstant": "fold_constant:FoldConstant",
     "FoldScaleAxis": "fold_scale_axis:FoldScaleAxis",
     "ForwardFoldScaleAxis": "fold_scale_axis:forward_fold_scale_axis",
