@@ -205,9 +205,9 @@ class Compiler:
                 f"the interpreter cannot call {n.op}", hint="give the intrinsic a NumPy meaning in tir/intrin.py"
             )
         fn, dtype = row.numpy, dt.scalar(n.dtype)
-        if n.op.startswith("vector_reduce"):
-            count = dt.lanes(n.args[0].dtype)
-            return lambda m, s: fn([expanded(s[at[0]], count)], dtype)
+        if row.across:
+            counts = [dt.lanes(a.dtype) for a in n.args]
+            return lambda m, s: fn([expanded(s[i], c) for i, c in zip(at, counts, strict=True)], dtype)
         return lambda m, s: fn([s[i] for i in at], dtype)
 
     def lazy(self, n: Any, cond: int) -> Step:

@@ -28,6 +28,7 @@ class Intrin:
     numpy: fn(values, result dtype) -> value; None where a program that uses it cannot be interpreted.
     lazy: operands are evaluated on demand (if_then_else).
     result: "same" dtype as the first operand, "bool", or "any" (the call's own dtype says).
+    across: lanes meet other lanes, so that the meaning needs every operand with its lanes written out.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Intrin:
     effect: str = "pure"
     lazy: bool = False
     result: str = "same"
+    across: bool = False
 
 
 def _wide(fn: Callable[..., Any]) -> Meaning:
@@ -166,6 +168,22 @@ def _reduce(fn: Callable[[Any, Any], Any]) -> Meaning:
     return meaning
 
 
+def _dot(group: int) -> Meaning:
+    """Neighbours of `group` lanes multiplied and added to one lane, in order; floats by fma, integers wrap."""
+
+    def meaning(values: Values, dtype: str) -> Any:
+        acc, kind = np.asarray(values[0]), dt.to_numpy(dtype)
+        a, b = (np.asarray(v).reshape(*np.shape(v)[:-1], -1, group) for v in values[1:])
+        for j in range(group):
+            if dt.is_float(dtype):
+                acc = _fma([a[..., j].astype(kind), b[..., j].astype(kind), acc], dtype)
+            else:
+                acc = acc + a[..., j].astype(kind) * b[..., j].astype(kind)
+        return acc
+
+    return meaning
+
+
 def _ldexp(values: Values, dtype: str) -> Any:
     x, by = np.asarray(values[0]).astype(np.float64), np.asarray(values[1])
     return np.ldexp(x, np.clip(by, -5000, 5000).astype(np.int32)).astype(dt.to_numpy(dtype))
@@ -190,7 +208,7 @@ def _table() -> dict[str, Intrin]:
     for name, fn, doc in _BINARY:
         add(name, 2, fn, doc)
     for name, fn, doc in _LANES:
-        add(name, 1, _reduce(fn), doc, result="any")
+        add(name, 1, _reduce(fn), doc, result="any", across=True)
     for row in _OTHERS:
         rows.append(row)
     return {r.name: r for r in rows}
@@ -260,12 +278,16 @@ _OTHERS: list[Intrin] = [
     Intrin("fma", 3, "a*b + c rounded once", _fma),
     Intrin("popcount", 1, "number of bits set", _popcount),
     Intrin("clz", 1, "number of leading zero bits; the width for 0", _clz),
-    Intrin("reinterpret", 1, "the same bits as another dtype of equal size", _reinterpret, result="any"),
+    Intrin("reinterpret", 1, "the same bits as another dtype of equal size", _reinterpret, result="any", across=True),
+    Intrin("dot4", 3, "acc[i] + the sum of a[4*i+j] * b[4*i+j] over j < 4, as wide as acc", _dot(4), across=True),
+    Intrin("dot2", 3, "acc[i] + the sum of a[2*i+j] * b[2*i+j] over j < 2, as wide as acc", _dot(2), across=True),
     Intrin("likely", 1, "its operand; says that it is mostly true", lambda v, t: v[0]),
     Intrin("if_then_else", 3, "a where cond, else b; only the chosen side is evaluated", None, lazy=True, result="any"),
     Intrin("assume", 1, "nothing; its operand may be taken to be true", lambda v, t: v[0]),
     Intrin("prefetch", -1, "nothing to see: asks for an element's cache line", lambda v, t: np.int64(0), "effect"),
     Intrin("call_extern", -1, "calls a function by name", None, "effect", result="any"),
+    Intrin("call_llvm_intrin", -1, "calls a function of LLVM by name, in place", None, "effect", result="any"),
+    Intrin("call_llvm_pure_intrin", -1, "calls a function of LLVM by name", None, result="any", across=True),
 ]
 
 INTRINSICS: dict[str, Intrin] = _table()

@@ -181,6 +181,8 @@ class Lanes:
             return self._reduce(node)
         if op in ("dot4", "dot2"):
             return self._dot(node, parts[0])
+        if _regroups(node):
+            return self._regroup(node)
         text = call(node, parts)
         if text is None:
             raise LowerError(
@@ -251,6 +253,25 @@ class Lanes:
         self.p.line(f"for (int {k} = 0; {k} < {group}; ++{k}) {total} = {step};")
         return total
 
+    def _regroup(self, node: E.Call) -> str:
+        """The bits of a vector as lanes of another width, the first lane lowest."""
+        source, target = dt.scalar(node.args[0].dtype), dt.scalar(node.dtype)
+        old, new = dt.bits(source), dt.bits(target)
+        array, lane = self._array(node.args), (self.lane or "0") if dt.lanes(node.dtype) > 1 else "0"
+        if new > old:
+            count = new // old
+            raw = [_reinterpret(f"{array}[{lane} * {count} + {k}]", source, f"uint{old}") for k in range(count)]
+            bits = " | ".join(f"(uint{new}_t)((uint{new}_t){x} << {old * k})" for k, x in enumerate(raw))
+        else:
+            count = old // new
+            raw = [_reinterpret(f"{array}[{lane} / {count}]", source, f"uint{old}")]
+            bits = f"(uint{new}_t)({raw[0]} >> ({new} * ({lane} % {count})))"
+        return _reinterpret(f"({bits})", f"uint{new}", target)
+
+
+def _regroups(node: E.Call) -> bool:
+    return node.op == "reinterpret" and dt.lanes(node.dtype) != dt.lanes(node.args[0].dtype)
+
 
 def _parts(node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
     """Operands printed before a node."""
@@ -259,7 +280,7 @@ def _parts(node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
     if isinstance(node, E.Call):
         if node.op == "if_then_else" or node.op in ("dot4", "dot2"):
             return node.args[:1]
-        return () if node.op.startswith("vector_reduce_") else node.args
+        return () if node.op.startswith("vector_reduce_") or _regroups(node) else node.args
     if isinstance(node, E.Select):
         return node.cond, node.a, node.b
     if isinstance(node, (E.Cast, E.Broadcast)):

@@ -6,6 +6,7 @@ addressing modes swallow it. So all accesses of an unrolled tile share one point
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from warpbeam.codegen import analysis
@@ -161,6 +162,53 @@ def as_ramp(expr: E.PrimExpr) -> tuple[E.PrimExpr, E.PrimExpr] | None:
     return None
 
 
+def lane_distances(buffer: E.Buffer, indices: tuple[E.PrimExpr, ...]) -> tuple[list[E.PrimExpr], int] | None:
+    """(indices of the first lane, distance of neighbours in elements) where lanes that run over several dimensions are
+    equally far apart in memory, such as [Ramp(0, 1, 64) // 4, Ramp(0, 1, 64) % 4] in a buffer of rows of 4."""
+    lanes = max(dt.lanes(i.dtype) for i in indices)
+    first, total = [], [0] * lanes
+    for index, stride in zip(indices, analysis.strides(buffer), strict=True):
+        found = _constant_lanes(index, lanes)
+        step = analysis.const_int(stride)
+        if found is None or (step is None and any(found[1])):
+            return None
+        first.append(found[0])
+        total = [t + (step or 0) * k for t, k in zip(total, found[1], strict=True)]
+    distances = {b - a for a, b in pairwise(total)}
+    return (first, distances.pop()) if len(distances) == 1 else None
+
+
+def _constant_lanes(index: E.PrimExpr, lanes: int) -> tuple[E.PrimExpr, list[int]] | None:
+    """An index as (value of lane 0, constant differences of the lanes from it)."""
+    if dt.lanes(index.dtype) == 1:
+        return index, [0] * lanes
+    if isinstance(index, E.Broadcast):
+        return index.value, [0] * lanes
+    if isinstance(index, E.Ramp):
+        step = analysis.const_int(index.stride)
+        return None if step is None else (index.base, [step * k for k in range(lanes)])
+    if not isinstance(index, E.Add | E.Sub | E.Mul | E.FloorDiv | E.FloorMod):
+        return None
+    a, b = _constant_lanes(index.a, lanes), _constant_lanes(index.b, lanes)
+    if a is None or b is None:
+        return None
+    kind = type(index)
+    base = E.binary(kind, a[0], b[0])
+    if kind in (E.Add, E.Sub):
+        return base, [x + y if kind is E.Add else x - y for x, y in zip(a[1], b[1], strict=True)]
+    if kind is E.Mul and any(b[1]):
+        a, b = b, a
+    factor, start = analysis.const_int(b[0]), analysis.const_int(a[0])
+    if factor is None or any(b[1]):
+        return None
+    if kind is E.Mul:
+        return base, [x * factor for x in a[1]]
+    if start is None or factor <= 0:
+        return None
+    values = [(start + x) // factor if kind is E.FloorDiv else (start + x) % factor for x in a[1]]
+    return base, [v - values[0] for v in values]
+
+
 class Access:
     """Where a load or store goes.
 
@@ -182,9 +230,14 @@ class Access:
             ramp = as_ramp(index) if dt.lanes(index.dtype) > 1 else (index, E.as_expr(0))
             scalars.append(E.as_expr(0) if ramp is None else ramp[0])
             steps.append(None if ramp is None else ramp[1])
+        if None in steps:
+            found = lane_distances(buffer, indices)
+            if found is not None:
+                scalars, self.stride = found
+                steps = []
         self.terms, self.constant = flatten(fn, buffer, tuple(scalars))
         self.pointer = pointer(fn, buffer, self.terms, self.constant)
-        if self.lanes == 1:
+        if self.lanes == 1 or not steps:
             return
         if all(s is not None for s in steps):
             terms, constant = flatten(fn, buffer, tuple(s for s in steps if s is not None))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import children
 from warpbeam.ir.rewrite import post_order
@@ -244,8 +245,8 @@ class Expander:
         index = [self.ev(i) for i in s.indices]
         value = self.ev(s.value)
         wide = [k for k, i in enumerate(index) if is_vector(i)]
-        if not wide:
-            if is_vector(value):
+        if all(dt.lanes(i.dtype) == dt.lanes(old.dtype) for i, old in zip(index, s.indices, strict=True)):
+            if not wide and is_vector(value):
                 raise NotVectorizable
             return BufferStore(s.buffer, value, index)
         if wide != [len(index) - 1] or not isinstance(index[-1], Ramp):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from warpbeam.ir.node import map_children
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as e
 from warpbeam.tir.expr import Broadcast, BufferLoad, IntImm, PrimExpr, Ramp, Shuffle
-from warpbeam.tir.intrin import is_pure
+from warpbeam.tir.intrin import get, is_pure
 
 
 class NotVectorizable(Exception):
@@ -52,10 +52,14 @@ def build(node: Any, done: Done, walk: Lanes) -> Any:
         return rule(node, done, walk)
     if isinstance(node, e.BinaryExpr | e.CmpExpr):
         return _plain_binary(cls, done[node.a], done[node.b])
-    new = map_children(node, lambda c: done[c])
-    if any(is_vector(done[c]) for c in _operands(node)):
+    if _grown(_operands(node), done):
         raise NotVectorizable
-    return new
+    return map_children(node, lambda c: done[c])
+
+
+def _grown(nodes: Iterable[Any], done: Done) -> bool:
+    """Whether something that was scalar is now a vector (or a vector a wider one)."""
+    return any(dt.lanes(done[n].dtype) != dt.lanes(n.dtype) for n in nodes)
 
 
 def _operands(node: Any) -> list[Any]:
@@ -133,8 +137,10 @@ def _divmod(n: Any, done: Done, walk: Lanes) -> Any:
 def _load(n: Any, done: Done, walk: Lanes) -> Any:
     index = [done[i] for i in n.indices]
     wide = [k for k, i in enumerate(index) if is_vector(i)]
-    if not wide or (wide == [len(index) - 1] and type(index[-1]) is Ramp):
+    if not wide or (wide == [len(index) - 1] and type(index[-1]) is Ramp) or not _grown(n.indices, done):
         return BufferLoad(n.buffer, index)
+    if is_vector(n):
+        raise NotVectorizable
     values = walk.scalars(n)
     return Shuffle(tuple(values), tuple(range(len(values))))
 
@@ -146,9 +152,9 @@ def _call(n: Any, done: Done, walk: Lanes) -> Any:
         return _choice(n, args, count)
     if count == 1:
         return e.Call(n.type, n.op, tuple(args), n.attrs)
-    if n.op.startswith("vector_reduce") and type(args[0]) is BufferLoad:
+    if not _grown(n.args, done):
         return e.Call(n.type, n.op, tuple(args), n.attrs)  # its own lanes, the same for every lane of the loop
-    if n.op.startswith("vector_reduce") or not is_pure(n.op):
+    if get(n.op).across or not is_pure(n.op):
         raise NotVectorizable
     return e.Call(dt.with_lanes(n.type, count), n.op, tuple(widen(a, count) for a in args), n.attrs)
 
