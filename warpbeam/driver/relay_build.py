@@ -25,10 +25,7 @@ from warpbeam.relay.expr import Constant, Expr, Function, IRModule
 from warpbeam.runtime.graph_executor import GraphModule
 from warpbeam.runtime.module import Module
 from warpbeam.runtime.ndarray import Device, NDArray, as_numpy, cpu
-from warpbeam.target import Target, TargetError, get, names
-
-#: options of classic target strings that describe a machine in words we take from the target itself
-_IGNORED = ("-num-cores", "-model", "-mtriple", "-keys", "-device", "-libs", "-link-params")
+from warpbeam.target import Target, TargetError, get, parse
 
 
 class ExecutorFactory:
@@ -185,20 +182,12 @@ def classic_target(spec: Any) -> Target:
         return get("native")
     if isinstance(spec, Mapping) and len(spec) == 1 and not isinstance(next(iter(spec)), str):
         spec = next(iter(spec.values()))  # {device: target}
-    if not isinstance(spec, str) or "\n" in spec or spec.startswith("["):
-        return get(spec)
-    words = spec.split()
-    if not words or words[0] not in ("llvm", "cpu"):
-        return get(spec)
-    cpu_name = next((w.partition("=")[2] for w in words if w.startswith("-mcpu=")), None)
-    ignored = [w for w in words[1:] if not w.startswith("-mcpu=")]
-    unknown = [w for w in ignored if w.partition("=")[0] not in _IGNORED]
-    if unknown:
-        raise TargetError(f"target {spec!r}: unknown option {unknown[0]}", hint=f"built in: {', '.join(names())}")
-    if ignored:
-        warnings.warn(f"target {spec!r}: {' '.join(ignored)} has no effect", stacklevel=3)
-    native = get("native")
-    return native if cpu_name in (None, native.cpu) else get(str(cpu_name))
+    found = parse(spec)
+    if found.device != "cpu":
+        raise TargetError(
+            f"target {found.name!r} is not for models yet", why="models run on the CPU", hint='use "llvm"'
+        )
+    return found
 
 
 def create_executor(

@@ -1,13 +1,20 @@
-"""Targets as data: `get("native")`, `get("znver4")`, `get({"like": "generic-x86-64-v3", "cores": 8})`."""
+"""Targets as data: `get("native")`, `get("znver4")`, `get({"like": "generic-x86-64-v3", "cores": 8})`.
+
+Classic strings are read by `Target("llvm -mcpu=znver4")`; plain "llvm" is this machine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from warpbeam.target.classic import arm_cpu, create, cuda, llvm, opencl, parse
 from warpbeam.target.target import Target, TargetError, from_dict, named, names
 
-__all__ = ["Target", "TargetError", "detect", "from_dict", "get", "named", "names"]
+__all__ = [
+    "Target", "TargetError", "arm_cpu", "create", "cuda", "detect", "from_dict", "get", "llvm", "named", "names",
+    "opencl", "parse",
+]  # fmt: skip
 
 
 def detect() -> Target:

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import tomllib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,43 @@ KINDS = ("llvm", "c", "cuda", "opencl")
 _FOLDER = Path(__file__).parent
 
 
-class TargetError(WarpbeamError):
+class TargetError(WarpbeamError, ValueError):
     """A target is unknown, or its description is wrong."""
 
 
+class Kind(str):
+    """A target's kind: a string that also has the classic attribute `name`."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The string itself."""
+        return str(self)
+
+
+class _Made(type):
+    """`Target("llvm -mcpu=…", host=…)` reads a classic description; `Target(name=…, kind=…, …)` sets fields."""
+
+    def __call__(cls, *args: Any, **fields: Any) -> Any:
+        if not args and "target" not in fields:
+            return super().__call__(**fields)
+        from warpbeam.target.classic import parse
+
+        names = ("target", "host")
+        given = dict(zip(names, args, strict=False)) | fields
+        if len(args) > len(names) or not given.keys() <= set(names):
+            raise TargetError(f"Target({', '.join(map(repr, args))}, …) does not say a target",
+                              hint='Target("llvm -mcpu=znver4", host=None), or every field by its name')  # fmt: skip
+        return parse(given["target"], given.get("host"))
+
+
+_STACK: ContextVar[tuple[Target, ...]] = ContextVar("warpbeam_targets", default=())
+
+
 @dataclass(frozen=True)
-class Target:
-    """One kind of machine.
+class Target(metaclass=_Made):
+    """One kind of machine. `with target:` makes it the current one, see `Target.current`.
 
     Attributes:
         name: how users call it.
@@ -54,6 +85,7 @@ class Target:
             lock step (1 = none do). 0 threads: no GPU.
         shared_bytes, local_bytes: memory of one block, and private memory of one thread, in bytes (0 = no limit).
         warp_shuffle: threads of a warp can read each other's registers.
+        options: what a classic target string said beyond the machine ("-libs=cblas"), see `attrs`.
         intrinsics: (name, LLVM template) pairs of tensor instructions, see `codegen/llvm/dots.py`.
     """
 
@@ -88,6 +120,7 @@ class Target:
     shared_bytes: int = 0
     local_bytes: int = 0
     warp_shuffle: bool = False
+    options: str = ""
     intrinsics: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -95,6 +128,88 @@ class Target:
             raise TargetError(f"target {self.name!r} has kind {self.kind!r}", hint=f"kinds are {', '.join(KINDS)}")
         if self.vector_bits < 8 or self.vector_bits & (self.vector_bits - 1):
             raise TargetError(f"target {self.name!r}: vector_bits {self.vector_bits}", why="no power of two >= 8")
+        object.__setattr__(self, "kind", Kind(self.kind))
+
+    # ----------------------------------------------------------------------------------------------- the current target
+
+    def __enter__(self) -> Target:
+        _STACK.set((*_STACK.get(), self))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _STACK.set(_STACK.get()[:-1])
+
+    @staticmethod
+    def current(allow_none: bool = True) -> Target | None:
+        """The target of the innermost `with target:`.
+
+        Raises:
+            TargetError: (a ValueError) if there is none and `allow_none` is false.
+        """
+        stack = _STACK.get()
+        if not stack and not allow_none:
+            raise TargetError("there is no current target", hint='use "with Target(…):" around this')
+        return stack[-1] if stack else None
+
+    # ----------------------------------------------------------------------------------------------- classic attributes
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The options of the classic string it was made of, by name; plus what classic scripts ask for."""
+        from warpbeam.target.classic import attributes
+
+        return {"max_num_threads": self.max_num_threads, "thread_warp_size": self.warp_size, **attributes(self)}
+
+    @property
+    def keys(self) -> list[str]:
+        """Classic groups of targets that this one belongs to, narrowest first."""
+        own = {"llvm": ["cpu"], "c": ["cpu"], "cuda": ["cuda", "gpu"], "opencl": ["opencl", "gpu"]}[self.kind]
+        return [str(k) for k in self.attrs.get("keys", own)]
+
+    @property
+    def max_num_threads(self) -> int:
+        """Threads of one block on a GPU, else 1."""
+        return max(self.max_threads_per_block, 1)
+
+    @property
+    def thread_warp_size(self) -> int:
+        """Threads that run in lock step."""
+        return self.warp_size
+
+    @property
+    def max_shared_memory_per_block(self) -> int:
+        """Bytes that the threads of a block may share."""
+        return self.shared_bytes
+
+    @property
+    def mcpu(self) -> str:
+        """LLVM's name of the processor."""
+        return self.cpu
+
+    @property
+    def mattr(self) -> list[str]:
+        """Features in LLVM's words."""
+        return [w for w in self.features.split(",") if w]
+
+    @property
+    def arch(self) -> str:
+        """A GPU's architecture as given ("sm_70"); empty if none was."""
+        return str(self.attrs.get("arch", ""))
+
+    @property
+    def model(self) -> str:
+        """The model as given, else "unknown"."""
+        return str(self.attrs.get("model", "unknown"))
+
+    @property
+    def device_name(self) -> str:
+        """The classic -device option."""
+        return str(self.attrs.get("device", ""))
+
+    @property
+    def libs(self) -> list[str]:
+        """Libraries as given with -libs."""
+        return list(self.attrs.get("libs", []))
 
     @functools.cached_property
     def key(self) -> str:
