@@ -18,10 +18,10 @@ from models import INT64, model, node, run, value
 from warpbeam.frontend.onnx import NeedsContentError, from_onnx, import_model
 from warpbeam.ir.diagnostics import ImportModelError, UnsupportedError
 from warpbeam.ir.rewrite import origins, post_order
-from warpbeam.op import dims
 from warpbeam.relay.expr import Call
 from warpbeam.relay.interp import evaluate
 from warpbeam.tir.expr import Var
+from warpbeam.topi import dims
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 

@@ -107,7 +107,7 @@ def test_symbolic_sizes(name: str, given: Any, arrays: Any) -> None:
 
 
 def number(value: Any) -> int:
-    from warpbeam.op import dims
+    from warpbeam.topi import dims
 
     found = dims.dim(value)
     assert isinstance(found, int)

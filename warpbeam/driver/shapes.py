@@ -8,7 +8,7 @@ from typing import Any
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.rewrite import post_order
-from warpbeam.op.dims import content, prod
+from warpbeam.topi.dims import content, prod
 from warpbeam.relay.types import TensorType
 from warpbeam.tir import expr as tir
 

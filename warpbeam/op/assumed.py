@@ -10,9 +10,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import Type
+from warpbeam.topi import dims
 
 Equality = tuple[Any, Any, str]
 

@@ -12,13 +12,25 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.relay.op import REQUIRED, Op, tensor_type
 from warpbeam.relay.types import TensorType, Type
-from warpbeam.te import tensor as te
-from warpbeam.tir import expr as E
+from warpbeam.topi import dims
+from warpbeam.topi.common import (
+    HALF,
+    accumulation,
+    at_broadcast,
+    broadcast_shapes,
+    map_stage,
+    norm_axes,
+    norm_axis,
+    reduced_shape,
+    wide,
+)
+from warpbeam.topi.reduction import reduction
+from warpbeam.topi.scalar import intrinsic
 
 __all__ = [
+    "HALF",
     "REQUIRED",
     "Binary",
     "Compare",
@@ -38,85 +50,12 @@ __all__ = [
     "wide",
 ]
 
-HALF = ("float16", "bfloat16")
-
-
 # ------------------------------------------------------------------------------------------------------------- helpers
-
-
-def intrinsic(name: str) -> Callable[..., E.PrimExpr]:
-    """The scalar function `name` (see tir/intrin.py), of its first operand's dtype."""
-    return lambda *args: E.call(name, *args)
-
-
-def wide(dtype: str) -> str:
-    """The dtype in which values of `dtype` are computed: half floats in float32, others in their own."""
-    return "float32" if dt.scalar(dtype) in HALF or dt.scalar(dtype).startswith("float8") else dtype
-
-
-def accumulation(dtype: str) -> str:
-    """The dtype in which a reduction of `dtype` accumulates: half floats in float32, others in their own."""
-    return wide(dtype)
 
 
 def tensors(op: Op, types: Sequence[Type]) -> list[TensorType]:
     """All operand types as tensor types, or an error that names the operand."""
     return [tensor_type(op, t, f"operand {i}") for i, t in enumerate(types)]
-
-
-def norm_axis(op: Op, axis: Any, ndim: int) -> int:
-    """A non-negative axis; an axis outside [-ndim, ndim) is an error."""
-    axis = int(axis)
-    if not -ndim <= axis < ndim:
-        raise op.error(f"axis {axis} of a tensor with {ndim} dimensions", f"axes go from {-ndim} to {ndim - 1}")
-    return axis % ndim
-
-
-def norm_axes(op: Op, axes: Any, ndim: int, exclude: bool = False) -> tuple[int, ...]:
-    """Sorted non-negative axes; None is all axes; `exclude` gives the others instead; repeats are an error."""
-    if axes is None:
-        found = set(range(ndim))
-    else:
-        given = [axes] if isinstance(axes, int) else list(axes)
-        found = {norm_axis(op, a, ndim) for a in given}
-        if len(found) != len(given):
-            raise op.error(f"axes {tuple(given)} name an axis twice")
-    if exclude:
-        found = set(range(ndim)) - found
-    return tuple(sorted(found))
-
-
-def broadcast_dim(op: Op, a: Any, b: Any) -> Any:
-    """The dimension of two broadcast dimensions; an undecidable pair of symbolic ones is an error."""
-    if isinstance(a, int) and a == 1:
-        return b
-    if isinstance(b, int) and b == 1:
-        return a
-    equal = dims.same(a, b)
-    if equal:
-        return a if isinstance(a, int) or not isinstance(b, int) else b
-    if equal is None:
-        raise dims.undecided(f"operator {op.name}", a, b)
-    raise op.error(f"dimensions {dims.text(a)} and {dims.text(b)} do not broadcast")
-
-
-def broadcast_shapes(op: Op, *shapes: Sequence[Any]) -> tuple[Any, ...]:
-    """NumPy's broadcast of several shapes, symbolic dimensions included."""
-    ndim = max((len(s) for s in shapes), default=0)
-    out: list[Any] = [1] * ndim
-    for shape in shapes:
-        for i, d in enumerate(shape, ndim - len(shape)):
-            out[i] = broadcast_dim(op, out[i], d)
-    return tuple(out)
-
-
-def at_broadcast(x: te.Tensor, index: Sequence[Any], out_shape: Sequence[Any]) -> E.PrimExpr:
-    """The element of `x` that index `index` of the broadcast result sees."""
-    skip = len(index) - len(x.shape)
-    own: list[Any] = []
-    for d, i, o in zip(x.shape, list(index)[skip:], list(out_shape)[skip:], strict=True):
-        own.append(0 if isinstance(d, int) and d == 1 and not (isinstance(o, int) and o == 1) else i)
-    return x[tuple(own)]
 
 
 def short(name: str) -> str:
@@ -199,14 +138,10 @@ class Elementwise(Injective):
         return dict(attrs)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        shape, scalars = out_type.shape, self.scalars(attrs)
+        scalars, name = self.scalars(attrs), short(self.name)
         inner = wide(inputs[0].dtype) if self.floats else inputs[0].dtype
-
-        def element(*index: Any) -> Any:
-            values = [E.cast(inner, at_broadcast(x, index, shape)) for x in inputs]
-            return E.cast(out_type.dtype, type(self).fn(*values, **scalars))
-
-        return te.compute(shape, element, name=short(self.name))
+        fn = type(self).fn
+        return map_stage(lambda *v: fn(*v, **scalars), inputs, out_type.shape, out_type.dtype, name, inner)
 
 
 class Unary(Elementwise):
@@ -267,10 +202,7 @@ class Reduce(Op):
         return norm_axes(self, attrs["axis"], ndim, attrs["exclude"])
 
     def reduced(self, attrs: Attrs, shape: Sequence[Any]) -> tuple[Any, ...]:
-        axes = self.axes(attrs, len(shape))
-        if attrs["keepdims"]:
-            return tuple(1 if i in axes else d for i, d in enumerate(shape))
-        return tuple(d for i, d in enumerate(shape) if i not in axes)
+        return reduced_shape(shape, self.axes(attrs, len(shape)), attrs["keepdims"])
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         x = tensor_type(self, types[0], "the operand")
@@ -290,60 +222,9 @@ class Reduce(Op):
             return np.asarray(value).astype(dt.to_numpy(self.result_dtype(dt.from_numpy(x.dtype))), copy=False)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        axes = self.axes(attrs, x.ndim)
-        inner = accumulation(x.dtype)
-        prepare, finish, cls = self.prepare, self.finish, type(self)
-
-        def value(e: E.PrimExpr) -> E.PrimExpr:
-            e = E.cast(inner, e)
-            return e if prepare is None else prepare(e)
-
-        total = reduce_stage(x, axes, attrs["keepdims"], out_type.shape, cls.reducer, value, short(self.name))
-        if finish is None and inner == out_type.dtype:
-            return total
-        count = dims.prod(x.shape[a] for a in axes)
-
-        def last(*index: Any) -> E.PrimExpr:
-            e = total[index]
-            return E.cast(out_type.dtype, e if finish is None else finish(e, E.cast(inner, E.as_expr(count))))
-
-        return te.compute(out_type.shape, last, name=short(self.name) + "_out")
+        x, cls = inputs[0], type(self)
+        axes, keep = self.axes(attrs, x.ndim), attrs["keepdims"]
+        return reduction(x, axes, keep, cls.reducer, short(self.name), self.prepare, self.finish)
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         return dims.prod(types[0].shape)
-
-
-def reduce_stage(
-    x: te.Tensor,
-    axes: Sequence[int],
-    keepdims: bool,
-    out_shape: Sequence[Any],
-    reducer: Callable[..., Any],
-    value: Callable[[E.PrimExpr], E.PrimExpr],
-    name: str,
-) -> Any:
-    """reducer over `axes` of value(x[…]); with no axes, the value itself."""
-    ks = [te.reduce_axis(x.shape[a], f"k{a}") for a in axes]
-
-    def element(*index: Any) -> Any:
-        full = merge_index(index, axes, [k.var for k in ks], x.ndim, keepdims)
-        return reducer(value(x[full]), axis=ks) if ks else value(x[full])
-
-    if any(isinstance(x.shape[a], int) and x.shape[a] == 0 for a in axes):
-        return te.compute(out_shape, lambda *i: nothing(reducer, value(x[(0,) * x.ndim]).dtype), name=name)
-    return te.compute(out_shape, element, name=name)
-
-
-def nothing(reducer: Callable[..., Any], dtype: str) -> E.PrimExpr:
-    """What a reducer gives for no elements."""
-    return reducer(E.const(0, dtype), axis=te.reduce_axis(1)).combiner.identity[0]  # type: ignore[no-any-return]
-
-
-def merge_index(
-    index: Sequence[Any], axes: Sequence[int], inner: Sequence[Any], ndim: int, keepdims: bool
-) -> tuple[Any, ...]:
-    """The operand's index from the result's index and one index per reduced axis."""
-    outer = [i for d, i in enumerate(index) if d not in axes] if keepdims else list(index)
-    own, red = iter(outer), iter(inner)
-    return tuple(next(red) if d in axes else next(own) for d in range(ndim))

@@ -9,38 +9,25 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op import reference
-from warpbeam.op.base import REQUIRED, Unary, at_broadcast, intrinsic
+from warpbeam.op.base import REQUIRED, Unary, intrinsic
 from warpbeam.relay.types import TensorType, Type
-from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import elementwise as topi
+from warpbeam.topi import scalar
 
 NUMBERS = ("float", "int")
 
 
-def _magnitude(x: E.PrimExpr) -> E.PrimExpr:
-    if dt.is_float(x.dtype):
-        return E.call("abs", x)
-    return x if dt.is_unsigned(x.dtype) else E.select(x < 0, -x, x)
-
-
-def _infinite(x: E.PrimExpr) -> E.PrimExpr:
-    return E.binary(E.EQ, E.call("abs", x), float("inf"))
-
-
-def _sign(x: E.PrimExpr) -> E.PrimExpr:
-    return E.select(x > 0, E.const(1, x.dtype), x if dt.is_unsigned(x.dtype) else E.select(x < 0, -1, x))
-
-
 # fmt: off
-class Abs(Unary, name="abs", fn=_magnitude, ref=np.abs, kinds=NUMBERS): ...
-class Negative(Unary, name="negative", fn=lambda x: -x if not dt.is_float(x.dtype) else x * -1.0, ref=np.negative,
+class Abs(Unary, name="abs", fn=scalar.magnitude, ref=np.abs, kinds=NUMBERS): ...
+class Negative(Unary, name="negative", fn=scalar.negative, ref=np.negative,
                kinds=NUMBERS): ...
-class Sign(Unary, name="sign", fn=_sign, ref=np.sign, kinds=NUMBERS): ...
+class Sign(Unary, name="sign", fn=scalar.sign, ref=np.sign, kinds=NUMBERS): ...
 class Ceil(Unary, name="ceil", fn=intrinsic("ceil"), ref=np.ceil, floats=True): ...
 class Floor(Unary, name="floor", fn=intrinsic("floor"), ref=np.floor, floats=True): ...
 class Trunc(Unary, name="trunc", fn=intrinsic("trunc"), ref=np.trunc, floats=True): ...
 class Sqrt(Unary, name="sqrt", fn=intrinsic("sqrt"), ref=np.sqrt, floats=True): ...
-class Rsqrt(Unary, name="rsqrt", fn=lambda x: 1.0 / E.call("sqrt", x), ref=lambda x: 1 / np.sqrt(x), floats=True): ...
+class Rsqrt(Unary, name="rsqrt", fn=scalar.rsqrt, ref=lambda x: 1 / np.sqrt(x), floats=True): ...
 class Exp(Unary, name="exp", fn=intrinsic("exp"), ref=np.exp, floats=True): ...
 class Log(Unary, name="log", fn=intrinsic("log"), ref=np.log, floats=True): ...
 class Log2(Unary, name="log2", fn=intrinsic("log2"), ref=np.log2, floats=True): ...
@@ -59,12 +46,12 @@ class Acosh(Unary, name="acosh", fn=intrinsic("acosh"), ref=np.arccosh, floats=T
 class Atanh(Unary, name="atanh", fn=intrinsic("atanh"), ref=np.arctanh, floats=True): ...
 class Erf(Unary, name="erf", fn=intrinsic("erf"), ref=reference.erf, floats=True): ...
 class Sigmoid(Unary, name="sigmoid", fn=intrinsic("sigmoid"), ref=reference.sigmoid, floats=True): ...
-class Relu(Unary, name="nn.relu", fn=lambda x: E.maximum(x, E.const(0, x.dtype)), kinds=NUMBERS,
+class Relu(Unary, name="nn.relu", fn=scalar.relu, kinds=NUMBERS,
            ref=lambda x: np.maximum(x, x.dtype.type(0))): ...
-class IsNan(Unary, name="isnan", fn=lambda x: E.call("isnan", x, dtype="bool"), ref=np.isnan, floats=True,
+class IsNan(Unary, name="isnan", fn=scalar.isnan, ref=np.isnan, floats=True,
             result="bool"): ...
-class IsInf(Unary, name="isinf", fn=_infinite, ref=np.isinf, floats=True, result="bool"): ...
-class IsFinite(Unary, name="isfinite", fn=lambda x: E.call("abs", x) < float("inf"), ref=np.isfinite, floats=True,
+class IsInf(Unary, name="isinf", fn=scalar.isinf, ref=np.isinf, floats=True, result="bool"): ...
+class IsFinite(Unary, name="isfinite", fn=scalar.isfinite, ref=np.isfinite, floats=True,
                result="bool"): ...
 class LogicalNot(Unary, name="logical_not", fn=E.lnot, ref=np.logical_not, kinds=("bool",)): ...
 class BitwiseNot(Unary, name="bitwise_not", fn=intrinsic("bitwise_not"), ref=np.invert, kinds=("int",)): ...
@@ -91,8 +78,7 @@ class Cast(Unary, name="cast"):
             return reference.convert(args[0], dt.to_numpy(attrs["dtype"]))
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
-        x = inputs[0]
-        return te.compute(out_type.shape, lambda *i: E.cast(out_type.dtype, at_broadcast(x, i, x.shape)), name="cast")
+        return topi.cast(inputs[0], attrs["dtype"])
 
 
 class Reinterpret(Unary, name="reinterpret", kinds=NUMBERS):
@@ -112,8 +98,7 @@ class Reinterpret(Unary, name="reinterpret", kinds=NUMBERS):
         return np.ascontiguousarray(args[0]).reshape(-1).view(dt.to_numpy(attrs["dtype"])).reshape(args[0].shape)
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
-        x = inputs[0]
-        return te.compute(x.shape, lambda *i: E.call("reinterpret", x[i], dtype=out_type.dtype), name="reinterpret")
+        return topi.reinterpret(inputs[0], attrs["dtype"])
 
 
 class Clip(Unary, name="clip", kinds=NUMBERS):
@@ -121,20 +106,10 @@ class Clip(Unary, name="clip", kinds=NUMBERS):
 
     defaults = {"a_min": REQUIRED, "a_max": REQUIRED}
 
-    def limits(self, attrs: Attrs, dtype: str) -> tuple[Any, Any]:
-        """Bounds as values of the operand's dtype."""
-        low, high = attrs["a_min"], attrs["a_max"]
-        if dt.is_float(dtype):
-            return float(low), float(high)
-        first, last = dt.int_range(dtype)
-        return tuple(int(min(max(v, first), last)) for v in (low, high))  # type: ignore[return-value]
-
     def numpy(self, attrs: Attrs, *args: np.ndarray) -> np.ndarray:
         x = args[0]
-        low, high = self.limits(attrs, dt.from_numpy(x.dtype))
+        low, high = topi.clip_limits(dt.from_numpy(x.dtype), attrs["a_min"], attrs["a_max"])
         return np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high)).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
-        x = inputs[0]
-        low, high = (E.const(v, x.dtype) for v in self.limits(attrs, x.dtype))
-        return te.compute(x.shape, lambda *i: E.minimum(E.maximum(x[i], low), high), name="clip")
+        return topi.clip(inputs[0], attrs["a_min"], attrs["a_max"])

@@ -13,13 +13,14 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims, image_tables
+from warpbeam.op import image_tables
 from warpbeam.op.base import REQUIRED, Op, accumulation, norm_axis, tensors
 from warpbeam.op.image_tables import COORDINATES, METHODS, NEAREST, Axis, Taps
 from warpbeam.op.nn_common import np_accum
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 
 class Resize(Op):

@@ -10,12 +10,12 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.nn_common import np_accum, require_float, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
 PADDING = ("zeros", "border", "reflection")

@@ -9,13 +9,13 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Op, norm_axis, tensors
 from warpbeam.op.index_loops import clamped, safe, wrapped
 from warpbeam.op.nn_common import unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 MODES = ("clip", "wrap", "fast")
 

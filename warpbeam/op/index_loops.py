@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from warpbeam.ir.rewrite import post_order
-from warpbeam.op import dims
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import Allocate, AssertStmt, BufferStore, For, IfThenElse, LetStmt, PrimFunc, Stmt, While, seq
+from warpbeam.topi import dims
 
 
 class Loops:

@@ -28,7 +28,7 @@ class Scan(Op):
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         (x,) = tensors(self, types)
         if attrs["axis"] is None:
-            from warpbeam.op import dims
+            from warpbeam.topi import dims
 
             return TensorType((dims.prod(x.shape),), attrs["dtype"] or x.dtype)  # type: ignore[no-any-return]
         norm_axis(self, attrs["axis"], x.ndim)

@@ -12,7 +12,6 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.assumed import unify, unify_shapes
 from warpbeam.op.base import Op, norm_axis, tensors, wide
 from warpbeam.op.index_gather import check_indices
@@ -20,6 +19,7 @@ from warpbeam.op.index_loops import Loops, inside, wrapped
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc, Stmt
+from warpbeam.topi import dims
 
 REDUCTIONS = ("update", "add", "mul", "min", "max", "mean")
 _COMBINE: dict[str, Any] = {"add": E.add, "mul": E.mul, "min": E.minimum, "max": E.maximum}

@@ -10,7 +10,6 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.index_gather import check_indices
 from warpbeam.op.index_loops import Loops
@@ -19,6 +18,7 @@ from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc
+from warpbeam.topi import dims
 
 
 class Trilu(Op):

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir import dtype as dt
-from warpbeam.op import dims
 from warpbeam.op.assumed import unify, unify_shapes
 from warpbeam.op.base import accumulation
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
 from warpbeam.te import tensor as te
 from warpbeam.tir.expr import PrimExpr, as_expr, cast, const, const_int, if_then_else, land, maximum, minimum
+from warpbeam.topi import dims
 
 __all__ = [
     "SPATIAL",

@@ -14,7 +14,6 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.nn_common import (
     layout_map,
@@ -29,6 +28,7 @@ from warpbeam.op.nn_common import (
     window_out,
 )
 from warpbeam.relay.types import TensorType, Type
+from warpbeam.topi import dims
 
 
 class ConvBase(Op):

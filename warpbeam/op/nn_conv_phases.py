@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.nn_common import dim_max, pad_stage, reduce_vars, spatial_letters, sum_stage
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 
 def phases(op: Any, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import Op, accumulation, tensors
 from warpbeam.op.nn_common import (
     np_accum,
@@ -28,6 +27,7 @@ from warpbeam.op.nn_common import (
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 
 class DeformableConv2d(Op):

@@ -9,11 +9,11 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import Op, accumulation, broadcast_shapes, norm_axis, tensors
 from warpbeam.op.nn_common import sum_stage, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
+from warpbeam.topi import dims
 
 
 def _wide_product(attrs: Attrs, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.dtype]:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Op, accumulation, norm_axes, norm_axis, tensors
 from warpbeam.op.nn_common import np_accum, pad_stage, require_float, unify
 from warpbeam.op.nn_softmax import Rows
 from warpbeam.relay.types import Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 
 class ScaleShift(Op):

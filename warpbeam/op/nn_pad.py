@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Op, norm_axis, tensors, wide
 from warpbeam.op.nn_common import pad_stage, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 MODES = ("constant", "reflect", "edge", "wrap")
 

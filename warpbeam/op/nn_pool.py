@@ -14,7 +14,6 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.nn_common import (
     dim_max,
@@ -31,6 +30,7 @@ from warpbeam.op.nn_common import (
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 
 class Window:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import Op, accumulation, norm_axes, tensors
 from warpbeam.op.nn_common import np_accum, require_float
 from warpbeam.relay.types import Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 
 class RowOp(Op):

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
-from warpbeam.op.base import Reduce, accumulation, at_broadcast, merge_index, reduce_stage
+from warpbeam.op.base import Reduce
 from warpbeam.te import tensor as te
-from warpbeam.tir import expr as E
+from warpbeam.topi.reduction import arg_extreme, logsumexp_over, mean_of, variance_over
 
 
 def _exact(fn: Any) -> Any:
@@ -52,7 +50,7 @@ class Max(Reduce, name="max", reducer=te.max, ref=_max_ref): ...
 class Min(Reduce, name="min", reducer=te.min, ref=_min_ref): ...
 class All(Reduce, name="all", reducer=te.all_of, ref=np.all, kinds=("bool",)): ...
 class Any_(Reduce, name="any", reducer=te.any_of, ref=np.any, kinds=("bool",)): ...
-class Mean(Reduce, name="mean", reducer=te.sum, ref=_mean_ref, finish=lambda total, n: E.div(total, n)): ...
+class Mean(Reduce, name="mean", reducer=te.sum, ref=_mean_ref, finish=mean_of): ...
 # fmt: on
 
 
@@ -67,23 +65,6 @@ class _ArgReduce(Reduce):
     def result_dtype(self, dtype: str) -> str:
         return "int64"
 
-    def beats(self, a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
-        raise NotImplementedError
-
-    def start(self, dtype: str) -> E.PrimExpr:
-        raise NotImplementedError
-
-    def better(self, last: bool, a: Any, b: Any) -> E.PrimExpr:
-        """Whether the (index, value) pair b replaces a."""
-        wins = self.beats(b[1], a[1])
-        equal = E.binary(E.EQ, a[1], b[1])
-        if dt.is_float(a[1].dtype):
-            nan_a, nan_b = E.call("isnan", a[1], dtype="bool"), E.call("isnan", b[1], dtype="bool")
-            wins = E.lor(wins, E.land(nan_b, E.lnot(nan_a)))
-            equal = E.lor(equal, E.land(nan_a, nan_b))
-        order = b[0] > a[0] if last else b[0] < a[0]
-        return E.lor(wins, E.land(equal, order))
-
     def numpy(self, attrs: Attrs, x: np.ndarray) -> Any:
         axes = self.axes(attrs, x.ndim)
         kept = [d for d in range(x.ndim) if d not in axes]
@@ -96,47 +77,16 @@ class _ArgReduce(Reduce):
         return np.asarray(found, np.int64).reshape(self.reduced(attrs, x.shape))
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
-        x, last = inputs[0], attrs["select_last_index"]
-        axes = self.axes(attrs, x.ndim)
-        ks = [te.reduce_axis(x.shape[a], f"k{a}") for a in axes]
-        if not ks:
-            return te.compute(out_type.shape, lambda *i: E.const(0), name=self.name)
-        start = -1 if last else dt.int_range("int64")[1]
-
-        def combine(a: Any, b: Any) -> Any:
-            take = self.better(last, a, b)
-            return E.select(take, b[0], a[0]), E.select(take, b[1], a[1])
-
-        pick = te.comm_reducer(combine, lambda t, u: (E.const(start), self.start(u)), name=self.name)
-
-        def element(*index: Any) -> Any:
-            full = merge_index(index, axes, [k.var for k in ks], x.ndim, attrs["keepdims"])
-            place: Any = E.const(0)
-            for k, a in zip(ks, axes, strict=True):
-                place = place * x.shape[a] + k.var
-            return pick((place, x[full]), axis=ks)
-
-        return te.compute(out_type.shape, element, name=self.name)[0]
+        axes, largest = self.axes(attrs, inputs[0].ndim), self.name == "argmax"
+        return arg_extreme(inputs[0], axes, attrs["keepdims"], largest, attrs["select_last_index"])
 
 
 class ArgMax(_ArgReduce, name="argmax"):
     __doc__ = _ArgReduce.__doc__
 
-    def beats(self, a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
-        return a > b
-
-    def start(self, dtype: str) -> E.PrimExpr:
-        return te.min_value(dtype)
-
 
 class ArgMin(_ArgReduce, name="argmin"):
     __doc__ = _ArgReduce.__doc__
-
-    def beats(self, a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
-        return a < b
-
-    def start(self, dtype: str) -> E.PrimExpr:
-        return te.max_value(dtype)
 
 
 class LogSumExp(Reduce, name="logsumexp", kinds=("float",)):
@@ -152,30 +102,7 @@ class LogSumExp(Reduce, name="logsumexp", kinds=("float",)):
             return np.asarray(out.reshape(self.reduced(attrs, x.shape))).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
-        x = inputs[0]
-        axes, keep = self.axes(attrs, x.ndim), attrs["keepdims"]
-        inner = accumulation(x.dtype)
-        if not axes:
-            return te.compute(out_type.shape, lambda *i: x[i], name="logsumexp")
-        raw = reduce_stage(x, axes, keep, out_type.shape, te.max, lambda e: E.cast(inner, e), "row_max")
-        infinity = E.const(float("inf"), inner)
-        top = te.compute(
-            out_type.shape,
-            lambda *i: E.select(E.call("abs", raw[i]) < infinity, raw[i], E.const(0.0, inner)),
-            name="row_shift",
-        )
-        ks = [te.reduce_axis(x.shape[a], f"k{a}") for a in axes]
-
-        def element(*index: Any) -> Any:
-            full = merge_index(index, axes, [k.var for k in ks], x.ndim, keep)
-            return te.sum(E.call("exp", E.cast(inner, x[full]) - top[index]), axis=ks)
-
-        total = te.compute(out_type.shape, element, name="row_sum")
-        return te.compute(
-            out_type.shape,
-            lambda *i: E.cast(out_type.dtype, E.call("log", total[i]) + top[i]),
-            name="logsumexp",
-        )
+        return logsumexp_over(inputs[0], self.axes(attrs, inputs[0].ndim), attrs["keepdims"])
 
 
 class Variance(Reduce, name="variance", kinds=("float",)):
@@ -191,22 +118,4 @@ class Variance(Reduce, name="variance", kinds=("float",)):
         return np.asarray(out).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
-        x = inputs[0]
-        axes, keep = self.axes(attrs, x.ndim), attrs["keepdims"]
-        inner = accumulation(x.dtype)
-        count = dims.prod(x.shape[a] for a in axes)
-        full_shape = tuple(1 if d in axes else s for d, s in enumerate(x.shape))
-        total = reduce_stage(x, axes, True, full_shape, te.sum, lambda e: E.cast(inner, e), "total")
-        mean = te.compute(full_shape, lambda *i: E.div(total[i], E.cast(inner, E.as_expr(count))), name="mean")
-        ks = [te.reduce_axis(x.shape[a], f"k{a}") for a in axes]
-
-        def element(*index: Any) -> Any:
-            full = merge_index(index, axes, [k.var for k in ks], x.ndim, keep)
-            gap = E.cast(inner, x[full]) - at_broadcast(mean, full, x.shape)
-            return te.sum(gap * gap, axis=ks) if ks else gap * gap
-
-        squares = te.compute(out_type.shape, element, name="squares")
-        divisor = E.cast(inner, E.as_expr(count - 1 if attrs["unbiased"] else count))
-        return te.compute(
-            out_type.shape, lambda *i: E.cast(out_type.dtype, E.div(squares[i], divisor)), name="variance"
-        )
+        return variance_over(inputs[0], self.axes(attrs, inputs[0].ndim), attrs["keepdims"], attrs["unbiased"])

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Injective, at_broadcast, norm_axes, norm_axis, tensor_type
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 
 def regroup(source: Sequence[Any], target: Sequence[Any]) -> list[tuple[range, range]]:

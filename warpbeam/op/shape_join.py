@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op import dims
 from warpbeam.op.base import REQUIRED, Injective, Op, norm_axis, tensor_type, tensors
 from warpbeam.relay.types import TensorType, TupleType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 FAR = (1 << 31) - 1
 """A slice bound from here on means "to the end"."""

@@ -24,9 +24,9 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
 from warpbeam.ir.node import Attrs, children
 from warpbeam.ir.rewrite import add_origins, substitute
-from warpbeam.op.dims import Undecided
 from warpbeam.relay.expr import Call, Constant, Expr, Function, IRModule, Tuple, TupleGetItem, Var
 from warpbeam.relay.types import TensorType, TupleType
+from warpbeam.topi.dims import Undecided
 
 _BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, MemoryError)
 

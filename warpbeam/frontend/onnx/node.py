@@ -14,10 +14,10 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ImportModelError, UnsupportedError
 from warpbeam.ir.node import children
 from warpbeam.ir.rewrite import post_order
-from warpbeam.op import dims
 from warpbeam.relay.expr import Call, Constant, Expr, Tuple, TupleGetItem, Var, const
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.tir.expr import PrimExpr, const_int
+from warpbeam.topi import dims
 
 _MISSING: Any = object()
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")

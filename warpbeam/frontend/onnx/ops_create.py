@@ -10,9 +10,10 @@ import numpy as np
 from warpbeam.frontend.onnx.build import Result
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.ir import dtype as dt
-from warpbeam.op import dims, get
+from warpbeam.op import get
 from warpbeam.relay.expr import Constant, Expr
 from warpbeam.tir.expr import PrimExpr
+from warpbeam.topi import dims
 
 _KINDS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 

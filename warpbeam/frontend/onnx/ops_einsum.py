@@ -6,8 +6,9 @@ from typing import Any
 
 from warpbeam.frontend.onnx.build import Result, rank_of, reshape, shape_of, transpose
 from warpbeam.frontend.onnx.node import NodeView
-from warpbeam.op import dims, get
+from warpbeam.op import get
 from warpbeam.relay.expr import Expr
+from warpbeam.topi import dims
 
 Labels = tuple[str, ...]
 

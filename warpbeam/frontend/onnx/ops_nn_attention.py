@@ -8,9 +8,10 @@ from typing import Any
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_index import onnx_dtype
 from warpbeam.frontend.onnx.ops_nn_norm import cast_to, dtype_of, scalar, shape_of, wanted
-from warpbeam.op import dims, get
+from warpbeam.op import get
 from warpbeam.op.base import HALF, accumulation
 from warpbeam.relay.expr import Expr, const
+from warpbeam.topi import dims
 
 Result = Expr | list[Expr]
 

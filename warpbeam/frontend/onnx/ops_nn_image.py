@@ -7,8 +7,9 @@ from typing import Any
 
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_nn_norm import shape_of
-from warpbeam.op import dims, get
+from warpbeam.op import get
 from warpbeam.relay.expr import Expr
+from warpbeam.topi import dims
 
 Result = Expr | list[Expr]
 

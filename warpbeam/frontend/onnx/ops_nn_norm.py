@@ -6,8 +6,9 @@ from typing import Any
 
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.ir import dtype as dt
-from warpbeam.op import dims, get
+from warpbeam.op import get
 from warpbeam.relay.expr import Expr, const
+from warpbeam.topi import dims
 
 Result = Expr | list[Expr]
 

@@ -1,6 +1,7 @@
 """Converters of Fourier transforms, windows, filter banks, determinants and col2im.
 
-Transforms are products with constant twiddle matrices, so their lengths must be constants.
+A DFT is a fast transform where its length has small factors; else, and for the short frames of an STFT, it is a product
+with a constant matrix of twiddle factors. Lengths must be constants either way.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from warpbeam.frontend.onnx.fourier import Complex, factors, fast_transform
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_index import onnx_dtype
 from warpbeam.frontend.onnx.ops_nn_norm import dtype_of, shape_of
@@ -74,8 +76,33 @@ def _dft(node: NodeView, x: Expr, axis: int) -> Result:
         return get("expand_dims")(_moved(out, rank - 2, axis), axis=rank - 1)
     columns = length // 2 + 1 if onesided else length
     factor = 1.0 / length if inverse else 1.0
-    pair = transform(real, imag, length, columns, 1 if inverse else -1, factor)
+    radices = factors(length)
+    if radices:
+        pair = _fast(Complex(real, imag), radices, length, columns, 1 if inverse else -1, factor)
+    else:
+        pair = transform(real, imag, length, columns, 1 if inverse else -1, factor)
     return get("stack")(*[_moved(p, rank - 2, axis) for p in pair], axis=rank - 1)
+
+
+def _fast(x: Complex, radices: list[int], length: int, columns: int, sign: int, factor: float) -> tuple[Expr, Expr]:
+    """`transform` by the fast algorithm: data cut or filled up to the length, then the wanted columns."""
+
+    def fitted(t: Expr) -> Expr:
+        size, last = shape_of(t)[-1], len(shape_of(t)) - 1
+        if size > length:
+            return get("strided_slice")(t, begin=(0,), end=(length,), axes=(last,))  # type: ignore[no-any-return]
+        grow = ((0, 0),) * last + ((0, length - size),)
+        return t if size == length else get("nn.pad")(t, const(0, dtype_of(t)), pad_width=grow)  # type: ignore[no-any-return]
+
+    y = fast_transform(Complex(fitted(x.re), None if x.im is None else fitted(x.im)), radices, sign)
+    if factor != 1:
+        y = y.scaled(np.asarray(factor))
+    assert y.im is not None
+    last = len(shape_of(y.re)) - 1
+    if columns == length:
+        return y.re, y.im
+    re, im = (get("strided_slice")(t, begin=(0,), end=(columns,), axes=(last,)) for t in (y.re, y.im))
+    return re, im
 
 
 def _real_inverse(real: Expr, imag: Expr | None, length: int) -> Expr:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from warpbeam.frontend.onnx.node import NodeView
-from warpbeam.op import dims, get
+from warpbeam.op import get
 from warpbeam.relay.expr import Expr, TupleGetItem
 from warpbeam.tir.expr import maximum
+from warpbeam.topi import dims
 
 Result = Expr | list[Expr]
 

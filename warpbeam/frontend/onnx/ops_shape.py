@@ -7,9 +7,10 @@ from typing import Any
 
 from warpbeam.frontend.onnx.build import Converter, Result, fields, rank_of, reshape, shape_of, transpose
 from warpbeam.frontend.onnx.node import NodeView
-from warpbeam.op import dims, get
+from warpbeam.op import get
 from warpbeam.relay.expr import Expr
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 
 def _target(node: NodeView, x: Expr, given: list[Any]) -> list[Any]:

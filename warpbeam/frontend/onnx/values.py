@@ -15,9 +15,9 @@ import numpy as np
 from warpbeam.frontend.onnx.node import INTEGERS, NodeView
 from warpbeam.frontend.onnx.tensors import elem_dtype
 from warpbeam.ir import dtype as dt
-from warpbeam.op import dims
 from warpbeam.op.shape_join import static_slice
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 LIMIT = 4096
 

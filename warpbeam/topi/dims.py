@@ -82,6 +82,11 @@ def same(a: Any, b: Any) -> bool | None:
     return _prove_equal(gap)
 
 
+def equal(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    """Whether two shapes certainly are equal."""
+    return len(a) == len(b) and all(same(x, y) is True for x, y in zip(a, b, strict=True))
+
+
 def _prove_equal(gap: Any) -> bool | None:
     try:
         from warpbeam.tir.arith import prove
