@@ -26,6 +26,7 @@ _NAMES = {
     "nd": "warpbeam.runtime.ndarray",
     "relay": "warpbeam.relay_api",
     "te": "warpbeam.te",
+    "topi": "warpbeam.topi",
     "tir": "warpbeam.tir",
     "transform": "warpbeam.ir.transform",
     "target": "warpbeam.target",
