@@ -132,7 +132,8 @@ class _Creator:
             init, values = None, [rewrite(b, self._load) for b in op.body]
         body = _stores(targets, values, index)
         axes = (*op.axis, *op.reduce_axis)
-        return self._loops(self.block_names.fresh(op.name), axes, init, body, op.attrs)
+        notes = Attrs({k: v for k, v in op.attrs.items() if k != "tag"})  # a tag is a hint to who schedules the tensors
+        return self._loops(self.block_names.fresh(op.name), axes, init, body, notes)
 
     def _reduction(self, op: ComputeOp, targets: list[Buffer], index: tuple[Var, ...]) -> tuple[Stmt, list[PrimExpr]]:
         bodies = [b for b in op.body if isinstance(b, Reduce)]
