@@ -1,7 +1,7 @@
 """Converters of Fourier transforms, windows, filter banks, determinants and col2im.
 
-A DFT is a fast transform where its length has small factors; else, and for the short frames of an STFT, it is a product
-with a constant matrix of twiddle factors. Lengths must be constants either way.
+A long DFT whose length has small factors is a fast transform; else, and for the frames of an STFT, it is a product with
+a constant matrix of twiddle factors. Lengths must be constants either way.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from warpbeam.op import get
 from warpbeam.relay.expr import Constant, Expr, const
 
 Result = Expr | list[Expr]
+
+LARGEST_MATRIX = 128  # up to here a matrix product runs near the machine's peak and has fewer roundings
 
 
 def _matrix(array: np.ndarray, like: Expr) -> Expr:
@@ -76,7 +78,7 @@ def _dft(node: NodeView, x: Expr, axis: int) -> Result:
         return get("expand_dims")(_moved(out, rank - 2, axis), axis=rank - 1)
     columns = length // 2 + 1 if onesided else length
     factor = 1.0 / length if inverse else 1.0
-    radices = factors(length)
+    radices = factors(length) if length > LARGEST_MATRIX else None
     if radices:
         pair = _fast(Complex(real, imag), radices, length, columns, 1 if inverse else -1, factor)
     else:
