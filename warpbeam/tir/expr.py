@@ -9,8 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 from warpbeam.ir import dtype as dt
-from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Attrs, Binder
+from warpbeam.tir.buffer import (
+    Buffer as Buffer,
+)
+from warpbeam.tir.buffer import (
+    BufferLoad as BufferLoad,
+)
+from warpbeam.tir.buffer import (
+    BufferRef as BufferRef,
+)
+from warpbeam.tir.buffer import (
+    simplify_dim as simplify_dim,
+)
 from warpbeam.tir.expr_base import (
     EQ as EQ,
 )
@@ -160,9 +171,32 @@ class Select(PrimExpr):
     a: PrimExpr
     b: PrimExpr
 
+    @classmethod
+    def _normalize(cls, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Takes numbers too, and the field's other names: condition, true_value, false_value."""
+        if kwargs:
+            names = {"condition": "cond", "true_value": "a", "false_value": "b"}
+            args = super()._normalize(*args, **{names.get(k, k): v for k, v in kwargs.items()})
+        test, x, y = super()._normalize(*args)
+        if not (isinstance(x, PrimExpr) and isinstance(y, PrimExpr) and x.dtype == y.dtype):
+            x, y = pair(x, y)
+        return as_expr(test, "bool"), x, y
+
     def _derive(self) -> None:
         same_dtype(self)
         self._set("dtype", self.a.dtype)
+
+    @property
+    def condition(self) -> PrimExpr:
+        return self.cond
+
+    @property
+    def true_value(self) -> PrimExpr:
+        return self.a
+
+    @property
+    def false_value(self) -> PrimExpr:
+        return self.b
 
 
 class Call(PrimExpr):
@@ -177,61 +211,11 @@ class Call(PrimExpr):
 
     @classmethod
     def _normalize(cls, type: str, op: str, args: Any, attrs: Any = None) -> tuple[Any, ...]:
-        return type, op, tuple(as_expr(a) for a in args), attrs if isinstance(attrs, Attrs) else Attrs(attrs or {})
+        operands = tuple(BufferRef(a) if isinstance(a, Buffer) else as_expr(a) for a in args)
+        return type, op, operands, attrs if isinstance(attrs, Attrs) else Attrs(attrs or {})
 
     def _derive(self) -> None:
         self._set("dtype", self.type)
-
-
-class Buffer(Binder):
-    """A typed memory region: compact row-major over `shape` (ints or expressions).
-
-    scope: "global" (arguments and arena), "local" (small stack array), "register" (SSA values after unrolling),
-    "shared".
-    """
-
-    name: str
-    shape: tuple[Any, ...]
-    dtype: str = "float32"
-    scope: str = "global"
-
-    @classmethod
-    def _normalize(cls, name: str, shape: Any, dtype: str = "float32", scope: str = "global") -> tuple[Any, ...]:
-        return name, tuple(simplify_dim(s) for s in shape), dtype, scope
-
-    def __getitem__(self, indices: Any) -> BufferLoad:
-        return BufferLoad(self, indices if isinstance(indices, tuple) else (indices,))
-
-
-def simplify_dim(value: Any) -> Any:
-    """A dimension: a Python int where it is constant, else an int64 expression."""
-    if isinstance(value, IntImm):
-        return value.value
-    if isinstance(value, PrimExpr):
-        return value
-    return int(value)
-
-
-class BufferLoad(PrimExpr):
-    """Element(s) of a buffer; the last index may be a Ramp (vector load of its lanes, gather if its stride is not
-    1).
-    """
-
-    buffer: Buffer
-    indices: tuple[PrimExpr, ...]
-
-    @classmethod
-    def _normalize(cls, buffer: Buffer, indices: Any) -> tuple[Any, ...]:
-        idx = tuple(as_expr(i) for i in indices)
-        if len(idx) != len(buffer.shape):
-            raise IRError(f"buffer {buffer.name} has {len(buffer.shape)} dimensions, indexed with {len(idx)}")
-        return buffer, idx
-
-    def _derive(self) -> None:
-        count = 1
-        for i in self.indices:
-            count = max(count, dt.lanes(i.dtype))
-        self._set("dtype", dt.with_lanes(self.buffer.dtype, count * dt.lanes(self.buffer.dtype)))
 
 
 class Ramp(PrimExpr):

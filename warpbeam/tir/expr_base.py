@@ -87,6 +87,37 @@ class PrimExpr(Node):
             hint="use tir.Select / te.if_then_else, tir.all / tir.any, or `is` for identity",
         )
 
+    def __and__(self, other: Any) -> PrimExpr:
+        return bits_of("bitwise_and", self, other)
+
+    def __rand__(self, other: Any) -> PrimExpr:
+        return bits_of("bitwise_and", other, self)
+
+    def __or__(self, other: Any) -> PrimExpr:
+        return bits_of("bitwise_or", self, other)
+
+    def __ror__(self, other: Any) -> PrimExpr:
+        return bits_of("bitwise_or", other, self)
+
+    def __xor__(self, other: Any) -> PrimExpr:
+        return bits_of("bitwise_xor", self, other)
+
+    def __rxor__(self, other: Any) -> PrimExpr:
+        return bits_of("bitwise_xor", other, self)
+
+    def __lshift__(self, other: Any) -> PrimExpr:
+        return bits_of("shift_left", self, other)
+
+    def __rshift__(self, other: Any) -> PrimExpr:
+        return bits_of("shift_right", self, other)
+
+    def __invert__(self) -> PrimExpr:
+        return bits_of("bitwise_not", self)
+
+    def equal(self, other: Any) -> PrimExpr:
+        """The comparison `self == other` as an expression."""
+        return binary(EQ, self, other)
+
     def astype(self, dtype: str) -> PrimExpr:
         return cast(dtype, self)
 
@@ -98,7 +129,9 @@ class IntImm(PrimExpr):
     type: str = "int64"
 
     @classmethod
-    def _normalize(cls, value: int, type: str = "int64") -> tuple[Any, ...]:
+    def _normalize(cls, value: Any, type: Any = "int64") -> tuple[Any, ...]:
+        if isinstance(value, str):  # the classic order: dtype first
+            value, type = type, value
         value = int(value)
         low, high = dt.int_range(type)
         if not low <= value <= high:
@@ -121,7 +154,9 @@ class FloatImm(PrimExpr):
     type: str = "float32"
 
     @classmethod
-    def _normalize(cls, value: float, type: str = "float32") -> tuple[Any, ...]:
+    def _normalize(cls, value: Any, type: Any = "float32") -> tuple[Any, ...]:
+        if isinstance(value, str):  # the classic order: dtype first
+            value, type = type, value
         value = float(value)
         if type != "float64":
             import numpy as np
@@ -289,9 +324,7 @@ def as_expr(value: Any, dtype: str | None = None) -> PrimExpr:
 
 
 def pair(a: Any, b: Any) -> tuple[PrimExpr, PrimExpr]:
-    """Both operands as expressions of one dtype: literals and lanes adapt, int32 index meets int64 index by
-    widening.
-    """
+    """Both operands as expressions of one dtype: literals and lanes adapt, other dtypes meet in `common_dtype`."""
     if not isinstance(a, PrimExpr) and hasattr(a, "__prim_expr__"):
         a = a.__prim_expr__()
     if not isinstance(b, PrimExpr) and hasattr(b, "__prim_expr__"):
@@ -309,13 +342,36 @@ def pair(a: Any, b: Any) -> tuple[PrimExpr, PrimExpr]:
         elif lb == 1:
             b = Broadcast(b, la)
     if a.dtype != b.dtype:
-        sa, sb = dt.scalar(a.dtype), dt.scalar(b.dtype)
-        if {sa, sb} == {"int32", "int64"}:
-            a, b = (
-                cast(dt.with_lanes("int64", dt.lanes(a.dtype)), a),
-                cast(dt.with_lanes("int64", dt.lanes(b.dtype)), b),
-            )
+        common = dt.with_lanes(common_dtype(dt.scalar(a.dtype), dt.scalar(b.dtype)), dt.lanes(a.dtype))
+        a, b = cast(common, a), cast(common, b)
     return a, b
+
+
+def common_dtype(a: str, b: str) -> str:
+    """Where two scalar dtypes meet: a float wins over integers, the wider of two alike, signed at equal width."""
+    if a == b or "handle" in (a, b) or "string" in (a, b):
+        return a
+    if dt.is_float(a) != dt.is_float(b):
+        return a if dt.is_float(a) else b
+    if dt.is_bool(a) or dt.is_bool(b):
+        return b if dt.is_bool(a) else a
+    if dt.bits(a) != dt.bits(b):
+        return a if dt.bits(a) > dt.bits(b) else b
+    if dt.is_float(a):
+        return "float32"  # bfloat16 and float16, or two kinds of float8
+    return a if dt.is_unsigned(b) else b
+
+
+def bits_of(op: str, a: Any, *others: Any) -> PrimExpr:
+    """A bitwise operation on integers or bools."""
+    from warpbeam.tir.expr import Call, land, lnot, lor
+
+    x, y = pair(a, others[0]) if others else (as_expr(a), None)
+    if dt.is_bool(x.dtype) and op in ("bitwise_and", "bitwise_or", "bitwise_not"):
+        return lnot(x) if y is None else land(x, y) if op == "bitwise_and" else lor(x, y)
+    if dt.is_float(x.dtype):
+        raise IRError(f"{op} of {x.dtype}", hint="bits of a float: tir.reinterpret to an integer dtype first")
+    return Call(x.dtype, op, (x,) if y is None else (x, y))
 
 
 def binary(cls: type[PrimExpr], a: Any, b: Any) -> PrimExpr:

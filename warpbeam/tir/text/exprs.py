@@ -139,10 +139,11 @@ class ExprParser:
             old = self.made[name] = e.Var(name, kind, nonneg)
         return self.enter(name, old)  # type: ignore[no-any-return]
 
-    def declare_buffer(self, name: str, shape: tuple[Any, ...], dtype: str, scope: str) -> e.Buffer:
-        old = self.made.get(name)
-        if not (isinstance(old, e.Buffer) and (old.dtype, old.scope) == (dtype, scope) and _same(old.shape, shape)):
-            old = self.made[name] = e.Buffer(name, shape, dtype, scope)
+    def declare_buffer(self, name: str, shape: tuple[Any, ...], *rest: Any) -> e.Buffer:
+        """The buffer of these fields; the same one where a text declares it twice."""
+        old, new = self.made.get(name), e.Buffer(name, shape, *rest)
+        if not (isinstance(old, e.Buffer) and all(_same(getattr(old, f), getattr(new, f)) for f in _PLACE)):
+            old = self.made[name] = new
         return self.enter(name, old)  # type: ignore[no-any-return]
 
     def unknown(self, t: Token, kind: type) -> NoReturn:
@@ -223,6 +224,8 @@ class ExprParser:
         if isinstance(binder, e.Var):
             return binder
         if isinstance(binder, e.Buffer):
+            if after != "[":
+                return e.BufferRef(binder)
             self.expect("sign", "[")
             indices = yield self.items("]")
             return self.build(e.BufferLoad, t, binder, tuple(indices))
@@ -362,8 +365,13 @@ class ExprParser:
         return found
 
 
-def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
-    return len(a) == len(b) and all(x is y or (isinstance(x, int) and x == y) for x, y in zip(a, b, strict=True))
+_PLACE = ("dtype", "scope", "shape", "strides", "elem_offset", "data_alignment", "offset_factor")
+
+
+def _same(a: Any, b: Any) -> bool:
+    if type(a) is tuple:
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return a is b or (isinstance(a, int | str) and a == b)
 
 
 _SPECIAL: dict[str, Callable[[ExprParser, Token], Rule]] = {

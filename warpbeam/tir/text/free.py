@@ -44,7 +44,7 @@ def _nodes(value: Any) -> list[Node]:
 
 def _below(n: Node) -> list[Node]:
     if isinstance(n, e.Buffer):
-        return [d for d in n.shape if isinstance(d, Node)]
+        return [d for d in (*n.shape, *n.strides, n.elem_offset) if isinstance(d, Node)]
     notes = [x for f in ("attrs", "annotations") if hasattr(n, f) for x in _nodes(getattr(n, f))]
     return children(n) + notes
 
@@ -66,7 +66,7 @@ def _plain(root: Any) -> Used:
 def _shape(b: Any) -> Used:
     out: Used = {}
     if isinstance(b, e.Buffer):
-        for d in b.shape:
+        for d in (*b.shape, *b.strides, b.elem_offset):
             if isinstance(d, Node):
                 out.update(_plain(d))
     return out

@@ -10,7 +10,8 @@ from typing import Any
 KEYWORDS = frozenset((
     "def", "for", "in", "while", "if", "else", "let", "alloc", "eval", "assert", "block", "where", "init", "scope",
     "seq", "pass", "and", "or", "not", "free", "size", "True", "False", "None", "range", "serial", "parallel",
-    "vectorized", "unrolled", "thread_binding", "nan", "inf", "spatial", "reduce", "extent", "bits",
+    "vectorized", "unrolled", "thread_binding", "nan", "inf", "spatial", "reduce", "ordered", "opaque", "extent",
+    "bits",
 ))
 # fmt: on
 SPECIAL = frozenset(["cast", "select", "min", "max", "ramp", "broadcast", "shuffle", "truncmod", "expr", "buffer"])

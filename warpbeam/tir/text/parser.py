@@ -91,7 +91,13 @@ class _Parser(ExprParser):
         if self.accept("sign", "@"):
             scope = self.name("a memory scope")
         shape = tuple(e.simplify_dim(d) for d in dims)
-        return self.declare_buffer(name, shape, dtype, scope)
+        place: dict[str, list[Any]] = {}
+        while self.at.kind == "word" and self.at.text in ("strides", "offset", "align", "factor"):
+            word = self.take().text
+            self.expect("sign", "[")
+            place[word] = [e.simplify_dim(x) for x in (yield self.items("]"))]
+        offset, align, factor = (place.get(k, [0])[0] for k in ("offset", "align", "factor"))
+        return self.declare_buffer(name, shape, dtype, scope, tuple(place.get("strides", ())), offset, align, factor)
 
     # ------------------------------------------------------------------------------------------------------- statements
 
@@ -256,9 +262,9 @@ class _Parser(ExprParser):
         name = self.name("an axis")
         self.expect("sign", ":")
         kind, nonneg = "int64", False
-        if self.at.text not in ("spatial", "reduce"):
+        if self.at.text not in s.AXIS_KINDS:
             kind, nonneg = self.var_type()
-        role = self.name("spatial or reduce")
+        role = self.name("spatial, reduce or ordered")
         self.expect("sign", "[")
         extent = yield self.expr(0)
         self.expect("sign", "]")

@@ -226,7 +226,20 @@ class _Printer:
     def buffer(self, b: e.Buffer) -> str:
         dims = ", ".join(str(d) if isinstance(d, int) else self.expr(d) for d in b.shape)
         scope = "" if b.scope == "global" else f" @{quoted(b.scope)}"
-        return f"{self.names[b]}: {b.dtype}[{dims}]{scope}"
+        return f"{self.names[b]}: {b.dtype}[{dims}]{scope}{self.place(b)}"
+
+    def place(self, b: e.Buffer) -> str:
+        """Where a buffer lies in its memory, as far as it is not compact from the first element."""
+        found = ""
+        if b.strides:
+            found += f" strides[{self.listed(e.as_expr(s) for s in b.strides)}]"
+        if not isinstance(b.elem_offset, int) or b.elem_offset:
+            found += f" offset[{self.expr(e.as_expr(b.elem_offset))}]"
+        if b.data_alignment:
+            found += f" align[{b.data_alignment}]"
+        if b.offset_factor:
+            found += f" factor[{b.offset_factor}]"
+        return found
 
     def stmt(self, root: s.Stmt, depth: int) -> list[str]:
         """Lines of one statement."""
@@ -326,6 +339,7 @@ _EXPRS: dict[type, Callable[[_Printer, Any], str]] = {
     e.FloatImm: _Printer.float_imm,
     e.StringImm: _Printer.string,
     e.Var: _Printer.var,
+    e.BufferRef: lambda p, n: p.names[n.buffer],
     e.Select: _Printer.select,
     e.Cast: _Printer.cast,
     e.Call: _Printer.call,
