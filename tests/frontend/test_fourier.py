@@ -25,8 +25,15 @@ def test_factors_have_the_length_as_product() -> None:
 
 @pytest.mark.parametrize(
     "length,size,inverse,onesided,parts",
-    [(256, 256, 0, 0, 2), (250, 250, 1, 0, 2), (147, 147, 0, 1, 1), (144, 144, 0, 0, 1), (143, 150, 0, 0, 2)]
-    + [(200, 180, 1, 0, 2), (131, 131, 0, 0, 2)],  # the last is prime: a matrix product
+    [
+        (256, 256, 0, 0, 2),
+        (250, 250, 1, 0, 2),
+        (147, 147, 0, 1, 1),
+        (144, 144, 0, 0, 1),
+        (143, 150, 0, 0, 2),
+        (200, 180, 1, 0, 2),
+        (131, 131, 0, 0, 2),  # a prime: a matrix product
+    ],
 )
 def test_dft_equals_numpy(length: int, size: int, inverse: int, onesided: int, parts: int) -> None:
     attrs = {"axis": 1, "inverse": inverse, "onesided": onesided}
