@@ -54,7 +54,9 @@ def spatial_copy(place: Place, outer: Place, namer: Namer | None, suffix: str) -
         name = f"{f.var.name}{suffix}"
         var = Var(namer.loop(name) if namer else name, f.var.dtype)
         kind = "serial" if f.kind == "parallel" else f.kind
-        loops.append(For(var, substitute(f.min, fresh), substitute(f.extent, fresh), kind, f.body, f.annotations))
+        loops.append(
+            For(var, substitute(f.min, fresh), substitute(f.extent, fresh), kind, f.body, f.annotations, f.thread)
+        )
         fresh[f.var] = var
     return loops, fresh
 
