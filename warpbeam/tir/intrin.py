@@ -285,6 +285,18 @@ _OTHERS: list[Intrin] = [
     Intrin("if_then_else", 3, "a where cond, else b; only the chosen side is evaluated", None, lazy=True, result="any"),
     Intrin("assume", 1, "nothing; its operand may be taken to be true", lambda v, t: v[0]),
     Intrin("prefetch", -1, "nothing to see: asks for an element's cache line", lambda v, t: np.int64(0), "effect"),
+    Intrin("storage_sync", 1, "waits for all threads of a block; memory they wrote is seen after it", None, "effect"),
+    Intrin("thread_allreduce", -1, "combines a value of each thread over some axes", None, "effect", result="any"),
+    Intrin("warp_shuffle", 3, "x of lane k of each group of `width` threads of a warp", None, "effect"),
+    Intrin(
+        "warp_shuffle_down", 3, "x of the lane k further up in its group of `width`; its own beyond", None, "effect"
+    ),
+    Intrin("warp_shuffle_up", 3, "x of the lane k further down in its group of `width`; its own below", None, "effect"),
+    Intrin("warp_shuffle_xor", 3, "x of the lane whose number differs in the bits of k", None, "effect"),
+    Intrin(
+        "launch_kernel", -1, "runs a device function: name, grid, block, its arguments", None, "effect", result="any"
+    ),
+    Intrin("address_of", 1, "where an element lies, as a pointer", None, "effect", result="any"),
     Intrin("call_extern", -1, "calls a function by name", None, "effect", result="any"),
     Intrin("call_llvm_intrin", -1, "calls a function of LLVM by name, in place", None, "effect", result="any"),
     Intrin("call_llvm_pure_intrin", -1, "calls a function of LLVM by name", None, result="any", across=True),
