@@ -285,7 +285,7 @@ _OTHERS: list[Intrin] = [
     Intrin("if_then_else", 3, "a where cond, else b; only the chosen side is evaluated", None, lazy=True, result="any"),
     Intrin("assume", 1, "nothing; its operand may be taken to be true", lambda v, t: v[0]),
     Intrin("prefetch", -1, "nothing to see: asks for an element's cache line", lambda v, t: np.int64(0), "effect"),
-    Intrin("storage_sync", 1, "waits for all threads of a block; memory they wrote is seen after it", None, "effect"),
+    Intrin("storage_sync", -1, "waits for all threads of a block; memory they wrote is seen after it", None, "effect"),
     Intrin("thread_allreduce", -1, "combines a value of each thread over some axes", None, "effect", result="any"),
     Intrin("warp_shuffle", 3, "x of lane k of each group of `width` threads of a warp", None, "effect"),
     Intrin(
