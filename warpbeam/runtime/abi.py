@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,20 @@ class Context(ctypes.Structure):
     ]
 
 
+class ValueCode:
+    """What a `wb_value` holds."""
+
+    INT, FLOAT, HANDLE, NULL, TENSOR, STR = 0, 2, 3, 4, 7, 11
+
+
+#: bytes of a `wb_value`: 8 of value, a code, padding
+VALUE_BYTES = 16
+#: `wb_tensor` without padding: data, device type and number, rank, code, bits, lanes, shape, strides, byte offset
+TENSOR = struct.Struct("<QiiiBBHQQQ")
+
+CALL_PACKED_FN = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p
+)
 LOOP_FN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 PARALLEL_FOR_FN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 RESERVE_FN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64)

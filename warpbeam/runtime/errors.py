@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["ArtifactError", "LinkError", "LoadError", "RunError", "WarpbeamError"]
+__all__ = [
+    "ArgumentError", "ArtifactError", "FunctionError", "LinkError", "LoadError", "RunError", "TVMError",
+    "WarpbeamError",
+]  # fmt: skip
 
 
 class WarpbeamError(Exception):
@@ -45,3 +48,15 @@ class LoadError(WarpbeamError):
 
 class RunError(WarpbeamError):
     """A model was called with the wrong arrays, or reported a failure while running."""
+
+
+class ArgumentError(RunError, ValueError):
+    """A compiled function was called with arguments that do not fit what it was built for."""
+
+
+class FunctionError(RunError, ValueError):
+    """A function is not registered under a name, or a name is registered twice."""
+
+
+#: the classic name of the root
+TVMError = WarpbeamError

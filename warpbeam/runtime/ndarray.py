@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import dlpack
-from .abi import numpy_dtype
+from .abi import DLPACK_TYPES, Tensor, numpy_dtype
 from .errors import RunError
+from .memory import address_of
 
 #: DLPack device codes
 DEVICE_TYPES = {
@@ -35,6 +39,43 @@ class Device:
 
     def __str__(self) -> str:
         return f"{self.kind}({self.device_id})"
+
+    __repr__ = __str__
+
+    @property
+    def exist(self) -> bool:
+        """Whether this runtime can keep tensors and run code there."""
+        return self.device_type in (1, 3) and self.device_id == 0
+
+    @property
+    def device_name(self) -> str | None:
+        """The processor's name, where the system tells."""
+        return platform.processor() or platform.machine() if self.exist else None
+
+    @property
+    def max_threads_per_block(self) -> int | None:
+        """Threads that share memory and barriers: 1 on a processor; None where there is no device."""
+        return 1 if self.exist else None
+
+    @property
+    def warp_size(self) -> int | None:
+        """Threads that run in lock step: 1 on a processor; None where there is no device."""
+        return 1 if self.exist else None
+
+    @property
+    def max_shared_memory_per_block(self) -> int | None:
+        """None: a processor has no such memory, and other devices are not driven by this runtime."""
+        return None
+
+    max_clock_rate = compute_version = max_thread_dimensions = max_shared_memory_per_block
+
+    @property
+    def multi_processor_count(self) -> int | None:
+        """Processors; None where there is no device."""
+        return os.cpu_count() if self.exist else None
+
+    def sync(self, stream: Any = None) -> None:
+        """Waits for the device; calls on a processor have always ended when they return."""
 
 
 def device(kind: str | int, index: int = 0) -> Device:
@@ -65,11 +106,28 @@ def cuda(index: int = 0) -> Device:
 gpu = cuda
 
 
+def opencl(index: int = 0) -> Device:
+    """An OpenCL device."""
+    return Device(4, index)
+
+
+cl = opencl
+
+
+def context(kind: str | int, index: int = 0) -> Device:
+    """The oldest name of `device`; takes target strings such as "llvm -mcpu=…" too."""
+    return device(kind.split()[0] if isinstance(kind, str) and kind.split() else kind, index)
+
+
 class NDArray:
     """A tensor on a device. On the CPU it is a view of a NumPy array, without a copy."""
 
-    __slots__ = ("_array", "device")
+    __slots__ = ("_array", "_handle", "_keep", "device")
     __array_priority__ = 1.0
+    _array: npt.NDArray[Any]
+    #: the address of a `wb_tensor` for it; absent until `handle` was asked for
+    _handle: int
+    _keep: Any
 
     def __init__(self, array: npt.NDArray[Any], device: Device | None = None) -> None:
         self._array = array
@@ -97,6 +155,25 @@ class NDArray:
         """Number of elements."""
         return int(self._array.size)
 
+    @property
+    def ctx(self) -> Device:
+        """The classic name of `device`."""
+        return self.device
+
+    @property
+    def handle(self) -> int:
+        """The address of a `wb_tensor` that describes the array; valid as long as the array lives."""
+        try:
+            return self._handle
+        except AttributeError:
+            self._keep = tensor_of(self._array)
+            self._handle = ctypes.addressof(self._keep[0])
+            return self._handle
+
+    def same_as(self, other: Any) -> bool:
+        """Whether both are one object."""
+        return self is other
+
     def numpy(self) -> npt.NDArray[Any]:
         """A copy in host memory."""
         return self._array.copy()
@@ -112,8 +189,13 @@ class NDArray:
         return target
 
     def copyfrom(self, source: Any) -> NDArray:
-        """Overwrites the elements with `source`'s, of equal shape and type; returns self."""
-        array = as_numpy(source, compact=False)
+        """Overwrites the elements with `source`'s, of equal shape; returns self.
+
+        A NumPy array or list is cast to the element type, as ever; another NDArray must have it.
+        """
+        array = np.asarray(source) if isinstance(source, (int, float, list, tuple)) else as_numpy(source, compact=False)
+        if not isinstance(source, NDArray):
+            array = array.astype(self._array.dtype, copy=False)
         _same(self._array, array)
         self._array[...] = array
         return self
@@ -150,16 +232,56 @@ def _same(target: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:
         )
 
 
-def array(data: Any, device: Device | None = None) -> NDArray:
-    """A new array with a copy of `data` (anything array-like; Python floats become float32 only if NumPy says so)."""
+def array(data: Any, device: Device | None = None, mem_scope: str | None = None, ctx: Device | None = None) -> NDArray:
+    """A new array with a copy of `data` (anything array-like; Python floats become float64, as NumPy has it).
+
+    ctx: the oldest name of `device`. mem_scope: only "global" exists on a processor.
+    """
+    _only_global(mem_scope)
     source = np.asarray(data) if isinstance(data, (int, float, list, tuple)) else as_numpy(data, compact=False)
-    return NDArray(np.array(source, order="C", copy=True), device)
+    return NDArray(np.array(source, order="C", copy=True), device or ctx)
 
 
-def empty(shape: Sequence[int] | int, dtype: str = "float32", device: Device | None = None) -> NDArray:
-    """A new array with undefined content."""
-    extents = (shape,) if isinstance(shape, int) else tuple(shape)
-    return NDArray(np.empty(extents, numpy_dtype(dtype)), device)
+def empty(
+    shape: Sequence[int] | int,
+    dtype: str = "float32",
+    device: Device | None = None,
+    mem_scope: str | None = None,
+    ctx: Device | None = None,
+) -> NDArray:
+    """A new array with undefined content; `ctx` and `mem_scope` as in `array`."""
+    _only_global(mem_scope)
+    extents = (shape,) if isinstance(shape, int) else tuple(int(e) for e in shape)
+    return NDArray(np.empty(extents, numpy_dtype(str(dtype))), device or ctx)
+
+
+def _only_global(mem_scope: str | None) -> None:
+    if mem_scope not in (None, "", "global"):
+        raise RunError(f"no memory of scope {mem_scope!r} on a processor", hint='leave mem_scope out, or "global"')
+
+
+def tensor_of(array: npt.NDArray[Any]) -> tuple[Tensor, Any, Any]:
+    """A `wb_tensor` that describes a NumPy array, and what it points at besides the data.
+
+    Strides are given where the array is not compact.
+
+    Raises:
+        RunError: if the element type has no DLPack code.
+    """
+    kind = DLPACK_TYPES.get(array.dtype.name)
+    if kind is None or not array.dtype.isnative:
+        raise RunError(f"element type {array.dtype} cannot be passed to compiled code",
+                       hint=f"known types: {', '.join(DLPACK_TYPES)}")  # fmt: skip
+    extents = (ctypes.c_int64 * max(array.ndim, 1))(*array.shape)
+    strides = None
+    if not array.flags.c_contiguous:
+        size = array.dtype.itemsize
+        strides = (ctypes.c_int64 * max(array.ndim, 1))(*(s // size for s in array.strides))
+    tensor = Tensor(
+        data=address_of(array), device_type=1, ndim=array.ndim, code=kind[0], bits=kind[1], lanes=1,
+        shape=ctypes.addressof(extents), strides=ctypes.addressof(strides) if strides is not None else None,
+    )  # fmt: skip
+    return tensor, extents, strides
 
 
 def from_dlpack(source: Any) -> NDArray:

@@ -66,6 +66,35 @@ typedef struct wb_ctx {
  * their element. Re-entrant: keeps no state outside ctx. Non-zero = failure, text in ctx->message. */
 typedef int32_t (*wb_entry_fn)(wb_ctx* ctx, wb_tensor** args, int32_t n);
 
+/* A compiled function of a module has the type wb_entry_fn too: `args` are its arguments in order. A number is passed as
+ * a tensor without axes: int64 (code 0, bits 64) for an integer, float64 (code 2, bits 64) for a float. It checks number,
+ * type, rank, shape and compactness of what it is given.
+ *
+ * A module that calls out exports a table of addresses, `void* wb_imports[]`; its text `const char wb_module[]` (JSON)
+ * lists under "imports" what belongs into each place: {"c": "powf"} a C function, {"packed": true} a function of type
+ * wb_call_packed_fn. Who loads the module fills the table before the first call. */
+
+/* A value that crosses to a function called by name. */
+#define WB_VALUE_INT 0
+#define WB_VALUE_FLOAT 2
+#define WB_VALUE_HANDLE 3
+#define WB_VALUE_NULL 4
+#define WB_VALUE_TENSOR 7 /* as_handle points at a wb_tensor */
+#define WB_VALUE_STR 11
+typedef struct wb_value {
+  union {
+    int64_t as_int;
+    double as_float;
+    void* as_handle;
+    const char* as_str;
+  } v;
+  int32_t code;
+  int32_t reserved;
+} wb_value;
+
+/* Calls the function registered as `name`. Non-zero = failure, text in ctx->message. */
+typedef int32_t (*wb_call_packed_fn)(wb_ctx* ctx, const char* name, const wb_value* args, int32_t n, wb_value* result);
+
 /* A kernel has the type int32_t (wb_ctx*, void* buffer0, void* buffer1, ..., int64_t scalar0, ...): buffers in the
  * order of its parameters, then its scalar parameters. 0 = ok. */
 
