@@ -32,14 +32,20 @@ from warpbeam.tir.stmt import (
 )
 from warpbeam.tir.transform.lanes import NotVectorizable, build, is_vector, widen
 from warpbeam.tir.transform.mutate import peel, wrap
+from warpbeam.tir.transform.setting import Setting
 
 MAX_UNROLL = 4096
 
 
-def expand_loops(func: PrimFunc) -> PrimFunc:
-    """The program without unrolled and vectorized loops."""
+def expand_loops(
+    func: PrimFunc, at: Setting | None = None, kinds: tuple[str, ...] = ("unrolled", "vectorized")
+) -> PrimFunc:
+    """The program without unrolled and vectorized loops (or without those of the given kinds).
+
+    Config "tir.disable_vectorize": vectorized loops become serial ones.
+    """
     allocs, body = peel(func.body)
-    expander = Expander(body)
+    expander = Expander(body, kinds, at is None or not at.flag("tir.disable_vectorize"))
     if not expander.names:
         return func
     return PrimFunc(func.name, func.params, wrap(allocs, expander.stmt(body) or SeqStmt(())), func.attrs)
@@ -48,7 +54,8 @@ def expand_loops(func: PrimFunc) -> PrimFunc:
 class Expander:
     """The walk: `env` maps variables of expanded loops to numbers or ramps, `memo` keeps what was built with them."""
 
-    def __init__(self, body: Stmt) -> None:
+    def __init__(self, body: Stmt, kinds: tuple[str, ...] = ("unrolled", "vectorized"), vectors: bool = True) -> None:
+        self.kinds, self.vectors = kinds, vectors
         self.env: dict[Var, PrimExpr] = {}
         self.names: set[Var] = set()
         self.deps: dict[Any, tuple[Var, ...]] = {}
@@ -60,7 +67,7 @@ class Expander:
         lets: list[Var] = []
         while stack:
             s = stack.pop()
-            if isinstance(s, For) and s.kind in ("unrolled", "vectorized"):
+            if isinstance(s, For) and s.kind in kinds:
                 self.names.add(s.var)
             elif isinstance(s, LetStmt):
                 lets.append(s.var)
@@ -161,15 +168,16 @@ class Expander:
         count = e.const_int(extent)
         if count is not None and count <= 0:
             return None
-        if s.kind not in ("unrolled", "vectorized") or (s.kind == "vectorized" and self.lane is not None):
+        if s.kind not in self.kinds:
+            return self.plain(s, low, extent, s.kind)
+        if s.kind == "vectorized" and (self.lane is not None or not self.vectors):
             return self.plain(s, low, extent)
         if count is None:
             return self.either(s, low, extent)
         return self.copies(s, low, count) if s.kind == "unrolled" or count == 1 else self.vector(s, low, count)
 
-    def plain(self, s: For, low: PrimExpr, extent: PrimExpr) -> Stmt | None:
+    def plain(self, s: For, low: PrimExpr, extent: PrimExpr, kind: str = "serial") -> Stmt | None:
         body = self.stmt(s.body)
-        kind = "serial" if s.kind in ("unrolled", "vectorized") else s.kind
         return None if body is None else For(s.var, low, extent, kind, body, s.annotations, s.thread)
 
     def copies(self, s: For, low: PrimExpr, count: int) -> Stmt | None:

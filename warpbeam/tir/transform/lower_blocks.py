@@ -44,8 +44,9 @@ def lower_blocks(func: PrimFunc) -> PrimFunc:
 class Lowering:
     """Simplifies statements within `facts`; a block becomes its body."""
 
-    def __init__(self, facts: Facts | None = None) -> None:
+    def __init__(self, facts: Facts | None = None, keep_single: bool = False) -> None:
         self.facts = Facts() if facts is None else facts
+        self.keep_single = keep_single
         self.single: dict[Any, Any] = {}  # variables of loops with one iteration
 
     def expr(self, x: PrimExpr) -> Any:
@@ -68,7 +69,7 @@ class Lowering:
         count = e.const_int(extent)
         if count is not None and count <= 0:
             return None
-        if count == 1 and "joined" not in s.annotations:
+        if count == 1 and not self.keep_single and "joined" not in s.annotations:
             self.single[s.var] = low
             body = self.stmt(s.body)
             del self.single[s.var]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from warpbeam.ir.node import Node
 from warpbeam.ir.rewrite import rewrite, substitute
+from warpbeam.tir.arith import simplify
 from warpbeam.tir.expr import IntImm, const_int
 from warpbeam.tir.stmt import For, IfThenElse, PrimFunc, SeqStmt, Stmt, seq
 
@@ -44,4 +45,4 @@ def _joined(a: For, b: For) -> For:
     rest = IntImm(0, b.var.dtype) if const_int(b.extent) == 1 else a.var - a.extent
     second = substitute(b.body, {b.var: rest})
     body = IfThenElse(a.var < a.extent, a.body, second)
-    return For(a.var, 0, a.extent + b.extent, "parallel", body, a.annotations)
+    return For(a.var, 0, simplify(a.extent + b.extent), "parallel", body, a.annotations)

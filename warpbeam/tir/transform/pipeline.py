@@ -2,55 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from warpbeam.ir.rewrite import post_order
-from warpbeam.tir.expr import Call
+from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.transform import PassContext
 from warpbeam.tir.mathlib import FUNCTIONS
-from warpbeam.tir.stmt import Block, PrimFunc
+from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.expand_loops import expand_loops
 from warpbeam.tir.transform.expand_math import expand_math
 from warpbeam.tir.transform.form_fma import form_fma
 from warpbeam.tir.transform.lift_workspace import lift_workspace
+from warpbeam.tir.transform.loop_partition import loop_partition
 from warpbeam.tir.transform.lower_blocks import lower_blocks
 from warpbeam.tir.transform.lower_init import lower_init
 from warpbeam.tir.transform.merge_parallel import merge_parallel
 from warpbeam.tir.transform.peel_tails import peel_tails
 from warpbeam.tir.transform.place_allocations import place_allocations
+from warpbeam.tir.transform.promote_registers import promote_registers, unroll_tiles
 from warpbeam.tir.transform.reduce_lanes import reduce_lanes
+from warpbeam.tir.transform.setting import Setting, survey
+from warpbeam.tir.transform.unroll_pragmas import asked, unroll_pragmas
 from warpbeam.tir.transform.verify import verify
 
-PASSES: tuple[Callable[[PrimFunc], PrimFunc], ...] = (
-    lower_init,
-    place_allocations,
-    lower_blocks,
-    compact_buffers,
-    peel_tails,
-    reduce_lanes,
-    form_fma,
-    merge_parallel,
-    expand_loops,
-    expand_math,
-    lift_workspace,
-    verify,
+Body = Callable[[PrimFunc, Setting], PrimFunc]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One pass of the list: its public name, what it does, and whether a program gives it something to do."""
+
+    name: str
+    run: Body
+    when: Callable[[Setting], bool]
+
+
+def _one(run: Callable[[PrimFunc], PrimFunc]) -> Body:
+    return lambda func, at: run(func)
+
+
+def _always(at: Setting) -> bool:
+    return True
+
+
+def _seen(*wanted: str) -> Callable[[Setting], bool]:
+    """The program contains one of these (see `survey`)."""
+    return lambda at: not at.seen.isdisjoint(wanted)
+
+
+BLOCKS: tuple[Entry, ...] = (  # blocks become loops, buffers get their places and sizes
+    Entry("tir.LowerInit", _one(lower_init), _seen("Block")),
+    Entry("tir.PlaceAllocations", _one(place_allocations), _seen("Block")),
+    Entry("tir.LowerBlocks", _one(lower_blocks), _always),
+    Entry("tir.CompactBuffers", _one(compact_buffers), _seen("Block")),
 )
+LOOPS: tuple[Entry, ...] = (  # loops get constant extents
+    Entry("tir.LoopPartition", loop_partition, _seen("call:likely")),
+    Entry("tir.PeelTails", _one(peel_tails), _always),
+)
+EXPANSION: tuple[Entry, ...] = (  # loops become vectors and straight code, tiles become registers
+    Entry("tir.ReduceLanes", _one(reduce_lanes), _always),
+    Entry("tir.FormFma", _one(form_fma), lambda at: getattr(at.target, "fma", True)),
+    Entry("tir.MergeParallel", _one(merge_parallel), _always),
+    Entry("tir.UnrollPragmas", unroll_pragmas, asked),
+    Entry("tir.UnrollTiles", unroll_tiles, lambda at: not at.on_device),
+    Entry("tir.ExpandLoops", expand_loops, _always),
+    Entry("tir.PromoteRegisters", promote_registers, lambda at: not at.on_device),
+)
+FINISH: tuple[Entry, ...] = (  # what code generators rely on
+    Entry("tir.ExpandMath", _one(expand_math), _seen(*(f"call:{f}" for f in FUNCTIONS))),
+    Entry("tir.LiftWorkspace", _one(lift_workspace), _always),
+    Entry("tir.Verify", _one(verify), _always),
+)
+PHASES: tuple[tuple[Entry, ...], ...] = (BLOCKS, LOOPS, EXPANSION, FINISH)
+PASSES: tuple[Entry, ...] = tuple(p for phase in PHASES for p in phase)
 
 
-def lower(func: PrimFunc, target: Any = None) -> PrimFunc:
-    """The program as plain loops over small buffers and vectors; see PASSES.
+def lower(func: PrimFunc, target: Any = None, config: Mapping[str, Any] | None = None) -> PrimFunc:
+    """The program as plain loops over small buffers and vectors; see PHASES.
 
-    `target` is a Target or None; one without fma (`target.fma` false) keeps products and sums apart. Raises LowerError.
+    `target` is a Target or None; one without fma (`target.fma` false) keeps products and sums apart. `config`: keys
+    of PassContext, by default those of the current one, whose disabled passes are left out. Passes given as
+    "tir.add_lower_pass" (a list of (phase, pass)) run before the first phase (0) or after phase 1, 2, ….
+    Raises LowerError.
     """
-    skipped: set[Any] = set()
-    if not getattr(target, "fma", True):
-        skipped.add(form_fma)
-    if not any(isinstance(n, Block) for n in post_order(func.body)):
-        skipped |= {place_allocations, compact_buffers}  # a program written as loops says itself where memory lives
-    if not any(isinstance(n, Call) and n.op in FUNCTIONS for n in post_order(func.body)):
-        skipped.add(expand_math)  # a walk over the expanded program would find nothing
-    for run in PASSES:
-        if run not in skipped:
-            func = run(func)
+    return _run(func, PHASES, target, config)
+
+
+def lower_simple(func: PrimFunc, target: Any = None, config: Mapping[str, Any] | None = None) -> PrimFunc:
+    """The program as loops, with buffers placed and compacted and nothing else done: for reading."""
+    return _run(func, PHASES[:1], target, config)
+
+
+def _run(func: PrimFunc, phases: tuple[tuple[Entry, ...], ...], target: Any, config: Any) -> PrimFunc:
+    ctx = PassContext.current()
+    at = Setting(target, ctx.config if config is None else config, survey(func))
+    extra = _user_passes(at.config.get("tir.add_lower_pass", ()))
+    watched = bool(ctx.instruments or ctx.events)
+    for number, phase in enumerate(phases):
+        if extra:
+            func = _apply(func, extra.get(number, ()))
+            at = replace(at, seen=at.seen | survey(func))
+        for entry in phase:
+            if entry.name in ctx.disabled_pass or not entry.when(at):
+                continue
+            func = _watched(entry, func, at) if watched else entry.run(func, at)
+    return _apply(func, [p for k, ps in extra.items() if k >= len(phases) for p in ps])
+
+
+def _watched(entry: Entry, func: PrimFunc, at: Setting) -> PrimFunc:
+    """As a pass object, so that instruments and listeners see it."""
+    from warpbeam.ir.transform import FunctionalPass, PassInfo
+
+    run = FunctionalPass(lambda f, ctx: entry.run(f, at), PassInfo(0, entry.name))
+    return run(func)  # type: ignore[no-any-return]
+
+
+def _user_passes(given: Any) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for item in given or ():
+        if not (isinstance(item, tuple | list) and len(item) == 2 and callable(item[1])):
+            raise LowerError(
+                f"tir.add_lower_pass holds {item!r}", hint="give a list of (phase, pass), e.g. [(1, my_pass)]"
+            )
+        found.setdefault(int(item[0]), []).append(item[1])
+    return found
+
+
+def _apply(func: PrimFunc, passes: Any) -> PrimFunc:
+    for p in passes:
+        new = p(func)
+        if not isinstance(new, PrimFunc):
+            raise LowerError(f"pass {getattr(p, 'info', p)!r} returned a {type(new).__name__}, not a PrimFunc")
+        func = new
     return func
