@@ -36,15 +36,13 @@ def run(args: argparse.Namespace) -> int:
     rows = [_row(k, sketches) for k in kernels]
     rest = profile.total_us - sum(k.median_us for k in kernels)
     if len(kernels) < len(profile.kernels):
-        rows.append((f"{len(profile.kernels) - len(kernels)} more", "", "", f"{rest:.2f}", "", "", "", ""))
-    rows.append(("total", "", "", f"{profile.total_us:.2f}", "100.0", "", "", ""))
-    head = ("kernel", "sketch", "calls", "µs", "%", "GFLOP/s", "GB/s", "computes")
-    console.table(rows, head, f"{module.name}: {module.num_threads} threads, kernels one after the other", (0, 1, 7))
+        rows.append((f"{len(profile.kernels) - len(kernels)} more", "", "", f"{rest:.2f}", "", "", "", "", ""))
+    rows.append(("total", "", "", f"{profile.total_us:.2f}", "100.0", "", "", "", ""))
+    head = ("kernel", "sketch", "calls", "µs", "%", "GFLOP/s", "GB/s", "% of roof", "computes")
+    console.table(rows, head, f"{module.name}: {module.num_threads} threads, kernels one after the other", (0, 1, 8))
     return 0
 
 
 def _row(k: Any, sketches: dict[str, str]) -> tuple[str, ...]:
     origins = ", ".join(k.origins[:3]) + (f" and {len(k.origins) - 3} more" if len(k.origins) > 3 else "")
-    bandwidth = f"{k.gbytes:.1f}" if k.gbytes else "-"
-    numbers = (str(k.calls), f"{k.median_us:.2f}", f"{100 * k.share:.1f}", f"{k.gflops:.1f}", bandwidth)
-    return (k.name, sketches.get(k.name, ""), *numbers, origins)
+    return (k.name, sketches.get(k.name, ""), str(k.calls), *k.numbers(), origins)

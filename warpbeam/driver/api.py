@@ -13,6 +13,7 @@ from warpbeam.ir.transform import PassContext
 from warpbeam.runtime.artifact import Artifact
 from warpbeam.runtime.module import Module
 from warpbeam.runtime.module import load as load_module
+from warpbeam.runtime.profiler import Roof
 
 
 def compile(  # the name users expect
@@ -76,11 +77,11 @@ def compile_with_report(
         found = _cached(path, store)
         if found is not None:
             report = Report(name or found.manifest.name, str(tgt.name), cached=True)
-            return Module(found), report
+            return _with_roof(Module(found)), report
     built = _build(model, tgt, shapes, opt_level, store, workers, name, dump)
     if store is not None and key is not None:
         store.put_artifact(key, built.artifact)
-    return Module(built.artifact), built.report
+    return _with_roof(Module(built.artifact)), built.report
 
 
 def _watched() -> bool:
@@ -156,4 +157,16 @@ def _build(
 
 def load(path: str | os.PathLike[str]) -> Module:
     """A module from a file that `Module.save` wrote."""
-    return load_module(path)
+    return _with_roof(load_module(path))
+
+
+def _with_roof(module: Module) -> Module:
+    """The module, whose profiles compare with the machine's limits."""
+
+    def measure(threads: int) -> Roof:
+        from warpbeam.driver.roof import measured
+
+        return measured(threads)
+
+    module.measure_roof = measure
+    return module

@@ -24,7 +24,7 @@ from .shape_expr import ShapeExpr, symbols_of
 
 if TYPE_CHECKING:
     from .graph_executor import GraphModule
-    from .profiler import Profile
+    from .profiler import Profile, Roof
 
 Array = npt.NDArray[Any]
 
@@ -63,6 +63,7 @@ class Module:
         self._entry = self.library.function(manifest.entry)
         self._constants = aligned_copy(artifact.data("constants") or b"")
         self._params = _writable(artifact.data("params") or b"")
+        self.measure_roof: Callable[[int], Roof] | None = None
         self._threads = 0
         self._contexts: list[CallContext] = []
         self._free: list[CallContext] = []
@@ -198,14 +199,15 @@ class Module:
         return benchmark_call(lambda: self.run(arrays, outputs), repeat, number, warmup)
 
     def profile(self, inputs: Mapping[str, Any] | None = None, repeat: int = 10) -> Profile:
-        """Runs the model kernel by kernel and measures each.
+        """Runs the model kernel by kernel and measures each, against the machine's limits where those can be measured.
 
         Raises:
             RunError: if the artefact holds no Program or does not export its kernels.
         """
         from .profiler import profile_module
 
-        return profile_module(self, dict(inputs) if inputs is not None else self.random_inputs(), repeat)
+        roof = self.measure_roof(self.num_threads) if self.measure_roof is not None else None
+        return profile_module(self, dict(inputs) if inputs is not None else self.random_inputs(), repeat, roof)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the artefact to a file, with the current values of mutable parameters."""

@@ -20,8 +20,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Roof:
+    """What a machine can do at best: `flops` a second, and for growing working sets in bytes, bytes a second."""
+
+    flops: float
+    levels: tuple[tuple[float, float], ...]
+
+    def share(self, flops: float, size: float, seconds: float) -> float:
+        """The least time that so much work on so many bytes can take, as a share of the time taken."""
+        rate = next((r for limit, r in self.levels if size <= limit), self.levels[-1][1])
+        return max(flops / self.flops, size / rate) / max(seconds, 1e-12)
+
+
+@dataclass(frozen=True, slots=True)
 class KernelTime:
-    """One kernel's share. Times are per run of the model, in µs; `calls` per run; `origins`: source nodes."""
+    """One kernel's share. Times are per run of the model, in µs; `calls` per run; `origins`: source nodes.
+
+    `roof`: how near the machine's limit for such work it is (1.0 is the limit); None where that was not measured.
+    """
 
     name: str
     calls: int
@@ -29,7 +45,18 @@ class KernelTime:
     share: float
     gflops: float
     gbytes: float
+    roof: float | None
     origins: tuple[str, ...]
+
+    def numbers(self) -> tuple[str, ...]:
+        """µs, % of the run, GFLOP/s, GB/s and % of the roof as text; "-" for what is not known."""
+        return (
+            f"{self.median_us:.2f}",
+            f"{100 * self.share:.1f}",
+            f"{self.gflops:.1f}" if self.gflops else "-",
+            f"{self.gbytes:.1f}" if self.gbytes else "-",
+            "-" if not self.roof else f"{100 * self.roof:.0f}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +72,19 @@ class Profile:
         return json.dumps(asdict(self))
 
     def __str__(self) -> str:
-        rows = [("kernel", "calls", "µs", "%", "GFLOP/s", "GB/s", "computes")]
+        rows: list[tuple[str, ...]] = [("kernel", "calls", "µs", "%", "GFLOP/s", "GB/s", "% of roof", "computes")]
         for k in self.kernels:
-            numbers = (f"{k.median_us:.2f}", f"{100 * k.share:.1f}", f"{k.gflops:.1f}", f"{k.gbytes:.1f}")
-            rows.append((k.name, str(k.calls), *numbers, ", ".join(k.origins)))
-        rows.append(("total", "", f"{self.total_us:.2f}", "", "", "", ""))
-        widths = [max(len(row[c]) for row in rows) for c in range(7)]
+            rows.append((k.name, str(k.calls), *k.numbers(), ", ".join(k.origins)))
+        rows.append(("total", "", f"{self.total_us:.2f}", "", "", "", "", ""))
+        widths = [max(len(row[c]) for row in rows) for c in range(8)]
         lines = []
         for row in rows:
-            cells = [row[0].ljust(widths[0]), *(row[c].rjust(widths[c]) for c in range(1, 6)), row[6]]
+            cells = [row[0].ljust(widths[0]), *(row[c].rjust(widths[c]) for c in range(1, 7)), row[7]]
             lines.append("  ".join(cells).rstrip())
         return "\n".join(lines)
 
 
-def profile_module(module: Module, inputs: Mapping[str, Any], repeat: int) -> Profile:
+def profile_module(module: Module, inputs: Mapping[str, Any], repeat: int, roof: Roof | None = None) -> Profile:
     """Steps through the module's Program `repeat` times and reports each kernel's median time.
 
     Raises:
@@ -86,7 +112,7 @@ def profile_module(module: Module, inputs: Mapping[str, Any], repeat: int) -> Pr
     for _ in range(max(repeat, 1) + 1):
         runs.append({})
         execute(program, machine, arrays)
-    return _summary(module.name, runs[1:], infos)
+    return _summary(module.name, runs[1:], infos, roof)
 
 
 @dataclass(slots=True)
@@ -107,7 +133,7 @@ def _number(expr: ShapeExpr, env: Mapping[str, int]) -> int:
     return evaluate(expr, env)
 
 
-def _summary(model: str, runs: list[dict[str, _Tally]], infos: Mapping[str, KernelInfo]) -> Profile:
+def _summary(model: str, runs: list[dict[str, _Tally]], infos: Mapping[str, KernelInfo], roof: Roof | None) -> Profile:
     names = list(dict.fromkeys(name for run in runs for name in run))
     medians = {name: sorted(run[name].seconds for run in runs if name in run) for name in names}
     seconds = {name: times[len(times) // 2] for name, times in medians.items()}
@@ -120,7 +146,7 @@ def _summary(model: str, runs: list[dict[str, _Tally]], infos: Mapping[str, Kern
         rows.append(
             KernelTime(
                 name, tally.calls, seconds[name] * 1e6, seconds[name] / max(total, 1e-12), tally.flops / spent / 1e9,
-                tally.bytes / spent / 1e9, origins,
+                tally.bytes / spent / 1e9, roof and roof.share(tally.flops, tally.bytes, spent), origins,
             )
         )  # fmt: skip
     return Profile(model, total * 1e6, tuple(rows))
