@@ -181,6 +181,8 @@ class Lanes:
             return self._reduce(node)
         if op in ("dot4", "dot2"):
             return self._dot(node, parts[0])
+        if op == "add_pairs":
+            return self._add_pairs(node, parts[0])
         if _regroups(node):
             return self._regroup(node)
         text = call(node, parts)
@@ -249,9 +251,16 @@ class Lanes:
         if dt.is_float(node.dtype):
             step = f"wb_fma_f32({a}, {b}, {total})"
         else:
-            step = f"wb_add_i32({total}, wb_mul_i32({a}, {b}))"
+            ending = suffix(node.dtype)
+            a, b = (cast(x, v.dtype, node.dtype) for x, v in zip((a, b), node.args[1:], strict=True))
+            step = f"wb_add_{ending}({total}, wb_mul_{ending}({a}, {b}))"
         self.p.line(f"for (int {k} = 0; {k} < {group}; ++{k}) {total} = {step};")
         return total
+
+    def _add_pairs(self, node: E.Call, acc: str) -> str:
+        array, lane, ending = self._array((node.args[1],)), self.lane or 0, suffix(node.dtype)
+        a, b = (cast(f"{array}[2 * {lane} + {k}]", node.args[1].dtype, node.dtype) for k in range(2))
+        return f"wb_add_{ending}({acc}, wb_add_{ending}({a}, {b}))"
 
     def _regroup(self, node: E.Call) -> str:
         """The bits of a vector as lanes of another width, the first lane lowest."""
@@ -278,7 +287,7 @@ def _parts(node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
     if isinstance(node, (E.BinaryExpr, E.CmpExpr)):
         return node.a, node.b
     if isinstance(node, E.Call):
-        if node.op == "if_then_else" or node.op in ("dot4", "dot2"):
+        if node.op == "if_then_else" or node.op in ("dot4", "dot2", "add_pairs"):
             return node.args[:1]
         return () if node.op.startswith("vector_reduce_") or _regroups(node) else node.args
     if isinstance(node, E.Select):

@@ -14,6 +14,7 @@ from warpbeam.codegen.llvm.emitter import Value
 from warpbeam.codegen.llvm.types import element_bytes
 from warpbeam.ir import dtype as dt
 from warpbeam.tir import expr as E
+from warpbeam.tir.analysis.lane_offsets import lane_offsets
 
 if TYPE_CHECKING:
     from warpbeam.codegen.llvm.function import FunctionPrinter
@@ -168,7 +169,7 @@ def lane_distances(buffer: E.Buffer, indices: tuple[E.PrimExpr, ...]) -> tuple[l
     lanes = max(dt.lanes(i.dtype) for i in indices)
     first, total = [], [0] * lanes
     for index, stride in zip(indices, analysis.strides(buffer), strict=True):
-        found = _constant_lanes(index, lanes)
+        found = lane_offsets(index, lanes)
         step = analysis.const_int(stride)
         if found is None or (step is None and any(found[1])):
             return None
@@ -176,37 +177,6 @@ def lane_distances(buffer: E.Buffer, indices: tuple[E.PrimExpr, ...]) -> tuple[l
         total = [t + (step or 0) * k for t, k in zip(total, found[1], strict=True)]
     distances = {b - a for a, b in pairwise(total)}
     return (first, distances.pop()) if len(distances) == 1 else None
-
-
-def _constant_lanes(index: E.PrimExpr, lanes: int) -> tuple[E.PrimExpr, list[int]] | None:
-    """An index as (value of lane 0, constant differences of the lanes from it)."""
-    if dt.lanes(index.dtype) == 1:
-        return index, [0] * lanes
-    if isinstance(index, E.Broadcast):
-        return index.value, [0] * lanes
-    if isinstance(index, E.Ramp):
-        step = analysis.const_int(index.stride)
-        return None if step is None else (index.base, [step * k for k in range(lanes)])
-    if not isinstance(index, E.Add | E.Sub | E.Mul | E.FloorDiv | E.FloorMod):
-        return None
-    a, b = _constant_lanes(index.a, lanes), _constant_lanes(index.b, lanes)
-    if a is None or b is None:
-        return None
-    kind = type(index)
-    base = E.binary(kind, a[0], b[0])
-    if kind in (E.Add, E.Sub):
-        return base, [x + y if kind is E.Add else x - y for x, y in zip(a[1], b[1], strict=True)]
-    if kind is E.Mul and any(b[1]):
-        a, b = b, a
-    factor, start = analysis.const_int(b[0]), analysis.const_int(a[0])
-    if factor is None or any(b[1]):
-        return None
-    if kind is E.Mul:
-        return base, [x * factor for x in a[1]]
-    if start is None or factor <= 0:
-        return None
-    values = [(start + x) // factor if kind is E.FloorDiv else (start + x) % factor for x in a[1]]
-    return base, [v - values[0] for v in values]
 
 
 class Access:

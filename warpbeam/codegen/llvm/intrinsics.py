@@ -8,13 +8,17 @@ reinterpret                          same bits, other dtype
 likely                               its operand
 vector_reduce_{add,mul,min,max,and,or}   by halves: [0,h) with [h,2h), lanes above the largest power of two first
 dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, as wide as acc
+add_pairs(acc, v)                    acc[i] + (v[2*i] + v[2*i+1]), as wide as acc
+call_llvm_intrin(name, …)            a function of LLVM, whose signature is checked
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from warpbeam.codegen import machine
 from warpbeam.codegen.llvm import arith, memory
 from warpbeam.codegen.llvm.convert import convert, fn_true, from_compute, to_compute
 from warpbeam.codegen.llvm.emitter import Value
@@ -187,6 +191,70 @@ def _dot(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value, b: Value) -> V
     return acc
 
 
+def _add_pairs(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value) -> Value:
+    """acc[i] + (a[2i] + a[2i+1])."""
+    lanes, source = dt.lanes(node.dtype), dt.scalar(node.args[1].dtype)
+    template = fn.target.intrinsic(f"add_pairs.{source}.x{lanes}")
+    if template is not None:
+        return fn.template(template, acc, a)
+    even, odd = (
+        convert(fn, memory.shuffle(fn, a, a, [2 * i + k for i in range(lanes)]), f"{source}x{lanes}", node.dtype)
+        for k in range(2)
+    )
+    both = fn.op(f"add {even}, {odd.name}", acc.type, even, odd)
+    return fn.op(f"add {acc}, {both.name}", acc.type, acc, both)
+
+
+_HALVES = {"float16": "half", "bfloat16": "bfloat"}
+
+
+def _llvm_call(fn: FunctionPrinter, node: E.Call, *args: Value) -> Value:
+    """A function of LLVM by name; 16-bit floats, which are kept as their bits, are handed over as LLVM's own types."""
+    name = str(node.attrs["name"])
+    passed = []
+    for value, operand in zip(args, node.args, strict=True):
+        half = _HALVES.get(dt.scalar(operand.dtype))
+        type = vector(half, memory.lanes_of(value)) if half else value.type
+        passed.append(value if type == value.type else fn.op(f"bitcast {value} to {type}", type, value))
+    half = _HALVES.get(dt.scalar(node.dtype))
+    ret = vector(half, dt.lanes(node.dtype)) if half else value_type(node.dtype)
+    problem = signature_problem(fn.target.triple, name, ret, tuple(v.type for v in passed))
+    if problem:
+        shown = ", ".join(v.type for v in passed)
+        raise LowerError(
+            f"call of {name} as {ret} ({shown}) cannot be printed",
+            where=fn.func_name,
+            why=problem,
+            hint="see LLVM's Intrinsics*.td for the name and signature; the target must be of that architecture",
+        )
+    if node.op == "call_llvm_pure_intrin":
+        out = fn.call(name, ret, *passed)
+    else:
+        fn.module.declare(name, ret, ", ".join(v.type for v in passed))
+        out = Value(fn.name(), ret, fn.scope, pure=False)
+        fn.line(f"{out.name} = call {ret} @{name}({', '.join(map(str, passed))})")
+    kept = value_type(node.dtype)
+    return out if ret == kept else fn.op(f"bitcast {out} to {kept}", kept, out)
+
+
+@functools.cache
+def signature_problem(triple: str, name: str, ret: str, args: tuple[str, ...]) -> str:
+    """What LLVM has against a call of its function `name` with these types; empty if nothing."""
+    params = ", ".join(f"{t} %a{i}" for i, t in enumerate(args))
+    head = f'target triple = "{triple}"\n' if triple else ""
+    text = (
+        f"{head}declare {ret} @{name}({', '.join(args)})\n"
+        f"define {ret} @wb_probe({params}) {{\n  %r = call {ret} @{name}({params})\n  ret {ret} %r\n}}\n"
+    )
+    llvm = machine.binding()
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as error:
+        return str(error).strip()
+    return f"LLVM knows no function {name}" if "; Unknown intrinsic" in str(module) else ""
+
+
 _TABLE: dict[str, Callable[..., Value]] = {
     "fma": _float(_fma),
     "sqrt": _float(_sqrt),
@@ -204,4 +272,7 @@ _TABLE: dict[str, Callable[..., Value]] = {
     **{f"vector_reduce_{k}": _reduce for k in _REDUCE},
     "dot4": _dot,
     "dot2": _dot,
+    "add_pairs": _add_pairs,
+    "call_llvm_intrin": _llvm_call,
+    "call_llvm_pure_intrin": _llvm_call,
 }
