@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.sketch import generic, pointwise, rows, tile, window
+from warpbeam.sketch import columns, generic, pointwise, rows, tile, window
 from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
 from warpbeam.target import Target
 from warpbeam.te.tensor import Tensor
 from warpbeam.tir.transform import lower
 
-_SKETCHES = (("pointwise", pointwise), ("rows", rows), ("window", window), ("tile", tile))
+_SKETCHES = (("pointwise", pointwise), ("rows", rows), ("window", window), ("tile", tile), ("columns", columns))
 
 
 def schedule(

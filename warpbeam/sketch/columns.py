@@ -1,0 +1,131 @@
+"""Sketch for chains of reductions that keep the innermost axis (instance norm with channels last, softmax over rows).
+
+A tile of some vectors of columns is taken through the whole chain: every reduction runs down the rows with its partial
+results in registers, one lane a column, and the output is written for the same columns while they are still in cache.
+
+    for tiles of columns (parallel):
+        sum[vectors] = 0                       registers
+        for row...: sum += x[row, vectors]
+        for row...: out[row, vectors] = f(x[row, vectors], sum)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warpbeam.ir import dtype as dt
+from warpbeam.sketch.base import Group, Plan, expensive, extent, product
+from warpbeam.sketch.structure import Stage, load_vars
+from warpbeam.te.tensor import ComputeOp, loads
+
+_PARALLEL_ELEMENTS = 8192
+_MAX_VECTORS = 8  # partial results: enough to cover the latency of an addition
+_TASKS = 4  # tiles for each core, so that their ends differ little
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Columns taken together: `vectors` vectors of `lanes`."""
+
+    vectors: int
+    lanes: int
+
+
+def fits(group: Group) -> bool:
+    """One output; reductions that read along their own last axis, which is also the output's."""
+    heavy = [s.op for s in group.stages if s.op.reduce_axis]
+    if not heavy or len(group.outputs) != 1 or any(len(s.op.body) != 1 for s in group.stages):
+        return False
+    if any(s.kind not in ("row", "reduce", "elementwise") for s in group.stages):
+        return False
+    out = group.outputs[0].op
+    assert isinstance(out, ComputeOp)
+    if not out.axis or extent(out.axis[-1].extent) is None:
+        return False
+    ranks = {len(op.axis) for op in heavy}
+    return len(ranks) == 1 and 1 <= ranks.pop() <= len(out.axis) and all(_down_rows(op, out) for op in heavy)
+
+
+def _down_rows(op: ComputeOp, out: ComputeOp) -> bool:
+    """Whether a reduction walks rows: what it reads has its last axis last."""
+    if not op.axis or op.axis[-1].extent is not out.axis[-1].extent:
+        return False
+    reduced, last = {a.var for a in op.reduce_axis}, op.axis[-1].var
+    return all(x.indices[-1] is last for x in loads(op) if load_vars(x) & reduced)
+
+
+def build(group: Group) -> Plan:
+    out = group.outputs[0].op
+    assert isinstance(out, ComputeOp)
+    sch = group.sch
+    anchor = next(s.op for s in group.stages if s.op.reduce_axis)
+    kept = _kept(group, out)
+    lead = len(anchor.axis) - 1
+    tile = _tile(group, out, product([a.extent for a in out.axis[:lead]]))
+    last = sch.cache_write(group.blocks[out], "register") if out.reduce_axis else group.blocks[out]
+    at = _tile_loop(group, last, lead, tile, product([a.extent for a in (*anchor.axis, *anchor.reduce_axis)]))
+    for stage in reversed(kept):
+        block = group.blocks[stage.op]
+        sch.compute_at(block, at)
+        sch.set_scope(block, "register")
+    for stage in kept:
+        _vectorise(group, stage, at, tile)
+    return Plan(sch.func, "columns", {"columns": tile.vectors * tile.lanes}, ("columns of a tile stay in registers",))
+
+
+def _kept(group: Group, out: ComputeOp) -> list[Stage]:
+    """Inlines cheap pointwise stages; reductions and what several read at a price stay."""
+    kept = []
+    for stage in group.stages:
+        shared = len(set(group.readers.get(stage.op, []))) > 1 and expensive(stage.op)
+        small = len(stage.op.axis) < len(out.axis)
+        if stage.op.reduce_axis or (stage.op is not out and small and (shared or expensive(stage.op))):
+            kept.append(stage)
+        elif stage.op is not out:
+            group.sch.compute_inline(group.blocks[stage.op])
+    return kept
+
+
+def _tile(group: Group, out: ComputeOp, lead: int) -> Tile:
+    """Vectors of the widest divisor of the columns, as many as still leave every core some tiles."""
+    columns = extent(out.axis[-1].extent) or 1
+    widest = max(1, group.target.vector_bits // max(8, dt.bits(out.body[0].dtype)))
+    lanes = max(d for d in range(1, widest + 1) if columns % d == 0)
+    count = columns // lanes
+    fit = [v for v in range(1, _MAX_VECTORS + 1) if count % v == 0]
+    wide = [v for v in fit if lead * (count // v) >= _TASKS * group.target.cores]
+    return Tile(max(wide or fit[:1]), lanes)
+
+
+def _tile_loop(group: Group, block: str, lead: int, tile: Tile, work: int) -> str:
+    """The loop over tiles of columns; rows run inside it."""
+    sch = group.sch
+    names = list(sch.loops(block))
+    outer, vector, lane = sch.split(names[-1], [None, tile.vectors, tile.lanes])
+    sch.reorder(*names[:lead], outer, *names[lead:-1], vector, lane)
+    if tile.lanes > 1:
+        sch.vectorize(lane)
+    sch.unroll(vector)
+    at = sch.fuse(*names[:lead], outer) if lead else outer
+    if work >= _PARALLEL_ELEMENTS and (sch.extent(at) or 2) > 1:
+        sch.parallel(at)
+    return at
+
+
+def _vectorise(group: Group, stage: Stage, at: str, tile: Tile) -> None:
+    """A stage's rows outside, its columns in vectors inside; a reduction's start before the rows."""
+    sch, block = group.sch, group.blocks[stage.op]
+    names = list(sch.loops(block))
+    inner = names[names.index(at) + 1 :]
+    spatial, reduced = inner[: len(stage.op.axis)], inner[len(stage.op.axis) :]
+    vector, lane = sch.split(spatial[-1], [None, tile.lanes])
+    sch.reorder(*spatial[:-1], *reduced, vector, lane)
+    if reduced:
+        start = sch.decompose_reduction(block, reduced[0])
+        first = list(sch.loops(start))
+        if tile.lanes > 1:
+            sch.vectorize(first[-1])
+        sch.unroll(first[-2])
+    if tile.lanes > 1:
+        sch.vectorize(lane)
+    sch.unroll(vector)
