@@ -15,20 +15,12 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
-from warpbeam.op.nn_common import (
-    layout_map,
-    pad_stage,
-    reduce_vars,
-    require_rank,
-    spatial_letters,
-    split_padding,
-    sum_stage,
-    tuple_of,
-    unify,
-    window_out,
-)
+from warpbeam.op.nn_common import require_rank, spatial_letters, tuple_of, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
+from warpbeam.topi.nn.common import Geometry, arrange, geometry
+from warpbeam.topi.nn.conv import conv_maps, conv_shape, convolve
+from warpbeam.topi.nn.conv_transpose import transposed, transposed_shape
 
 
 class ConvBase(Op):
@@ -55,17 +47,11 @@ class ConvBase(Op):
 
     def maps(self, attrs: Attrs) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
         """Letter -> axis of data, kernel and result."""
-        s = spatial_letters(self.nd)
-        data = layout_map(self, attrs["data_layout"], "NC" + s)
-        kernel = layout_map(self, attrs["kernel_layout"], "OI" + s)
-        return data, kernel, layout_map(self, attrs["out_layout"] or attrs["data_layout"], "NC" + s)
+        return conv_maps(self, self.nd, attrs["data_layout"], attrs["kernel_layout"], attrs["out_layout"])
 
-    def windows(self, attrs: Attrs) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
-        """(strides, dilation, begins, ends), one value per spatial dimension each."""
-        strides, dilation = tuple_of(attrs["strides"], self.nd), tuple_of(attrs["dilation"], self.nd)
-        if len(strides) != self.nd or len(dilation) != self.nd or min(*strides, *dilation, 1) < 1:
-            raise self.error(f"strides {strides} and dilation {dilation} must be {self.nd} positive numbers each")
-        return strides, dilation, *split_padding(self, attrs["padding"], self.nd)
+    def windows(self, attrs: Attrs) -> Geometry:
+        """Strides, dilation, begins and ends, one value per spatial dimension each."""
+        return geometry(self, self.nd, attrs["strides"], attrs["padding"], attrs["dilation"])
 
     def check(self, types: Sequence[Type]) -> tuple[TensorType, TensorType]:
         x, w = tensors(self, types)
@@ -77,10 +63,6 @@ class ConvBase(Op):
         if not attrs["out_dtype"] and x.dtype != w.dtype:
             raise self.error(f"data is {x.dtype} and weight is {w.dtype}", hint="cast one, or set out_dtype")
         return attrs["out_dtype"] or x.dtype  # type: ignore[no-any-return]
-
-    def arrange(self, layout: dict[str, int], values: dict[str, Any]) -> tuple[Any, ...]:
-        """Values by letter in the order of a layout."""
-        return tuple(values[c] for c in sorted(layout, key=layout.__getitem__))
 
     def canonical(self, array: np.ndarray, layout: dict[str, int], letters: str) -> np.ndarray:
         """`array` transposed from `layout` to `letters` (NumPy side), in its accumulation type."""
@@ -116,16 +98,10 @@ class ConvNd(ConvBase):
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         x, w = self.check(types)
         data, kernel, out = self.maps(attrs)
-        strides, dilation, begins, ends = self.windows(attrs)
-        groups, channels, outs = attrs["groups"], x.shape[data["C"]], w.shape[kernel["O"]]
+        channels, groups = x.shape[data["C"]], attrs["groups"]
         unify(self, channels, w.shape[kernel["I"]] * groups, "input channels and weight channels times groups")
-        if isinstance(outs, int) and outs % groups:
-            raise self.error(f"{outs} output channels do not divide into {groups} groups")
-        sizes = {"N": x.shape[data["N"]], "C": outs}
-        for i, c in enumerate(spatial_letters(self.nd)):
-            args = x.shape[data[c]], w.shape[kernel[c]], strides[i], dilation[i], begins[i], ends[i]
-            sizes[c] = window_out(self, *args, ceil=False)
-        return TensorType(self.arrange(out, sizes), self.result_dtype(attrs, x, w))  # type: ignore[no-any-return]
+        shape = conv_shape(self, x.shape, w.shape, (data, kernel, out), self.windows(attrs), groups)
+        return TensorType(shape, self.result_dtype(attrs, x, w))  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         data, kernel, out = self.maps(attrs)
@@ -136,35 +112,11 @@ class ConvNd(ConvBase):
         xc, wc = self.canonical(x, data, "NC" + s), self.canonical(w, kernel, "OI" + s)
         y = reference_conv(xc, wc, self.windows(attrs), attrs["groups"])
         back = {c: i for i, c in enumerate("NC" + s)}
-        return y.transpose(self.arrange(out, back)).astype(dtype)
+        return y.transpose(arrange(out, back)).astype(dtype)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, w = inputs
-        data, kernel, out = self.maps(attrs)
-        strides, dilation, begins, ends = self.windows(attrs)
-        letters = spatial_letters(self.nd)
-        before, after = [0] * x.ndim, [0] * x.ndim
-        for c, b, a in zip(letters, begins, ends, strict=True):
-            before[data[c]], after[data[c]] = b, a
-        padded = pad_stage(x, before, after, 0)
-        per_group = dims.exact_div(w.shape[kernel["O"]], attrs["groups"])
-        in_group = w.shape[kernel["I"]]
-        names = ["k" + c.lower() for c in letters] + ["ic"]
-        axes, where = reduce_vars([w.shape[kernel[c]] for c in letters] + [in_group], names)
-
-        def body(convert: Any, *idx: Any) -> Any:
-            at = {c: idx[a] for c, a in out.items()}
-            channel = where[-1]
-            if attrs["groups"] != 1:
-                channel = (at["C"] // per_group) * in_group + channel
-            source = {"N": at["N"], "C": channel}
-            weight = {"O": at["C"], "I": where[-1]}
-            for i, c in enumerate(letters):
-                source[c] = at[c] * strides[i] + where[i] * dilation[i]
-                weight[c] = where[i]
-            return convert(padded[self.arrange(data, source)]) * convert(w[self.arrange(kernel, weight)])
-
-        return sum_stage(out_type.shape, axes, body, out_type.dtype, "conv")
+        maps, moves = self.maps(attrs), self.windows(attrs)
+        return convolve(*inputs, maps, moves, attrs["groups"], out_type.shape, out_type.dtype)
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         taps = dims.prod(s for c, s in zip(attrs["kernel_layout"], types[1].shape, strict=True) if c != "O")
@@ -190,8 +142,8 @@ class ConvTransposeNd(ConvBase):
     """The gradient of a convolution by its data, as a layer of its own ("deconvolution").
 
     weight is (I = input channels, O = output channels / groups, spatial…). Size: (in-1)·stride + (k-1)·dilation + 1
-    - begin - end + output_padding. Computed by phases (nn_conv_phases.py), so that every index is affine and no product
-    with an inserted zero is made.
+    - begin - end + output_padding. Computed by phases (topi/nn/conv_transpose.py), so that every index is affine and
+    no product with an inserted zero is made.
     """
 
     defaults = {**ConvBase.defaults, "output_padding": 0}
@@ -200,16 +152,11 @@ class ConvTransposeNd(ConvBase):
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         x, w = self.check(types)
         data, kernel, out = self.maps(attrs)
-        strides, dilation, begins, ends = self.windows(attrs)
         extra = tuple_of(attrs["output_padding"], self.nd)
         unify(self, x.shape[data["C"]], w.shape[kernel["I"]], "input channels and weight channels")
-        sizes = {"N": x.shape[data["N"]], "C": dims.dim(w.shape[kernel["O"]] * attrs["groups"])}
-        for i, c in enumerate(spatial_letters(self.nd)):
-            span = (w.shape[kernel[c]] - 1) * dilation[i] + 1
-            sizes[c] = dims.dim((x.shape[data[c]] - 1) * strides[i] + span - begins[i] - ends[i] + extra[i])
-            if isinstance(sizes[c], int) and sizes[c] < 1:
-                raise self.error(f"padding {attrs['padding']} leaves no output along {c}")
-        return TensorType(self.arrange(out, sizes), self.result_dtype(attrs, x, w))  # type: ignore[no-any-return]
+        moves = self.windows(attrs)
+        shape = transposed_shape(self, x.shape, w.shape, (data, kernel, out), moves, attrs["groups"], extra)
+        return TensorType(shape, self.result_dtype(attrs, x, w))  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         data, kernel, out = self.maps(attrs)
@@ -235,12 +182,11 @@ class ConvTransposeNd(ConvBase):
         crop = [slice(b, v - e + x) for b, v, e, x in zip(begins, span, ends, extra, strict=True)]
         y = full[(slice(None), slice(None), *crop)]
         back = {c: i for i, c in enumerate("NC" + letters)}
-        return np.ascontiguousarray(y.transpose(self.arrange(out, back)).astype(dtype))
+        return np.ascontiguousarray(y.transpose(arrange(out, back)).astype(dtype))
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        from warpbeam.op.nn_conv_phases import phases
-
-        return phases(self, attrs, inputs, out_type)
+        maps, moves = self.maps(attrs), self.windows(attrs)
+        return transposed(*inputs, maps, moves, attrs["groups"], out_type.shape, out_type.dtype)
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         taps = dims.prod(s for c, s in zip(attrs["kernel_layout"], types[1].shape, strict=True) if c != "I")

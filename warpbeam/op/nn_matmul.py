@@ -9,11 +9,11 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op.base import Op, accumulation, broadcast_shapes, norm_axis, tensors
-from warpbeam.op.nn_common import sum_stage, unify
+from warpbeam.op.base import Op, accumulation, norm_axis, tensors
+from warpbeam.op.nn_common import unify
 from warpbeam.relay.types import TensorType, Type
-from warpbeam.te import tensor as te
 from warpbeam.topi import dims
+from warpbeam.topi.nn.dense import bias_along, dense_stage, product, product_depth, product_shape
 
 
 def _wide_product(attrs: Attrs, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.dtype]:
@@ -62,15 +62,7 @@ class Dense(Contraction):
         return np.matmul(x, w.T).astype(out)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, w = inputs
-        k = te.reduce_axis(w.shape[1], "k")
-        return sum_stage(
-            out_type.shape,
-            [k],
-            lambda convert, *i: convert(x[(*i[:-1], k.var)]) * convert(w[i[-1], k.var]),
-            out_type.dtype,
-            "dense",
-        )
+        return dense_stage(*inputs, out_type.dtype)
 
 
 class Matmul(Contraction):
@@ -83,19 +75,14 @@ class Matmul(Contraction):
     defaults = {"transpose_a": False, "transpose_b": False, "out_dtype": ""}
 
     def depth(self, attrs: Attrs, types: Sequence[Any]) -> Any:
-        return types[0].shape[-2 if attrs["transpose_a"] and types[0].ndim > 1 else -1]
+        return product_depth(types[0].shape, attrs["transpose_a"])
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         a, b = tensors(self, types)
         if a.ndim < 1 or b.ndim < 1:
             raise self.error("operands must have at least one dimension", hint="use multiply for scalars")
-        k_b = b.shape[0] if b.ndim == 1 else b.shape[-1 if attrs["transpose_b"] else -2]
-        unify(self, self.depth(attrs, types), k_b, "summed dimensions")
-        shape = broadcast_shapes(self, a.shape[:-2], b.shape[:-2])
-        if a.ndim > 1:
-            shape = (*shape, a.shape[-1 if attrs["transpose_a"] else -2])
-        if b.ndim > 1:
-            shape = (*shape, b.shape[-2 if attrs["transpose_b"] else -1])
+        k, shape = product_shape(self, a.shape, b.shape, attrs["transpose_a"], attrs["transpose_b"])
+        unify(self, self.depth(attrs, types), k, "summed dimensions")
         return TensorType(shape, self.result_dtype(attrs, a, b))  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -107,28 +94,8 @@ class Matmul(Contraction):
         return np.asarray(np.matmul(a, b)).astype(out)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        a, b = inputs
-        k = te.reduce_axis(b.shape[0] if b.ndim == 1 else b.shape[-1 if attrs["transpose_b"] else -2], "k")
-        rows, columns = int(a.ndim > 1), int(b.ndim > 1)
-        batch = out_type.ndim - rows - columns
-
-        def operand(x: Any, idx: Sequence[Any], own: Any, swapped: bool) -> Any:
-            if x.ndim == 1:
-                return x[k.var]
-            lead = idx[:batch][batch - (x.ndim - 2) :] if x.ndim > 2 else ()
-            sizes = out_type.shape[:batch][batch - (x.ndim - 2) :] if x.ndim > 2 else ()
-            at = [
-                0 if dims.same(d, 1) is True and dims.same(o, 1) is not True else i
-                for d, i, o in zip(x.shape[:-2], lead, sizes, strict=True)
-            ]
-            return x[(*at, own, k.var) if swapped else (*at, k.var, own)]
-
-        def body(convert: Any, *idx: Any) -> Any:
-            left = operand(a, idx, idx[batch] if rows else 0, not attrs["transpose_a"])
-            right = operand(b, idx, idx[-1] if columns else 0, bool(attrs["transpose_b"]))
-            return convert(left) * convert(right)
-
-        return sum_stage(out_type.shape, [k], body, out_type.dtype, "matmul")
+        flip_a, flip_b = bool(attrs["transpose_a"]), bool(attrs["transpose_b"])
+        return product(*inputs, flip_a, flip_b, out_type.shape, out_type.dtype)
 
 
 class BatchMatmul(Matmul):
@@ -166,9 +133,7 @@ class BiasAdd(Op):
         return x + b.reshape(-1, *[1] * (x.ndim - 1 - axis))
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, b = inputs
-        axis = norm_axis(self, attrs["axis"], x.ndim)
-        return te.compute(out_type.shape, lambda *i: x[i] + b[i[axis]], name="bias_add")
+        return bias_along(*inputs, norm_axis(self, attrs["axis"], inputs[0].ndim))
 
 
 __all__ = ["BatchMatmul", "BiasAdd", "Contraction", "Dense", "Matmul"]

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op.base import REQUIRED, Op, accumulation, norm_axes, norm_axis, tensors
-from warpbeam.op.nn_common import np_accum, pad_stage, require_float, unify
-from warpbeam.op.nn_softmax import Rows
+from warpbeam.op.base import REQUIRED, Op, norm_axes, norm_axis, tensors
+from warpbeam.op.nn_common import np_accum, require_float, unify
 from warpbeam.relay.types import Type
-from warpbeam.te import tensor as te
-from warpbeam.tir import expr as E
 from warpbeam.topi import dims
+from warpbeam.topi.nn.norm import batch_norm_given, group_norm_over, layer_norm_over, lrn_along, rms_norm_over
 
 
 class ScaleShift(Op):
@@ -59,13 +57,6 @@ class ScaleShift(Op):
             y = y * gamma.astype(y.dtype).reshape(shape)
         return y if beta is None else y + beta.astype(y.dtype).reshape(shape)
 
-    def affine(self, attrs: Attrs, value: Any, idx: Sequence[Any], gamma: Any, beta: Any) -> Any:
-        """value * gamma + beta at a full index."""
-        at = tuple(idx[a] for a in self.parameter_axes(attrs, len(idx)))
-        if gamma is not None:
-            value = value * E.cast(value.dtype, gamma[at])
-        return value if beta is None else value + E.cast(value.dtype, beta[at])
-
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         return dims.prod([7, *types[0].shape])
 
@@ -93,31 +84,8 @@ class LayerNorm(ScaleShift):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         x, gamma, beta = self.operands(attrs, inputs)
-        wide, rows = accumulation(x.dtype), Rows(x.shape, self.reduced_axes(attrs, x.ndim))
-        count = E.cast(wide, E.as_expr(rows.count()))
-        total = rows.stat(lambda *i: E.cast(wide, x[i]), te.sum, "row_sum")
-        mean = te.compute(total.shape, lambda *i: E.div(total[i], count), name="row_mean")
-
-        def centred(*i: Any) -> Any:
-            return E.cast(wide, x[i]) - mean[rows.of(i)]
-
-        squares = rows.stat(lambda *i: centred(*i) * centred(*i), te.sum, "row_squares")
-        inverse = te.compute(
-            squares.shape,
-            lambda *i: inverse_sqrt(E.div(squares[i], count), attrs["epsilon"]),
-            name="row_scale",
-        )
-
-        def element(*i: Any) -> Any:
-            return E.cast(x.dtype, self.affine(attrs, centred(*i) * inverse[rows.of(i)], i, gamma, beta))
-
-        return rows.spread(element, "normalised")
-
-
-def inverse_sqrt(value: Any, epsilon: float) -> Any:
-    """1 / sqrt(value + epsilon)."""
-    root = E.call("sqrt", value + E.const(float(epsilon), value.dtype))
-    return E.div(E.const(1.0, value.dtype), root)
+        reduced, axes = self.reduced_axes(attrs, x.ndim), self.parameter_axes(attrs, x.ndim)
+        return layer_norm_over(x, reduced, axes, gamma, beta, attrs["epsilon"])
 
 
 class InstanceNorm(LayerNorm):
@@ -152,20 +120,7 @@ class RmsNorm(ScaleShift):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         x, gamma, beta = self.operands(attrs, inputs)
-        wide, rows = accumulation(x.dtype), Rows(x.shape, self.parameter_axes(attrs, x.ndim))
-        count = E.cast(wide, E.as_expr(rows.count()))
-        squares = rows.stat(lambda *i: E.cast(wide, x[i]) * E.cast(wide, x[i]), te.sum, "row_squares")
-        inverse = te.compute(
-            squares.shape,
-            lambda *i: inverse_sqrt(E.div(squares[i], count), attrs["epsilon"]),
-            name="row_scale",
-        )
-
-        def element(*i: Any) -> Any:
-            value = E.cast(wide, x[i]) * inverse[rows.of(i)]
-            return E.cast(x.dtype, self.affine(attrs, value, i, gamma, beta))
-
-        return rows.spread(element, "normalised")
+        return rms_norm_over(x, self.parameter_axes(attrs, x.ndim), gamma, beta, attrs["epsilon"])
 
 
 class GroupNorm(ScaleShift):
@@ -200,40 +155,8 @@ class GroupNorm(ScaleShift):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         x, gamma, beta = self.operands(attrs, inputs)
-        axis, groups, wide = attrs["axis"] % x.ndim, attrs["num_groups"], accumulation(x.dtype)
-        size = dims.exact_div(x.shape[axis], groups)
-        count = E.cast(wide, E.as_expr(dims.prod([size, *[s for a, s in enumerate(x.shape) if a not in (0, axis)]])))
-
-        def stat(source: Any, name: str) -> Any:
-            ks = [te.reduce_axis(size if a == axis else x.shape[a], f"k{a}") for a in range(1, x.ndim)]
-
-            def body(n: Any, g: Any) -> Any:
-                at = [n, *[k.var for k in ks]]
-                at[axis] = g * size + at[axis]
-                return te.sum(source(n, g, at), axis=ks)
-
-            return te.compute((x.shape[0], groups), body, name=name)
-
-        total = stat(lambda n, g, at: E.cast(wide, x[tuple(at)]), "group_sum")
-        mean = te.compute(total.shape, lambda n, g: E.div(total[n, g], count), name="group_mean")
-
-        def square(n: Any, g: Any, at: Any) -> Any:
-            value = E.cast(wide, x[tuple(at)]) - mean[n, g]
-            return value * value
-
-        squares = stat(square, "group_squares")
-        inverse = te.compute(
-            squares.shape,
-            lambda n, g: inverse_sqrt(E.div(squares[n, g], count), attrs["epsilon"]),
-            name="group_scale",
-        )
-
-        def element(*i: Any) -> Any:
-            g = i[axis] // size
-            value = (E.cast(wide, x[i]) - mean[i[0], g]) * inverse[i[0], g]
-            return E.cast(x.dtype, self.affine(attrs, value, i, gamma, beta))
-
-        return te.compute(x.shape, element, name="normalised")
+        axis = attrs["axis"] % x.ndim
+        return group_norm_over(x, axis, attrs["num_groups"], gamma, beta, attrs["epsilon"])
 
 
 class BatchNorm(Op):
@@ -266,16 +189,8 @@ class BatchNorm(Op):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         x, gamma, beta, mean, var = inputs
-        axis, wide = attrs["axis"] % x.ndim, accumulation(x.dtype)
-
-        def element(*i: Any) -> Any:
-            c = i[axis]
-            root = E.call("sqrt", E.cast(wide, var[c]) + E.const(float(attrs["epsilon"]), wide))
-            value = E.div(E.cast(wide, x[i]) - E.cast(wide, mean[c]), root)
-            value = value * E.cast(wide, gamma[c]) if attrs["scale"] else value
-            return E.cast(x.dtype, value + E.cast(wide, beta[c]) if attrs["center"] else value)
-
-        return te.compute(x.shape, element, name="batch_norm")
+        used = gamma if attrs["scale"] else None, beta if attrs["center"] else None
+        return batch_norm_given(x, *used, mean, var, attrs["axis"] % x.ndim, attrs["epsilon"])
 
 
 class Lrn(Op):
@@ -302,23 +217,7 @@ class Lrn(Op):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         x = inputs[0]
-        axis, size, wide = attrs["axis"] % x.ndim, attrs["size"], accumulation(x.dtype)
-        before, after = [0] * x.ndim, [0] * x.ndim
-        before[axis], after[axis] = (size - 1) // 2, size // 2
-        squares = pad_stage(x, before, after, 0, "squares", lambda e: E.cast(wide, e) * E.cast(wide, e))
-        k = te.reduce_axis(size, "k")
-        total = te.compute(
-            x.shape,
-            lambda *i: te.sum(squares[(*i[:axis], i[axis] + k.var, *i[axis + 1 :])], axis=k),
-            name="neighbours",
-        )
-        bias, scale = E.const(float(attrs["bias"]), wide), E.const(attrs["alpha"] / size, wide)
-
-        def element(*i: Any) -> Any:
-            base = E.call("pow", bias + total[i] * scale, E.const(float(attrs["beta"]), wide))
-            return E.cast(x.dtype, E.div(E.cast(wide, x[i]), base))
-
-        return te.compute(x.shape, element, name="lrn")
+        return lrn_along(x, attrs["size"], attrs["axis"] % x.ndim, attrs["bias"], attrs["alpha"], attrs["beta"])
 
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "Lrn", "RmsNorm"]

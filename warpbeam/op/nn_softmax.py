@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op.base import Op, accumulation, norm_axes, tensors
+from warpbeam.op.base import Op, norm_axes, tensors
 from warpbeam.op.nn_common import np_accum, require_float
 from warpbeam.relay.types import Type
-from warpbeam.te import tensor as te
-from warpbeam.tir import expr as E
 from warpbeam.topi import dims
+from warpbeam.topi.nn.softmax import (
+    hardmax_over,
+    l2_normalize_over,
+    log_softmax_over,
+    lp_normalize_over,
+    mean_variance_over,
+    softmax_over,
+)
 
 
 class RowOp(Op):
@@ -34,36 +40,6 @@ class RowOp(Op):
         return dims.prod([4, *types[0].shape])
 
 
-class Rows:
-    """te stages over the rows of a shape: `stat` reduces each row, `spread` computes element by element."""
-
-    def __init__(self, shape: Sequence[Any], axes: Sequence[int]) -> None:
-        self.shape, self.axes = tuple(shape), tuple(axes)
-        self.kept = [a for a in range(len(self.shape)) if a not in self.axes]
-
-    def stat(self, source: Any, reducer: Any, name: str) -> Any:
-        """reducer over each row of source(full index)."""
-        ks = {a: te.reduce_axis(self.shape[a], f"k{a}") for a in self.axes}
-
-        def body(*idx: Any) -> Any:
-            outer = dict(zip(self.kept, idx, strict=True))
-            full = tuple(ks[a].var if a in ks else outer[a] for a in range(len(self.shape)))
-            return reducer(source(*full), axis=list(ks.values())) if ks else source(*full)
-
-        return te.compute([self.shape[a] for a in self.kept], body, name=name)
-
-    def of(self, idx: Sequence[Any]) -> tuple[Any, ...]:
-        """Index of a row's statistic for a full index."""
-        return tuple(idx[a] for a in self.kept)
-
-    def count(self) -> Any:
-        """Elements of a row."""
-        return dims.prod(self.shape[a] for a in self.axes)
-
-    def spread(self, fn: Any, name: str) -> Any:
-        return te.compute(self.shape, fn, name=name)
-
-
 class Softmax(RowOp):
     """exp(x - max) / sum exp(x - max) over each row."""
 
@@ -76,14 +52,7 @@ class Softmax(RowOp):
             return (e / e.sum(axis=axes, keepdims=True)).astype(x.dtype)  # type: ignore[no-any-return]
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        wide, rows = accumulation(x.dtype), Rows(x.shape, self.axes(attrs, x.ndim))
-        top = rows.stat(lambda *i: E.cast(wide, x[i]), te.max, "row_max")
-        e = rows.spread(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)]), "row_exp")
-        total = rows.stat(lambda *i: e[i], te.sum, "row_sum")
-        one = E.const(1.0, wide)
-        scale = te.compute(total.shape, lambda *i: E.div(one, total[i]), name="row_scale")  # one division per row
-        return rows.spread(lambda *i: E.cast(x.dtype, e[i] * scale[rows.of(i)]), "softmax")
+        return softmax_over(inputs[0], self.axes(attrs, inputs[0].ndim))
 
 
 class LogSoftmax(RowOp):
@@ -98,15 +67,7 @@ class LogSoftmax(RowOp):
             return (shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True))).astype(x.dtype)  # type: ignore[no-any-return]
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        wide, rows = accumulation(x.dtype), Rows(x.shape, self.axes(attrs, x.ndim))
-        top = rows.stat(lambda *i: E.cast(wide, x[i]), te.max, "row_max")
-        total = rows.stat(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)]), te.sum, "row_sum")
-
-        def element(*i: Any) -> Any:
-            return E.cast(x.dtype, E.cast(wide, x[i]) - top[rows.of(i)] - E.call("log", total[rows.of(i)]))
-
-        return rows.spread(element, "log_softmax")
+        return log_softmax_over(inputs[0], self.axes(attrs, inputs[0].ndim))
 
 
 class Hardmax(RowOp):
@@ -124,25 +85,7 @@ class Hardmax(RowOp):
         return np.ascontiguousarray(back).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        rows = Rows(x.shape, self.axes(attrs, x.ndim))
-        top = rows.stat(lambda *i: x[i], te.max, "row_max")
-
-        def place(idx: Sequence[Any]) -> Any:
-            flat: Any = E.const(0)
-            for a in rows.axes:
-                flat = flat * rows.shape[a] + idx[a]
-            return flat
-
-        def candidate(*i: Any) -> Any:
-            return E.select(x[i] >= top[rows.of(i)], place(i), te.max_value("int64"))
-
-        first = rows.stat(candidate, te.min, "first")
-
-        def element(*i: Any) -> Any:
-            return E.cast(out_type.dtype, E.binary(E.EQ, place(i), first[rows.of(i)]))
-
-        return rows.spread(element, "hardmax")
+        return hardmax_over(inputs[0], self.axes(attrs, inputs[0].ndim))
 
 
 class L2Normalize(RowOp):
@@ -157,15 +100,7 @@ class L2Normalize(RowOp):
         return (wide / np.sqrt(np.maximum(total, wide.dtype.type(attrs["eps"])))).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        wide, rows = accumulation(x.dtype), Rows(x.shape, self.axes(attrs, x.ndim))
-        total = rows.stat(lambda *i: E.cast(wide, x[i]) * E.cast(wide, x[i]), te.sum, "row_sum")
-
-        def element(*i: Any) -> Any:
-            norm = E.call("sqrt", E.maximum(total[rows.of(i)], E.const(float(attrs["eps"]), wide)))
-            return E.cast(x.dtype, E.div(E.cast(wide, x[i]), norm))
-
-        return rows.spread(element, "l2_normalize")
+        return l2_normalize_over(inputs[0], self.axes(attrs, inputs[0].ndim), attrs["eps"])
 
 
 class LpNormalize(RowOp):
@@ -185,21 +120,7 @@ class LpNormalize(RowOp):
         return super().infer_type(types, attrs)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        from warpbeam.op.nn_pool import power, root
-
-        x, p = inputs[0], attrs["p"]
-        wide, rows = accumulation(x.dtype), Rows(x.shape, self.axes(attrs, x.ndim))
-        total = rows.stat(lambda *i: power(E.cast(wide, x[i]), p), te.sum, "row_sum")
-
-        def element(*i: Any) -> Any:
-            norm = root(total[rows.of(i)], p)
-            zero = E.const(0.0, wide)
-            empty = E.binary(E.EQ, norm, zero)
-            return E.cast(
-                x.dtype, E.select(empty, zero, E.div(E.cast(wide, x[i]), E.select(empty, E.const(1.0, wide), norm)))
-            )
-
-        return rows.spread(element, "lp_normalize")
+        return lp_normalize_over(inputs[0], self.axes(attrs, inputs[0].ndim), attrs["p"])
 
 
 class MeanVarianceNorm(RowOp):
@@ -215,18 +136,4 @@ class MeanVarianceNorm(RowOp):
         return (centred / (deviation + wide.dtype.type(attrs["eps"]))).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        wide, rows = accumulation(x.dtype), Rows(x.shape, self.axes(attrs, x.ndim))
-        count = E.cast(wide, E.as_expr(rows.count()))
-        total = rows.stat(lambda *i: E.cast(wide, x[i]), te.sum, "row_sum")
-
-        def centred(*i: Any) -> Any:
-            return E.cast(wide, x[i]) - E.div(total[rows.of(i)], count)
-
-        spread = rows.stat(lambda *i: centred(*i) * centred(*i), te.sum, "row_squares")
-
-        def element(*i: Any) -> Any:
-            deviation = E.call("sqrt", E.div(spread[rows.of(i)], count))
-            return E.cast(x.dtype, E.div(centred(*i), deviation + E.const(float(attrs["eps"]), wide)))
-
-        return rows.spread(element, "mean_variance_norm")
+        return mean_variance_over(inputs[0], self.axes(attrs, inputs[0].ndim), attrs["eps"])
