@@ -1,0 +1,78 @@
+"""Edits of the dataflow below a schedule: operations are immutable, so those downstream of a change are made anew.
+
+An operation made anew keeps its axes, so that handles to them stay valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from warpbeam.ir.rewrite import rewrite
+from warpbeam.te.schedule.errors import ScheduleValueError
+from warpbeam.te.schedule.roots import is_placeholder, outputs_of
+from warpbeam.te.tensor import ComputeOp, Operation, ProducerLoad, Tensor
+
+if TYPE_CHECKING:
+    from warpbeam.te.schedule.schedule import Schedule
+
+
+def post_order_ops(outputs: Iterable[Operation]) -> list[Operation]:
+    """Every operation at or below the outputs, producers first, without recursion."""
+    order: list[Operation] = []
+    seen: set[Operation] = set()
+    stack: list[tuple[Operation, bool]] = [(op, False) for op in reversed(list(outputs))]
+    while stack:
+        op, done = stack.pop()
+        if done:
+            order.append(op)
+        elif op not in seen:
+            seen.add(op)
+            stack.append((op, True))
+            stack.extend((t.op, False) for t in reversed(op.input_tensors) if t.op not in seen)
+    return order
+
+
+def with_inputs(op: Operation, mapping: dict[Tensor, Tensor]) -> Operation:
+    """The operation reading other tensors in place of some; the same one where it reads none of them."""
+    if not any(t in mapping for t in op.input_tensors):
+        return op
+    if isinstance(op, ComputeOp):
+        return ComputeOp(op.name, op.axis, tuple(redirected(b, mapping) for b in op.body), op.attrs)
+    replace = getattr(op, "replace_inputs", None)
+    if replace is None:
+        raise ScheduleValueError(f"the inputs of {op.name} cannot be exchanged")
+    return replace(mapping)  # type: ignore[no-any-return]
+
+
+def redirected(body: Any, mapping: dict[Tensor, Tensor]) -> Any:
+    """An expression with reads of some tensors turned to others."""
+
+    def change(n: Any) -> Any:
+        if isinstance(n, ProducerLoad) and n.tensor in mapping:
+            return ProducerLoad(mapping[n.tensor], n.indices)
+        return None
+
+    return rewrite(body, change)
+
+
+def replace_dataflow(sch: Schedule, mapping: dict[Tensor, Tensor], keep: Sequence[Operation] = ()) -> None:
+    """Turns every stage downstream of the exchanged tensors to the new ones.
+
+    Stages stand in dataflow order, so one walk suffices: what is made anew joins the mapping.
+    """
+    mapping = dict(mapping)
+    for stage in sch.stages:
+        old = stage.op
+        if is_placeholder(old) or old in keep:
+            continue
+        new = with_inputs(old, mapping)
+        if new is not old:
+            exchange(sch, stage, new)
+            mapping.update(zip(outputs_of(old), outputs_of(new), strict=True))
+
+
+def exchange(sch: Schedule, stage: Any, new: Operation) -> None:
+    """Gives a stage another operation of the same axes."""
+    sch.stage_map[new] = stage
+    stage.op = new
