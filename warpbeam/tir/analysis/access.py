@@ -8,12 +8,13 @@ from typing import Any
 from warpbeam.ir.node import Node
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir.analysis.tree import Place, Tree
-from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
+from warpbeam.tir.expr import Buffer, BufferLoad, BufferRef, Call, PrimExpr, Var, const_int
 from warpbeam.tir.stmt import Block, BufferStore, For
 
 _ACCESSES: weakref.WeakKeyDictionary[Node, tuple[tuple[BufferLoad, ...], tuple[BufferStore, ...]]] = (
     weakref.WeakKeyDictionary()
 )
+_OPAQUE: weakref.WeakKeyDictionary[Node, tuple[tuple[Buffer, bool], ...]] = weakref.WeakKeyDictionary()
 _VARS: weakref.WeakKeyDictionary[Node, frozenset[Var]] = weakref.WeakKeyDictionary()
 
 
@@ -25,6 +26,24 @@ def accesses(root: Node) -> tuple[tuple[BufferLoad, ...], tuple[BufferStore, ...
         loads = tuple(n for n in nodes if isinstance(n, BufferLoad))
         stores = tuple(n for n in nodes if isinstance(n, BufferStore))
         found = _ACCESSES[root] = loads, stores
+    return found
+
+
+def opaque_buffers(root: Node) -> tuple[tuple[Buffer, bool], ...]:
+    """(buffer, written) for each buffer handed to a foreign function at or below a node: which elements is unknown."""
+    found = _OPAQUE.get(root)
+    if found is None:
+        made: dict[tuple[Buffer, bool], None] = {}
+        masks: dict[Node, int] = {}
+        nodes = list(post_order(root))
+        for n in nodes:
+            if isinstance(n, Call) and n.op == "access_ptr" and isinstance(n.args[0], BufferRef):
+                masks[n.args[0]] = masks.get(n.args[0], 0) | (const_int(n.args[3]) or 3)
+        for n in nodes:
+            if isinstance(n, BufferRef):
+                mask = masks.get(n, 3)
+                made.update({(n.buffer, w): None for w in (False, True) if mask & (2 if w else 1)})
+        found = _OPAQUE[root] = tuple(made)
     return found
 
 
@@ -44,12 +63,16 @@ def _parts(block: Block) -> list[Node]:
 
 def written(block: Block) -> tuple[Buffer, ...]:
     """Buffers that a block stores to, in order."""
-    return tuple(dict.fromkeys(s.buffer for part in _parts(block) for s in accesses(part)[1]))
+    stored = dict.fromkeys(s.buffer for part in _parts(block) for s in accesses(part)[1])
+    given = dict.fromkeys(b for part in _parts(block) for b, write in opaque_buffers(part) if write)
+    return tuple({**stored, **given})
 
 
 def read(block: Block, own: bool = False) -> tuple[Buffer, ...]:
     """Buffers that a block loads from; those it also writes only with `own`."""
-    found = dict.fromkeys(n.buffer for part in [*_parts(block), block.predicate] for n in accesses(part)[0])
+    parts = [*_parts(block), block.predicate]
+    found = dict.fromkeys(n.buffer for part in parts for n in accesses(part)[0])
+    found.update(dict.fromkeys(b for part in parts for b, write in opaque_buffers(part) if not write))
     if not own:
         for b in written(block):
             found.pop(b, None)

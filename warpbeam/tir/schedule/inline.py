@@ -8,9 +8,9 @@ from typing import Any
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import rewrite, substitute
 from warpbeam.tir.analysis.access import accesses, as_block, is_param, plain_axes, read, readers, writers
+from warpbeam.tir.analysis.predicate import unconditional
 from warpbeam.tir.analysis.tree import Place, Tree, tree_of
 from warpbeam.tir.expr import BufferLoad, Var
-from warpbeam.tir.schedule.guard import unconditional
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import Block, BufferStore, PrimFunc, Stmt
 

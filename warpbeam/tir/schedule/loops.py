@@ -15,15 +15,15 @@ from warpbeam.tir.analysis.access import (
     binding_vars,
     carries,
     free_vars,
-    is_param,
     mentions,
-    written,
 )
+from warpbeam.tir.analysis.dependence import carried, fixed_order
+from warpbeam.tir.analysis.predicate import likely
 from warpbeam.tir.analysis.regions import upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, annotated, facts_at, subst_structure, tree_of
 from warpbeam.tir.arith import prove, simplify
 from warpbeam.tir.expr import PrimExpr, Var
-from warpbeam.tir.schedule.guard import guarded, likely
+from warpbeam.tir.schedule.guard import guarded
 from warpbeam.tir.schedule.step import Namer, Step
 from warpbeam.tir.stmt import Block, For, PrimFunc, Stmt
 
@@ -252,16 +252,13 @@ def _check_order(tree: Tree, chain: list[Place], order: list[For]) -> None:
                 hint="partition the outer loop first so that extents are constant",
             )
         seen.add(f.var)
-    below = tree.blocks_below(chain[-1])
-    if len(below) > 1:
-        for p in below:
-            block = as_block(p)
-            for f in order:
-                if carries(block, f.var):
-                    raise ScheduleError(
-                        f"loop {f.var.name} carries the reduction of {block.name} and holds other blocks",
-                        hint="reorder before computing other blocks there",
-                    )
+    moved = [k for k, (p, f) in enumerate(zip(chain, order, strict=True)) if p.stmt is not f]
+    conflict = fixed_order(tree, chain[moved[0] : moved[-1] + 1]) if moved else None
+    if conflict is not None:
+        raise ScheduleError(
+            f"loops {', '.join(as_loop(p).var.name for p in chain)} must keep their order: {conflict}",
+            hint="decompose a reduction first, or reorder before computing other blocks there",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +294,7 @@ def _parallel_around(tree: Tree, place: Place) -> bool:
 
 
 def check_independent(tree: Tree, place: Place, how: str) -> None:
-    """Refuses a loop that carries a reduction, or over which one element of a result is written again and again."""
+    """Refuses a loop whose iterations depend on each other: reductions, ordered axes, elements that several use."""
     loop = as_loop(place)
     for p in tree.blocks_below(place):
         block = as_block(p)
@@ -306,15 +303,26 @@ def check_independent(tree: Tree, place: Place, how: str) -> None:
                 f"loop {loop.var.name} carries the reduction of {block.name}: it cannot be {how}",
                 hint="rfactor the reduction first",
             )
-        if e.const_int(loop.extent) == 1 or loop.var in binding_vars(block, "spatial"):
-            continue
-        if any(is_param(tree, b) for b in written(block)):
-            raise ScheduleError(f"every iteration of {loop.var.name} writes the same elements of {block.name}")
+        if loop.var in binding_vars(block, "ordered"):
+            raise ScheduleError(
+                f"loop {loop.var.name} is the order in which {block.name} runs: it cannot be {how}",
+                hint="only loops over the scan's other axes are free",
+            )
+    conflict = carried(tree, place)
+    if conflict is not None:
+        raise ScheduleError(
+            f"loop {loop.var.name} cannot be {how}: {conflict}",
+            why="iterations must not depend on each other, and it is not proven that they do not",
+            hint="split the axis evenly, or compute what is shared outside of the loop",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Bind(Step):
-    """Runs a loop on a hardware axis such as "blockIdx.x" or "threadIdx.x"."""
+    """Runs a loop on a hardware axis such as "blockIdx.x" or "threadIdx.x".
+
+    A loop that only carries reductions may go to threadIdx: the threads of a block then reduce together.
+    """
 
     loop: str
     thread: str
@@ -323,7 +331,11 @@ class Bind(Step):
         tree = tree_of(func)
         place = tree.loop(self.loop)
         loop = as_loop(place)
-        check_independent(tree, place, f"bound to {self.thread}")
+        together = self.thread.startswith("threadIdx") and all(
+            carries(as_block(p), loop.var) for p in tree.blocks_below(place)
+        )
+        if not together:
+            check_independent(tree, place, f"bound to {self.thread}")
         new = For(loop.var, loop.min, loop.extent, "thread_binding", loop.body, loop.annotations, self.thread)
         return tree.update({place: new}), None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +19,12 @@ from warpbeam.tir.analysis.access import (
     writers,
     written,
 )
-from warpbeam.tir.analysis.regions import Range, clip, interval, loop_range, union, upper_bound
+from warpbeam.tir.analysis.coverage import block_env
+from warpbeam.tir.analysis.predicate import likely, own_condition
+from warpbeam.tir.analysis.regions import Range, clip, interval, union, upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at, tree_of
 from warpbeam.tir.arith import Facts, prove, simplify
 from warpbeam.tir.expr import Buffer, PrimExpr, Var
-from warpbeam.tir.schedule.guard import likely, own_condition
 from warpbeam.tir.schedule.step import Namer, Step, serial, top_nest
 from warpbeam.tir.stmt import Block, For, PrimFunc, SeqStmt, Stmt, seq
 
@@ -133,30 +133,13 @@ def _rank(thread: str) -> int:
     return 0 if thread.startswith("blockIdx") else 1
 
 
-def block_env(target: Place, place: Place, facts: Facts, running: Sequence[For] = ()) -> dict[Var, Range]:
-    """Ranges of a block's axes in one iteration of `target`: the loops between the two run, those outside are fixed
-    except the ones in `running`."""
-    env: dict[Var, Range | None] = {}
-    for f in running:
-        env[f.var] = loop_range(f, env)
-    inner = [p.stmt for p in place.ancestors() if isinstance(p.stmt, For) and p.depth > target.depth]
-    for f in reversed(inner):
-        assert isinstance(f, For)
-        env[f.var] = loop_range(f, env)
-    block = as_block(place)
-    return {
-        a.var: clip(interval(simplify(b, facts), env), a.extent, facts)
-        for a, b in zip(block.axes, block.bindings, strict=True)
-    }
-
-
 def _needed(tree: Tree, target: Place, block: Block, users: list[Place], running: list[For]) -> dict[Var, Range]:
     """What the users read in one iteration of `target`, per spatial axis of the block."""
     facts = facts_at(target, True)
     stores = accesses(block.body)[1]
     found: dict[Var, Range | None] = {}
     for p in users:
-        env = block_env(target, p, facts, running)
+        env = block_env(target, p, facts, running, inside=True)
         user = as_block(p)
         parts: list[Any] = [s for s in (user.body, user.init, user.predicate) if s is not None]
         loads = dict.fromkeys(n for part in parts for n in accesses(part)[0])
@@ -178,7 +161,7 @@ def _join(
     axes: list[Var],
     indices: tuple[PrimExpr, ...],
     buffer: Buffer,
-    env: dict[Var, Range],
+    env: dict[Var, Range | None],
     facts: Facts,
 ) -> None:
     for axis, index, size in zip(axes, indices, buffer.shape, strict=True):
@@ -221,8 +204,8 @@ def _region_nest(
         low, extent = simplify(r.low, facts), r.extent(facts)
         limit = upper_bound(extent, facts) if guard else None
         if limit is not None and e.const_int(extent) is None:
-            conds.append(likely(low + var <= r.high))
             extent = e.const(max(limit, 0), axis.var.dtype)
+            conds += _inside(low + var, r, var, extent, facts)
         loops.append((var, extent))
         bindings.append(low + var)
     predicate = e.land(own_condition(block), *conds)
@@ -230,6 +213,14 @@ def _region_nest(
     for var, extent in reversed(loops):
         stmt = serial(var, extent, stmt)
     return stmt
+
+
+def _inside(value: PrimExpr, r: Range, var: Var, extent: PrimExpr, facts: Facts) -> list[PrimExpr]:
+    """That a value does not pass the upper limits of a range, without what the loop over `var` grants."""
+    with facts.scope():
+        facts.bind(var, e.const(0, var.dtype), extent)
+        tests = [value < simplify(high + 1, facts) for high in r.highs]
+        return [likely(t) for t in tests if prove(t, facts) is not True]
 
 
 @dataclass(frozen=True, slots=True)
