@@ -156,3 +156,11 @@ def test_reductions_along_rows_of_every_length(dtype, columns):
 def test_rows_of_one_column_and_single_rows(name, shape):
     x = var("x", shape=shape)
     check(Function([x], call(name, x, axis=-1)), [RNG.standard_normal(shape).astype(np.float32)], shape[-1])
+
+
+def test_outputs_in_another_shape_can_be_profiled():
+    x = var("x", (4, 6), "float32")
+    y = call("nn.relu", x)
+    module = warpbeam.compile(Function((x,), call("reshape", y, newshape=(24,))), cache=False)
+    (kernel,) = module.profile(repeat=1).kernels
+    assert kernel.calls == 1 and kernel.roof and kernel.roof > 0

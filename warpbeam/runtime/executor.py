@@ -143,9 +143,11 @@ class _Frame:
         self.arena = aligned_bytes(self.eval(program.arena_bytes), max(program.alignment, 64))
         for index, port in enumerate(program.outputs):
             given = outputs[index] if outputs else None
-            spec = self.specs[port.value]
-            if spec.storage[0] == "output":
-                self.live[port.value] = given if given is not None else self.fresh(spec)
+            held = self.specs[port.value]
+            while held.storage[0] == "view":  # an output may be another shape of what a kernel writes
+                held = self.specs[int(held.storage[1])]  # type: ignore[arg-type]
+            if held.storage[0] == "output":
+                self.live[held.id] = self.fresh(held) if given is None else self.over(held, _bytes(given), 0)
 
     def run(self) -> list[Any]:
         with contextlib.suppress(_Returned):
