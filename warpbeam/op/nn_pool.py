@@ -7,95 +7,34 @@ ceil_mode: a last window that starts inside the data (or the leading padding) bu
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
-from warpbeam.op.nn_common import (
-    dim_max,
-    layout_map,
-    np_accum,
-    pad_stage,
-    require_float,
-    require_rank,
-    spatial_letters,
-    split_padding,
-    tuple_of,
-    window_out,
-)
+from warpbeam.op.base import REQUIRED, Op, tensors
+from warpbeam.op.nn_common import np_accum, require_float, require_rank
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
-from warpbeam.tir import expr as E
 from warpbeam.topi import dims
+from warpbeam.topi.nn.pooling import (
+    Window,
+    max_plane,
+    max_windows,
+    mean_plane,
+    mean_windows,
+    norm_plane,
+    norm_windows,
+    spatial_axes,
+)
 
 
-class Window:
-    """Geometry of one pooling call: per spatial dimension its axis, kernel, stride, dilation, begin and end."""
-
-    def __init__(self, op: Pool, attrs: Attrs) -> None:
-        letters = spatial_letters(op.nd)
-        layout = layout_map(op, attrs["layout"] or "NC" + letters, "NC" + letters)
-        self.axes = [layout[c] for c in letters]
-        self.kernel = tuple_of(attrs["pool_size"], op.nd)
-        self.strides = tuple_of(attrs["strides"], op.nd)
-        self.dilation = tuple_of(attrs["dilation"], op.nd)
-        self.begins, self.ends = split_padding(op, attrs["padding"], op.nd)
-        self.ceil = bool(attrs["ceil_mode"])
-        if min(*self.kernel, *self.strides, *self.dilation, 1) < 1:
-            raise op.error("pool_size, strides and dilation must be positive")
-
-    def span(self, i: int) -> int:
-        """Extent that one window covers along spatial dimension i."""
-        return int((self.kernel[i] - 1) * self.dilation[i] + 1)
-
-    def out_shape(self, op: Op, shape: Sequence[Any]) -> tuple[Any, ...]:
-        out = list(shape)
-        for i, a in enumerate(self.axes):
-            args = self.kernel[i], self.strides[i], self.dilation[i], self.begins[i], self.ends[i]
-            out[a] = window_out(op, shape[a], *args, ceil=self.ceil)
-        return tuple(out)
-
-    def border(self, shape: Sequence[Any], out: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """(before, after) per axis so that every window is inside."""
-        before, after = [0] * len(shape), [0] * len(shape)
-        for i, a in enumerate(self.axes):
-            before[a] = self.begins[i]
-            need = dims.dim((out[a] - 1) * self.strides[i] + self.span(i) - shape[a] - self.begins[i])
-            after[a] = dim_max(need, 0) if self.ceil else self.ends[i]
-        return before, after
-
-    def reduce_axes(self) -> list[Any]:
-        return [te.reduce_axis(k, f"k{c.lower()}") for k, c in zip(self.kernel, "dhw"[-len(self.axes) :], strict=True)]
-
-    def source(self, idx: Sequence[Any], taps: Sequence[Any]) -> tuple[Any, ...]:
-        """Index into the bordered data of window position `idx` at kernel position `taps`."""
-        at = list(idx)
-        for i, a in enumerate(self.axes):
-            at[a] = idx[a] * self.strides[i] + taps[i] * self.dilation[i]
-        return tuple(at)
-
-    def counts(self, position: Any, i: int, size: Any, include_pad: bool) -> Any:
-        """Kernel positions along dimension i that lie in the data (or, with include_pad, in the padding asked for)."""
-        low = -self.begins[i] if include_pad else 0
-        high = size + self.ends[i] if include_pad else size
-        start = position * self.strides[i] - self.begins[i]
-        d = self.dilation[i]
-        first = E.maximum(E.ceildiv(low - start, d), 0)
-        last = E.minimum(E.ceildiv(high - start, d), self.kernel[i])
-        return E.maximum(last - first, 0)
-
-    def always_full(self, i: int, size: Any, out: Any, include_pad: bool) -> bool:
-        """Whether every window along dimension i has all its kernel positions counted."""
-        if not include_pad and (self.begins[i] != 0 or self.ends[i] != 0):
-            return False
-        if not self.ceil:
-            return True
-        end = dims.dim((out - 1) * self.strides[i] + self.span(i) - size - self.begins[i] - self.ends[i])
-        return isinstance(end, int) and end <= 0
+def window(op: Pool, attrs: Attrs) -> Window:
+    """The geometry of one call."""
+    moves = attrs["pool_size"], attrs["strides"], attrs["dilation"], attrs["padding"]
+    return Window(op, op.nd, attrs["layout"], *moves, bool(attrs["ceil_mode"]))
 
 
 def reference_windows(x: np.ndarray, win: Window, out: Sequence[int], fill: Any) -> list[np.ndarray]:
@@ -130,33 +69,24 @@ class Pool(Op):
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         (x,) = tensors(self, types)
         require_rank(self, x, self.nd + 2)
-        return TensorType(Window(self, attrs).out_shape(self, x.shape), x.dtype)  # type: ignore[no-any-return]
-
-    def reduced(self, attrs: Attrs, x: Any, out_type: Any, fill: Any, source: Any, reducer: Any, name: str) -> Any:
-        """The stage that combines source(element) over each window of bordered data."""
-        win = Window(self, attrs)
-        padded = pad_stage(x, *win.border(x.shape, out_type.shape), fill)
-        axes = win.reduce_axes()
-        taps = [k.var for k in axes]
-        return te.compute(out_type.shape, lambda *i: reducer(source(padded[win.source(i, taps)]), axis=axes), name=name)
+        return TensorType(window(self, attrs).out_shape(self, x.shape), x.dtype)  # type: ignore[no-any-return]
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         first = out_type.fields[0] if hasattr(out_type, "fields") else out_type
-        return dims.prod([*Window(self, attrs).kernel, *first.shape])
+        return dims.prod([*window(self, attrs).kernel, *first.shape])
 
 
 class MaxPool(Pool):
     """Largest element of each window; padding never wins."""
 
     def numpy(self, attrs: Attrs, x: np.ndarray) -> np.ndarray:
-        win = Window(self, attrs)
+        win = window(self, attrs)
         fill = te.min_value(dt.from_numpy(x.dtype)).value  # type: ignore[attr-defined]
         parts = reference_windows(x, win, win.out_shape(self, x.shape), fill)
         return np.maximum.reduce(parts).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        return self.reduced(attrs, x, out_type, te.min_value(x.dtype), lambda e: e, te.max, "max_pool")
+        return max_windows(inputs[0], window(self, attrs), out_type.shape)
 
 
 class AvgPool(Pool):
@@ -165,7 +95,7 @@ class AvgPool(Pool):
     defaults = {**Pool.defaults, "count_include_pad": False}
 
     def numpy(self, attrs: Attrs, x: np.ndarray) -> np.ndarray:
-        win = Window(self, attrs)
+        win = window(self, attrs)
         out = win.out_shape(self, x.shape)
         ones = np.ones(x.shape, np.float64)
         if attrs["count_include_pad"]:
@@ -177,20 +107,8 @@ class AvgPool(Pool):
         return np.asarray(total / np.maximum(count, 1)).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, win, include = inputs[0], Window(self, attrs), bool(attrs["count_include_pad"])
-        wide = accumulation(x.dtype)
-        total = self.reduced(attrs, x, out_type, 0, lambda e: E.cast(wide, e), te.sum, "pool_sum")
-
-        def mean(*idx: Any) -> Any:
-            count: Any = 1
-            for i, a in enumerate(win.axes):
-                size = x.shape[a]
-                full = win.always_full(i, size, out_type.shape[a], include)
-                count = count * (win.kernel[i] if full else win.counts(idx[a], i, size, include))
-            count = count if isinstance(count, int) else E.maximum(count, 1)
-            return E.cast(x.dtype, E.div(total[idx], E.cast(wide, count)))
-
-        return te.compute(out_type.shape, mean, name="avg_pool")
+        include = bool(attrs["count_include_pad"])
+        return mean_windows(inputs[0], window(self, attrs), out_type.shape, include)
 
 
 def _pads(win: Window, ndim: int) -> list[tuple[int, int]]:
@@ -213,30 +131,12 @@ class LpPool(Pool):
     defaults = {**Pool.defaults, "p": 2}
 
     def numpy(self, attrs: Attrs, x: np.ndarray) -> np.ndarray:
-        win, p = Window(self, attrs), attrs["p"]
+        win, p = window(self, attrs), attrs["p"]
         parts = reference_windows(np.abs(np_accum(x)), win, win.out_shape(self, x.shape), 0)
         return (sum(part**p for part in parts) ** (1.0 / p)).astype(x.dtype)  # type: ignore[attr-defined]
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        wide = accumulation(x.dtype)
-        total = self.reduced(attrs, x, out_type, 0, lambda e: power(E.cast(wide, e), attrs["p"]), te.sum, "norm_sum")
-        return te.compute(out_type.shape, lambda *i: E.cast(x.dtype, root(total[i], attrs["p"])), name="lp_pool")
-
-
-def power(value: Any, p: int) -> Any:
-    """|value|^p, by multiplication for the usual p."""
-    if p == 2:
-        return value * value
-    size = E.call("abs", value)
-    return size if p == 1 else E.call("pow", size, E.const(float(p), value.dtype))
-
-
-def root(value: Any, p: int) -> Any:
-    """value^(1/p) of a non-negative value."""
-    if p == 2:
-        return E.call("sqrt", value)
-    return value if p == 1 else E.call("pow", value, E.const(1.0 / p, value.dtype))
+        return norm_windows(inputs[0], window(self, attrs), out_type.shape, attrs["p"])
 
 
 class GlobalPool(Op):
@@ -246,9 +146,7 @@ class GlobalPool(Op):
     defaults = {"layout": ""}
 
     def axes(self, attrs: Attrs) -> tuple[int, ...]:
-        letters = spatial_letters(self.nd)
-        layout = layout_map(self, attrs["layout"] or "NC" + letters, "NC" + letters)
-        return tuple(sorted(layout[c] for c in letters))
+        return tuple(sorted(spatial_axes(self, self.nd, attrs["layout"])))
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         (x,) = tensors(self, types)
@@ -259,15 +157,6 @@ class GlobalPool(Op):
         return TensorType([1 if i in axes else s for i, s in enumerate(x.shape)], x.dtype)  # type: ignore[no-any-return]
 
     mean_like: ClassVar[bool] = True
-
-    def reduced(self, attrs: Attrs, x: Any, out_type: Any, source: Callable[..., Any], reducer: Any, name: str) -> Any:
-        ks = {a: te.reduce_axis(x.shape[a], f"k{a}") for a in self.axes(attrs)}
-
-        def body(*idx: Any) -> Any:
-            at = tuple(ks[i].var if i in ks else v for i, v in enumerate(idx))
-            return reducer(source(x[at]), axis=list(ks.values()))
-
-        return te.compute(out_type.shape, body, name=name)
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         return dims.prod(types[0].shape)
@@ -280,7 +169,7 @@ class GlobalMaxPool(GlobalPool):
         return x.max(axis=self.axes(attrs), keepdims=True)  # type: ignore[no-any-return]
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        return self.reduced(attrs, inputs[0], out_type, lambda e: e, te.max, "global_max_pool")
+        return max_plane(inputs[0], self.axes(attrs))
 
 
 class GlobalAvgPool(GlobalPool):
@@ -288,11 +177,7 @@ class GlobalAvgPool(GlobalPool):
         return np_accum(x).mean(axis=self.axes(attrs), keepdims=True).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        wide = accumulation(x.dtype)
-        total = self.reduced(attrs, x, out_type, lambda e: E.cast(wide, e), te.sum, "plane_sum")
-        count = E.cast(wide, E.as_expr(dims.prod(x.shape[a] for a in self.axes(attrs))))
-        return te.compute(out_type.shape, lambda *i: E.cast(x.dtype, E.div(total[i], count)), name="global_avg_pool")
+        return mean_plane(inputs[0], self.axes(attrs))
 
 
 class GlobalLpPool(GlobalPool):
@@ -304,10 +189,7 @@ class GlobalLpPool(GlobalPool):
         return (total ** (1.0 / p)).astype(x.dtype)  # type: ignore[no-any-return]
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, p = inputs[0], attrs["p"]
-        wide = accumulation(x.dtype)
-        total = self.reduced(attrs, x, out_type, lambda e: power(E.cast(wide, e), p), te.sum, "plane_sum")
-        return te.compute(out_type.shape, lambda *i: E.cast(x.dtype, root(total[i], p)), name="global_lp_pool")
+        return norm_plane(inputs[0], self.axes(attrs), attrs["p"])
 
 
 class MaxPool1d(MaxPool):

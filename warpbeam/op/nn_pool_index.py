@@ -13,7 +13,7 @@ from warpbeam.op.assumed import unify_shapes
 from warpbeam.op.base import REQUIRED, Op, tensors
 from warpbeam.op.index_loops import Loops
 from warpbeam.op.nn_common import pad_stage
-from warpbeam.op.nn_pool import Pool, Window, reference_windows
+from warpbeam.op.nn_pool import Pool, reference_windows, window
 from warpbeam.relay.types import TensorType, TupleType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
@@ -52,7 +52,7 @@ class MaxPoolWithIndices(Pool):
 
     def place(self, attrs: Attrs, at: Sequence[Any], shape: Sequence[Any]) -> Any:
         """Flat place of an element."""
-        spatial = Window(self, attrs).axes
+        spatial = window(self, attrs).axes
         order = list(range(len(shape)))
         if attrs["column_major"]:
             for a, b in zip(spatial, reversed(spatial), strict=True):
@@ -63,7 +63,7 @@ class MaxPoolWithIndices(Pool):
         return flat
 
     def numpy(self, attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        win = Window(self, attrs)
+        win = window(self, attrs)
         out = win.out_shape(self, x.shape)
         grid = np.indices(x.shape)
         places = np.asarray(self.place(attrs, grid, x.shape), np.int64)
@@ -75,7 +75,7 @@ class MaxPoolWithIndices(Pool):
         return best, index
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, win = inputs[0], Window(self, attrs)
+        x, win = inputs[0], window(self, attrs)
         shape = out_type.fields[0].shape
         before, after = win.border(x.shape, shape)
         padded = pad_stage(x, before, after, te.min_value(x.dtype))
