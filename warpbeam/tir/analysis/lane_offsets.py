@@ -61,4 +61,5 @@ def lane_index(base: PrimExpr, offsets: list[int]) -> PrimExpr | None:
     ramp: PrimExpr = e.Ramp(e.const(0, base.dtype), e.const(1, base.dtype), count)
     ramp = ramp if first == 1 else e.FloorDiv(ramp, e.const(first, ramp.dtype))
     ramp = ramp if turns is None else e.FloorMod(ramp, e.const(period, ramp.dtype))
-    return e.add(e.mul(ramp, scale), base)
+    ramp = ramp if scale == 1 else e.mul(ramp, scale)
+    return ramp if e.const_int(base) == 0 else e.add(ramp, base)

@@ -10,7 +10,7 @@ from warpbeam.ir.node import Attrs, freeze
 from warpbeam.tir.analysis.access import as_block, as_loop
 from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.expr import PrimExpr, const_int
-from warpbeam.tir.schedule.cache import CacheRead, CacheWrite, Clone, SetScope, StorageAlign
+from warpbeam.tir.schedule.cache import CacheRead, CacheWrite, Clone, SetScope
 from warpbeam.tir.schedule.inline import ComputeInline, ReverseComputeInline
 from warpbeam.tir.schedule.layout import TransformLayout, plain_map
 from warpbeam.tir.schedule.loops import Annotate, Bind, Fuse, Reorder, SetKind, Split
@@ -18,6 +18,8 @@ from warpbeam.tir.schedule.partition import Names, Partition
 from warpbeam.tir.schedule.place import ComputeAt, ReverseComputeAt
 from warpbeam.tir.schedule.reduction import DecomposeReduction, RFactor
 from warpbeam.tir.schedule.step import Step
+from warpbeam.tir.schedule.storage import DoubleBuffer, Prefetch, RollingBuffer, SoftwarePipeline, StorageAlign
+from warpbeam.tir.schedule.tensorize import Tensorize
 from warpbeam.tir.stmt import Block, For, PrimFunc
 
 
@@ -126,6 +128,10 @@ class Schedule:
         """Partial results over a reduction loop; gives the name of the partial block."""
         return self.step(RFactor(loop, axis))  # type: ignore[no-any-return]
 
+    def tensorize(self, target: str, intrin: Any, preserve_unit_iters: bool = True) -> str:
+        """An intrinsic (a name, a record or te.decl_tensor_intrin's) in place of a loop or block; see Tensorize."""
+        return self.step(Tensorize(target, intrin, preserve_unit_iters))  # type: ignore[no-any-return]
+
     # ---------------------------------------------------------------------------------------------------------- buffers
 
     def cache_read(self, block: str, buffer: str, scope: str) -> str:
@@ -144,7 +150,24 @@ class Schedule:
         self.step(SetScope(block, scope))
 
     def storage_align(self, block: str, axis: int, factor: int, offset: int = 0) -> None:
+        """Pads the rows of a block's result."""
         self.step(StorageAlign(block, axis, factor, offset))
+
+    def double_buffer(self, block: str) -> None:
+        """Fills one half of a block's result while the other is used."""
+        self.step(DoubleBuffer(block))
+
+    def rolling_buffer(self, block: str) -> None:
+        """Keeps what the last iteration has computed of a block's result."""
+        self.step(RollingBuffer(block))
+
+    def prefetch(self, loop: str, buffer: str, offset: int | PrimExpr = 1) -> str:
+        """Asks in each iteration for what a later one reads of a buffer; gives the name of the block that does."""
+        return self.step(Prefetch(loop, buffer, offset))  # type: ignore[no-any-return]
+
+    def pipeline(self, loop: str, stages: Sequence[int], order: Sequence[int] | None = None) -> None:
+        """Runs the statements of a loop's body in stages, some iterations ahead of each other."""
+        self.step(SoftwarePipeline(loop, tuple(stages), None if order is None else tuple(order)))
 
     def transform_layout(self, buffer: str, index_map: Callable[..., Any] | Sequence[Any]) -> Attrs:
         """Stores a buffer by an index map (a function of the indices, or plain data); gives the layout."""
