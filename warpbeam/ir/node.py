@@ -236,6 +236,8 @@ def freeze(value: Any) -> Any:
         return tuple(freeze(v) for v in value)
     if isinstance(value, dict):
         return Attrs(value)
+    if type(value) is not bool and isinstance(value, int):
+        return int(value)  # a subclass such as a dimension's would print and compare as something else
     return value
 
 
