@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import substitute
 from warpbeam.tir.analysis.access import as_block, is_param, read, readers, writers, written
-from warpbeam.tir.analysis.tree import Place, Tree, annotated, map_structure, tree_of
+from warpbeam.tir.analysis.tree import Place, Tree, map_structure, tree_of
 from warpbeam.tir.expr import Buffer, Var
 from warpbeam.tir.schedule.partition import replace_buffers
 from warpbeam.tir.schedule.place import only_writer
@@ -174,32 +174,3 @@ def exchange(tree: Tree, mapping: dict[Buffer, Buffer]) -> PrimFunc:
 def _check_scope(scope: str) -> None:
     if scope not in SCOPES:
         raise ScheduleError(f"unknown memory scope {scope!r}", hint=f"one of {SCOPES}")
-
-
-@dataclass(frozen=True, slots=True)
-class StorageAlign(Step):
-    """Makes the distance between rows of a block's result `factor * k + offset` elements, against bank conflicts.
-
-    Recorded on the allocation as ("storage_align": (axis, factor, offset)); lowering pads the next dimension.
-    """
-
-    block: str
-    axis: int
-    factor: int
-    offset: int = 0
-
-    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
-        tree = tree_of(func)
-        buffer = _only_result(as_block(tree.block(self.block)))
-        if is_param(tree, buffer) or not 0 <= self.axis < len(buffer.shape) - 1 or self.factor < 1:
-            raise ScheduleError(
-                f"storage_align of {buffer.name} on axis {self.axis} by {self.factor}",
-                hint="the buffer must be an intermediate and the axis not its last one",
-            )
-        body = tree.root.stmt
-        for a in reversed(tree.allocs):
-            notes = a.annotations
-            if a.buffer is buffer:
-                notes = annotated(notes, "storage_align", (self.axis, self.factor, self.offset))
-            body = Allocate(a.buffer, body, notes)
-        return PrimFunc(func.name, func.params, body, func.attrs), None

@@ -7,7 +7,8 @@ from typing import Any
 from warpbeam.ir.rewrite import substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import mentions
-from warpbeam.tir.analysis.predicate import conjuncts, is_likely
+from warpbeam.tir.analysis.predicate import conjuncts as conjuncts
+from warpbeam.tir.analysis.predicate import is_likely as is_likely
 from warpbeam.tir.arith import prove
 from warpbeam.tir.expr import IntImm, PrimExpr, Var
 from warpbeam.tir.stmt import Block, For, IfThenElse, SeqStmt, Stmt, seq

@@ -1,0 +1,86 @@
+"""Double and rolling buffers, prefetching, pipelines: what the steps record, refuse and keep."""
+
+from __future__ import annotations
+
+import pytest
+import tir_programs as programs
+from test_schedule_golden import same
+from tir_programs import check
+
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.te import tensor as te
+from warpbeam.te.create import create_prim_func
+from warpbeam.tir.schedule import Schedule
+
+
+def _fetching() -> tuple[Schedule, object, str, str]:
+    f = programs.matmul(8, 8, 8)
+    s = Schedule(f)
+    i, j, k = s.loops("C")
+    s.reorder(k, i, j)
+    fetch = s.cache_read("C", "A", "global")
+    s.compute_at(fetch, k)
+    return s, f, k, fetch
+
+
+def test_prefetch_asks_for_the_next_iteration():
+    x = te.placeholder((64, 32), name="x")
+    y = te.compute((64, 32), lambda i, j: x[i, j] + 1.0, name="y")
+    f = create_prim_func([x], [y], "rows")
+    s = Schedule(f)
+    i, _ = s.loops("y")
+    s.prefetch(i, "x", 2)
+    same(
+        s.func,
+        """
+        def rows(x: float32[64, 32], y: float32[64, 32]) {"global_symbol": "rows"}:
+            for i in range(64) {"prefetch": (("x", 2),)}:
+                for j in range(32):
+                    block "y" (i_1: spatial[64] = i, j_1: spatial[32] = j):
+                        y[i_1, j_1] = x[i_1, j_1] + 1.0
+        """,
+    )
+    check(f, s.func)
+    with pytest.raises(ScheduleError, match="computed inside"):
+        s.prefetch(i, "y")
+    with pytest.raises(ScheduleError, match="no buffer"):
+        s.prefetch(i, "z")
+
+
+def test_double_buffer_is_a_note_on_the_allocation():
+    s, f, _, fetch = _fetching()
+    s.double_buffer(fetch)
+    check(f, s.func)
+    with pytest.raises(ScheduleError, match="parameter"):
+        s.double_buffer("E")
+    with pytest.raises(ScheduleError, match="not computed inside a loop"):
+        s.double_buffer("C")
+
+
+def test_rolling_buffer_needs_a_loop_in_order():
+    x = te.placeholder((66, 8), name="x")
+    a = te.compute((66, 8), lambda i, j: x[i, j] * 2.0, name="a")
+    b = te.compute((64, 8), lambda i, j: a[i, j] + a[i + 1, j] + a[i + 2, j], name="b")
+    f = create_prim_func([x], [b])
+    s = Schedule(f)
+    i, _ = s.loops("b")
+    s.compute_at("a", i)
+    s.rolling_buffer("a")
+    check(f, s.func)
+    t = Schedule(f)
+    t.compute_at("a", i)
+    t.parallel(i)
+    with pytest.raises(ScheduleError, match="parallel"):
+        t.rolling_buffer("a")
+
+
+def test_pipelines_keep_makers_before_users():
+    s, f, k, _ = _fetching()
+    before = s.func
+    for stages, order in (((0,), None), ((1, 0), None), ((0, 0), (1, 0)), ((0, 1), (0, 0))):
+        with pytest.raises(ScheduleError):
+            s.pipeline(k, stages, order)
+    assert s.func is before
+    s.pipeline(k, (0, 1))
+    assert s.loop(k).annotations["software_pipeline_stage"] == (0, 1)
+    check(f, s.func)

@@ -1,0 +1,224 @@
+"""Primitives on where and when results live: alignment, double and rolling buffers, prefetching, pipelines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.tir.analysis.access import as_block, as_loop, is_param, read, writers, written
+from warpbeam.tir.analysis.coverage import common_loop
+from warpbeam.tir.analysis.tree import Place, Tree, annotated, tree_of
+from warpbeam.tir.expr import Buffer, PrimExpr
+from warpbeam.tir.schedule.step import Step
+from warpbeam.tir.stmt import Allocate, For, PrimFunc, SeqStmt
+
+LINE_BYTES = 64
+
+
+def note_allocation(tree: Tree, buffer: Buffer, key: str, value: Any) -> PrimFunc:
+    """The program with a note on the allocation of a buffer."""
+    body = tree.root.stmt
+    for a in reversed(tree.allocs):
+        notes = annotated(a.annotations, key, value) if a.buffer is buffer else a.annotations
+        body = Allocate(a.buffer, body, notes)
+    return PrimFunc(tree.func.name, tree.func.params, body, tree.func.attrs)
+
+
+def _own_result(tree: Tree, name: str, what: str) -> Buffer:
+    """The only result of a block, which must be an intermediate buffer allocated at the root."""
+    found = written(as_block(tree.block(name)))
+    if len(found) != 1:
+        raise ScheduleError(f"{what}: block {name} writes {len(found)} buffers", hint="this primitive needs one")
+    if is_param(tree, found[0]) or found[0] in tree.inner_allocs:
+        raise ScheduleError(
+            f"{what}: {found[0].name} is a parameter; its memory is the caller's",
+            hint="use cache_write to compute into a buffer of your own",
+        )
+    return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class StorageAlign(Step):
+    """Makes the distance between rows of a block's result `factor * k + offset` elements, against bank conflicts.
+
+    alloc T: float32[8, 32]      storage_align(T, 0, 32, 1)    ->     alloc T: float32[8, 32] with rows of 33
+
+    Recorded on the allocation as ("storage_align": (axis, factor, offset)); lowering pads the next dimension.
+    """
+
+    block: str
+    axis: int
+    factor: int
+    offset: int = 0
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        buffer = _own_result(tree, self.block, "storage_align")
+        if not 0 <= self.axis < len(buffer.shape) - 1 or self.factor < 1:
+            raise ScheduleError(
+                f"storage_align of {buffer.name} on axis {self.axis} by {self.factor}",
+                hint="the axis must not be the last one, and the factor at least 1",
+            )
+        return note_allocation(tree, buffer, "storage_align", (self.axis, self.factor, self.offset)), None
+
+
+@dataclass(frozen=True, slots=True)
+class DoubleBuffer(Step):
+    """One half of a block's result is filled for the next iteration while the other is used.
+
+    for k in 4:                            load(0, T[0])
+        T = load(k)       lowering         for k in 3:
+        use(k, T)            ->                load(k + 1, T[(k + 1) % 2]);  use(k, T[k % 2])
+                                           use(3, T[1])
+    """
+
+    block: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        buffer = _own_result(tree, self.block, "double_buffer")
+        _loop_around(tree, self.block, buffer, "double_buffer")
+        return note_allocation(tree, buffer, "double_buffer", True), None
+
+
+@dataclass(frozen=True, slots=True)
+class RollingBuffer(Step):
+    """Rows that the last iteration has computed already are kept, and only new ones computed.
+
+    for i in 8:                                for i in 8:
+        for r in 3: T[i + r] = …   lowering        for r in 3: T[(i + r) % 3] = … if i == 0 or r == 2
+        use(T[i], …, T[i + 2])        ->           use(T[i % 3], …, T[(i + 2) % 3])
+    """
+
+    block: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        buffer = _own_result(tree, self.block, "rolling_buffer")
+        place = tree.block(self.block)
+        if as_block(place).init is not None and len(writers(tree, buffer)) > 1:
+            raise ScheduleError(
+                f"rolling_buffer: several blocks write {buffer.name}", hint="before decompose_reduction"
+            )
+        target = _loop_around(tree, self.block, buffer, "rolling_buffer")
+        if target.kind not in ("serial", "unrolled"):
+            raise ScheduleError(
+                f"rolling_buffer: loop {target.var.name}, in which {self.block} is computed, is {target.kind}",
+                hint="rows are kept from one iteration to the next, so it must run in order",
+            )
+        return note_allocation(tree, buffer, "rolling_buffer", True), None
+
+
+def _loop_around(tree: Tree, name: str, buffer: Buffer, what: str) -> For:
+    """The innermost loop around a block and all that reads its result."""
+    place = tree.block(name)
+    users = [
+        p for p in tree.blocks.values() if p is not place and buffer in (*read(as_block(p)), *written(as_block(p)))
+    ]
+    loops = [common_loop(place, p) for p in users]
+    if not users or any(p is None for p in loops):
+        raise ScheduleError(
+            f"{what}: {name} is not computed inside a loop of its consumers", hint="use compute_at first"
+        )
+    target = min((p for p in loops if p is not None), key=lambda p: p.depth)
+    return as_loop(target)
+
+
+def _buffers(place: Place) -> tuple[Buffer, ...]:
+    block = as_block(place)
+    return (*read(block, own=True), *written(block))
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch(Step):
+    """Asks, at the start of each iteration, for what the iteration `offset` later reads of a buffer.
+
+    for i in 64:                  lowering       for i in 64:
+        B[i] = A[i * 16]             ->              prefetch(A[min((i + 2) * 16, 1023)]);  B[i] = A[i * 16]
+
+    Recorded on the loop as ("prefetch": ((buffer name, offset), …)).
+    """
+
+    loop: str
+    buffer: str
+    offset: int | PrimExpr = 1
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        target = tree.loop(self.loop)
+        loop = as_loop(target)
+        if loop.kind == "vectorized":
+            raise ScheduleError(f"prefetch: loop {self.loop} is vectorized", hint="choose a loop outside of it")
+        buffer = tree.buffers.get(self.buffer)
+        if buffer is None:
+            raise ScheduleError(f"there is no buffer {self.buffer!r}", hint=f"buffers: {', '.join(tree.buffers)}")
+        if any(p.within(target) for p in writers(tree, buffer)):
+            raise ScheduleError(f"prefetch: {self.buffer} is computed inside loop {self.loop}")
+        if not any(buffer in read(as_block(p)) for p in tree.blocks_below(target)):
+            raise ScheduleError(f"prefetch: nothing under {self.loop} reads {self.buffer}")
+        asked = (*loop.annotations.get("prefetch", ()), (self.buffer, self.offset))
+        return tree.update({target: loop.replace(annotations=annotated(loop.annotations, "prefetch", asked))}), None
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwarePipeline(Step):
+    """Runs the statements of a loop's body some iterations ahead of each other: `stages[i]` iterations late.
+
+    for k in 4:                                   load(0)
+        load(k)     stages (0, 1)  lowering       for k in 3: load(k + 1); use(k)
+        use(k)                        ->          use(3)
+
+    `order` gives the sequence of the statements within one step. Recorded on the loop as "software_pipeline_stage" and
+    "software_pipeline_order".
+    """
+
+    loop: str
+    stages: tuple[int, ...]
+    order: tuple[int, ...] | None = None
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        place = tree.loop(self.loop)
+        f = as_loop(place)
+        count = len(f.body.stmts) if isinstance(f.body, SeqStmt) else 1
+        order = tuple(range(count)) if self.order is None else self.order
+        if len(self.stages) != count or sorted(order) != list(range(count)) or min(self.stages, default=0) < 0:
+            raise ScheduleError(
+                f"pipeline of loop {self.loop} with stages {self.stages} and order {self.order}",
+                why=f"its body is {count} statements: there must be one stage, from 0, and one place for each",
+            )
+        if f.kind not in ("serial", "unrolled"):
+            raise ScheduleError(f"pipeline: loop {self.loop} is {f.kind}", hint="pipeline a serial loop")
+        self._check(tree, place, order)
+        notes = annotated(f.annotations, "software_pipeline_stage", self.stages)
+        notes = annotated(notes, "software_pipeline_order", order)
+        return tree.update({place: f.replace(annotations=notes)}), None
+
+    def _check(self, tree: Tree, place: Place, order: tuple[int, ...]) -> None:
+        """What a statement needs must be made by one that runs at least as early, and private to the iteration."""
+        stmts = as_loop(place).body
+        if not isinstance(stmts, SeqStmt):
+            return
+        below = [[p for p in tree.blocks_below(place) if _child_index(place, p) == k] for k in range(len(stmts.stmts))]
+        for k, mine in enumerate(below):
+            made = {b for p in mine for b in written(as_block(p))}
+            for j, others in enumerate(below):
+                used = {b for p in others for b in (*read(as_block(p)), *written(as_block(p)))}
+                late = self.stages[k] > self.stages[j] or (
+                    self.stages[k] == self.stages[j] and order.index(k) > order.index(j)
+                )
+                if j > k and made & used and late:
+                    name = next(iter(made & used)).name
+                    raise ScheduleError(
+                        f"pipeline of loop {self.loop}: statement {j} uses {name} before statement {k} has made it",
+                        hint="give the consumer a later stage or a later place",
+                    )
+                if j > k and any(is_param(tree, b) for b in made & used) and self.stages[k] != self.stages[j]:
+                    raise ScheduleError(f"pipeline of loop {self.loop}: statements share a parameter across stages")
+
+
+def _child_index(place: Place, below: Place) -> int:
+    chain = [below, *below.ancestors()]
+    at = chain.index(place)
+    return chain[at - 2].index
