@@ -159,7 +159,7 @@ def test_rows_of_one_column_and_single_rows(name, shape):
 
 
 def test_outputs_in_another_shape_can_be_profiled():
-    x = var("x", (4, 6), "float32")
+    x = var("x", shape=(4, 6))
     y = call("nn.relu", x)
     module = warpbeam.compile(Function((x,), call("reshape", y, newshape=(24,))), cache=False)
     (kernel,) = module.profile(repeat=1).kernels
