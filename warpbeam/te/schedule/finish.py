@@ -25,7 +25,7 @@ def finish(walk: Walk) -> None:
     for stage in reversed(walk.te.stages):
         for axis, attr in stage.iter_var_attrs.items():
             if attr.tensor_intrin is not None and axis in walk.loops[stage].names:
-                walk.sch.tensorize(walk.loops[stage].names[axis], attr.tensor_intrin)  # type: ignore[attr-defined]
+                walk.sch.tensorize(walk.loops[stage].names[axis], attr.tensor_intrin)
 
 
 def _storage(walk: Walk, stage: Stage) -> None:
@@ -35,9 +35,9 @@ def _storage(walk: Walk, stage: Stage) -> None:
         if attr is not None and attr.dim_align_factor:
             walk.sch.storage_align(block, k, attr.dim_align_factor, attr.dim_align_offset)
     if stage.double_buffer_on:
-        walk.sch.double_buffer(block)  # type: ignore[attr-defined]
+        walk.sch.double_buffer(block)
     if stage.rolling_buffer_on:
-        walk.sch.rolling_buffer(block)  # type: ignore[attr-defined]
+        walk.sch.rolling_buffer(block)
 
 
 def _prefetch(walk: Walk, stage: Stage, axis: Any, attr: ax.IterVarAttr) -> None:
@@ -45,4 +45,4 @@ def _prefetch(walk: Walk, stage: Stage, axis: Any, attr: ax.IterVarAttr) -> None
     for tensor, offset in zip(attr.prefetch_data, attr.prefetch_offset, strict=True):
         source = walk.te.tensor(tensor) if tensor in walk.te else tensor
         require(source in walk.buffers, f"{source.name}, to be prefetched, is not part of the program")
-        walk.sch.prefetch(loop, walk.buffers[source].name, offset)  # type: ignore[attr-defined]
+        walk.sch.prefetch(loop, walk.buffers[source].name, offset)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from warpbeam.ir.rewrite import substitute
 from warpbeam.te.schedule import axis as ax
 from warpbeam.te.schedule.errors import ScheduleValueError
 from warpbeam.te.schedule.program import legal
-from warpbeam.te.schedule.roots import root_axes
 from warpbeam.te.schedule.stage import Stage
 from warpbeam.te.schedule.steps import AroundLoop, Note, StoreWhere
 from warpbeam.tir.analysis.access import as_block, binding_vars, free_vars
@@ -22,11 +22,11 @@ _KINDS = {ax.VECTORIZED: "vectorize", ax.UNROLLED: "unroll", ax.PARALLELIZED: "p
 class Loops:
     """`names` maps each axis that is a loop now to the loop's name; `extents` holds every axis that ever was one."""
 
-    def __init__(self, sch: LoopSchedule, stage: Stage, block: str) -> None:
-        self.sch, self.stage, self.block = sch, stage, block
-        roots = root_axes(stage.op)
-        own = sch.loops(block)[-len(roots) :] if roots else []
-        self.names: dict[Any, str] = dict(zip(roots, own, strict=True))
+    def __init__(
+        self, sch: LoopSchedule, stage: Stage, names: dict[Any, str], block: str, threads: dict[str, list[Var]]
+    ) -> None:
+        self.sch, self.stage, self.block, self.threads = sch, stage, block, threads
+        self.names = dict(names)
         self.extents: dict[Any, PrimExpr] = {a: sch.loop(n).extent for a, n in self.names.items()}
 
     def replay(self) -> None:
@@ -117,17 +117,15 @@ class Loops:
         else:
             self.sch.step(StoreWhere(self.block, cond))
 
-    def _thread_vars(self, tag: str) -> list[Var]:
-        """Variables of the thread axes of one tag that any stage around is bound to."""
-        return self.sch_threads.get(tag, [])
 
-    @property
-    def sch_threads(self) -> dict[str, list[Var]]:
-        found: dict[str, list[Var]] = {}
-        for attr in self.stage.iter_var_attrs.values():
-            if attr.bind_thread is not None:
-                found.setdefault(attr.bind_thread.thread_tag, []).append(attr.bind_thread.var)
-        return found
+def thread_vars(stages: Sequence[Stage]) -> dict[str, list[Var]]:
+    """The variables of all thread axes that a schedule uses, by their tag."""
+    found: dict[str, list[Var]] = {}
+    for stage in stages:
+        bound = [a.bind_thread for a in stage.iter_var_attrs.values() if a.bind_thread is not None]
+        for t in (*bound, *stage.env_thread_axes):
+            found.setdefault(t.thread_tag, []).append(t.var)
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -14,12 +14,13 @@ from warpbeam.te.schedule.axis import name_of
 from warpbeam.te.schedule.errors import ScheduleValueError, require
 from warpbeam.te.schedule.finish import finish
 from warpbeam.te.schedule.groups import current_axis
-from warpbeam.te.schedule.loops import Loops
-from warpbeam.te.schedule.program import Program
-from warpbeam.te.schedule.roots import is_placeholder, outputs_of
+from warpbeam.te.schedule.loops import Loops, thread_vars
+from warpbeam.te.schedule.program import legal, naive_program
+from warpbeam.te.schedule.roots import is_placeholder, is_scan, outputs_of, root_axes
 from warpbeam.te.schedule.stage import GROUP_ROOT, INLINE, SCAN_UPDATE, SCOPE, Stage
-from warpbeam.te.tensor import ComputeOp, Tensor
-from warpbeam.tir.analysis.access import as_block, is_param, writers, written
+from warpbeam.te.schedule.steps import AroundLoop
+from warpbeam.te.tensor import ComputeOp, ExternOp, Tensor
+from warpbeam.tir.analysis.access import as_block, is_param, written
 from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.expr import Buffer
 from warpbeam.tir.schedule.schedule import Schedule as LoopSchedule
@@ -27,6 +28,8 @@ from warpbeam.tir.stmt import PrimFunc
 
 if TYPE_CHECKING:
     from warpbeam.te.schedule.schedule import Schedule
+
+_THREADS = 'give it one: te.thread_axis((0, n), "threadIdx.x")'
 
 
 def lower(
@@ -54,24 +57,14 @@ class Walk:
         self, te_schedule: Schedule, args: Sequence[Any], name: str, binds: Mapping[Tensor, Buffer] | None
     ) -> None:
         self.te = te_schedule
-        program = Program(te_schedule, args, name, binds)
-        self.sch = LoopSchedule(program.function())
-        self.buffers: dict[Tensor, Buffer] = dict(program.buffers)
-        self.blocks: dict[Stage, str] = {}
+        self.naive = naive_program(te_schedule, args, name, binds)
+        self.sch = LoopSchedule(self.naive.func)
+        self.buffers: dict[Tensor, Buffer] = dict(self.naive.buffers)
+        made = self.naive.blocks
+        self.blocks: dict[Stage, str] = {s: made[s.op] for s in te_schedule.stages if s.op in made}
         self.loops: dict[Stage, Loops] = {}
-        self._find_blocks()
-
-    def _find_blocks(self) -> None:
-        """The block of every stage that has one: the writer of its first output."""
-        tree = tree_of(self.sch.func)
-        for stage in self.te.stages:
-            op = stage.op
-            if is_placeholder(op):
-                continue
-            buffer = self.buffers.get(outputs_of(op)[0])
-            found = [] if buffer is None else writers(tree, buffer)
-            if found:
-                self.blocks[stage] = as_block(found[0]).name
+        self.threads = thread_vars(te_schedule.stages)
+        self.moved: set[Stage] = set()  # stages whose loops placement has made anew
 
     def run(self) -> None:
         """All steps in order."""
@@ -79,8 +72,12 @@ class Walk:
             if stage.attach_type == INLINE:
                 self._inline(stage)
         for stage in reversed(self.te.stages):
-            if stage in self.blocks and stage.attach_type != INLINE:
+            if stage.attach_type == INLINE:
+                continue
+            if stage in self.blocks:
                 self._stage(stage)
+            elif is_scan(stage.op):
+                self._scan(stage)
         finish(self)
 
     def block(self, stage: Stage) -> str:
@@ -99,24 +96,61 @@ class Walk:
             not stage.is_output, f"Cannot inline {op.name}, which is an output", hint="inline what it is computed from"
         )
         if stage in self.blocks:
+            for user in self._opaque_users(stage):
+                raise ScheduleValueError(
+                    f"Cannot inline {op.name}, whose whole result {user.op.name} reads", hint="leave it where it is"
+                )
             self.sch.compute_inline(self.blocks[stage])
+
+    def _opaque_users(self, stage: Stage) -> list[Stage]:
+        """Stages that read the result by a statement of their own (te.extern)."""
+        results = set(outputs_of(stage.op))
+        return [s for s in self.te.stages if isinstance(s.op, ExternOp) and results & set(s.op.input_tensors)]
 
     def _stage(self, stage: Stage) -> None:
         spec = stage.attach_spec()
         if spec.attach_type == SCOPE:
             assert spec.attach_stage is not None
             self._place(stage, self.loop(spec.attach_stage, spec.attach_ivar))
-        elif spec.attach_type == GROUP_ROOT:
-            self._set_scope(stage, stage.scope)
+        elif spec.attach_type == SCAN_UPDATE:
+            assert spec.attach_stage is not None
+            self._inside_scan(stage, self.loop(spec.attach_stage, spec.attach_ivar))
         else:
-            require(spec.attach_type == SCAN_UPDATE, f"{stage!r} is attached to nothing that is computed")
-        loops = self.loops[stage] = Loops(self.sch, stage, self.blocks[stage])
+            require(spec.attach_type == GROUP_ROOT, f"{stage!r} is attached to nothing that is computed")
+            self._set_scope(stage, stage.scope)
+        block = self.blocks[stage]
+        if stage in self.moved:
+            roots = root_axes(stage.op)
+            names = dict(zip(roots, self.sch.loops(block)[-len(roots) :] if roots else [], strict=True))
+        else:
+            names = dict(self.naive.loops[stage.op])
+        self._loops(stage, names, block)
+
+    def _loops(self, stage: Stage, names: dict[Any, str], block: str) -> None:
+        loops = self.loops[stage] = Loops(self.sch, stage, names, block, self.threads)
         loops.replay()
         loops.annotate()
 
+    def _scan(self, stage: Stage) -> None:
+        """The loop over time, and the threads around it."""
+        names = dict(self.naive.loops[stage.op])
+        around = names[stage.op.scan_axis]
+        for t in reversed(stage.env_thread_axes):
+            require(t.extent is not None, f"thread axis {name_of(t)} around {stage!r} has no extent", hint=_THREADS)
+            around = self.sch.step(AroundLoop(around, legal(t.thread_tag), t.extent, t.thread_tag))
+            names[t] = around
+        self._loops(stage, names, around)
+
+    def _inside_scan(self, stage: Stage, loop: str) -> None:
+        """What lies between a state and its update is in the loop over time already; the rest joins it."""
+        if loop in self.sch.loops(self.blocks[stage]):
+            self._set_scope(stage, stage.scope)
+        else:
+            self._place(stage, loop)
+
     def loop(self, stage: Stage, axis: Any) -> str:
         """The loop of an axis of a stage that is already placed; of one split or fused later, what came of it."""
-        found = self.loops.get(stage)
+        found: Loops | None = self.loops.get(stage)
         axis = current_axis(stage, axis)
         if found is None or axis not in found.names:
             raise ScheduleValueError(
@@ -127,8 +161,14 @@ class Walk:
         return found.names[axis]
 
     def _place(self, stage: Stage, loop: str) -> None:
+        for user in self._opaque_users(stage):
+            raise ScheduleValueError(
+                f"{stage!r} cannot be computed inside {loop}", why=f"{user.op.name} reads its whole result",
+                hint="leave it at the root",
+            )  # fmt: skip
         self._set_scope(stage, stage.scope or self._default_scope(loop))
         self.sch.compute_at(self.blocks[stage], loop, relax=True, guard=True)
+        self.moved.add(stage)
 
     def _default_scope(self, loop: str) -> str:
         """The memory that the threads around a loop share: below threadIdx each its own, below blockIdx the block's."""

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from warpbeam.te.create import Names, _Creator
+from warpbeam.te.create import Conversion, Names, _Creator
+from warpbeam.te.errors import TEError
 from warpbeam.te.schedule.errors import require
-from warpbeam.te.schedule.roots import is_placeholder
+from warpbeam.te.schedule.roots import is_placeholder, outputs_of
 from warpbeam.te.tensor import Tensor
 from warpbeam.tir.expr import Buffer, Var
-from warpbeam.tir.stmt import PrimFunc
 
 if TYPE_CHECKING:
     from warpbeam.te.schedule.schedule import Schedule
@@ -28,43 +28,37 @@ class _LegalNames(Names):
         return super().fresh(legal(base))
 
 
-class Program(_Creator):
-    """The naive program over the edited dataflow, with parameters in the order of the arguments."""
+def naive_program(sch: Schedule, args: Sequence[Any], name: str, binds: Mapping[Tensor, Buffer] | None) -> Conversion:
+    """The program over the edited dataflow: parameters in the order of `args`, every stage in loops of its own."""
+    given = {_now(sch, t): b for t, b in (binds or {}).items()}
+    listed = [_now(sch, a) if isinstance(a, Tensor) else a for a in args]
+    owner = {b: t for t, b in given.items()}
+    inputs: dict[Tensor, None] = {}
+    outputs: dict[Tensor, None] = {}
+    for a in listed:
+        require(
+            isinstance(a, Tensor | Buffer | Var),
+            f"an argument of {name} is a {type(a).__name__}",
+            hint="arguments are tensors, buffers and variables",
+        )
+        t = owner.get(a) if isinstance(a, Buffer) else a
+        if isinstance(t, Tensor):
+            (inputs if is_placeholder(t.op) else outputs)[t] = None
+    for op in sch.outputs:
+        outputs.update(dict.fromkeys(outputs_of(sch[op].op)))
+    states = {t for s in sch.stages for t in getattr(s.op, "state_placeholder", ())}
+    for s in sch.stages:
+        if is_placeholder(s.op) and s.op.output(0) not in inputs and s.op.output(0) not in states:
+            raise TEError(
+                f"placeholder {s.op.name} is read by {name} but is not among its arguments",
+                hint=f"the arguments are {[getattr(a, 'name', a) for a in args]}",
+            )
+    creator = _Creator(list(inputs), list(outputs), name, given)
+    creator.buffer_names, creator.loop_names, creator.block_names = _LegalNames(), _LegalNames(), _LegalNames()
+    func = creator.build(listed)
+    return Conversion(func, creator.block_of, creator.loops_of, creator.buffers)
 
-    def __init__(self, sch: Schedule, args: Sequence[Any], name: str, binds: Mapping[Tensor, Buffer] | None) -> None:
-        self.sch = sch
-        self.given = {sch.tensor(t): b for t, b in (binds or {}).items()}
-        self.order_of_args: list[Any] = []
-        inputs: list[Tensor] = []
-        outputs: list[Tensor] = []
-        owner = {b: t for t, b in self.given.items()}
-        for a in args:
-            a = owner.get(a, a) if isinstance(a, Buffer) else a
-            if isinstance(a, Tensor):
-                t = sch.tensor(a) if a in sch else a
-                (inputs if is_placeholder(t.op) else outputs).append(t)
-                self.order_of_args.append(t)
-            else:
-                require(
-                    isinstance(a, Buffer | Var),
-                    f"an argument of {name} is a {type(a).__name__}",
-                    hint="arguments are tensors, buffers and variables",
-                )
-                self.order_of_args.append(a)
-        super().__init__(inputs, outputs, name)
-        self.buffer_names, self.loop_names, self.block_names = _LegalNames(), _LegalNames(), _LegalNames()
-        for b in (*self.given.values(), *(a for a in self.order_of_args if isinstance(a, Buffer))):
-            self.buffer_names.fresh(b.name)
 
-    def _buffer(self, t: Tensor) -> Buffer:
-        bound = self.given.get(t)
-        return super()._buffer(t) if bound is None else bound
-
-    def function(self) -> PrimFunc:
-        """The program; sizes that no argument names come last."""
-        func = self.build()
-        at = {t: self.buffers[t] for t in (*self.inputs, *self.outputs)}
-        params: list[Any] = [at[a] if isinstance(a, Tensor) else a for a in self.order_of_args]
-        known = set(params)
-        params += [p for p in func.params if p not in known]
-        return PrimFunc(func.name, params, func.body, func.attrs)
+def _now(sch: Schedule, t: Tensor) -> Tensor:
+    """The tensor in the edited dataflow."""
+    return sch.tensor(t) if t in sch else t
