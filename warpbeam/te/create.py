@@ -251,7 +251,7 @@ class _Creator:
         starts = [self._copy(self.buffers[op.output(k)], op.init[k], f"{op.name}_init") for k in scan.copied_init]
         at = Var(self.loop_names.fresh(axis.name))
         self.loops_of[op] = {axis: at.name}
-        body = [self._nest(i, Time(scan.times[i], at, axis)) for i in scan.inner]
+        body = [self._nest(i, Time(scan.times[i], at, axis, scan.offsets[i])) for i in scan.inner]
         for k in scan.copied_update:
             body.append(self._copy(self.buffers[op.output(k)], op.update[k], f"{op.name}_update", (at, axis)))
         return [*starts, For(at, 0, axis.extent, "serial", seq(*body))]
@@ -270,7 +270,7 @@ class _Creator:
         own: list[IterVar] = []
         for a in axes:
             if time is not None and a is time.axis:
-                shift[a.var] = a.var + time.span.start
+                shift[a.var] = a.var + (time.span.start + time.offset)
                 a = IterVar(a.var, time.span.extent, "ordered")
             elif const_int(a.start) != 0:
                 shift[a.var] = a.var + a.start

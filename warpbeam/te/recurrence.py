@@ -6,24 +6,26 @@ from dataclasses import dataclass, field
 
 from warpbeam.te.errors import TEError
 from warpbeam.te.operation import ComputeOp, Operation, ScanOp, Tensor, loads
-from warpbeam.tir.expr import Var
+from warpbeam.tir.expr import Add, PrimExpr, Sub, Var, const_int
 from warpbeam.tir.stmt import IterVar
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """`axis` of a computation is the time: led by the loop `loop`, over the range of `span`."""
+    """`axis` of a computation is the time: led by the loop `loop`, over the range of `span`, `offset` steps later."""
 
     axis: IterVar
     loop: Var
     span: IterVar
+    offset: int = 0
 
 
 @dataclass(slots=True)
 class Scan:
     """A scan of a program.
 
-    inner: operations inside the time loop, producers first; times: their time axes. shared: tensors that live in a
+    inner: operations inside the time loop, producers first; times: their time axes; offsets: how many steps apart from
+    the update's time they are read (a copy of the state at t - 1: -1). shared: tensors that live in a
     state's buffer (its placeholder, and init and update where nothing else needs them elsewhere), each with the scan's
     output; copied_init, copied_update: states whose rows are copied instead.
     """
@@ -31,6 +33,7 @@ class Scan:
     op: ScanOp
     inner: list[ComputeOp] = field(default_factory=list)
     times: dict[Operation, IterVar] = field(default_factory=dict)
+    offsets: dict[Operation, int] = field(default_factory=dict)
     shared: dict[Tensor, Tensor] = field(default_factory=dict)
     copied_init: list[int] = field(default_factory=list)
     copied_update: list[int] = field(default_factory=list)
@@ -45,7 +48,7 @@ def find_scans(order: list[Operation], inputs: list[Tensor], outputs: list[Tenso
         if isinstance(op, ScanOp):
             scan = Scan(op)
             scan.inner = _inner(op, order, given)
-            scan.times = _times(scan)
+            scan.times, scan.offsets = _times(scan)
             _share(scan, taken)
             found.append(scan)
     return found
@@ -71,10 +74,12 @@ def _inner(op: ScanOp, order: list[Operation], given: set[Operation]) -> list[Co
     return inner
 
 
-def _times(scan: Scan) -> dict[Operation, IterVar]:
-    """The axis of each inner operation that moves with time: what its readers index with their own time."""
+def _times(scan: Scan) -> tuple[dict[Operation, IterVar], dict[Operation, int]]:
+    """The axis of each inner operation that moves with time: what its readers index with their own time, a constant
+    number of steps apart."""
     times: dict[Operation, IterVar] = {t.op: t.op.axis[0] for t in scan.op.update if isinstance(t.op, ComputeOp)}
-    choice: dict[Operation, set[int]] = {}
+    offsets: dict[Operation, int] = dict.fromkeys(times, 0)
+    choice: dict[Operation, set[tuple[int, int]]] = {}
     inner = set(scan.inner)
     for op in reversed(scan.inner):
         if op not in times:
@@ -85,14 +90,26 @@ def _times(scan: Scan) -> dict[Operation, IterVar]:
                     why="its readers inside the scan do not index one of its dimensions with their own time axis",
                     hint="give it the time as its first dimension and read it at [t, ...]",
                 )
-            times[op] = op.axis[min(dims)]
+            dim, offsets[op] = min(dims)
+            times[op] = op.axis[dim]
         time = times[op].var
         for read in loads(op):
             producer = read.tensor.op
             if producer in inner:
-                at = {d for d, i in enumerate(read.indices) if i is time}
+                apart = [(d, _steps(i, time)) for d, i in enumerate(read.indices)]
+                at = {(d, offsets[op] + c) for d, c in apart if c is not None}
                 choice[producer] = choice.get(producer, at) & at
-    return times
+    return times, offsets
+
+
+def _steps(index: PrimExpr, time: Var) -> int | None:
+    """The constant that an index adds to the time; None where it is something else."""
+    if index is time:
+        return 0
+    if isinstance(index, Add | Sub) and index.a is time:
+        step = const_int(index.b)
+        return None if step is None else step if isinstance(index, Add) else -step
+    return None
 
 
 def _share(scan: Scan, taken: set[Tensor]) -> None:
