@@ -19,12 +19,20 @@ from warpbeam.tir.analysis.access import (
     writers,
     written,
 )
-from warpbeam.tir.analysis.coverage import block_env
+from warpbeam.tir.analysis.coverage import block_env, makes_box
 from warpbeam.tir.analysis.predicate import likely, own_condition
 from warpbeam.tir.analysis.regions import Range, clip, interval, union, upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at, tree_of
 from warpbeam.tir.arith import Facts, prove, simplify
 from warpbeam.tir.expr import Buffer, PrimExpr, Var
+from warpbeam.tir.schedule.legal import (
+    check_computed,
+    check_filled,
+    check_inputs_stay,
+    check_loops,
+    check_not_read_before,
+    loops_at_once,
+)
 from warpbeam.tir.schedule.step import Namer, Step, serial, top_nest
 from warpbeam.tir.stmt import Block, For, PrimFunc, SeqStmt, Stmt, seq
 
@@ -58,6 +66,7 @@ class ComputeAt(Step):
         if place.within(target) and _child_of(target, place) is place:
             return func, None
         block = as_block(place)
+        what = f"compute_at of {self.block}"
         for buffer in written(block):
             if is_param(tree, buffer):
                 raise ScheduleError(
@@ -65,6 +74,8 @@ class ComputeAt(Step):
                     hint="use cache_write and place the block that fills the cache",
                 )
         only_writer(tree, block)
+        check_computed(block, what)
+        check_inputs_stay(tree, place, what)
         users = _users(tree, block)
         outside = [as_block(p).name for p in users if not p.within(target)]
         if outside or not users:
@@ -73,8 +84,8 @@ class ComputeAt(Step):
                 hint="every consumer must be inside the loop; clone the block for the others",
             )
         names = own_loops(tree, place)
-        without = tree.update({place: None})
-        tree = tree_of(without)
+        left = loops_at_once(place)
+        tree = tree_of(tree.update({place: None}))
         target = tree.loop(self.loop)
         users = _users(tree, block)
         first = min(users, key=list(tree.blocks.values()).index)
@@ -82,7 +93,10 @@ class ComputeAt(Step):
         shared = _shared_loops(target, block) if self.relax else []
         ranges = _needed(tree, target, block, users, shared)
         made = _region_nest(block, ranges, Namer(tree), names, facts_at(target, True), self.guard)
-        return tree.update({spot: seq(made, spot.stmt)}), None
+        func = tree.update({spot: seq(made, spot.stmt)})
+        if left:
+            check_loops(tree_of(func), left, what)
+        return func, None
 
 
 def only_writer(tree: Tree, block: Block) -> None:
@@ -144,7 +158,7 @@ def _needed(tree: Tree, target: Place, block: Block, users: list[Place], running
         parts: list[Any] = [s for s in (user.body, user.init, user.predicate) if s is not None]
         loads = dict.fromkeys(n for part in parts for n in accesses(part)[0])
         for store in stores:
-            axes = plain_axes(block, store)
+            axes = shifted_axes(block, store)
             if axes is None:
                 raise ScheduleError(
                     f"the store of {block.name} is not indexed by its plain axes",
@@ -156,36 +170,33 @@ def _needed(tree: Tree, target: Place, block: Block, users: list[Place], running
     return {v: r for v, r in found.items() if r is not None}
 
 
+def shifted_axes(block: Block, store: Any) -> list[tuple[Var, int]] | None:
+    """The store's indices as distinct spatial or ordered axes of the block plus constants, or None."""
+    own = {a.var for a in block.axes if a.kind != "reduce"}
+    found: list[tuple[Var, int]] = []
+    for i in store.indices:
+        axis, shift = (i.a, e.const_int(i.b)) if type(i) is e.Add else (i, 0)
+        if not isinstance(axis, Var) or axis not in own or shift is None:
+            return None
+        found.append((axis, shift))
+    return found if len({axis for axis, _ in found}) == len(found) else None
+
+
 def _join(
     found: dict[Var, Range | None],
-    axes: list[Var],
+    axes: list[tuple[Var, int]],
     indices: tuple[PrimExpr, ...],
     buffer: Buffer,
     env: dict[Var, Range | None],
     facts: Facts,
 ) -> None:
-    for axis, index, size in zip(axes, indices, buffer.shape, strict=True):
-        new = clip(interval(index, env), size, facts)
+    for (axis, shift), index, size in zip(axes, indices, buffer.shape, strict=True):
+        new = clip(interval(index - shift, env), size if shift == 0 else size - shift, facts)
         if axis not in found:
             found[axis] = new
         else:
             old = found[axis]
             found[axis] = None if old is None else union(old, new, facts)
-
-
-def _covers_its_range(place: Place) -> None:
-    """Refuses a block whose predicate leaves out more than what lies outside of its axes."""
-    block = as_block(place)
-    if isinstance(block.predicate, e.IntImm):
-        return
-    facts = facts_at(place)
-    for a, b in zip(block.axes, block.bindings, strict=True):
-        facts.assume(e.land(b >= 0, b < a.extent))
-    if prove(block.predicate, facts) is not True:
-        raise ScheduleError(
-            f"block {block.name} runs under a condition, so what one iteration makes is not known",
-            hint="split evenly, or place before splitting with a guard",
-        )
 
 
 def _region_nest(
@@ -239,12 +250,21 @@ class ReverseComputeAt(Step):
         tree = tree_of(func)
         place, target = tree.block(self.block), tree.loop(self.loop)
         block = as_block(place)
+        what = f"reverse_compute_at of {self.block}"
         if place.within(target):
             raise ScheduleError(f"block {self.block} is already inside {self.loop}")
+        check_computed(block, what)
+        check_not_read_before(tree, place, what)
         producer, load = self._producer(tree, target, block)
         self._check(tree, target, producer, block)
-        _covers_its_range(producer)
+        if not makes_box(target, producer):
+            raise ScheduleError(
+                f"{what}: what one iteration of {self.loop} makes of {load.buffer.name} is not known to be a box",
+                why="uneven loops, conditions or fused loops leave out some elements",
+                hint="split evenly, place before fusing, or choose a loop further out",
+            )
         names = own_loops(tree, place)
+        left = loops_at_once(place)
         tree = tree_of(tree.update({place: None}))
         target, producer = tree.loop(self.loop), tree.block(as_block(producer).name)
         facts = facts_at(target, True)
@@ -256,7 +276,12 @@ class ReverseComputeAt(Step):
             ranges[axis] = clip(interval(index, env), size, facts)
         made = _region_nest(block, ranges, Namer(tree), names, facts)
         spot = _child_of(target, producer)
-        return tree.update({spot: seq(spot.stmt, made)}), None
+        func = tree.update({spot: seq(spot.stmt, made)})
+        tree = tree_of(func)
+        place = tree.block(self.block)
+        check_filled(tree, place, what)
+        check_loops(tree, [*left, *loops_at_once(place)], what)
+        return func, None
 
     def _producer(self, tree: Tree, target: Place, block: Block) -> tuple[Place, Any]:
         """The last block under the loop whose result this one reads at plain axes, and that read."""
