@@ -10,11 +10,11 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op.base import REQUIRED, Injective, tensor_type
-from warpbeam.op.shape import linear_index
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.topi import dims
+from warpbeam.topi.gather import arange_count, arange_stage, shape_values
 
 
 class Full(Injective, name="full"):
@@ -65,14 +65,7 @@ class Arange(Injective, name="arange", arity=0):
     defaults = {"start": 0, "stop": REQUIRED, "step": 1, "dtype": "int64"}
 
     def count(self, attrs: Attrs) -> Any:
-        start, stop, step = (attrs[k] for k in ("start", "stop", "step"))
-        if not isinstance(step, E.PrimExpr) and step == 0:
-            raise self.error("a step of 0")
-        if not any(isinstance(v, E.PrimExpr) for v in (start, stop, step)):
-            return max(0, math.ceil((stop - start) / step))
-        if isinstance(step, E.PrimExpr) or step > 0:
-            return dims.dim(E.maximum(E.ceildiv(E.as_expr(stop) - start, step), 0))
-        return dims.dim(E.maximum(E.ceildiv(E.as_expr(start) - stop, -step), 0))
+        return arange_count(self, attrs["start"], attrs["stop"], attrs["step"])
 
     def infer_type(self, types: Any, attrs: Attrs) -> Type:
         return TensorType((self.count(attrs),), attrs["dtype"])  # type: ignore[no-any-return]
@@ -84,12 +77,7 @@ class Arange(Injective, name="arange", arity=0):
         return (np.asarray(attrs["start"], inner) + place * np.asarray(attrs["step"], inner)).astype(kind)
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
-        dtype = out_type.dtype
-        inner = dtype if not dt.is_float(dtype) else "float64"
-        start, step = (E.cast(inner, E.as_expr(attrs[k], inner)) for k in ("start", "step"))
-        return te.compute(
-            out_type.shape, lambda i: E.cast(dtype, E.add(start, E.mul(E.cast(inner, i), step))), name="arange"
-        )
+        return arange_stage(attrs["start"], attrs["step"], out_type.shape[0], out_type.dtype)
 
 
 class ShapeTensor(Injective, name="shape_tensor", arity=0):
@@ -111,13 +99,4 @@ class ShapeTensor(Injective, name="shape_tensor", arity=0):
         return values.astype(dt.to_numpy(attrs["dtype"])).reshape(self.own_shape(attrs))
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
-        values = [E.cast(out_type.dtype, E.as_expr(v, "int64")) for v in attrs["values"]]
-
-        def element(*index: Any) -> Any:
-            at = linear_index(out_type.shape, index)
-            out = values[-1]
-            for k in reversed(range(len(values) - 1)):
-                out = E.select(E.binary(E.EQ, at, k), values[k], out)
-            return out
-
-        return te.compute(out_type.shape, element, name="shape_tensor")
+        return shape_values(attrs["values"], out_type.shape, out_type.dtype, "shape_tensor")

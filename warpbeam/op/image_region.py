@@ -11,12 +11,13 @@ import numpy as np
 from warpbeam.ir.node import Attrs
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.index_gather import check_indices
-from warpbeam.op.index_loops import Loops, clamped, inside
+from warpbeam.op.index_loops import Loops
 from warpbeam.op.nn_common import require_float, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc
+from warpbeam.topi.scalar import clamped, inside
 
 _MOST_SAMPLES = 65536
 

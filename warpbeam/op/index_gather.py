@@ -10,12 +10,10 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op.base import REQUIRED, Op, norm_axis, tensors
-from warpbeam.op.index_loops import clamped, safe, wrapped
 from warpbeam.op.nn_common import unify
 from warpbeam.relay.types import TensorType, Type
-from warpbeam.te import tensor as te
-from warpbeam.tir import expr as E
 from warpbeam.topi import dims
+from warpbeam.topi.gather import gather_nd_stage, gather_stage, one_hot_stage, reverse_sequence, take_stage
 
 MODES = ("clip", "wrap", "fast")
 
@@ -80,25 +78,8 @@ class Take(Op):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         x, indices = inputs
-        if attrs["axis"] is None:
-            total = dims.prod(x.shape)
-
-            def flat(*idx: Any) -> Any:
-                place, at = safe(indices[idx], total, attrs["mode"]), []
-                for size in reversed(x.shape):
-                    at.append(place % size)
-                    place = place // size
-                return x[tuple(reversed(at))]
-
-            return te.compute(out_type.shape, flat, name="take")
-        axis, batch = attrs["axis"] % x.ndim, attrs["batch_dims"]
-        own = indices.ndim - batch
-
-        def element(*idx: Any) -> Any:
-            place = indices[(*idx[:batch], *idx[axis : axis + own])]
-            return x[(*idx[:axis], safe(place, x.shape[axis], attrs["mode"]), *idx[axis + own :])]
-
-        return te.compute(out_type.shape, element, name="take")
+        axis = None if attrs["axis"] is None else attrs["axis"] % x.ndim
+        return take_stage(x, indices, axis, attrs["mode"], attrs["batch_dims"])
 
 
 class Gather(Op):
@@ -126,18 +107,7 @@ class Gather(Op):
         return np.take_along_axis(x[cut], np_safe(indices, x.shape[axis], attrs["mode"]), axis)  # type: ignore[no-any-return]
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, indices = inputs
-        axis = attrs["axis"] % x.ndim
-
-        def element(*idx: Any) -> Any:
-            at = [
-                i if (isinstance(a, int) and isinstance(b, int)) or dims.same(a, b) is True else clamped(i, b)
-                for i, a, b in zip(idx, indices.shape, x.shape, strict=True)
-            ]
-            at[axis] = safe(indices[idx], x.shape[axis], attrs["mode"])
-            return x[tuple(at)]
-
-        return te.compute(out_type.shape, element, name="gather")
+        return gather_stage(*inputs, attrs["axis"] % inputs[0].ndim, attrs["mode"])
 
 
 class GatherNd(Op):
@@ -182,19 +152,8 @@ class GatherNd(Op):
         return out
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, indices = inputs
-        batch, last = attrs["batch_dims"], attrs["index_last"]
-        count = indices.shape[-1] if last else indices.shape[0]
-        outer = indices.ndim - 1
-
-        def element(*idx: Any) -> Any:
-            key = [
-                safe(indices[(*idx[:outer], n) if last else (n, *idx[:outer])], x.shape[batch + n], attrs["mode"])
-                for n in range(count)
-            ]
-            return x[(*idx[:batch], *key, *idx[outer:])]
-
-        return te.compute(out_type.shape, element, name="gather_nd")
+        last = bool(attrs["index_last"])
+        return gather_nd_stage(*inputs, attrs["batch_dims"], last, attrs["mode"], out_type.shape)
 
 
 class OneHot(Op):
@@ -225,18 +184,8 @@ class OneHot(Op):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         indices, on, off = inputs
-        axis, depth = attrs["axis"] % out_type.ndim, attrs["depth"]
-
-        def element(*idx: Any) -> Any:
-            value = indices[(*idx[:axis], *idx[axis + 1 :])]
-            if dt.is_float(value.dtype):
-                value = E.select(value < 0, value + E.cast(value.dtype, E.as_expr(depth)), value)
-                hit = E.binary(E.EQ, value, E.cast(value.dtype, idx[axis]))
-            else:
-                hit = E.binary(E.EQ, wrapped(value, depth), idx[axis])
-            return E.cast(out_type.dtype, E.select(hit, on[(0,) * on.ndim], off[(0,) * off.ndim]))
-
-        return te.compute(out_type.shape, element, name="one_hot")
+        values = on[(0,) * on.ndim], off[(0,) * off.ndim]
+        return one_hot_stage(indices, *values, attrs["depth"], attrs["axis"] % out_type.ndim, out_type.dtype)
 
 
 class ReverseSequence(Op):
@@ -263,13 +212,4 @@ class ReverseSequence(Op):
         return np.ascontiguousarray(np.moveaxis(out, (0, 1), (attrs["batch_axis"], attrs["seq_axis"])))
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, lengths = inputs
-        seq, batch = attrs["seq_axis"] % x.ndim, attrs["batch_axis"] % x.ndim
-
-        def element(*idx: Any) -> Any:
-            n = E.minimum(E.cast("int64", lengths[idx[batch]]), x.shape[seq])
-            at = list(idx)
-            at[seq] = E.select(idx[seq] < n, n - 1 - idx[seq], idx[seq])
-            return x[tuple(at)]
-
-        return te.compute(out_type.shape, element, name="reverse_sequence")
+        return reverse_sequence(*inputs, attrs["seq_axis"], attrs["batch_axis"])

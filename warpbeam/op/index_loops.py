@@ -12,7 +12,6 @@ from typing import Any
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import Allocate, AssertStmt, BufferStore, For, IfThenElse, LetStmt, PrimFunc, Stmt, While, seq
-from warpbeam.topi import dims
 
 
 class Loops:
@@ -107,31 +106,3 @@ class Loops:
 def block(parts: Any) -> Stmt:
     """A statement from one, or from a list whose None are dropped."""
     return seq(*parts) if isinstance(parts, list | tuple) else parts
-
-
-def wrapped(index: Any, size: Any) -> Any:
-    """A run-time index as int64, negative ones counted from the end once."""
-    index = E.cast("int64", index)
-    return E.select(index < 0, index + E.as_expr(size), index)
-
-
-def clamped(index: Any, size: Any) -> Any:
-    """An int64 index forced into [0, size)."""
-    return E.maximum(E.minimum(index, E.as_expr(size) - 1), 0)
-
-
-def safe(index: Any, size: Any, mode: str = "clip") -> Any:
-    """A run-time index made safe: wrapped once then clamped ("clip", "fast"), or modulo the size ("wrap")."""
-    if mode == "wrap":
-        return E.floormod(E.cast("int64", index), E.as_expr(size))
-    return clamped(wrapped(index, size), size)
-
-
-def inside(index: Any, size: Any) -> Any:
-    """Whether an int64 index is within [0, size)."""
-    return E.land(index >= 0, index < E.as_expr(size))
-
-
-def elements(shape: Sequence[Any]) -> Any:
-    """Number of elements of a shape."""
-    return dims.prod(shape)

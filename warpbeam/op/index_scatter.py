@@ -15,11 +15,12 @@ from warpbeam.ir.node import Attrs
 from warpbeam.op.assumed import unify, unify_shapes
 from warpbeam.op.base import Op, norm_axis, tensors, wide
 from warpbeam.op.index_gather import check_indices
-from warpbeam.op.index_loops import Loops, inside, wrapped
+from warpbeam.op.index_loops import Loops
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc, Stmt
 from warpbeam.topi import dims
+from warpbeam.topi.scalar import inside, wrapped
 
 REDUCTIONS = ("update", "add", "mul", "min", "max", "mean")
 _COMBINE: dict[str, Any] = {"add": E.add, "mul": E.mul, "min": E.minimum, "max": E.maximum}

@@ -10,12 +10,12 @@ import numpy as np
 from warpbeam.ir.node import Attrs
 from warpbeam.op.base import Op, accumulation, tensors
 from warpbeam.op.index_gather import check_indices
-from warpbeam.op.index_loops import clamped
 from warpbeam.op.nn_common import np_accum, require_float, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.topi import dims
+from warpbeam.topi.scalar import clamped
 
 
 class NllLoss(Op):

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
-from warpbeam.op.base import REQUIRED, Op, norm_axis, tensors, wide
-from warpbeam.op.nn_common import pad_stage, unify
+from warpbeam.op.base import REQUIRED, Op, norm_axis, tensors
+from warpbeam.op.nn_common import unify
 from warpbeam.relay.types import TensorType, Type
-from warpbeam.te import tensor as te
-from warpbeam.tir import expr as E
 from warpbeam.topi import dims
+from warpbeam.topi.nn.activation import leaky_relu, prelu_along
+from warpbeam.topi.nn.padding import pad_constant, pad_mirrored
 
 MODES = ("constant", "reflect", "edge", "wrap")
 
@@ -55,33 +55,9 @@ class Pad(Op):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         x, value = inputs
-        widths, mode = attrs["pad_width"], attrs["pad_mode"]
-        if mode == "constant":
-            fill = value[(0,) * value.ndim]
-            padded = pad_stage(x, [b for b, _ in widths], [a for _, a in widths], fill, "pad")
-            return padded if padded is not x else te.compute(x.shape, lambda *i: x[i], name="pad")
-
-        def element(*idx: Any) -> Any:
-            return x[tuple(self._source(i, s, *w, mode) for i, s, w in zip(idx, x.shape, widths, strict=True))]
-
-        return te.compute(out_type.shape, element, name="pad")
-
-    def _source(self, i: Any, size: Any, before: Any, after: Any, mode: str) -> Any:
-        """Where element i of the padded axis comes from; negative widths cut before the border is made."""
-        cut_b = min(before, 0) if isinstance(before, int) else 0
-        cut_a = min(after, 0) if isinstance(after, int) else 0
-        if before == cut_b and after == cut_a and isinstance(before, int) and isinstance(after, int):
-            return i - before
-        inner = E.as_expr(dims.dim(size + cut_b + cut_a))
-        j = i - (before - cut_b)
-        if mode == "edge":
-            j = E.maximum(E.minimum(j, inner - 1), 0)
-        elif mode == "wrap":
-            j = E.floormod(j, inner)
-        else:
-            m = E.floormod(j, 2 * inner - 2)
-            j = E.minimum(m, 2 * inner - 2 - m)
-        return j - cut_b
+        if attrs["pad_mode"] == "constant":
+            return pad_constant(x, attrs["pad_width"], value[(0,) * value.ndim])
+        return pad_mirrored(x, attrs["pad_width"], attrs["pad_mode"])
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         return 0
@@ -100,15 +76,7 @@ class LeakyRelu(Op):
         return np.where(x >= 0, x, x * x.dtype.type(attrs["alpha"])).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x = inputs[0]
-        inner = wide(x.dtype)
-
-        def element(*i: Any) -> Any:
-            value = E.cast(inner, x[i])
-            scaled = value * E.const(float(attrs["alpha"]), inner)
-            return E.cast(x.dtype, E.select(value >= E.const(0, inner), value, scaled))
-
-        return te.compute(x.shape, element, name="leaky_relu")
+        return leaky_relu(inputs[0], attrs["alpha"])
 
 
 class Prelu(Op):
@@ -131,12 +99,4 @@ class Prelu(Op):
         return np.where(x >= 0, x, x * alpha.reshape(-1, *[1] * (x.ndim - 1 - axis)))
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        x, alpha = inputs
-        axis, inner = attrs["axis"] % x.ndim, wide(x.dtype)
-
-        def element(*i: Any) -> Any:
-            value = E.cast(inner, x[i])
-            scaled = value * E.cast(inner, alpha[i[axis]])
-            return E.cast(x.dtype, E.select(value >= E.const(0, inner), value, scaled))
-
-        return te.compute(x.shape, element, name="prelu")
+        return prelu_along(*inputs, attrs["axis"] % inputs[0].ndim)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from warpbeam.op.base import Elementwise, Reduce
-from warpbeam.op.shape import regroup
 from warpbeam.relay.expr import Constant, Expr
+from warpbeam.topi.index import regroup
 from warpbeam.transform.graph import call, constant, op_name, same_call
 from warpbeam.transform.simplify_rules import VIEWS, axes_of
 

@@ -15,9 +15,9 @@ import numpy as np
 from warpbeam.frontend.onnx.node import INTEGERS, NodeView
 from warpbeam.frontend.onnx.tensors import elem_dtype
 from warpbeam.ir import dtype as dt
-from warpbeam.op.shape_join import static_slice
 from warpbeam.tir import expr as E
 from warpbeam.topi import dims
+from warpbeam.topi.index import static_slice
 
 LIMIT = 4096
 
