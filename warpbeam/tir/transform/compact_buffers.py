@@ -115,7 +115,8 @@ class _Planner:
         for n in touched:
             o = self.open.get(n.buffer)
             if o is not None:
-                o.found[n.indices, tuple(self.loops[o.depth :])] = None
+                around = _threads(self.loops[: o.depth]) if o.alloc.buffer.scope.startswith("shared") else []
+                o.found[n.indices, (*around, *self.loops[o.depth :])] = None
 
     def close(self, buffer: Buffer) -> None:
         o = self.open.pop(buffer)
@@ -173,6 +174,11 @@ class _Planner:
                 )
 
 
+def _threads(loops: list[For]) -> list[For]:
+    """Loops over the threads that share memory: an iteration of those outside of them touches what all threads do."""
+    return [f for f in loops if f.kind == "thread_binding" and not f.thread.startswith("blockIdx")]
+
+
 def _scoped(buffer: Buffer, shape: tuple[Any, ...], scope: str) -> Buffer:
     return Buffer(buffer.name, shape, buffer.dtype, scope)
 
@@ -211,7 +217,8 @@ class _Rewriter:
         if isinstance(s, Allocate):
             body = self.stmt(s.body)
             plan = self.plans[s.buffer]
-            return body if plan.to_root else Allocate(plan.new, body)
+            notes = {k: v for k, v in s.annotations.items() if k != "storage_align"}
+            return body if plan.to_root else Allocate(plan.new, body, notes)
         below = getattr(s, "stmts", None)
         if below is not None:
             return seq(*[self.stmt(c) for c in below])
