@@ -149,5 +149,5 @@ def test_what_a_guarded_producer_makes_must_be_known():
     s = Schedule(f)
     _, i = s.split(s.loops("B")[0], [None, 16], guard=True)
     o, _ = s.split(i, [None, 5], guard=True)
-    with pytest.raises(ScheduleError, match="condition"):
+    with pytest.raises(ScheduleError, match="not known to be a box"):
         s.reverse_compute_at("C", o)

@@ -122,6 +122,17 @@ def filled_before_read(tree: Tree, place: Place, buffer: Buffer, below: list[Pla
     return True
 
 
+def filled(reader: Place, buffer: Buffer, makers: list[Place], below: list[Place]) -> bool:
+    """Whether some maker before it wrote all that a block reads of a buffer, in the iteration around both."""
+    order = {p: k for k, p in enumerate(below)}
+    block = as_block(reader)
+    if any(b is buffer for part in _parts(block) for b, _ in opaque_buffers(part)):
+        return False
+    return all(
+        any(order[m] < order[reader] and _fills(m, reader, load) for m in makers) for load in _loads(block, buffer)
+    )
+
+
 def _parts(block: Block) -> list[Any]:
     return [s for s in (block.init, block.body, block.predicate) if s is not None]
 
