@@ -11,6 +11,7 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.node import Attrs
 from warpbeam.ir.rewrite import rewrite, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
@@ -217,7 +218,7 @@ class _Rewriter:
         if isinstance(s, Allocate):
             body = self.stmt(s.body)
             plan = self.plans[s.buffer]
-            notes = {k: v for k, v in s.annotations.items() if k != "storage_align"}
+            notes = Attrs({k: v for k, v in s.annotations.items() if k != "storage_align"})
             return body if plan.to_root else Allocate(plan.new, body, notes)
         below = getattr(s, "stmts", None)
         if below is not None:
