@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from warpbeam.codegen import imports
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node, children
@@ -85,7 +86,16 @@ def collect(func: S.PrimFunc) -> Facts:
     """The facts of a lowered function."""
     facts = Facts()
     accesses: dict[E.Buffer, set[tuple[int, int]]] = {}
+    calls: dict[Node, frozenset[E.Buffer]] = {}  # expression -> buffers that calls out in it may write
     for node in post_order(func.body):
+        if isinstance(node, E.BufferRef):
+            facts.demoted.add(node.buffer)
+        elif isinstance(node, E.PrimExpr):
+            found = _EMPTY.union(*(calls[c] for c in children(node) if c in calls)) if calls else _EMPTY
+            if isinstance(node, E.Call) and node.op in ("call_extern", "call_packed"):
+                found = found.union(imports.buffers_of(node))
+            if found:
+                calls[node] = found
         if isinstance(node, (E.BufferLoad, S.BufferStore)) and node.buffer.scope == "register":
             place = flat_offset(node.buffer, node.indices)
             if place is None:
@@ -94,6 +104,8 @@ def collect(func: S.PrimFunc) -> Facts:
                 accesses.setdefault(node.buffer, set()).add(place)
         if isinstance(node, S.Stmt):
             found = _EMPTY.union(*(facts.stores.get(c, _EMPTY) for c in children(node) if isinstance(c, S.Stmt)))
+            if calls:
+                found = found.union(*(calls[c] for c in children(node) if c in calls))
             if isinstance(node, S.BufferStore):
                 found = found | {node.buffer}
             facts.stores[node] = found

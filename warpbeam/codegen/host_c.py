@@ -10,7 +10,7 @@ from warpbeam.target import Target
 
 _INFIX = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "and": "&&", "or": "||"}
 _WRAPPING = {"add", "sub", "mul", "min", "max", "floordiv"}
-_HELPERS = r"""
+HELPERS = r"""
 WB_FN int wb_compact(const wb_tensor* t) {
   int64_t step = 1;
   int ok = 1;
@@ -21,6 +21,12 @@ WB_FN int wb_compact(const wb_tensor* t) {
     step = wb_mul_i64(step, t->shape[i]);
   }
   return ok;
+}
+WB_FN int64_t wb_stride(const wb_tensor* t, int32_t axis) {
+  int64_t step = 1;
+  if (t->strides) return t->strides[axis];
+  for (int32_t i = axis + 1; i < t->ndim; ++i) step = wb_mul_i64(step, t->shape[i]);
+  return step;
 }
 WB_FN void wb_copy(void* to, const void* from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; ++i) ((uint8_t*)to)[i] = ((const uint8_t*)from)[i];
@@ -56,9 +62,12 @@ class CWriter(Writer):
         self.head = [f"{text};", f"{text} {{"]
 
     def end(self) -> str:
+        return "\n".join([prelude(self.target), HELPERS, *self.declared, self.close()])
+
+    def close(self) -> str:
+        """The function alone, as it stands in a file after the prelude, HELPERS and what it calls."""
         self._line("return 0;")
-        body = [*self.head, *self.lines, "}", ""]
-        return "\n".join([prelude(self.target), _HELPERS, *self.declared, *body])
+        return "\n".join([*self.head, *self.lines, "}", ""])
 
     def return_ok(self) -> None:
         self._line("return 0;")
@@ -117,6 +126,9 @@ class CWriter(Writer):
 
     def extent(self, index: int, axis: int) -> str:
         return self._v(f"args[{index}]->shape[{axis}]")
+
+    def stride(self, index: int, axis: int) -> str:
+        return self._v(f"wb_stride(args[{index}], {axis})")
 
     def set_extent(self, index: int, axis: int, value: str) -> None:
         self._line(f"args[{index}]->shape[{axis}] = {value};")

@@ -54,6 +54,36 @@ yes:
   ret i64 1
 }}
 """
+_STRIDE = f"""define internal i64 @wb_stride(ptr %tensor, i64 %axis) noinline #0 {{
+entry:
+  %pn = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 3
+  %n32 = load i32, ptr %pn
+  %n = sext i32 %n32 to i64
+  %ps = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 5
+  %shape = load ptr, ptr %ps
+  %pt = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 6
+  %strides = load ptr, ptr %pt
+  %none = icmp eq ptr %strides, null
+  br i1 %none, label %loop, label %given
+given:
+  %pd = getelementptr i64, ptr %strides, i64 %axis
+  %stride = load i64, ptr %pd
+  ret i64 %stride
+loop:
+  %i = phi i64 [ %axis, %entry ], [ %j, %next ]
+  %step = phi i64 [ 1, %entry ], [ %wider, %next ]
+  %j = add i64 %i, 1
+  %more = icmp slt i64 %j, %n
+  br i1 %more, label %next, label %done
+next:
+  %pe = getelementptr i64, ptr %shape, i64 %j
+  %extent = load i64, ptr %pe
+  %wider = mul i64 %step, %extent
+  br label %loop
+done:
+  ret i64 %step
+}}
+"""
 _COPY = """define internal void @wb_copy(ptr %to, ptr %from, i64 %bytes) noinline #0 {
 entry:
   %words = and i64 %bytes, -8
@@ -96,8 +126,8 @@ class _Open(NamedTuple):
 class LLVMWriter(Writer):
     """Writes IR with variables in a frame on the stack: nothing here is hot."""
 
-    def __init__(self, target: Target) -> None:
-        self.module = Module(target)
+    def __init__(self, target: Target, module: Module | None = None) -> None:
+        self.module = module or Module(target)
         self.head = ""
         self.entry: list[str] = []
         self.lines: list[str] = []
@@ -128,9 +158,13 @@ class LLVMWriter(Writer):
         self.head = f"define i32 @{name}(ptr %ctx, ptr %args, i32 %n) #0 {{"
 
     def end(self) -> str:
+        self.close()
+        return self.module.text()
+
+    def close(self) -> None:
+        """Adds the function to the module."""
         frame = [f"  %frame = alloca [{len(self.variables)} x i64]"]
         self._function(self.head, [*frame, *self.entry, *self.lines])
-        return self.module.text()
 
     def _function(self, head: str, lines: list[str]) -> None:
         self.module.functions.append("\n".join([head, "entry:", *lines, "  ret i32 0", "}", ""]))
@@ -252,6 +286,10 @@ class LLVMWriter(Writer):
 
     def extent(self, index: int, axis: int) -> str:
         return self._v(f"load i64, ptr {self._extent(index, axis)}")
+
+    def stride(self, index: int, axis: int) -> str:
+        self.module.helpers["wb_stride"] = _STRIDE
+        return self._v(f"call i64 @wb_stride(ptr {self._tensor(index)}, i64 {axis})")
 
     def set_extent(self, index: int, axis: int, value: str) -> None:
         self.lines.append(f"  store i64 {value}, ptr {self._extent(index, axis)}")

@@ -73,6 +73,10 @@ class Writer(ABC):
     def extent(self, index: int, axis: int) -> str: ...
 
     @abstractmethod
+    def stride(self, index: int, axis: int) -> str:
+        """A stride of a tensor in elements, the compact one where it states none."""
+
+    @abstractmethod
     def set_extent(self, index: int, axis: int, value: str) -> None: ...
 
     @abstractmethod

@@ -19,6 +19,7 @@ from warpbeam.ir.node import EMPTY, Attrs, Binder, Derived, Node
 from warpbeam.relay.infer_call import call_type
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import FuncType, GlobalTypeVar, RefType, TensorType, TupleType, Type, TypeCall, TypeVar
+from warpbeam.tir.stmt import PrimFunc
 
 _SMALL = 1024
 
@@ -282,7 +283,10 @@ class TypeData(Node):
 
 
 class IRModule:
-    """Functions and data types by name. `mod["main"]` is where execution starts. Passes build new modules."""
+    """Functions and data types by name. `mod["main"]` is where execution starts. Passes build new modules.
+
+    A function is a Relay function or a loop program (`tir.PrimFunc`).
+    """
 
     def __init__(
         self, functions: dict[Any, Function] | None = None, types: dict[GlobalTypeVar, TypeData] | None = None
@@ -293,11 +297,14 @@ class IRModule:
             self[key] = fn
 
     @staticmethod
-    def from_expr(expr: Expr, functions: dict[Any, Function] | None = None) -> IRModule:
+    def from_expr(expr: Any, functions: dict[Any, Function] | None = None) -> IRModule:
         """A module whose main is `expr` (a function, or an expression closed over its free variables)."""
         if isinstance(expr, IRModule):
             return expr
         mod = IRModule(functions)
+        if isinstance(expr, PrimFunc):
+            mod[str(expr.attrs.get("global_symbol", expr.name))] = expr  # type: ignore[assignment]
+            return mod
         mod["main"] = expr if isinstance(expr, Function) else Function(tuple(free_vars(expr)), expr)
         return mod
 
@@ -317,7 +324,7 @@ class IRModule:
 
     def __setitem__(self, key: Any, fn: Function) -> None:
         if isinstance(key, str):
-            key = next((g for g in self.functions if g.name == key), None) or GlobalVar(key, fn.ty)
+            key = next((g for g in self.functions if g.name == key), None) or GlobalVar(key, getattr(fn, "ty", None))
         self.functions[key] = fn
 
     def __iter__(self) -> Iterator[GlobalVar]:
@@ -326,6 +333,39 @@ class IRModule:
     def map(self, fn: Callable[[Function], Function]) -> IRModule:
         """A module with each function replaced by fn(function)."""
         return IRModule({g: fn(f) for g, f in self.functions.items()}, self.types)
+
+    def get_global_vars(self) -> list[GlobalVar]:
+        """The names of the functions."""
+        return list(self.functions)
+
+    def update(self, other: IRModule) -> None:
+        """Takes over the functions and types of another module."""
+        for gv, fn in other.functions.items():
+            self[gv.name] = fn
+        self.types.update(other.types)
+
+    def update_func(self, var: GlobalVar, func: Function) -> None:
+        """Replaces a function."""
+        self.functions[var] = func
+
+    def script(self) -> str:
+        """The text, which parses back (`relay.parse`, `tir.text.parse`)."""
+        from warpbeam.relay.module_text import to_text
+
+        return to_text(self, "inline")
+
+    def astext(self, show_meta_data: bool = True) -> str:
+        """The text; without meta data, large constants are left out."""
+        from warpbeam.relay.module_text import to_text
+
+        return to_text(self, "inline" if show_meta_data else "elide")
+
+    def show(self) -> None:
+        """Prints the text, large constants left out."""
+        print(self.astext(False))
+
+    def __str__(self) -> str:
+        return self.astext(False)
 
 
 def as_relay(value: Any) -> Expr:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from warpbeam.codegen.imports import TABLE
 from warpbeam.target import Target
 from warpbeam.tir.expr import Buffer
 
@@ -50,7 +51,11 @@ class Value:
 
 @dataclass(slots=True)
 class Module:
-    """Text shared by the functions of one module: declarations, constants, helper functions."""
+    """Text shared by the functions of one module: declarations, constants, helper functions.
+
+    imports: (kind, name) of what is called outside -> its place in the table that the loader fills. defined: functions
+    of other objects that are linked with this module, called directly.
+    """
 
     target: Target
     declares: dict[str, str] = field(default_factory=dict)
@@ -58,6 +63,8 @@ class Module:
     helpers: dict[str, str] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)
     used: bool = False
+    imports: dict[tuple[str, str], int] = field(default_factory=dict)
+    defined: frozenset[str] = frozenset()
 
     def declare(self, name: str, ret: str, args: str) -> None:
         """Declares an LLVM intrinsic."""
@@ -67,7 +74,8 @@ class Module:
         """The whole module."""
         head = [f'target triple = "{self.target.triple}"', ""] if self.target.triple else []
         attributes = f'attributes #0 = {{ nounwind "no-builtins" {self.target.attributes} }}'
-        parts = [*self.globals, *self.functions, *(self.helpers[k] for k in sorted(self.helpers))]
+        table = [f"@{TABLE} = global [{len(self.imports)} x ptr] zeroinitializer"] if self.imports else []
+        parts = [*table, *self.globals, *self.functions, *(self.helpers[k] for k in sorted(self.helpers))]
         parts += [self.declares[k] for k in sorted(self.declares)]
         return "\n".join([*head, *parts, attributes, ""])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from warpbeam.codegen import analysis
-from warpbeam.codegen.llvm import arith, intrinsics, memory
+from warpbeam.codegen.llvm import arith, external, intrinsics, memory
 from warpbeam.codegen.llvm.emitter import Emitter, Module, Scope, Value
 from warpbeam.codegen.llvm.helpers import remainder_function, software_rounding
 from warpbeam.codegen.llvm.types import float_literal, int_literal, splat, value_type, vector
@@ -120,6 +120,8 @@ class FunctionPrinter(Emitter):
         if isinstance(node, E.BinaryExpr | E.CmpExpr):
             return node.a, node.b
         if isinstance(node, E.Call):
+            if node.op in external.HANDLERS:
+                return external.operands(node)
             return node.args[:1] if node.op == "if_then_else" else node.args
         if isinstance(node, E.Select):
             return node.cond, node.a, node.b
@@ -139,6 +141,8 @@ class FunctionPrinter(Emitter):
         if isinstance(node, E.Call):
             if node.op == "if_then_else":
                 return self._lazy(node, parts[0])
+            if node.op in external.HANDLERS:
+                return external.call(self, node, parts)
             return intrinsics.call(self, node, *parts)
         if isinstance(node, E.Let):
             self.bind(node.var, self.value(node.value))

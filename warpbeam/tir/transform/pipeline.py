@@ -10,10 +10,21 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.transform import PassContext
 from warpbeam.tir.mathlib import FUNCTIONS
 from warpbeam.tir.stmt import PrimFunc
+from warpbeam.tir.transform.common_subexpr_elim import KEY as CSE
+from warpbeam.tir.transform.common_subexpr_elim import common_subexpr_elim
 from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.expand_loops import expand_loops
 from warpbeam.tir.transform.expand_math import expand_math
 from warpbeam.tir.transform.form_fma import form_fma
+from warpbeam.tir.transform.hoist_if_then_else import hoist_if_then_else
+from warpbeam.tir.transform.inject_double_buffer import inject_double_buffer
+from warpbeam.tir.transform.inject_prefetch import inject_prefetch
+from warpbeam.tir.transform.inject_rolling_buffer import inject_rolling_buffer
+from warpbeam.tir.transform.inject_software_pipeline import inject_software_pipeline
+from warpbeam.tir.transform.inject_virtual_thread import inject_virtual_thread
+from warpbeam.tir.transform.instrument_bound_checkers import KEY as BOUNDS
+from warpbeam.tir.transform.instrument_bound_checkers import instrument_bound_checkers
+from warpbeam.tir.transform.legalize_floats import bf16_compute_legalize, fp8_compute_legalize
 from warpbeam.tir.transform.lift_workspace import lift_workspace
 from warpbeam.tir.transform.loop_partition import loop_partition
 from warpbeam.tir.transform.lower_blocks import lower_blocks
@@ -23,7 +34,10 @@ from warpbeam.tir.transform.peel_tails import peel_tails
 from warpbeam.tir.transform.place_allocations import place_allocations
 from warpbeam.tir.transform.promote_registers import promote_registers, unroll_tiles
 from warpbeam.tir.transform.reduce_lanes import reduce_lanes
+from warpbeam.tir.transform.remove_no_op import remove_no_op
+from warpbeam.tir.transform.rewrite_unsafe_select import rewrite_unsafe_select
 from warpbeam.tir.transform.setting import Setting, survey
+from warpbeam.tir.transform.storage_rewrite import storage_rewrite
 from warpbeam.tir.transform.unroll_pragmas import asked, unroll_pragmas
 from warpbeam.tir.transform.verify import verify
 
@@ -56,11 +70,23 @@ BLOCKS: tuple[Entry, ...] = (  # blocks become loops, buffers get their places a
     Entry("tir.LowerInit", _one(lower_init), _seen("Block")),
     Entry("tir.PlaceAllocations", _one(place_allocations), _seen("Block")),
     Entry("tir.LowerBlocks", _one(lower_blocks), _always),
+    Entry("tir.InjectRollingBuffer", inject_rolling_buffer, _seen("note:rolling_buffer")),
     Entry("tir.CompactBuffers", _one(compact_buffers), _seen("Block")),
 )
-LOOPS: tuple[Entry, ...] = (  # loops get constant extents
+LOOPS: tuple[Entry, ...] = (  # loops get the form in which they run
+    Entry("tir.RewriteUnsafeSelect", rewrite_unsafe_select, _seen("Select")),
+    Entry("tir.BF16ComputeLegalize", bf16_compute_legalize, lambda at: at.on_device and "dtype:bfloat16" in at.seen),
+    Entry("tir.FP8ComputeLegalize", fp8_compute_legalize, lambda at: any(t[:12] == "dtype:float8" for t in at.seen)),
+    Entry("tir.InjectPrefetch", inject_prefetch, _seen("note:prefetch")),
+    Entry("tir.InjectVirtualThread", inject_virtual_thread, _seen("thread:vthread", "thread:cthread")),
+    Entry("tir.InjectDoubleBuffer", inject_double_buffer, _seen("note:double_buffer")),
+    Entry("tir.InjectSoftwarePipeline", inject_software_pipeline, _seen("note:software_pipeline_stage")),
     Entry("tir.LoopPartition", loop_partition, _seen("call:likely")),
+    Entry("tir.HoistIfThenElse", hoist_if_then_else, _seen("If")),
     Entry("tir.PeelTails", _one(peel_tails), _always),
+    Entry("tir.RemoveNoOp", remove_no_op, _always),
+    Entry("tir.StorageRewrite", storage_rewrite, lambda at: not at.flag("tir.disable_storage_rewrite")),
+    Entry("tir.InstrumentBoundCheckers", instrument_bound_checkers, lambda at: at.flag(BOUNDS)),
 )
 EXPANSION: tuple[Entry, ...] = (  # loops become vectors and straight code, tiles become registers
     Entry("tir.ReduceLanes", _one(reduce_lanes), _always),
@@ -72,6 +98,7 @@ EXPANSION: tuple[Entry, ...] = (  # loops become vectors and straight code, tile
     Entry("tir.PromoteRegisters", promote_registers, lambda at: not at.on_device),
 )
 FINISH: tuple[Entry, ...] = (  # what code generators rely on
+    Entry("tir.CommonSubexprElimTIR", common_subexpr_elim, lambda at: at.config.get(CSE) is False),
     Entry("tir.ExpandMath", _one(expand_math), _seen(*(f"call:{f}" for f in FUNCTIONS))),
     Entry("tir.LiftWorkspace", _one(lift_workspace), _always),
     Entry("tir.Verify", _one(verify), _always),
@@ -94,6 +121,11 @@ def lower(func: PrimFunc, target: Any = None, config: Mapping[str, Any] | None =
 def lower_simple(func: PrimFunc, target: Any = None, config: Mapping[str, Any] | None = None) -> PrimFunc:
     """The program as loops, with buffers placed and compacted and nothing else done: for reading."""
     return _run(func, PHASES[:1], target, config)
+
+
+def lower_loops(func: PrimFunc, target: Any = None, config: Mapping[str, Any] | None = None) -> PrimFunc:
+    """The program with its vectors and straight code made, but functions and workspaces as written: for reading."""
+    return _run(func, PHASES[:-1], target, config)
 
 
 def _run(func: PrimFunc, phases: tuple[tuple[Entry, ...], ...], target: Any, config: Any) -> PrimFunc:

@@ -1,0 +1,82 @@
+"""The system's C compiler, where there is one: for the target "c", C code of pragmas, and linking on request."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from warpbeam.ir.diagnostics import CompileError
+from warpbeam.runtime.abi import HEADER_PATH
+from warpbeam.target import Target
+
+#: what kernels need: results that do not depend on the compiler
+FLAGS = ("-std=c11", "-O2", "-ffp-contract=off", "-fPIC")
+_SECONDS = 300
+
+
+@functools.cache
+def compiler(language: str = "c") -> str | None:
+    """The path of a compiler: $CC (or $CXX), cc, gcc, clang; None if there is none."""
+    names = ("CC", "cc", "gcc", "clang") if language == "c" else ("CXX", "c++", "g++", "clang++")
+    given = os.environ.get(names[0])
+    return next((found for name in filter(None, (given, *names[1:])) if (found := shutil.which(name))), None)
+
+
+def run(arguments: Sequence[str | Path], language: str = "c") -> None:
+    """Runs the compiler.
+
+    Raises:
+        CompileError: if there is none, or it fails, with its words.
+    """
+    path = compiler(language)
+    if path is None:
+        raise CompileError("there is no C compiler on this machine", why="neither cc, gcc nor clang was found",
+                           hint='install one or set CC; the target "llvm" needs none')  # fmt: skip
+    command = [path, *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CompileError("the C compiler cannot be run", path, str(error)) from error
+    if done.returncode:
+        raise CompileError("the C compiler refuses the code", path, done.stderr.strip()[:4000])
+
+
+def _compile(parts: Sequence[str], mode: str, flags: Sequence[str] = FLAGS) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="warpbeam-") as folder:
+        files = []
+        for k, text in enumerate(parts):
+            files.append(Path(folder, f"part{k}.c"))
+            files[-1].write_text(text, encoding="utf-8")
+        out = Path(folder, "out")
+        libraries = ["-lm"] if mode == "-shared" else []
+        run([*flags, mode, "-I", HEADER_PATH.parent, "-o", out, *files, *libraries])
+        return out.read_bytes()
+
+
+def shared_of_c(parts: Sequence[str]) -> bytes:
+    """A shared library of C files that use warpbeam.h."""
+    return _compile(parts, "-shared")
+
+
+def object_of_c(text: str, target: Target) -> bytes:
+    """A relocatable object of a C file for a target that the compiler's own machine can run, without library calls.
+
+    Raises:
+        CompileError: also if the target is another machine.
+    """
+    from warpbeam.runtime.cpu import runs_here
+
+    if not runs_here(target.triple):
+        raise CompileError(f"C code cannot be compiled for {target.triple} here", hint="import LLVM IR instead")
+    flags = [*FLAGS, "-fno-builtin", "-fno-stack-protector", "-fno-asynchronous-unwind-tables"]
+    return _compile([text], "-c", flags)
+
+
+def assembly_of_c(text: str) -> str:
+    """The compiler's assembly of a C file."""
+    return _compile([text], "-S").decode()
