@@ -270,4 +270,4 @@ def test_a_deep_chain_of_blocks_lowers():
         t = more(t)
     f = create_prim_func([x], [t])
     lowered = lower(f)
-    assert lowered.attrs["workspace"] == 1199
+    assert lowered.attrs["workspace"] == 1  # each step takes the place of the one before

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from warpbeam.ir.rewrite import post_order
-from warpbeam.tir.expr import Buffer, Call, PrimExpr, Select
+from warpbeam.tir.expr import Buffer, Call, IntImm, PrimExpr, Select
 from warpbeam.tir.stmt import Allocate, Block, For, IfThenElse, PrimFunc
 
 
@@ -62,6 +62,8 @@ def survey(func: PrimFunc) -> frozenset[str]:
         elif isinstance(n, Block):
             seen.add("Block")
             seen.update(f"note:{k}" for k in n.annotations)
+            if not isinstance(n.predicate, IntImm):
+                seen.add("If")
         elif isinstance(n, Allocate):
             seen.add("Allocate")
             seen.update(f"note:{k}" for k in n.annotations)

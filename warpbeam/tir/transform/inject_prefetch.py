@@ -1,0 +1,90 @@
+"""Asks for data some iterations before it is used, because memory answers late.
+
+for i in 64:  # prefetch=(("A", 2),)          for i in 64:
+    B[i] = A[i * 16]                    ->        prefetch(A[min((i + 2) * 16, 1023)])
+                                                  B[i] = A[i * 16]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.rewrite import substitute
+from warpbeam.tir import expr as e
+from warpbeam.tir.analysis.access import accesses
+from warpbeam.tir.analysis.regions import Range, interval, loop_range, union, upper_bound
+from warpbeam.tir.analysis.tree import kids, rebuilt
+from warpbeam.tir.arith import Facts, simplify
+from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
+from warpbeam.tir.stmt import Evaluate, For, PrimFunc, Stmt, seq
+from warpbeam.tir.transform.mutate import map_up
+from warpbeam.tir.transform.setting import Setting
+
+NOTE = "prefetch"
+
+
+def inject_prefetch(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
+    """Loops noted "prefetch": ((buffer name, iterations ahead), …) begin by asking for what a later iteration reads."""
+    line = int(getattr((at or Setting()).target, "line", 64))
+    body = map_up(func.body, lambda s: _loop(s, line))
+    return func if body is func.body else func.replace(body=body)
+
+
+def _loop(s: Any, line: int) -> Stmt:
+    if not isinstance(s, For) or NOTE not in s.annotations:
+        return s  # type: ignore[no-any-return]
+    notes = {k: v for k, v in s.annotations.items() if k != NOTE}
+    asks: list[Stmt] = []
+    for name, ahead in s.annotations[NOTE]:
+        asks.extend(_asks(s, name, ahead, line))
+    return rebuilt(s.replace(annotations=notes), seq(*asks, s.body))
+
+
+def _asks(s: For, name: str, ahead: Any, line: int) -> list[Stmt]:
+    facts = Facts()
+    facts.bind(s.var, s.min, s.extent)
+    buffer, region = _region(s.body, name, facts)
+    if buffer is None or region is None:
+        return []
+    step = max(1, line // dt.nbytes(buffer.dtype))
+    index: list[PrimExpr] = []
+    loops: list[tuple[Var, int]] = []
+    for k, (r, size) in enumerate(zip(region, buffer.shape, strict=True)):
+        last = k == len(region) - 1
+        count = upper_bound(r.extent(facts), facts)
+        if count is None:
+            return []
+        count = -(-count // step) if last else count
+        at = substitute(r.low, {s.var: e.add(s.var, ahead)})
+        if count > 1:
+            var = Var(f"{name}_{k}", s.var.dtype)
+            loops.append((var, count))
+            at = e.add(at, e.mul(var, step if last else 1))
+        index.append(simplify(e.maximum(e.minimum(at, e.sub(e.as_expr(size), 1)), 0), facts))
+    out: Stmt = Evaluate(e.call("prefetch", BufferLoad(buffer, index), dtype="int64"))
+    for var, count in reversed(loops):
+        out = For(var, 0, count, "serial", out)
+    return [out]
+
+
+def _region(body: Stmt, name: str, facts: Facts) -> tuple[Buffer | None, list[Range] | None]:
+    """What one iteration reads of a buffer."""
+    buffer: Buffer | None = None
+    found: list[Any] | None = None
+    stack: list[tuple[Any, dict[Var, Range | None]]] = [(body, {})]
+    while stack:
+        s, env = stack.pop()
+        below = kids(s)
+        if isinstance(s, For):
+            env = {**env, s.var: loop_range(s, env)}
+        stack.extend((c, env) for c in below)
+        for x in () if below else accesses(s)[0]:
+            if x.buffer.name != name:
+                continue
+            buffer = x.buffer
+            here = [interval(i, env) for i in x.indices]
+            found = (
+                here if found is None else [a and b and union(a, b, facts) for a, b in zip(here, found, strict=True)]
+            )
+    return buffer, None if found is None or any(r is None for r in found) else found

@@ -1,0 +1,129 @@
+"""Keeps the rows of an intermediate that the next iteration needs again, because computing them anew costs more.
+
+for y in 8:                                       alloc T: float32[3]
+    alloc T: float32[10]  # rolling_buffer        for y in 8:
+    for r in 3: T[y + r] = f(y + r)         ->        for r in 3:
+    B[y] = T[y] + T[y + 1] + T[y + 2]                     if y == 0 or r >= 2: T[(y + r) % 3] = f(y + r)
+                                                      B[y] = T[y % 3] + T[(y + 1) % 3] + T[(y + 2) % 3]
+
+The buffer becomes a ring in the one dimension that moves with the innermost loop around it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.ir.node import Attrs
+from warpbeam.ir.rewrite import rewrite
+from warpbeam.tir import expr as e
+from warpbeam.tir.analysis.access import accesses, free_vars
+from warpbeam.tir.analysis.regions import Range, interval, loop_range, union, upper_bound
+from warpbeam.tir.analysis.tree import kids, rebuilt, with_kids
+from warpbeam.tir.arith import Facts, linear, simplify
+from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
+from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, PrimFunc, Stmt
+from warpbeam.tir.transform.mutate import map_up
+from warpbeam.tir.transform.setting import Setting
+
+NOTE = "rolling_buffer"
+
+
+def inject_rolling_buffer(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
+    """Buffers noted "rolling_buffer" become rings; where the rows do not move evenly the note is without effect."""
+    body = map_up(func.body, _loop)
+    return func if body is func.body else func.replace(body=body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    buffer: Buffer
+    new: Buffer
+    dim: int
+    size: int
+    first: PrimExpr  # the first row that iterations before this one have not filled
+
+
+def _loop(s: Any) -> Stmt:
+    if not isinstance(s, For) or s.kind != "serial":
+        return s  # type: ignore[no-any-return]
+    allocs, body = [], s.body
+    while isinstance(body, Allocate):
+        allocs.append(body)
+        body = body.body
+    outside: list[Allocate] = []
+    inside: list[Allocate] = []
+    for a in allocs:
+        ring = _ring(a.buffer, body, s) if NOTE in a.annotations else None
+        if ring is None:
+            inside.append(a)
+            continue
+        body = _rolled(body, ring, s)
+        notes = Attrs({k: v for k, v in a.annotations.items() if k != NOTE})
+        outside.append(Allocate(ring.new, body, notes))
+    if not outside:
+        return s
+    out: Stmt = body
+    for a in reversed(inside):
+        out = Allocate(a.buffer, out, a.annotations)
+    out = rebuilt(s, out)
+    for a in reversed(outside):
+        out = Allocate(a.buffer, out, a.annotations)
+    return out
+
+
+def _ring(buffer: Buffer, body: Stmt, loop: For) -> _Ring | None:
+    facts = Facts()
+    facts.bind(loop.var, loop.min, loop.extent)
+    region = _region(buffer, body, facts)
+    moving = [] if region is None else [k for k, r in enumerate(region) if loop.var in free_vars(r.low)]
+    if region is None or len(moving) != 1:
+        return None
+    r = region[moving[0]]
+    size = upper_bound(r.extent(facts), facts)
+    form = linear(r.low, [loop.var])
+    step = None if form is None else e.const_int(form[0].get(loop.var))
+    if size is None or step is None or not 0 < step < size:
+        return None
+    shape = tuple(size if k == moving[0] else d for k, d in enumerate(buffer.shape))
+    return _Ring(buffer, buffer.replace(shape=shape), moving[0], size, simplify(r.low + (size - step)))
+
+
+def _region(buffer: Buffer, body: Stmt, facts: Facts) -> list[Range] | None:
+    """What one iteration touches, per dimension."""
+    found: list[Range] | None = None
+    stack: list[tuple[Any, dict[Var, Range | None]]] = [(body, {})]
+    while stack:
+        s, env = stack.pop()
+        below = kids(s)
+        if isinstance(s, For):
+            env = {**env, s.var: loop_range(s, env)}
+        stack.extend((c, env) for c in below)
+        loads, stores = accesses(s) if not below else ((), ())
+        touched: list[Any] = [*loads, *stores]
+        for x in (x for x in touched if x.buffer is buffer):
+            here = [interval(i, env) for i in x.indices]
+            both = here if found is None else [a and union(a, b, facts) for a, b in zip(here, found, strict=True)]
+            if any(r is None for r in both):
+                return None
+            found = [r for r in both if r is not None]
+    return found
+
+
+def _rolled(s: Any, ring: _Ring, loop: For) -> Any:
+    """Rows in the ring; those that are there already are not computed again."""
+
+    def change(n: Any) -> Any:
+        if not isinstance(n, BufferLoad | BufferStore) or n.buffer is not ring.buffer:
+            return None
+        index = list(n.indices)
+        index[ring.dim] = e.floormod(index[ring.dim], ring.size)
+        return BufferLoad(ring.new, index) if isinstance(n, BufferLoad) else BufferStore(ring.new, n.value, index)
+
+    if isinstance(s, BufferStore) and s.buffer is ring.buffer:
+        new = e.lor(loop.var <= loop.min, s.indices[ring.dim] >= ring.first)
+        return IfThenElse(new, rewrite(s, change))
+    below = kids(s)
+    if below:
+        return with_kids(s, [_rolled(c, ring, loop) for c in below])
+    return rewrite(s, change)

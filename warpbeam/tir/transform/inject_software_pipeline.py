@@ -1,0 +1,123 @@
+"""Runs parts of a loop's body some iterations ahead of others, so that loading the next tile overlaps with computing.
+
+for k in 4:  # software_pipeline_stage=(0, 1)     alloc T: float32[2, 8]
+    alloc T: float32[8]                           load(0, T[0])
+    load(k, T)                             ->     for k in 3:
+    use(k, T)                                         load(k + 1, T[(k + 1) % 2])
+                                                      use(k, T[k % 2])
+                                                  use(3, T[3 % 2])
+
+Statement i of the body runs at step (iteration + stage[i]); within a step in the given order. A buffer of the body that
+is filled in stage p and read in stage q gets q - p + 1 copies. A double buffer is this with two stages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.rewrite import rewrite, substitute
+from warpbeam.tir import expr as e
+from warpbeam.tir.analysis.access import accesses
+from warpbeam.tir.arith import Facts, simplify
+from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr
+from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, PrimFunc, SeqStmt, Stmt, seq
+from warpbeam.tir.transform.lower_blocks import Lowering
+from warpbeam.tir.transform.mutate import map_up, wrap
+from warpbeam.tir.transform.setting import Setting
+
+STAGE, ORDER = "software_pipeline_stage", "software_pipeline_order"
+
+
+def inject_software_pipeline(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
+    """Loops with the notes software_pipeline_stage and software_pipeline_order run in stages."""
+    body = map_up(func.body, _annotated)
+    return func if body is func.body else func.replace(body=body)
+
+
+def _annotated(s: Any) -> Stmt | None:
+    if not isinstance(s, For) or STAGE not in s.annotations:
+        return s  # type: ignore[no-any-return]
+    stages = [int(x) for x in s.annotations[STAGE]]
+    order = [int(x) for x in s.annotations.get(ORDER, range(len(stages)))]
+    notes = {k: v for k, v in s.annotations.items() if k not in (STAGE, ORDER, "software_pipeline_async_stages")}
+    return pipelined(s, stages, order, notes)
+
+
+def pipelined(s: For, stages: list[int], order: list[int], notes: dict[str, Any]) -> Stmt:
+    """The loop in stages; raises LowerError where a value would be read before it is written."""
+    allocs, parts = parts_of(s)
+    if len(stages) != len(parts) or sorted(order) != list(range(len(parts))) or min(stages) != 0:
+        raise LowerError(
+            f"loop {s.var.name} has {len(parts)} statements, stages {tuple(stages)} and order {tuple(order)}",
+            hint="give one stage and one place in the order to each statement; the first stage is 0",
+        )
+    versions = _versions(s, allocs, parts, stages, order)
+    last = max(stages)
+    ranked = sorted(range(len(parts)), key=lambda i: order[i])
+
+    def step(t: PrimExpr, test: bool) -> Stmt:
+        """All statements of step t; `test`: those outside of the iterations are left out at run time."""
+        made = []
+        for i in ranked:
+            k = simplify(e.sub(t, stages[i]))
+            one = substitute(_versioned(parts[i], versions, s), {s.var: e.add(s.min, k)})
+            inside = e.land(k >= 0, k < s.extent) if test else e.const(True, "bool")
+            made.append(one if isinstance(inside, e.IntImm) and inside.value else IfThenElse(inside, one))
+        return seq(*made)
+
+    zero = e.const(0, s.var.dtype)
+    first = [step(e.const(t, s.var.dtype), True) for t in range(last)]
+    middle = For(s.var, zero, e.sub(s.extent, last), s.kind, step(e.add(s.var, last), False), notes, s.thread)
+    if e.const_int(s.extent) is None:
+        middle = middle.replace(extent=e.maximum(middle.extent, zero))
+    ends = [step(e.maximum(e.add(s.extent, t), e.const(last, s.var.dtype)), True) for t in range(last)]
+    facts = Facts()
+    body = Lowering(facts).stmt(seq(*first, middle, *ends)) or SeqStmt(())
+    return wrap([a.replace(buffer=versions[a.buffer][0]) if a.buffer in versions else a for a in allocs], body)
+
+
+def parts_of(s: For) -> tuple[list[Allocate], list[Stmt]]:
+    """The buffers of a loop's body and its statements."""
+    allocs, body = [], s.body
+    while isinstance(body, Allocate):
+        allocs.append(body)
+        body = body.body
+    return allocs, list(body.stmts) if isinstance(body, SeqStmt) else [body]
+
+
+def _versions(
+    s: For, allocs: list[Allocate], parts: list[Stmt], stages: list[int], order: list[int]
+) -> dict[Buffer, tuple[Buffer, int]]:
+    found: dict[Buffer, tuple[Buffer, int]] = {}
+    own = {a.buffer for a in allocs}
+    for b in dict.fromkeys(x.buffer for p in parts for x in accesses(p)[1]):
+        writes = [i for i, p in enumerate(parts) if any(x.buffer is b for x in accesses(p)[1])]
+        reads = [i for i, p in enumerate(parts) if any(x.buffer is b for x in accesses(p)[0])]
+        both = {stages[i] for i in (*writes, *reads)}
+        for r in reads:
+            for w in writes:
+                early = (stages[r], order[r]) < (stages[w], order[w])
+                if (w < r and early) or (b not in own and len(both) > 1):
+                    raise LowerError(
+                        f"{b.name} is written in stage {stages[w]} and read in stage {stages[r]} of loop {s.var.name}",
+                        hint="a buffer that passes from stage to stage must be allocated in the loop, written first",
+                    )
+        if b in own and writes:
+            count = max(both) - min(both) + 1
+            if count > 1:
+                found[b] = (b.replace(shape=(count, *b.shape)), count)
+    return found
+
+
+def _versioned(part: Stmt, versions: dict[Buffer, tuple[Buffer, int]], s: For) -> Any:
+    """A statement on the copy of each buffer that belongs to its iteration."""
+
+    def change(n: Any) -> Any:
+        if not isinstance(n, BufferLoad | BufferStore) or n.buffer not in versions:
+            return None
+        new, count = versions[n.buffer]
+        index = (e.floormod(e.sub(s.var, s.min), count), *n.indices)
+        return BufferLoad(new, index) if isinstance(n, BufferLoad) else BufferStore(new, n.value, index)
+
+    return rewrite(part, change)
