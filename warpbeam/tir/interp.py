@@ -49,9 +49,12 @@ def _bind_sizes(func: s.PrimFunc, arrays: list[Any], numbers: list[Any], m: Mach
     for var, value in zip(sizes, numbers, strict=False):
         m.env[var] = dt.to_numpy(var.dtype).type(value)
     for buffer, array in zip(func.buffers, arrays, strict=False):
-        for dim, size in zip(buffer.shape, array.shape, strict=False):
-            if isinstance(dim, e.Var) and dim not in m.env:
-                m.env[dim] = dt.to_numpy(dim.dtype).type(size)
+        steps = [s // max(array.itemsize, 1) for s in array.strides]
+        stated = [*zip(buffer.shape, array.shape, strict=False), *zip(buffer.strides, steps, strict=False)]
+        for dim, size in [*stated, (buffer.elem_offset, 0)]:
+            var = dim.value if isinstance(dim, e.Cast) else dim
+            if isinstance(var, e.Var) and var not in m.env:
+                m.env[var] = dt.to_numpy(var.dtype).type(size)
     missing = [v.name for v in sizes if v not in m.env]
     if missing:
         raise InterpError(

@@ -14,7 +14,7 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.tir import expr as e
-from warpbeam.tir import intrin
+from warpbeam.tir import interp_foreign, intrin
 
 if TYPE_CHECKING:
     from warpbeam.tir.interp_machine import Machine
@@ -197,6 +197,8 @@ class Compiler:
         return run
 
     def call(self, n: Any, at: list[int]) -> Step:
+        if n.op in interp_foreign.CALLS:
+            return interp_foreign.step(n, at, self.compile)
         row = intrin.get(n.op)
         if n.op == "if_then_else":
             return self.lazy(n, at[0])
@@ -238,6 +240,7 @@ _HANDLERS: dict[type, Callable[[Compiler, Any, list[int]], Step]] = {
     e.Shuffle: Compiler.shuffle,
     e.Let: Compiler.let,
     e.Call: Compiler.call,
+    e.BufferRef: lambda c, n, at: lambda m, s: interp_foreign.pointer(m, n.buffer),
 }
 
 
@@ -247,8 +250,8 @@ def _operands(n: Any) -> list[Any]:
     if cls in _BINARY:
         return [n.a, n.b]
     if cls is e.Call:
-        if n.op == "if_then_else":
-            return [n.args[0]]
+        if n.op in ("if_then_else", "address_of"):
+            return list(n.args[:1]) if n.op == "if_then_else" else []
         return [a for a in n.args if type(a) is not e.StringImm]
     if cls is e.Let:
         return [n.value]

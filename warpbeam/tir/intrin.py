@@ -304,6 +304,9 @@ _OTHERS: list[Intrin] = [
     ),
     Intrin("address_of", 1, "where an element lies, as a pointer", None, "effect", result="any"),
     Intrin("call_extern", -1, "calls a function by name", None, "effect", result="any"),
+    Intrin("call_packed", -1, "calls a registered Python function by name", None, "effect", result="any"),
+    Intrin("call_pure_extern", -1, "calls a function by name that has no effect", None, result="any"),
+    Intrin("access_ptr", 4, "a pointer into a buffer: buffer, first, count, 1 reads | 2 writes", None, "effect"),
     Intrin("call_llvm_intrin", -1, "calls a function of LLVM by name, in place", None, "effect", result="any"),
     Intrin("call_llvm_pure_intrin", -1, "calls a function of LLVM by name", None, result="any", across=True),
 ]
