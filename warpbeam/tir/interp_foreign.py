@@ -36,22 +36,24 @@ def pointer(m: Machine, buffer: e.Buffer) -> Any:
 
 
 def step(n: e.Call, at: list[int], compile: Callable[[Any], Any]) -> Callable[[Machine, list[Any]], Any]:
-    """The step of one of CALLS; `at` are the slots of the operands that are no strings."""
+    """The step of one of CALLS; `at` are the slots of the operands that are values."""
     if n.op == "access_ptr":
-        return lambda m, s: _part(n, s[at[0]], int(s[at[1]].item()), int(s[at[2]].item()))
+        ref: Any = n.args[0]
+        first, count = at[-3:-1]
+        return lambda m, s: _part(n, pointer(m, ref.buffer), int(s[first].item()), int(s[count].item()))
     if n.op == "address_of":
         load: Any = n.args[0]
         codes = [compile(i) for i in load.indices]
         return lambda m, s: _from(pointer(m, load.buffer), [int(np.asarray(c.run(m)).item()) for c in codes])
     slots = iter(at)
-    places = [None if type(a) is e.StringImm else next(slots) for a in n.args]
+    places = [None if type(a) in (e.StringImm, e.BufferRef) else next(slots) for a in n.args]
     name, kind = str(n.attrs.get("name", "")), dt.to_numpy("int64" if n.dtype == "handle" else n.dtype)
     function = get_global_func(name, allow_missing=True)
     if function is None:
         return _known(n, name, at)
 
     def run(m: Machine, s: list[Any]) -> Any:
-        args = [_argument(n.args[k], None if p is None else s[p]) for k, p in enumerate(places)]
+        args = [_argument(m, n.args[k], None if p is None else s[p]) for k, p in enumerate(places)]
         out = function(*args)
         return np.zeros(1, kind) if out is None else np.asarray(out).reshape(1).astype(kind)
 
@@ -88,7 +90,9 @@ def _from(array: Any, index: list[int]) -> Any:
     return array.reshape(-1)[flat:]
 
 
-def _argument(arg: Any, value: Any) -> Any:
-    if value is None:
+def _argument(m: Machine, arg: Any, value: Any) -> Any:
+    if type(arg) is e.StringImm:
         return arg.value
+    if type(arg) is e.BufferRef:
+        return NDArray(pointer(m, arg.buffer))
     return NDArray(value) if arg.dtype == "handle" else np.asarray(value).item()

@@ -240,7 +240,6 @@ _HANDLERS: dict[type, Callable[[Compiler, Any, list[int]], Step]] = {
     e.Shuffle: Compiler.shuffle,
     e.Let: Compiler.let,
     e.Call: Compiler.call,
-    e.BufferRef: lambda c, n, at: lambda m, s: interp_foreign.pointer(m, n.buffer),
 }
 
 
@@ -252,7 +251,7 @@ def _operands(n: Any) -> list[Any]:
     if cls is e.Call:
         if n.op in ("if_then_else", "address_of"):
             return list(n.args[:1]) if n.op == "if_then_else" else []
-        return [a for a in n.args if type(a) is not e.StringImm]
+        return [a for a in n.args if type(a) not in (e.StringImm, e.BufferRef)]
     if cls is e.Let:
         return [n.value]
     if cls is e.Not:
