@@ -283,7 +283,7 @@ def _solve(
     return tuple(moved)
 
 
-def chain(x: Any, cls: type) -> list[PrimExpr]:
+def chain(x: Any, cls: Any) -> list[PrimExpr]:
     """The operands of nested operations of one kind, in order."""
     out: list[PrimExpr] = []
     todo = [x]
