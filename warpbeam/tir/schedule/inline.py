@@ -7,10 +7,27 @@ from typing import Any
 
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import rewrite, substitute
-from warpbeam.tir.analysis.access import accesses, as_block, is_param, plain_axes, read, readers, writers
+from warpbeam.tir.analysis.access import (
+    accesses,
+    as_block,
+    is_param,
+    opaque_buffers,
+    plain_axes,
+    read,
+    readers,
+    writers,
+)
 from warpbeam.tir.analysis.predicate import unconditional
 from warpbeam.tir.analysis.tree import Place, Tree, tree_of
-from warpbeam.tir.expr import BufferLoad, Var
+from warpbeam.tir.expr import Buffer, BufferLoad, Var
+from warpbeam.tir.schedule.legal import (
+    check_computed,
+    check_filled,
+    check_inputs_stay,
+    check_loops,
+    check_not_read_before,
+    loops_at_once,
+)
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import Block, BufferStore, PrimFunc, Stmt
 
@@ -23,7 +40,7 @@ def pointwise(tree: Tree, block: Block) -> tuple[BufferStore, list[Var]]:
     if not isinstance(store, BufferStore):
         raise ScheduleError(f"block {block.name} stores more than one value and cannot be inlined")
     axes = plain_axes(block, store)
-    if axes is None:
+    if axes is None or len(axes) != len(block.axes):
         raise ScheduleError(f"the store of block {block.name} is not indexed by its plain axes", hint="inline it first")
     if store.buffer in {n.buffer for n in accesses(store)[0]}:
         raise ScheduleError(f"block {block.name} reads what it writes and cannot be inlined")
@@ -55,7 +72,11 @@ class ComputeInline(Step):
                 f"block {self.block} computes an output and cannot be inlined",
                 hint="use reverse_compute_inline on it to move its producer into it",
             )
+        what = f"compute_inline of {self.block}"
+        check_computed(block, what)
+        check_inputs_stay(tree, place, what)
         users = readers(tree, buffer)
+        self._check_users(tree, place, users, buffer)
 
         def change(n: Any) -> Any:
             if isinstance(n, BufferLoad) and n.buffer is buffer:
@@ -66,9 +87,25 @@ class ComputeInline(Step):
         for p in users:
             b = as_block(p)
             init = None if b.init is None else rewrite(b.init, change)
-            body = rewrite(b.body, change)
-            changes[p] = Block(b.name, b.axes, b.bindings, b.predicate, init, body, b.annotations)
-        return tree.rebuild(tree.replace(changes), drop=(buffer,)), None
+            body, predicate = rewrite(b.body, change), rewrite(b.predicate, change)
+            changes[p] = Block(b.name, b.axes, b.bindings, predicate, init, body, b.annotations)
+        func = tree.rebuild(tree.replace(changes), drop=(buffer,))
+        left = loops_at_once(place)
+        if left:
+            check_loops(tree_of(func), left, what)
+        return func, None
+
+    def _check_users(self, tree: Tree, place: Place, users: list[Place], buffer: Buffer) -> None:
+        order = list(tree.blocks.values())
+        for p in users:
+            b = as_block(p)
+            parts = [s for s in (b.init, b.body, b.predicate) if s is not None]
+            if order.index(p) < order.index(place):
+                raise ScheduleError(f"block {b.name} reads {buffer.name} before {self.block} writes it")
+            if any(given is buffer for part in parts for given, _ in opaque_buffers(part)):
+                raise ScheduleError(f"block {b.name} hands {buffer.name} to a foreign function; it cannot be inlined")
+            if any("x" in i.dtype for n in accesses(b.body)[0] if n.buffer is buffer for i in n.indices):
+                raise ScheduleError(f"block {b.name} reads vectors of {buffer.name}", hint="inline before vectorizing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +123,14 @@ class ReverseComputeInline(Step):
         place = tree.block(self.block)
         block = as_block(place)
         store, axes = pointwise(tree, block)
+        what = f"reverse_compute_inline of {self.block}"
         producer, reads = self._producer(tree, block, axes)
         pblock = as_block(producer)
         pstore, paxes = pointwise(tree, pblock)
+        check_computed(block, what)
+        check_computed(pblock, what)
+        check_not_read_before(tree, place, what)
+        check_inputs_stay(tree, producer, what)
         order = list(tree.blocks.values())
         for buffer in read(block):
             for p in writers(tree, buffer):
@@ -105,7 +147,12 @@ class ReverseComputeInline(Step):
         value = substitute(substitute(store.value, mapping), {moved: pstore.value})
         new = BufferStore(store.buffer, value, tuple(mapping[i] for i in store.indices))
         fused = Block(pblock.name, pblock.axes, pblock.bindings, pblock.predicate, None, new, pblock.annotations)
-        return tree.rebuild(tree.replace({place: None, producer: fused}), drop=(pstore.buffer,)), None
+        func = tree.rebuild(tree.replace({place: None, producer: fused}), drop=(pstore.buffer,))
+        after = tree_of(func)
+        made = after.block(pblock.name)
+        check_filled(after, made, what)
+        check_loops(after, [*loops_at_once(place), *loops_at_once(made)], what)
+        return func, None
 
     def _producer(self, tree: Tree, block: Block, axes: list[Var]) -> tuple[Place, BufferLoad]:
         """The block whose result this one reads at its plain axes, and that read."""

@@ -21,6 +21,7 @@ from warpbeam.tir.analysis.access import (
     reduce_top,
     writers,
 )
+from warpbeam.tir.analysis.dependence import injective, once_each
 from warpbeam.tir.analysis.regions import upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at, tree_of
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
@@ -80,6 +81,7 @@ def decompose(tree: Tree, place: Place, outer: Place) -> tuple[dict[Place, Stmt 
                 f"{block.name}: it would start anew each time",
                 hint=f"decompose at {p.stmt.var.name}",
             )
+    check_once(place, outer, "decompose_reduction")
     namer = Namer(tree)
     loops, fresh = spatial_copy(place, outer, namer, "_init")
     axes, bindings = [], []
@@ -94,6 +96,24 @@ def decompose(tree: Tree, place: Place, outer: Place) -> tuple[dict[Place, Stmt 
     changed = tree_of(tree.update({place: update}))
     inner = changed.loop(as_loop(outer).var.name).stmt
     return {outer: seq(nest(loops, start), inner)}, name
+
+
+def check_once(place: Place, outer: Place, what: str) -> None:
+    """Refuses a reduction that loops from `outer` inwards compute more than once, each time from the start."""
+    if not once_each(place, outer.depth) and not _all_different(place, outer):
+        raise ScheduleError(
+            f"{what}: inside loop {as_loop(outer).var.name} some elements of block {as_block(place).name} are "
+            f"computed more than once, or it is not proven that they are not",
+            hint="choose a loop further in, or split evenly",
+        )
+
+
+def _all_different(place: Place, outer: Place) -> bool:
+    """Whether the loops from `outer` inwards run different instances of a block each time."""
+    loops = {f.var: f.extent for f in _below(place, outer)}
+    if any(e.const_int(f.min) != 0 for f in _below(place, outer)):
+        return False
+    return injective(list(as_block(place).bindings), loops, place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +161,13 @@ class RFactor(Step):
         block = as_block(place)
         if top is None or not carries(block, as_loop(target).var):
             raise ScheduleError(f"loop {self.loop} does not carry the reduction of block {block.name}")
-        if as_loop(target).var in binding_vars(block, "spatial"):
-            raise ScheduleError(f"loop {self.loop} is also part of a spatial axis of {block.name}")
+        both = binding_vars(block, "spatial") & binding_vars(block, "reduce")
+        if both:
+            raise ScheduleError(
+                f"loop {next(iter(both)).name} is part of both a spatial and a reduction axis of {block.name}",
+                hint="rfactor before fusing them",
+            )
+        check_once(place, top, "rfactor")
         return _Factor(tree, place, target, top, self.axis).run()
 
 
