@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from warpbeam.ir.rewrite import substitute
 from warpbeam.te.schedule import axis as ax
 from warpbeam.te.schedule.errors import ScheduleValueError
+from warpbeam.te.schedule.inverse import LoopOverMap
 from warpbeam.te.schedule.program import legal
+from warpbeam.te.schedule.roots import is_scan
 from warpbeam.te.schedule.stage import Stage
 from warpbeam.te.schedule.steps import AroundLoop, Note, StoreWhere
-from warpbeam.tir.analysis.access import as_block, binding_vars, free_vars
+from warpbeam.tir.analysis.access import as_block, binding_vars, free_vars, written
 from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.expr import PrimExpr, Var, const_int
-from warpbeam.tir.schedule.schedule import Schedule as LoopSchedule
+from warpbeam.tir.schedule.layout import to_plain
+
+if TYPE_CHECKING:
+    from warpbeam.te.schedule.lower import Walk
 
 _KINDS = {ax.VECTORIZED: "vectorize", ax.UNROLLED: "unroll", ax.PARALLELIZED: "parallel"}
 
@@ -22,12 +27,21 @@ _KINDS = {ax.VECTORIZED: "vectorize", ax.UNROLLED: "unroll", ax.PARALLELIZED: "p
 class Loops:
     """`names` maps each axis that is a loop now to the loop's name; `extents` holds every axis that ever was one."""
 
-    def __init__(
-        self, sch: LoopSchedule, stage: Stage, names: dict[Any, str], block: str, threads: dict[str, list[Var]]
-    ) -> None:
-        self.sch, self.stage, self.block, self.threads = sch, stage, block, threads
+    def __init__(self, walk: Walk, stage: Stage, names: dict[Any, str], block: str) -> None:
+        self.sch, self.stage, self.block, self.threads = walk.sch, stage, block, walk.threads
         self.names = dict(names)
-        self.extents: dict[Any, PrimExpr] = {a: sch.loop(n).extent for a, n in self.names.items()}
+        self._unshare(walk.time_loops)
+        self.extents: dict[Any, PrimExpr] = {a: self.sch.loop(n).extent for a, n in self.names.items()}
+
+    def _unshare(self, time_loops: set[str]) -> None:
+        """A loop of one iteration for the time of a scan's update, where relations use it: its own is the scan's."""
+        if is_scan(self.stage.op) or not self.stage.history:
+            return
+        for axis, loop in list(self.names.items()):
+            if loop in time_loops:
+                inner = [n for n in self.names.values() if n != loop]
+                first = min(inner, key=self.sch.loops(self.block).index, default=self.block)
+                self.names[axis] = self.sch.step(AroundLoop(first, legal(axis.var.name)))
 
     def replay(self) -> None:
         """Splits, fusions and reorderings in the order of their calls."""
@@ -79,7 +93,19 @@ class Loops:
         return any(a in attrs and attrs[a].bind_thread is not None for a in made)
 
     def _transform(self, r: ax.Transform) -> None:
-        raise ScheduleValueError(f"the layout of {self.stage!r} cannot be transformed")
+        """The results in the new layout, and loops over its dimensions in place of those over the old ones."""
+        names = tuple(self.names.pop(a) for a in r.original)
+        if list(names) != sorted(names, key=self.sch.loops(self.block).index):
+            self.sch.reorder(*names)
+        arguments = tuple(a.var for a in r.original)
+        plain = tuple(to_plain(v, list(arguments)) for v in r.index_map)
+        for buffer in written(self.sch.block(self.block)):
+            self.sch.transform_layout(buffer.name, plain)
+        if self.stage.layout:
+            self.sch.step(Note(self.block, "axis_separators", self.stage.layout))
+        step = LoopOverMap(names, tuple(legal(a.var.name) for a in r.new), arguments, tuple(r.index_map))
+        for axis, loop in zip(r.new, self.sch.step(step), strict=True):
+            self._add(axis, loop)
 
     # ------------------------------------------------------------------------------------------------------ annotations
 
@@ -104,7 +130,7 @@ class Loops:
         at: dict[Any, Any] = {}
         for f in place.loops():
             if f.thread:
-                at.update(dict.fromkeys(self._thread_vars(f.thread), f.var))
+                at.update(dict.fromkeys(self.threads.get(f.thread, ()), f.var))
         at.update({a.var: self.sch.loop(n).var for a, n in self.names.items()})
         cond = substitute(cond, at)
         block = as_block(place)

@@ -63,6 +63,8 @@ class Walk:
         made = self.naive.blocks
         self.blocks: dict[Stage, str] = {s: made[s.op] for s in te_schedule.stages if s.op in made}
         self.loops: dict[Stage, Loops] = {}
+        made_loops = self.naive.loops
+        self.time_loops = {n for s in te_schedule.stages if is_scan(s.op) for n in made_loops[s.op].values()}
         self.threads = thread_vars(te_schedule.stages)
         self.moved: set[Stage] = set()  # stages whose loops placement has made anew
 
@@ -127,7 +129,7 @@ class Walk:
         self._loops(stage, names, block)
 
     def _loops(self, stage: Stage, names: dict[Any, str], block: str) -> None:
-        loops = self.loops[stage] = Loops(self.sch, stage, names, block, self.threads)
+        loops = self.loops[stage] = Loops(self, stage, names, block)
         loops.replay()
         loops.annotate()
 
@@ -158,7 +160,7 @@ class Walk:
                 why="the stage is inlined, or does not need what is computed there",
                 hint="attach to a stage that is computed and consumes the result",
             )
-        return found.names[axis]
+        return str(found.names[axis])
 
     def _place(self, stage: Stage, loop: str) -> None:
         for user in self._opaque_users(stage):

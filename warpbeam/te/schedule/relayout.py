@@ -29,7 +29,7 @@ def final_indices(mapping: Callable[..., Any], axes: Sequence[Any]) -> list[Any]
     count = len(named) + len(keyword)
     require(
         count == len(axes) or (rest and count <= len(axes)),
-        f"the index map takes {count} indices, the stage has {len(axes)} data-parallel axes",
+        f"the index map takes {count} indices, the result has {len(axes)} dimensions",
     )
     values = [a.var for a in axes]
     cut = len(values) - len(keyword)

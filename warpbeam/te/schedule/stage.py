@@ -13,10 +13,11 @@ from warpbeam.te.schedule import axis as ax
 from warpbeam.te.schedule.annotate import Annotations
 from warpbeam.te.schedule.axis import Axis, IterVarAttr, iter_type, kind_name, name_of
 from warpbeam.te.schedule.errors import require
+from warpbeam.te.schedule.inverse import inverse
 from warpbeam.te.schedule.relayout import AXIS_SEPARATOR, final_indices
 from warpbeam.te.schedule.roots import root_axes
 from warpbeam.te.tensor import ComputeOp
-from warpbeam.tir.expr import const_int
+from warpbeam.tir.expr import as_expr, const_int
 
 GROUP_ROOT, INLINE, INLINED_ALREADY, SCOPE, SCAN_UPDATE = range(1, 6)
 _SPLITTABLE = (ax.DATA_PAR, ax.COMM_REDUCE, ax.ORDERED)
@@ -43,7 +44,7 @@ class Stage(Annotations):
         self.store_predicate: Any = None
         self.double_buffer_on = False
         self.rolling_buffer_on = False
-        self.layout: tuple[int | None, ...] = ()  # axis separators of the last transform_layout
+        self.layout: tuple[int, ...] = ()  # where transform_layout put axis separators
         self.reset(op)
 
     def reset(self, op: Any) -> None:
@@ -171,18 +172,24 @@ class Stage(Annotations):
     def transform_layout(self, mapping_function: Callable[..., Any]) -> list[Axis]:
         """Stores the result by an index map and loops over the new dimensions; gives the new axes.
 
-        The map takes the stage's data-parallel leaves and returns the new indices, te.AXIS_SEPARATOR among them where
-        dimensions end that flatten into one of physical memory. It must be invertible.
+        The map takes one index per dimension of the result and returns the new ones, te.AXIS_SEPARATOR among them where
+        dimensions end that flatten into one of physical memory. It must be invertible. Of an output it changes the
+        parameter: callers pass an array of the new shape.
         """
-        spatial = [a for a in self.leaf_iter_vars if iter_type(a) == ax.DATA_PAR]
         require(isinstance(self.op, ComputeOp), "Can only transform the layout of a ComputeOp")
+        spatial = list(self.op.axis)
         indices = final_indices(mapping_function, spatial)
-        new = [Axis(f"axis{k}") for k in range(sum(i is not AXIS_SEPARATOR for i in indices))]
-        at = min((self.leaf(a) for a in spatial), default=0)
-        rest = [a for a in self.leaf_iter_vars if iter_type(a) != ax.DATA_PAR]
+        places = [self.leaf(a) for a in spatial]
+        require(
+            bool(places) and sorted(places) == list(range(min(places), min(places) + len(places))),
+            "Cannot transform the layout where the axes of the result are not consecutive loops",
+            hint="transform the layout before splitting and reordering",
+        )
         values = tuple(i for i in indices if i is not AXIS_SEPARATOR)
-        self.leaf_iter_vars = [*rest[:at], *new, *rest[at:]]
-        self.layout = tuple(k for k, i in enumerate(indices) if i is AXIS_SEPARATOR)
+        new = [Axis(f"axis{k}") for k in range(len(values))]
+        inverse(values, {a.var: as_expr(a.extent) for a in spatial}, [a.var for a in new])
+        self.leaf_iter_vars[min(places) : min(places) + len(places)] = new
+        self.layout = tuple(i - k for k, i in enumerate(j for j, v in enumerate(indices) if v is AXIS_SEPARATOR))
         self._relate(ax.Transform(spatial, new, values), new)
         return new
 
