@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from warpbeam.ir.diagnostics import ScheduleError
-from warpbeam.tir.analysis.access import accesses, as_block, as_loop, opaque_buffers, read, readers, writers, written
+from warpbeam.ir.rewrite import substitute
+from warpbeam.tir.analysis.access import (
+    accesses,
+    as_block,
+    as_loop,
+    free_vars,
+    opaque_buffers,
+    read,
+    readers,
+    writers,
+    written,
+)
 from warpbeam.tir.analysis.coverage import filled
 from warpbeam.tir.analysis.predicate import unconditional
 from warpbeam.tir.analysis.tree import Place, Tree
+from warpbeam.tir.arith import simplify
+from warpbeam.tir.expr import Buffer, PrimExpr, Var, const_int
 from warpbeam.tir.schedule.loops import check_independent
 from warpbeam.tir.schedule.step import top_nest
 from warpbeam.tir.stmt import Block, For
@@ -16,14 +29,20 @@ from warpbeam.tir.stmt import Block, For
 AT_ONCE = ("parallel", "vectorized", "thread_binding")
 
 
-def check_computed(block: Block, what: str) -> None:
-    """Refuses blocks that are no function of what they read: their instances cannot be left out, repeated or moved."""
+def check_computed(block: Block, what: str, around: frozenset[Var] = frozenset()) -> None:
+    """Refuses blocks that are no function of what they read: their instances cannot be left out, repeated or moved.
+
+    Ordered axes may be led by the loops `around`, inside of which the block stays.
+    """
     parts = [s for s in (block.init, block.body) if s is not None]
     if any(opaque_buffers(p) for p in parts):
         raise ScheduleError(f"{what}: block {block.name} calls a foreign function, whose accesses are not known")
     if not unconditional(block):
         raise ScheduleError(f"{what}: block {block.name} runs under a condition", hint="set the condition last")
-    if any(a.kind in ("ordered", "opaque") for a in block.axes):
+    if any(
+        a.kind == "opaque" or (a.kind == "ordered" and not free_vars(b) <= around)
+        for a, b in zip(block.axes, block.bindings, strict=True)
+    ):
         raise ScheduleError(f"{what}: the instances of block {block.name} run in an order of their own")
     own = {s.buffer: s.indices for p in parts for s in accesses(p)[1]}
     for load in (n for p in parts for n in accesses(p)[0]):
@@ -35,13 +54,38 @@ def check_computed(block: Block, what: str) -> None:
             )
 
 
+def same_iteration(place: Place, target: Place) -> frozenset[Var]:
+    """The loops around both places."""
+    around = [target, *target.ancestors()]
+    return frozenset(as_loop(p).var for p in place.ancestors() if isinstance(p.stmt, For) and p in around)
+
+
+def _other_row(reader: Block, writer: Block, buffer: Buffer) -> bool:
+    """Whether in one iteration of the time that leads both, what is written is proven not to be what is read."""
+
+    def at_time(block: Block, index: PrimExpr) -> PrimExpr:
+        time = {a.var: b for a, b in zip(block.axes, block.bindings, strict=True) if a.kind == "ordered"}
+        return substitute(index, dict(time))  # type: ignore[no-any-return]
+
+    loads = [n for n in accesses(reader.body)[0] if n.buffer is buffer]
+    stores = [n for n in accesses(writer.body)[1] if n.buffer is buffer]
+    return all(
+        any(
+            const_int(simplify(at_time(reader, i) - at_time(writer, j))) not in (None, 0)
+            for i, j in zip(load.indices, store.indices, strict=True)
+        )
+        for load in loads
+        for store in stores
+    )
+
+
 def check_inputs_stay(tree: Tree, place: Place, what: str) -> None:
     """Refuses to compute a block later than it stands if something it reads is written after it."""
     order = list(tree.blocks.values())
     at = order.index(place)
     for buffer in read(as_block(place)):
         for p in writers(tree, buffer):
-            if order.index(p) > at:
+            if order.index(p) > at and not _other_row(as_block(place), as_block(p), buffer):
                 raise ScheduleError(
                     f"{what}: {buffer.name}, which block {as_block(place).name} reads, is written again by "
                     f"{as_block(p).name} after it"

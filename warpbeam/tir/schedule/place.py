@@ -32,6 +32,7 @@ from warpbeam.tir.schedule.legal import (
     check_loops,
     check_not_read_before,
     loops_at_once,
+    same_iteration,
 )
 from warpbeam.tir.schedule.step import Namer, Step, serial, top_nest
 from warpbeam.tir.stmt import Block, For, PrimFunc, SeqStmt, Stmt, seq
@@ -74,7 +75,7 @@ class ComputeAt(Step):
                     hint="use cache_write and place the block that fills the cache",
                 )
         only_writer(tree, block)
-        check_computed(block, what)
+        check_computed(block, what, same_iteration(place, target))
         check_inputs_stay(tree, place, what)
         users = _users(tree, block)
         outside = [as_block(p).name for p in users if not p.within(target)]
