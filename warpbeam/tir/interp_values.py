@@ -197,6 +197,8 @@ class Compiler:
         return run
 
     def call(self, n: Any, at: list[int]) -> Step:
+        if n.op in interp_calls.STEPS:
+            return interp_calls.STEPS[n.op](n, at)
         if n.op in interp_foreign.CALLS:
             return interp_foreign.step(n, at, self.compile)
         row = intrin.get(n.op)

@@ -1,61 +1,15 @@
-"""Meanings of functions that programs call by name: C functions (registered by their users) and some of LLVM's own.
-
-@register_extern("gemv_update")
-def update(c, a, b, m, l, stride): c[:m] += …        # pointers arrive as flat NumPy views, numbers as numbers
-"""
+"""Meanings of some of LLVM's functions, so that programs that call them by name can be interpreted."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
-from warpbeam.tir.intrin import INTRINSICS, Meaning, evaluate
-
-_EXTERNS: dict[str, Callable[..., Any]] = {}
-_MATH = {"fabs": "abs", "rint": "round", "nearbyint": "round", "fmin": "min", "fmax": "max"}
-
-
-def register_extern(name: str, fn: Callable[..., Any] | None = None) -> Any:
-    """Gives a C function a meaning in Python, by which the interpreter runs calls of it; also a decorator."""
-
-    def keep(meaning: Callable[..., Any]) -> Callable[..., Any]:
-        _EXTERNS[name] = meaning
-        return meaning
-
-    return keep if fn is None else keep(fn)
-
-
-def extern(name: str) -> Callable[..., Any]:
-    """The Python meaning of a C function: one given by register_extern, or one registered with register_func.
-
-    Raises:
-        IRError: if there is neither.
-    """
-    from warpbeam.runtime.packed import get_global_func
-
-    found = _EXTERNS.get(name) or get_global_func(name, allow_missing=True)
-    if found is None:
-        raise IRError(
-            f"the interpreter cannot call the C function {name!r}",
-            why="it has no meaning in Python",
-            hint=f'give it one, @warpbeam.register_func("{name}"), or compile the program',
-        )
-    return found  # type: ignore[no-any-return]
-
-
-def c_math(name: str) -> Meaning | None:
-    """The meaning of a function of C's mathematics such as expf; None for other names."""
-    base = name.lstrip("_")
-    for plain in (base, base.removesuffix("f")):
-        row = INTRINSICS.get(_MATH.get(plain, plain))
-        if row is not None and row.numpy is not None and row.effect == "pure" and not row.across:
-            return row.numpy
-    return None
+from warpbeam.tir.intrin import Meaning, evaluate
 
 
 def _dot(group: int) -> Meaning:
@@ -92,7 +46,7 @@ _LLVM: list[tuple[str, Meaning]] = [
 ]
 
 
-def of_llvm(name: str) -> Meaning:
+def meaning_of(name: str) -> Meaning:
     """The meaning of one of LLVM's functions.
 
     Raises:
@@ -103,5 +57,5 @@ def of_llvm(name: str) -> Meaning:
             return meaning
     raise IRError(
         f"the interpreter does not know LLVM's function {name}",
-        hint="add its meaning in tir/intrin_named.py, or compile the program",
+        hint="add its meaning in tir/intrin_llvm.py, or compile the program",
     )
