@@ -6,6 +6,7 @@ of them 1 where the value does not vary; a value without axes may be a NumPy sca
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.tir import expr as e
-from warpbeam.tir import interp_foreign, intrin
+from warpbeam.tir import interp_foreign, intrin, intrin_llvm
 
 if TYPE_CHECKING:
     from warpbeam.tir.interp_machine import Machine
@@ -197,13 +198,13 @@ class Compiler:
         return run
 
     def call(self, n: Any, at: list[int]) -> Step:
-        if n.op in interp_calls.STEPS:
-            return interp_calls.STEPS[n.op](n, at)
         if n.op in interp_foreign.CALLS:
             return interp_foreign.step(n, at, self.compile)
         row = intrin.get(n.op)
         if n.op == "if_then_else":
             return self.lazy(n, at[0])
+        if n.op in ("call_llvm_intrin", "call_llvm_pure_intrin"):
+            row = dataclasses.replace(row, numpy=intrin_llvm.meaning_of(str(n.attrs["name"])), across=True)
         if row.numpy is None:
             raise IRError(
                 f"the interpreter cannot call {n.op}", hint="give the intrinsic a NumPy meaning in tir/intrin.py"
