@@ -14,7 +14,7 @@ from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.topi import dims
-from warpbeam.topi.gather import arange_count, arange_stage, shape_values
+from warpbeam.topi.indexing import arange_count, arange_stage, shape_values
 
 
 class Full(Injective, name="full"):

@@ -13,7 +13,7 @@ from warpbeam.op.base import REQUIRED, Op, norm_axis, tensors
 from warpbeam.op.nn_common import unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
-from warpbeam.topi.gather import gather_nd_stage, gather_stage, one_hot_stage, reverse_sequence, take_stage
+from warpbeam.topi.indexing import gather_nd_stage, gather_stage, one_hot_stage, reverse_sequence, take_stage
 
 MODES = ("clip", "wrap", "fast")
 

@@ -19,8 +19,8 @@ from warpbeam.op.nn_common import require_rank, spatial_letters, tuple_of, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
 from warpbeam.topi.nn.common import Geometry, arrange, geometry
-from warpbeam.topi.nn.conv import conv_maps, conv_shape, convolve
 from warpbeam.topi.nn.conv_transpose import transposed, transposed_shape
+from warpbeam.topi.nn.convolution import conv_maps, conv_shape, convolve
 
 
 class ConvBase(Op):

@@ -13,7 +13,7 @@ from warpbeam.op.base import Op, accumulation, norm_axis, tensors
 from warpbeam.op.nn_common import unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
-from warpbeam.topi.nn.dense import bias_along, dense_stage, product, product_depth, product_shape
+from warpbeam.topi.nn.products import bias_along, dense_stage, product, product_depth, product_shape
 
 
 def _wide_product(attrs: Attrs, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.dtype]:

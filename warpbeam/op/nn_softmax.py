@@ -12,7 +12,7 @@ from warpbeam.op.base import Op, norm_axes, tensors
 from warpbeam.op.nn_common import np_accum, require_float
 from warpbeam.relay.types import Type
 from warpbeam.topi import dims
-from warpbeam.topi.nn.softmax import (
+from warpbeam.topi.nn.rowwise import (
     hardmax_over,
     l2_normalize_over,
     log_softmax_over,

@@ -26,7 +26,7 @@ from warpbeam.topi.nn.common import (
     sum_stage,
     tuple_of,
 )
-from warpbeam.topi.nn.conv import Maps
+from warpbeam.topi.nn.convolution import Maps
 from warpbeam.topi.nn.utils import pad_pair
 
 

@@ -14,7 +14,7 @@ from warpbeam.tir import expr as E
 from warpbeam.topi import dims, tag
 from warpbeam.topi.common import Caller, accumulation, norm_axes, norm_axis
 from warpbeam.topi.nn.common import pad_stage
-from warpbeam.topi.nn.softmax import Rows
+from warpbeam.topi.nn.rowwise import Rows
 from warpbeam.topi.scalar import inverse_sqrt
 
 Affine = Any
