@@ -20,19 +20,32 @@ __version__ = "0.1.0"
 _NAMES = {
     "compile": "warpbeam.driver.api:compile",
     "load": "warpbeam.driver.api:load",
-    "WarpbeamError": "warpbeam.runtime.errors:WarpbeamError",
-    "Module": "warpbeam.runtime.module:Module",
-    "cpu": "warpbeam.runtime.ndarray:cpu",
-    "nd": "warpbeam.runtime.ndarray",
+    "lower": "warpbeam.driver.te_build:lower",
+    "build": "warpbeam.driver.te_build:build",
+    "driver": "warpbeam.driver",
+    "IRModule": "warpbeam.relay.expr:IRModule",
+    "ir": "warpbeam.ir",
+    "instrument": "warpbeam.ir.instrument",
+    "transform": "warpbeam.ir.transform",
     "relay": "warpbeam.relay_api",
     "te": "warpbeam.te",
     "topi": "warpbeam.topi",
     "tir": "warpbeam.tir",
-    "transform": "warpbeam.ir.transform",
     "target": "warpbeam.target",
-    "runtime": "warpbeam.runtime",
-    "contrib": "warpbeam.contrib",
     "frontend": "warpbeam.frontend",
+    "contrib": "warpbeam.contrib",
+    "testing": "warpbeam.testing",
+    "runtime": "warpbeam.runtime",
+    "nd": "warpbeam.runtime.ndarray",
+    "error": "warpbeam.runtime.errors",
+    "Module": "warpbeam.runtime.module:Module",
+    "WarpbeamError": "warpbeam.runtime.errors:WarpbeamError",
+    "TVMError": "warpbeam.runtime.errors:TVMError",
+    **{n: f"warpbeam.runtime.ndarray:{n}" for n in ("cl", "context", "cpu", "cuda", "device", "gpu", "opencl")},
+    **{
+        n: f"warpbeam.runtime.packed:{n}"
+        for n in ("convert", "get_global_func", "register_func", "register_global_func")
+    },
 }
 
 __all__ = ["WarpbeamError", "__version__", "compile", "load"]

@@ -1,1 +1,14 @@
-"""Classic import paths: `from warpbeam.contrib import graph_executor`."""
+"""Classic import paths: `from warpbeam.contrib import graph_executor, utils, cc, cblas`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_MODULES = ("cblas", "cc", "clang", "download", "graph_executor", "graph_runtime", "tar", "util", "utils")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'warpbeam.contrib' has no attribute {name!r}")
+    return importlib.import_module(f"warpbeam.contrib.{name}")

@@ -27,16 +27,22 @@ def compiler(language: str = "c") -> str | None:
     return next((found for name in filter(None, (given, *names[1:])) if (found := shutil.which(name))), None)
 
 
-def run(arguments: Sequence[str | Path], language: str = "c") -> None:
-    """Runs the compiler.
+def missing(name: str = "") -> CompileError:
+    """The error where a compiler is needed and there is none."""
+    why = f"{name} was not found" if name else "neither cc, gcc nor clang was found"
+    return CompileError("there is no C compiler on this machine", why=why,
+                        hint='install one or set CC; the target "llvm" needs none')  # fmt: skip
+
+
+def run(arguments: Sequence[str | Path], language: str = "c", program: str | None = None) -> None:
+    """Runs the compiler, or `program` instead.
 
     Raises:
         CompileError: if there is none, or it fails, with its words.
     """
-    path = compiler(language)
+    path = shutil.which(program) if program else compiler(language)
     if path is None:
-        raise CompileError("there is no C compiler on this machine", why="neither cc, gcc nor clang was found",
-                           hint='install one or set CC; the target "llvm" needs none')  # fmt: skip
+        raise missing(program or "")
     command = [path, *map(str, arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)

@@ -5,23 +5,44 @@ Imports nothing else of the package. The usual way in is `load(path)`, which giv
 
 from .abi import HEADER_PATH
 from .artifact import Artifact, KernelInfo, Manifest, Section, TensorSpec
-from .errors import ArtifactError, LinkError, LoadError, RunError, WarpbeamError
+from .errors import ArgumentError, ArtifactError, FunctionError, LinkError, LoadError, RunError, TVMError, WarpbeamError
+from .export import load_module
+from .function_call import CompiledFunction
+from .function_module import FunctionModule
 from .graph_executor import GraphModule
 from .linker import link_shared
 from .loader import Library
 from .measure import BenchmarkResult
 from .module import Module, TensorInfo, load
-from .ndarray import Device, NDArray, array, as_numpy, cpu, cuda, device, empty, from_dlpack, gpu
+from .ndarray import Device, NDArray, array, as_numpy, cl, context, cpu, cuda, device, empty, from_dlpack, gpu, opencl
+from .packed import (
+    PackedFunc,
+    convert,
+    get_global_func,
+    list_global_func_names,
+    register_func,
+    register_global_func,
+    remove_global_func,
+)
 from .pool import get_num_threads, set_num_threads
 from .pool_ll import pool_ir
 from .profiler import KernelTime, Profile
 from .program import Program
 
-load_module = load
+
+def enabled(target: str) -> bool:
+    """Whether code for a target ("llvm", "cuda -arch=sm_70", …) runs on this machine through this runtime."""
+    words = target.split()
+    kind = words[0] if words else ""
+    return kind in ("llvm", "cpu", "c", "stackvm", "native")
+
 
 __all__ = [
-    "HEADER_PATH", "Artifact", "ArtifactError", "BenchmarkResult", "Device", "GraphModule", "KernelInfo", "KernelTime",
-    "Library", "LinkError", "LoadError", "Manifest", "Module", "NDArray", "Profile", "Program", "RunError", "Section",
-    "TensorInfo", "TensorSpec", "WarpbeamError", "array", "as_numpy", "cpu", "cuda", "device", "empty", "from_dlpack",
-    "get_num_threads", "gpu", "link_shared", "load", "load_module", "pool_ir", "set_num_threads",
+    "HEADER_PATH", "ArgumentError", "Artifact", "ArtifactError", "BenchmarkResult", "CompiledFunction", "Device",
+    "FunctionError", "FunctionModule", "GraphModule", "KernelInfo", "KernelTime", "Library", "LinkError", "LoadError",
+    "Manifest", "Module", "NDArray", "PackedFunc", "Profile", "Program", "RunError", "Section", "TVMError",
+    "TensorInfo", "TensorSpec", "WarpbeamError", "array", "as_numpy", "cl", "context", "convert", "cpu", "cuda",
+    "device", "empty", "enabled", "from_dlpack", "get_global_func", "get_num_threads", "gpu", "link_shared",
+    "list_global_func_names", "load", "load_module", "opencl", "pool_ir", "register_func", "register_global_func",
+    "remove_global_func", "set_num_threads",
 ]  # fmt: skip

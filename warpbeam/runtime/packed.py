@@ -19,9 +19,9 @@ import numpy as np
 
 from .abi import CALL_PACKED_FN, MESSAGE_BYTES, VALUE_BYTES, Context, Tensor, ValueCode, dtype_name, numpy_dtype
 from .errors import FunctionError
+from .library import FUNCTIONS
 from .ndarray import Device, NDArray
 
-_functions: dict[str, PackedFunc] = {}
 #: what callbacks raised, by the address of the context that they were called under
 _errors: dict[int, BaseException] = {}
 
@@ -48,6 +48,7 @@ class PackedFunc:
 
 
 Function = PackedFunc
+_functions: dict[str, PackedFunc] = {name: PackedFunc(f, name) for name, f in FUNCTIONS.items()}
 
 
 def register_func(
