@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from warpbeam.ir import dtype as dt
+from warpbeam.ir.node import map_children
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import free_vars
@@ -76,6 +77,8 @@ def interval(expr: PrimExpr, env: Env) -> Range | None:
     """The range of an expression over the variables in `env`, the others fixed; None where it is not known."""
     if isinstance(expr, Var):
         return env[expr] if expr in env else point(expr)
+    if dt.lanes(expr.dtype) > 1:
+        return _all_lanes(expr, env)
     names = free_vars(expr)
     if names.isdisjoint(env):
         return point(expr) if not _has_load(expr) else None
@@ -91,6 +94,21 @@ def interval(expr: PrimExpr, env: Env) -> Range | None:
             rule = _RULES.get(type(n))
             done[n] = None if rule is None else rule(n, done)
     return done[expr]
+
+
+def _all_lanes(expr: PrimExpr, env: Env) -> Range | None:
+    """The range of all lanes of a vector: a ramp is its base plus a multiple of a lane's number."""
+    moving = dict(env)
+    done: dict[Any, Any] = {}
+    for n in post_order(expr):
+        if isinstance(n, e.Ramp):
+            lane = Var("lane", dt.scalar(n.dtype))
+            moving[lane] = Range((e.const(0, lane.dtype),), (e.const(n.count - 1, lane.dtype),))
+            done[n] = done[n.base] + done[n.stride] * lane
+        else:
+            done[n] = done[n.value] if isinstance(n, e.Broadcast) else map_children(n, lambda c: done[c])
+    scalar = done[expr]
+    return interval(scalar, moving) if dt.lanes(scalar.dtype) == 1 else None
 
 
 def _has_load(expr: PrimExpr) -> bool:
