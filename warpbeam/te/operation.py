@@ -175,6 +175,10 @@ class ProducerLoad(PrimExpr):
     def _derive(self) -> None:
         self._set("dtype", self.tensor.dtype)
 
+    def text_form(self, printer: Any) -> str:
+        """The element as text, for people."""
+        return f"{self.tensor.name}[{printer.listed(self.indices)}]"
+
     @property
     def producer(self) -> Tensor:
         return self.tensor

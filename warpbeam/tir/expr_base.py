@@ -118,6 +118,11 @@ class PrimExpr(Node):
         """The comparison `self == other` as an expression."""
         return binary(EQ, self, other)
 
+    def __repr__(self) -> str:
+        from warpbeam.tir.text.printer import shown
+
+        return shown(self)
+
     def astype(self, dtype: str) -> PrimExpr:
         return cast(dtype, self)
 

@@ -60,7 +60,7 @@ def step(n: e.Call, at: list[int], compile: Callable[[Any], Any]) -> Callable[[M
     return run
 
 
-def _known(n: e.Call, name: str, at: list[int]) -> Any:
+def _known(n: e.Call, name: str, at: list[int]) -> Callable[[Machine, list[Any]], Any]:
     """A function of C's mathematics, such as expf; an error for others."""
     base = name.lstrip("_")
     for plain in (base, base.removesuffix("f")):

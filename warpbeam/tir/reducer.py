@@ -11,7 +11,7 @@ from typing import Any
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Node
-from warpbeam.tir.expr import PrimExpr, Var, as_expr, cast, land, lor, maximum, minimum
+from warpbeam.tir.expr import IntImm, PrimExpr, Var, as_expr, cast, land, lor, maximum, minimum
 from warpbeam.tir.stmt import IterVar
 
 
@@ -42,6 +42,15 @@ class Reduce(PrimExpr):
 
     def _derive(self) -> None:
         self._set("dtype", self.source[self.value_index].dtype)
+
+    def text_form(self, printer: Any) -> str:
+        """The reduction as text, for people."""
+        names = ", ".join(printer.expr(v) for v in (*self.combiner.lhs, *self.combiner.rhs))
+        axes = ", ".join(printer.expr(a.var) for a in self.axis)
+        where = "" if isinstance(self.condition, IntImm) else f", where={printer.expr(self.condition)}"
+        value = "" if len(self.source) == 1 else f", value_index={self.value_index}"
+        combine = printer.listed(self.combiner.result)
+        return f"reduce(({names}) -> {combine}, source=[{printer.listed(self.source)}], axis=[{axes}]{where}{value})"
 
 
 def comm_reducer(

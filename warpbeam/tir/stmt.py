@@ -33,6 +33,9 @@ class ForKind:
 class Stmt(Node):
     """Base of statements."""
 
+    def __repr__(self) -> str:
+        return shown(self)
+
 
 class BufferStore(Stmt):
     """buffer[indices] = value; a vector value stores its lanes (last index a Ramp)."""
@@ -147,6 +150,9 @@ class Range(Node):
         begin, end = (0, args[0]) if len(args) == 1 or args[1] is None else args
         return as_expr(begin), sub(end, begin)
 
+    def __repr__(self) -> str:
+        return f"range(min={self.min}, ext={self.extent})"
+
     @classmethod
     def from_min_extent(cls, min_value: Any, extent: Any) -> Range:
         return cls(min=min_value, extent=extent)
@@ -201,6 +207,10 @@ class IterVar(Node):
 
     def __prim_expr__(self) -> PrimExpr:
         return self.var
+
+    def __repr__(self) -> str:
+        tag = f', "{self.tag}"' if self.tag else ""
+        return f"iter_var({self.var.name}, {self.dom}, {self.kind}{tag})"
 
     def __eq__(self, other: object) -> Any:
         return self.var.__eq__(other.var if isinstance(other, IterVar) else other)
@@ -289,6 +299,9 @@ class PrimFunc(Node):
     def _normalize(cls, name: str, params: Any, body: Stmt, attrs: Any = EMPTY) -> tuple[Any, ...]:
         return name, tuple(params), body, attrs if isinstance(attrs, Attrs) else Attrs(attrs)
 
+    def __repr__(self) -> str:
+        return shown(self)
+
     @property
     def buffers(self) -> tuple[Buffer, ...]:
         return tuple(p for p in self.params if isinstance(p, Buffer))
@@ -304,6 +317,13 @@ class PrimFunc(Node):
 
     def without_attr(self, key: str) -> PrimFunc:
         return PrimFunc(self.name, self.params, self.body, {k: v for k, v in self.attrs.items() if k != key})
+
+
+def shown(node: Node) -> str:
+    """The text of a node, for people."""
+    from warpbeam.tir.text.printer import shown as text
+
+    return text(node)
 
 
 def seq(*stmts: Stmt | None) -> Stmt:

@@ -57,6 +57,18 @@ def brief(node: Any, limit: int = 160) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def shown(node: Any) -> str:
+    """Text of a node for people, whatever is in it."""
+    try:
+        printer = _Printer(node)
+        if isinstance(node, s.PrimFunc):
+            return printer.func(node)
+        printer.strict = False
+        return "\n".join(printer.stmt(node, 0)) if isinstance(node, s.Stmt) else printer.expr(node)
+    except TextError as err:
+        return f"<{type(node).__name__}: {err.what}>"
+
+
 def float_text(value: float, dtype: str) -> str:
     """Shortest digits that give the value back in its dtype."""
     if math.isnan(value):
@@ -72,6 +84,8 @@ def float_text(value: float, dtype: str) -> str:
 
 
 class _Printer:
+    strict = True  # nodes of other floors have no text in a program
+
     def __init__(self, root: Any) -> None:
         ops = {n.op for n in post_order(root) if type(n) is e.Call} if isinstance(root, Node) else set()
         self.names = Names(ops)
@@ -100,6 +114,8 @@ class _Printer:
         if cls is e.Not:
             return f"not {self.expr(n.a, 3)}", 3
         handler = _EXPRS.get(cls)
+        if handler is None and not self.strict and hasattr(cls, "text_form"):
+            return n.text_form(self), ATOM
         if handler is None:
             raise TextError(
                 f"a {cls.__name__} has no text in a loop program",

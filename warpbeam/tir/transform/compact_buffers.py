@@ -14,12 +14,24 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Attrs
 from warpbeam.ir.rewrite import rewrite, substitute
 from warpbeam.tir import expr as e
-from warpbeam.tir.analysis.access import accesses, free_vars
+from warpbeam.tir.analysis.access import accesses, free_vars, opaque_buffers
 from warpbeam.tir.analysis.regions import Range, clip, interval, loop_range, union, upper_bound
 from warpbeam.tir.analysis.tree import kids
 from warpbeam.tir.arith import Facts, prove, simplify
-from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
-from warpbeam.tir.stmt import Allocate, AssertStmt, BufferStore, Evaluate, For, IfThenElse, LetStmt, PrimFunc, Stmt, seq
+from warpbeam.tir.expr import Buffer, BufferLoad, BufferRef, PrimExpr, Var
+from warpbeam.tir.stmt import (
+    Allocate,
+    AssertStmt,
+    BufferStore,
+    Evaluate,
+    For,
+    IfThenElse,
+    LetStmt,
+    PrimFunc,
+    Stmt,
+    While,
+    seq,
+)
 
 STACK_BYTES = 256 * 1024
 SMALL_BYTES = 16 * 1024
@@ -37,12 +49,16 @@ class _Plan:
 
 @dataclass(slots=True)
 class _Open:
-    """An allocation that is being walked: loops outside it, and the accesses found so far."""
+    """An allocation that is being walked: loops outside it, and the accesses found so far.
+
+    whole: a foreign function is handed the buffer, so that its shape is kept.
+    """
 
     alloc: Allocate
     depth: int
     root: bool
     found: dict[tuple[tuple[PrimExpr, ...], tuple[For, ...]], None]
+    whole: bool = False
 
 
 def compact_buffers(func: PrimFunc) -> PrimFunc:
@@ -103,7 +119,7 @@ class _Planner:
         else:
             if isinstance(s, BufferStore | Evaluate | AssertStmt):
                 self._note(s)
-            elif isinstance(s, IfThenElse):
+            elif isinstance(s, IfThenElse | While):
                 self._note(s.cond)
             elif isinstance(s, LetStmt):
                 self._note(s.value)
@@ -118,17 +134,20 @@ class _Planner:
             if o is not None:
                 around = _threads(self.loops[: o.depth]) if o.alloc.buffer.scope.startswith("shared") else []
                 o.found[n.indices, (*around, *self.loops[o.depth :])] = None
+        for b, _ in opaque_buffers(node):
+            if b in self.open:
+                self.open[b].whole = True
 
     def close(self, buffer: Buffer) -> None:
         o = self.open.pop(buffer)
-        region = self._region(o)
+        region = [None] * len(buffer.shape) if o.whole else self._region(o)
         sizes: list[Any] = []
         for r, full in zip(region, buffer.shape, strict=True):
             size = None if r is None else upper_bound(r.extent(self.facts), self.facts)
             whole = e.const_int(full)
             sizes.append(full if size is None or (whole is not None and size >= whole) else max(size, 0))
         parallel = [f for f in self.loops if f.kind in ("parallel", "thread_binding")]
-        plan = _compacted(o.alloc, region, sizes, self.facts)
+        plan = _kept(buffer) if o.whole else _compacted(o.alloc, region, sizes, self.facts)
         count = _bytes(plan.new.shape, buffer.dtype)
         if buffer.scope not in ("global", "local"):
             if count is None:
@@ -142,9 +161,9 @@ class _Planner:
             plan.new = Buffer(plan.new.name, plan.new.shape, plan.new.dtype, "local")
         elif parallel:
             self._check_disjoint(buffer, region, parallel)
-            plan = _Plan(_scoped(buffer, buffer.shape, "global"), (None,) * len(sizes), (False,) * len(sizes), True)
+            plan = _kept(buffer, "global", True)
         elif any(not isinstance(s, int) and free_vars(s) & {f.var for f in self.loops} for s in plan.new.shape):
-            plan = _Plan(_scoped(buffer, buffer.shape, "global"), (None,) * len(sizes), (False,) * len(sizes), True)
+            plan = _kept(buffer, "global", True)
         else:
             plan.to_root, plan.new = True, _scoped(plan.new, plan.new.shape, "global")
         self.plans[buffer] = plan
@@ -182,6 +201,12 @@ def _threads(loops: list[For]) -> list[For]:
 
 def _scoped(buffer: Buffer, shape: tuple[Any, ...], scope: str) -> Buffer:
     return Buffer(buffer.name, shape, buffer.dtype, scope)
+
+
+def _kept(buffer: Buffer, scope: str = "", to_root: bool = False) -> _Plan:
+    """The plan that leaves the shape as it is."""
+    count = len(buffer.shape)
+    return _Plan(_scoped(buffer, buffer.shape, scope or buffer.scope), (None,) * count, (False,) * count, to_root)
 
 
 def _compacted(alloc: Allocate, region: list[Range | None], sizes: list[Any], facts: Facts) -> _Plan:
@@ -227,6 +252,8 @@ class _Rewriter:
             return IfThenElse(self.expr(s.cond), self.stmt(s.then), None if s.orelse is None else self.stmt(s.orelse))
         if isinstance(s, LetStmt):
             return LetStmt(s.var, self.expr(s.value), self.stmt(s.body))
+        if isinstance(s, While):
+            return While(self.expr(s.cond), self.stmt(s.body))
         if isinstance(s, BufferStore | Evaluate | AssertStmt):
             return self.expr(s)  # type: ignore[no-any-return]
         if below is None and kids(s):
@@ -236,11 +263,13 @@ class _Rewriter:
     def expr(self, node: Any) -> Any:
         loads, stores = accesses(node)
         touched: list[Any] = [*loads, *stores]
-        if not any(n.buffer in self.plans for n in touched):
+        if not any(b in self.plans for b in (*(n.buffer for n in touched), *(b for b, _ in opaque_buffers(node)))):
             return node
         return rewrite(node, self.change)
 
     def change(self, n: Any) -> Any:
+        if isinstance(n, BufferRef) and n.buffer in self.plans:
+            return BufferRef(self.plans[n.buffer].new)
         if not isinstance(n, BufferLoad | BufferStore) or n.buffer not in self.plans:
             return None
         plan = self.plans[n.buffer]
