@@ -8,10 +8,11 @@ from typing import Any
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, as_block, carries, free_vars, opaque_buffers, written
-from warpbeam.tir.analysis.predicate import unconditional
+from warpbeam.tir.analysis.predicate import conjuncts, unconditional
 from warpbeam.tir.analysis.regions import Range, clip, interval, loop_range, upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at, kids
 from warpbeam.tir.arith import Facts, prove, simplify
+from warpbeam.tir.arith import poly as P
 from warpbeam.tir.arith.iter_map import IterSum, detect_iter_map, is_bijective
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
 from warpbeam.tir.stmt import Block, BufferStore, For, LetStmt
@@ -102,8 +103,23 @@ def makes_box(target: Place | None, place: Place) -> bool:
         around.bind(f.var, f.min, sizes.get(f.var, f.extent))
     for a, b in zip(block.axes, block.bindings, strict=True):
         around.assume(e.land(b >= 0, b < a.extent))
-    conds = [block.predicate, *[f.var < f.extent for f in uneven]]
+    conds = [*conjuncts(block.predicate), *[f.var < x for f in uneven for x in limits(f.extent)]]
     return all(isinstance(c, e.IntImm) or prove(c, around) is True for c in conds)
+
+
+def limits(extent: PrimExpr) -> list[PrimExpr]:
+    """Expressions whose smallest is the extent: the operands of a minimum in it."""
+    found: list[PrimExpr] = []
+    todo = [P.of_expr(extent)]
+    while todo:
+        p = todo.pop()
+        least = next((m for m, c in p.items() if c == 1 and len(m) == 1 and type(m[0]) is e.Min), None)
+        if least is None:
+            found.append(P.to_expr(p, extent.dtype))
+            continue
+        rest = P.plus(p, {least: 1}, -1)
+        todo += [P.plus(rest, P.of_expr(side)) for side in (least[0].a, least[0].b)]  # type: ignore[attr-defined]
+    return found
 
 
 def filled_before_read(tree: Tree, place: Place, buffer: Buffer, below: list[Place]) -> bool:

@@ -69,7 +69,8 @@ class _Search:
             for mono, coef in c.items():
                 mine = p.get(mono, 0)
                 if mono and mine * coef > 0:
-                    goal = P.plus(P.scaled(p, abs(coef)), c, -abs(mine))
+                    scale = abs(coef)  # p is whole: scale * p >= 1 - scale says as much as p >= 0
+                    goal = P.plus(P.plus(P.scaled(p, scale), P.constant(scale - 1)), c, -abs(mine))
                     if self.run(goal, used | {k}, depth - 1):
                         return True
                     break

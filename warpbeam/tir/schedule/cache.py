@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import substitute
-from warpbeam.tir.analysis.access import as_block, is_param, read, readers, writers, written
+from warpbeam.tir import expr as e
+from warpbeam.tir.analysis.access import accesses, as_block, is_param, read, readers, writers, written
 from warpbeam.tir.analysis.tree import Place, Tree, map_structure, tree_of
 from warpbeam.tir.expr import Buffer, Var
+from warpbeam.tir.schedule.legal import check_computed, check_inputs_stay
 from warpbeam.tir.schedule.partition import replace_buffers
 from warpbeam.tir.schedule.place import only_writer
 from warpbeam.tir.schedule.step import Namer, Step, copy_block, full_nest, top_nest
@@ -19,8 +21,8 @@ SCOPES = ("global", "local", "register", "shared")
 
 def _with_buffers(block: Block, mapping: dict[Buffer, Buffer]) -> Block:
     init = None if block.init is None else replace_buffers(block.init, mapping)
-    body = replace_buffers(block.body, mapping)
-    return Block(block.name, block.axes, block.bindings, block.predicate, init, body, block.annotations)
+    body, predicate = replace_buffers(block.body, mapping), replace_buffers(block.predicate, mapping)
+    return Block(block.name, block.axes, block.bindings, predicate, init, body, block.annotations)
 
 
 def _only_result(block: Block) -> Buffer:
@@ -48,6 +50,8 @@ class CacheWrite(Step):
         _check_scope(self.scope)
         namer = Namer(tree)
         cache = Buffer(namer.buffer(f"{buffer.name}_{self.scope}"), buffer.shape, buffer.dtype, self.scope)
+        check_computed(block, f"cache_write of {self.block}")
+        _check_whole(block, buffer)
         top = top_nest(place)
         if len(writers(tree, buffer)) > 1 or any(p.within(top) for p in readers(tree, buffer)):
             raise ScheduleError(
@@ -61,37 +65,69 @@ class CacheWrite(Step):
         return changed.rebuild(changed.replace({top: seq(top.stmt, copy)}), add=(cache,)), name
 
 
+def _check_whole(block: Block, buffer: Buffer) -> None:
+    """Refuses a block that leaves some of its result as it was: a copy of the whole would overwrite that."""
+    extents = {a.var: e.simplify_dim(a.extent) for a in block.axes if a.kind == "spatial"}
+    stores = [s for part in (block.init, block.body) if part is not None for s in accesses(part)[1]]
+    for store in stores:
+        sizes = [extents.get(i) if isinstance(i, Var) else None for i in store.indices]
+        if len(set(store.indices)) != len(sizes) or sizes != list(buffer.shape):
+            raise ScheduleError(
+                f"block {block.name} is not proven to write the whole of {buffer.name}",
+                why="its indices are not just its axes over the buffer's shape",
+                hint="cache_write before transform_layout and partition",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class CacheRead(Step):
     """A new block copies a buffer before the block runs; the block reads the copy. Gives the copying block's name.
 
     C[i] = A[i] * 2     ->     A_local[i] = A[i];  C[i] = A_local[i] * 2
+
+    `consumers`: further blocks that read the same copy.
     """
 
     block: str
     buffer: str
     scope: str
+    consumers: tuple[str, ...] = ()
 
     def run(self, func: PrimFunc) -> tuple[PrimFunc, str]:
         tree = tree_of(func)
-        place = tree.block(self.block)
-        block = as_block(place)
         _check_scope(self.scope)
-        buffer = {b.name: b for b in read(block)}.get(self.buffer)
-        if buffer is None:
-            raise ScheduleError(
-                f"block {self.block} does not read {self.buffer}", hint=f"it reads {[b.name for b in read(block)]}"
-            )
-        top = top_nest(place)
-        if any(p.within(top) for p in writers(tree, buffer)):
-            raise ScheduleError(f"{self.buffer} is computed in the same loops as {self.block}")
+        places = [tree.block(n) for n in dict.fromkeys((self.block, *self.consumers))]
+        buffer = self._read_by_all(places)
+        order = list(tree.blocks.values())
+        places.sort(key=order.index)
+        top, last = top_nest(places[0]), order.index(places[-1])
+        for p in writers(tree, buffer):
+            if p.within(top):
+                raise ScheduleError(
+                    f"{self.buffer} is computed in the same loops as {self.block}",
+                    hint="only a part of it is there by then; cache_read before compute_at",
+                )
+            if order.index(tree.blocks_below(top)[0]) < order.index(p) < last:
+                raise ScheduleError(f"{self.buffer} is written by {as_block(p).name} between its readers")
         namer = Namer(tree)
         cache = Buffer(namer.buffer(f"{buffer.name}_{self.scope}"), buffer.shape, buffer.dtype, self.scope)
         name = namer.block(f"{self.buffer}_read")
         copy = full_nest(copy_block(name, buffer, cache), namer)
-        changed = tree_of(tree.update({place: _with_buffers(block, {buffer: cache})}))
-        top = top_nest(changed.block(self.block))
+        changed = tree_of(tree.update({p: _with_buffers(as_block(p), {buffer: cache}) for p in places}))
+        top = top_nest(changed.block(as_block(places[0]).name))
         return changed.rebuild(changed.replace({top: seq(copy, top.stmt)}), add=(cache,)), name
+
+    def _read_by_all(self, places: list[Place]) -> Buffer:
+        found: Buffer | None = None
+        for p in places:
+            block = as_block(p)
+            found = {b.name: b for b in read(block)}.get(self.buffer)
+            if found is None:
+                raise ScheduleError(
+                    f"block {block.name} does not read {self.buffer}", hint=f"it reads {[b.name for b in read(block)]}"
+                )
+        assert found is not None
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +147,11 @@ class Clone(Step):
         results = written(block)
         if not set(results) & set(read(as_block(user))):
             raise ScheduleError(f"{self.consumer} does not read {self.block}")
+        if list(tree.blocks).index(self.consumer) < list(tree.blocks).index(self.block):
+            raise ScheduleError(f"{self.consumer} runs before {self.block}")
         only_writer(tree, block)
+        check_computed(block, f"clone of {self.block}")
+        check_inputs_stay(tree, place, f"clone of {self.block}")
         top = top_nest(place)
         if len(tree.blocks_below(top)) > 1:
             raise ScheduleError(f"{self.block} shares its loops with other blocks", hint="clone before compute_at")

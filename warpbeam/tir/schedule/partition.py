@@ -9,9 +9,10 @@ from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import rewrite, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import as_block, as_loop, carries, is_param, read, written
+from warpbeam.tir.analysis.coverage import filled_before_read
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at, kids, map_structure, rebind, tree_of
 from warpbeam.tir.arith import Facts, prove, simplify
-from warpbeam.tir.expr import Buffer, BufferLoad, IntImm, PrimExpr, Var
+from warpbeam.tir.expr import Buffer, BufferLoad, BufferRef, IntImm, PrimExpr, Var
 from warpbeam.tir.schedule.step import Namer, Step
 from warpbeam.tir.stmt import Block, BufferStore, For, PrimFunc, Stmt, seq
 
@@ -138,7 +139,7 @@ class _Copier:
         return Block(name, b.axes, b.bindings, b.predicate, init, body, b.annotations)
 
     def _buffers(self, stmt: Stmt) -> Stmt:
-        return replace_buffers(stmt, self.buffers, self.memo)
+        return replace_buffers(stmt, self.buffers, self.memo)  # type: ignore[no-any-return]
 
     def _rename(self, stmt: Any, top: bool = False) -> Stmt:
         """Loop variables below the copied loop, replaced by the copy's."""
@@ -152,6 +153,7 @@ class _Copier:
 def _private(tree: Tree, place: Place, inside: list[Place]) -> list[Buffer]:
     """Buffers that only blocks below the place use."""
     found = dict.fromkeys(b for p in inside for b in written(as_block(p)) if not is_param(tree, b))
+    found = {b: None for b in found if filled_before_read(tree, place, b, inside)}
     for p in tree.blocks.values():
         if p not in inside:
             for b in (*read(as_block(p), own=True), *written(as_block(p))):
@@ -159,8 +161,8 @@ def _private(tree: Tree, place: Place, inside: list[Place]) -> list[Buffer]:
     return list(found)
 
 
-def replace_buffers(stmt: Stmt, mapping: dict[Buffer, Buffer], memo: dict[Any, Any] | None = None) -> Stmt:
-    """Every load and store of a mapped buffer goes to its replacement instead, at the same indices."""
+def replace_buffers(stmt: Any, mapping: dict[Buffer, Buffer], memo: dict[Any, Any] | None = None) -> Any:
+    """Every load, store and pointer of a mapped buffer goes to its replacement instead, at the same indices."""
     if not mapping:
         return stmt
 
@@ -169,6 +171,8 @@ def replace_buffers(stmt: Stmt, mapping: dict[Buffer, Buffer], memo: dict[Any, A
             return BufferLoad(mapping[n.buffer], n.indices)
         if isinstance(n, BufferStore) and n.buffer in mapping:
             return BufferStore(mapping[n.buffer], n.value, n.indices)
+        if isinstance(n, BufferRef) and n.buffer in mapping:
+            return BufferRef(mapping[n.buffer])
         return None
 
-    return rewrite(stmt, change, memo)  # type: ignore[no-any-return]
+    return rewrite(stmt, change, memo)
