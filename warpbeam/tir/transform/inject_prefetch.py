@@ -60,6 +60,7 @@ def _asks(s: For, name: str, ahead: Any, line: int) -> list[Stmt]:
         if count > 1:
             var = Var(f"{name}_{k}", s.var.dtype)
             loops.append((var, count))
+            facts.bind(var, 0, count)
             at = e.add(at, e.mul(var, step if last else 1))
         index.append(simplify(e.maximum(e.minimum(at, e.sub(e.as_expr(size), 1)), 0), facts))
     out: Stmt = Evaluate(e.call("prefetch", BufferLoad(buffer, index), dtype="int64"))

@@ -23,6 +23,7 @@ from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.analysis.tree import kids, with_kids
 from warpbeam.tir.expr import Buffer, BufferLoad, BufferRef, Var
 from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, LetStmt, PrimFunc, SeqStmt, Stmt, seq
+from warpbeam.tir.transform.lower_blocks import Lowering
 from warpbeam.tir.transform.mutate import map_up
 from warpbeam.tir.transform.setting import Setting
 
@@ -48,7 +49,8 @@ def _thread(s: Any) -> Stmt | None:
         raise LowerError(f"virtual thread {s.var.name} has no constant extent", hint="split by nparts")
     if count == 1:
         return substitute(s.body, {s.var: s.min})  # type: ignore[no-any-return]
-    return _Interleaver(s, count).stmt(s.body)
+    body = _Interleaver(s, count).stmt(s.body)
+    return None if body is None else Lowering().stmt(body)
 
 
 class _Interleaver:

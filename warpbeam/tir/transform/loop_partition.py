@@ -11,6 +11,7 @@ A loop is cut where all iterations inside are sure to pass. Where the condition 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from warpbeam.ir.rewrite import post_order, substitute
@@ -59,6 +60,21 @@ def _size(s: Any) -> int:
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Where a loop is cut: conditions that hold in [low, high), and those that hold nowhere below or above."""
+
+    low: PrimExpr
+    high: PrimExpr
+    true: list[PrimExpr]
+    false_below: list[PrimExpr]
+    false_above: list[PrimExpr]
+
+
+def _decided(body: Stmt, conds: list[PrimExpr], value: bool) -> Stmt:
+    return substitute(body, {c: IntImm(value, "bool") for c in conds})  # type: ignore[no-any-return]
+
+
 class _Partition:
     """The walk, outer loops first: what they cannot do is left to the loops inside."""
 
@@ -89,7 +105,7 @@ class _Partition:
             cuts = self.cuts(s, found)
             if cuts is not None and self.room >= _size(s):
                 self.room -= 2 * _size(s)
-                return self.parts(s, *cuts)
+                return self.parts(s, cuts)
         curved = [(c, env) for c, env in found if _slope(c, s.var) is None]
         if curved and s.kind != "thread_binding" and self.room >= _size(s):
             return self.versions(s, curved)
@@ -108,27 +124,33 @@ class _Partition:
 
     # ----------------------------------------------------------------------------------------------------------- cuts
 
-    def cuts(self, s: For, found: Found) -> tuple[PrimExpr, PrimExpr, list[PrimExpr]] | None:
-        """[low, high) of the iterations that pass the linear conditions, and these; None: better left whole."""
+    def cuts(self, s: For, found: Found) -> _Cut | None:
+        """The iterations that pass the linear conditions; None: the loop is better left whole."""
         start, end = simplify(s.min, self.facts), simplify(e.add(s.min, s.extent), self.facts)
         low, high = start, end
-        limits = [(c, self._limit(c, s.var, env)) for c, env in found]
-        open_ones = {c for c, form in limits if form is None}
-        for _, form in limits:
+        sides: tuple[dict[PrimExpr, bool], dict[PrimExpr, bool]] = ({}, {})  # condition -> whether its limit is exact
+        unknown = set()
+        for cond, env in found:
+            form = self._limit(cond, s.var, env)
             if form is None:
+                unknown.add(cond)
                 continue
             slope, rest = form
+            sides[slope < 0][cond] = free_vars(cond).isdisjoint(env)
             if slope < 0:
                 high = self._least(high, simplify(e.floordiv(rest, -slope) + 1, self.facts))
             else:
                 low = self._most(low, simplify(e.floordiv(slope - 1 - rest, slope), self.facts))
+        low = self._least(low, end)
         if low is start and high is end:
             return None
         with self.facts.scope():
             self.facts.bind(s.var, s.min, s.extent)
             if prove(high <= low, self.facts) is True:
                 return None
-        return low, self._most(low, high), [c for c, _ in limits if c not in open_ones]
+        false = [list(side) if len(side) == 1 and all(side.values()) else [] for side in sides]
+        true = [c for side in sides for c in side if c not in unknown]
+        return _Cut(low, self._most(low, high), true, false[0], false[1])
 
     def _limit(self, cond: PrimExpr, var: Var, env: Env) -> tuple[int, PrimExpr] | None:
         """(c, r): the condition holds for all inner iterations where c*var + r >= 0."""
@@ -148,14 +170,13 @@ class _Partition:
             return a
         return b if prove(b >= a, self.facts) is True else simplify(e.maximum(a, b), self.facts)
 
-    def parts(self, s: For, low: PrimExpr, high: PrimExpr, conds: list[PrimExpr]) -> Stmt | None:
+    def parts(self, s: For, cut: _Cut) -> Stmt | None:
         """Up to three loops; in the middle one the conditions hold."""
         end = simplify(e.add(s.min, s.extent), self.facts)
-        true = {c: IntImm(1, "bool") for c in conds}
         made = [
-            self.part(s, s.min, low, _fresh(s.body)),
-            self.part(s, low, high, substitute(s.body, true)),
-            self.part(s, high, end, _fresh(s.body)),
+            self.part(s, s.min, cut.low, _fresh(_decided(s.body, cut.false_below, False))),
+            self.part(s, cut.low, cut.high, _decided(s.body, cut.true, True)),
+            self.part(s, cut.high, end, _fresh(_decided(s.body, cut.false_above, False))),
         ]
         left = [m for m in made if m is not None]
         return seq(*left) if left else None
@@ -194,10 +215,9 @@ class _Partition:
             if isinstance(test, IntImm):
                 return self.inside(s)
             self.room -= _size(s)
-            true = {c: IntImm(1, "bool") for c, _ in curved}
             with self.facts.scope():
                 self.facts.assume(test)
-                full = Lowering(self.facts).stmt(substitute(s.body, true))
+                full = Lowering(self.facts).stmt(_decided(s.body, [c for c, _ in curved], True))
                 full = None if full is None else self.stmt(full)
             rest = self.stmt(_rolled(_fresh(s.body)))
         if full is None:

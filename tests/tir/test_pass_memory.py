@@ -1,0 +1,302 @@
+"""Passes on memory: pipelines, double and rolling buffers, prefetch, shared storage - loops before and after."""
+
+from __future__ import annotations
+
+import numpy as np
+import pass_check as check
+import pytest
+from pass_check import becomes
+
+from warpbeam.ir.diagnostics import LowerError
+from warpbeam.te import tensor as te
+from warpbeam.te.create import create_prim_func
+from warpbeam.tir.interp import run
+from warpbeam.tir.schedule import Schedule
+from warpbeam.tir.text import to_text
+from warpbeam.tir.transform.inject_double_buffer import inject_double_buffer
+from warpbeam.tir.transform.inject_prefetch import inject_prefetch
+from warpbeam.tir.transform.inject_rolling_buffer import inject_rolling_buffer
+from warpbeam.tir.transform.inject_software_pipeline import inject_software_pipeline
+from warpbeam.tir.transform.pipeline import lower
+from warpbeam.tir.transform.setting import Setting
+from warpbeam.tir.transform.storage_rewrite import storage_rewrite
+
+LOAD_USE = """
+    def f(A: float32[4, 8], B: float32[4, 8]):
+        for k in range(4):
+            alloc T: float32[8] @local {"double_buffer": True}
+            for i in range(8):
+                T[i] = A[k, i]
+            for i_1 in range(8):
+                B[k, i_1] = T[i_1] * 2.0
+    """
+
+
+def test_double_buffer():
+    becomes(
+        inject_double_buffer,
+        LOAD_USE,
+        """
+        def f(A: float32[4, 8], B: float32[4, 8]):
+            alloc T: float32[2, 8] @local {"double_buffer": True}
+            for i in range(8):
+                T[0, i] = A[0, i]
+            for k in range(3):
+                for i in range(8):
+                    T[(k + 1) % 2, i] = A[k + 1, i]
+                for i_1 in range(8):
+                    B[k, i_1] = T[k % 2, i_1] * 2.0
+            for i_1 in range(8):
+                B[3, i_1] = T[1, i_1] * 2.0
+        """,
+    )
+
+
+@pytest.mark.parametrize("split", [2, 3])
+def test_double_buffer_with_constant_halves(split):
+    at = Setting(config={"tir.InjectDoubleBuffer": {"split_loop": split}})
+    func = check.program(LOAD_USE.replace("range(4)", "range(8)").replace("[4, 8]", "[8, 8]"))
+    got = inject_double_buffer(func, at)
+    assert ("% 2" in to_text(got)) == (split == 3)
+    check.agree(func, got)
+
+
+def test_double_buffer_without_effect_where_the_filling_needs_the_loop():
+    text = LOAD_USE.replace("T[i] = A[k, i]", "T[i] = B[0, i]")
+    becomes(inject_double_buffer, text, text, 2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_double_buffer_of_symbolic_loops(size):
+    func = check.program(
+        """
+        def f(A: float32[n, 8], B: float32[n, 8], n: size):
+            for k in range(n):
+                alloc T: float32[8] @local {"double_buffer": True}
+                for i in range(8):
+                    T[i] = A[k, i]
+                for i_1 in range(8):
+                    B[k, i_1] = T[i_1] * 2.0
+        """
+    )
+    check.agree(func, inject_double_buffer(func), n=size)
+
+
+def test_pipeline_of_three_stages():
+    becomes(
+        inject_software_pipeline,
+        """
+        def f(A: float32[16], B: float32[16]):
+            for i in range(16) {"software_pipeline_order": (2, 1, 0), "software_pipeline_stage": (0, 1, 2)}:
+                alloc S: float32[1] @local
+                alloc T: float32[1] @local
+                S[0] = A[i]
+                T[0] = S[0] * 2.0
+                B[i] = T[0] + 1.0
+        """,
+        """
+        def f(A: float32[16], B: float32[16]):
+            alloc S: float32[2, 1] @local
+            alloc T: float32[2, 1] @local
+            S[0, 0] = A[0]
+            T[0, 0] = S[0, 0] * 2.0
+            S[1, 0] = A[1]
+            for i in range(14):
+                B[i] = T[i % 2, 0] + 1.0
+                T[(i + 1) % 2, 0] = S[(i + 1) % 2, 0] * 2.0
+                S[i % 2, 0] = A[i + 2]
+            B[14] = T[0, 0] + 1.0
+            T[1, 0] = S[1, 0] * 2.0
+            B[15] = T[1, 0] + 1.0
+        """,
+    )
+
+
+def test_pipelines_that_cannot_be_are_refused():
+    text = """
+        def f(A: float32[16], B: float32[16]):
+            for i in range(16) {"software_pipeline_stage": (1, 0)}:
+                alloc S: float32[1] @local
+                S[0] = A[i]
+                B[i] = S[0]
+        """
+    with pytest.raises(LowerError, match="written in stage 1 and read in stage 0"):
+        inject_software_pipeline(check.program(text))
+    with pytest.raises(LowerError, match="2 statements"):
+        inject_software_pipeline(check.program(text.replace("(1, 0)", "(0,)")))
+
+
+def test_rolling_buffer():
+    becomes(
+        inject_rolling_buffer,
+        """
+        def f(A: float32[10], B: float32[8]):
+            for y in range(8):
+                alloc T: float32[10] {"rolling_buffer": True}
+                for r in range(3):
+                    T[y + r] = A[y + r] * 2.0
+                B[y] = T[y] + T[y + 1] + T[y + 2]
+        """,
+        """
+        def f(A: float32[10], B: float32[8]):
+            alloc T: float32[3]
+            for y in range(8):
+                for r in range(3):
+                    if y <= 0 or y + r >= y + 2:
+                        T[(y + r) % 3] = A[y + r] * 2.0
+                B[y] = T[y % 3] + T[(y + 1) % 3] + T[(y + 2) % 3]
+        """,
+    )
+
+
+def blur(rows: int, columns: int) -> tuple[object, Schedule]:
+    a = te.placeholder((rows + 2, columns), name="A")
+    t = te.compute((rows + 2, columns), lambda i, j: a[i, j] * a[i, j], name="T")
+    b = te.compute((rows, columns), lambda i, j: t[i, j] + t[i + 1, j] + t[i + 2, j], name="B")
+    f = create_prim_func([a], [b])
+    return f, Schedule(f)
+
+
+def test_rolling_buffer_of_a_schedule_computes_each_row_once():
+    f, s = blur(12, 7)
+    s.compute_at("T", s.loops("B")[0])
+    s.rolling_buffer("T")
+    lowered = lower(s.func)
+    assert "float32[3, 7]" in to_text(lowered)
+    check.agree(f, s.func)
+
+
+def test_double_buffer_of_a_schedule():
+    f, s = blur(8, 16)
+    s.compute_at("T", s.loops("B")[0])
+    s.double_buffer("T")
+    assert "float32[2, 3, 16]" in to_text(lower(s.func))
+    check.agree(f, s.func)
+
+
+def test_prefetch():
+    got = becomes(
+        inject_prefetch,
+        """
+        def f(A: float32[64, 32], B: float32[64, 32]):
+            for i in range(64) {"prefetch": (("A", 2),)}:
+                for j in range(32):
+                    B[i, j] = A[i, j]
+        """,
+        """
+        def f(A: float32[64, 32], B: float32[64, 32]):
+            for i in range(64):
+                for A_1 in range(2):
+                    eval prefetch[int64](A[min(i + 2, 63), A_1 * 16])
+                for j in range(32):
+                    B[i, j] = A[i, j]
+        """,
+    )
+    assert "prefetch" in to_text(lower(got))
+
+
+def test_prefetch_of_a_schedule_reaches_the_processor():
+    from warpbeam import target
+    from warpbeam.codegen import c, llvm
+
+    f, s = blur(16, 32)
+    s.prefetch(s.loops("T")[0], "A", 4)
+    lowered = lower(s.func, target.get("native"))
+    assert "@llvm.prefetch" in llvm.print_kernel(lowered, target.get("native"))
+    assert "WB_PREFETCH" in c.print_kernel(lowered, target.get("native"))
+    check.agree(f, s.func)
+
+
+def test_storage_is_shared_and_reused_in_place():
+    becomes(
+        storage_rewrite,
+        """
+        def f(x: float32[4096], y: float32[4096]):
+            alloc a: float32[4096]
+            alloc b: float32[4096]
+            for i in range(4096):
+                a[i] = x[i] + 1.0
+            for i_1 in range(4096):
+                b[i_1] = a[i_1] * 2.0
+            for i_2 in range(4096):
+                y[i_2] = b[4095 - i_2]
+        """,
+        """
+        def f(x: float32[4096], y: float32[4096]):
+            alloc a: float32[4096]
+            for i in range(4096):
+                a[i] = x[i] + 1.0
+            for i_1 in range(4096):
+                a[i_1] = a[i_1] * 2.0
+            for i_2 in range(4096):
+                y[i_2] = a[4095 - i_2]
+        """,
+    )
+
+
+def test_storage_stays_apart_where_lives_overlap():
+    text = """
+        def f(x: float32[4096], y: float32[4096]):
+            alloc a: float32[4096]
+            alloc b: float32[4096]
+            for i in range(4096):
+                a[i] = x[i] + 1.0
+            for i_1 in range(4096):
+                b[i_1] = a[4095 - i_1] * 2.0
+            for i_2 in range(4096):
+                y[i_2] = b[i_2]
+        """
+    becomes(storage_rewrite, text, text)
+
+
+def test_storage_of_different_shapes_is_flat():
+    got = becomes(
+        storage_rewrite,
+        """
+        def f(x: float32[64, 64], y: float32[64, 64]):
+            alloc a: float32[64, 64]
+            alloc b: float32[4096]
+            alloc c: float32[32, 32]
+            for i, j in grid(64, 64):
+                a[i, j] = x[i, j] + 1.0
+            for i_1 in range(4096):
+                b[i_1] = a[i_1 // 64, 63 - i_1 % 64]
+            for i_2, j_2 in grid(32, 32):
+                c[i_2, j_2] = b[i_2 * 128 + j_2]
+            for i_3, j_3 in grid(64, 64):
+                y[i_3, j_3] = c[i_3 // 2, j_3 // 2] + b[i_3]
+        """.replace("for i, j in grid(64, 64):", "for i in range(64):\n              for j in range(64):")
+        .replace("for i_2, j_2 in grid(32, 32):", "for i_2 in range(32):\n              for j_2 in range(32):")
+        .replace("for i_3, j_3 in grid(64, 64):", "for i_3 in range(64):\n              for j_3 in range(64):"),
+        """
+        def f(x: float32[64, 64], y: float32[64, 64]):
+            alloc a: float32[4096]
+            alloc b: float32[4096]
+            for i in range(64):
+              for j in range(64):
+                a[i * 64 + j] = x[i, j] + 1.0
+            for i_1 in range(4096):
+                b[i_1] = a[i_1 // 64 * 64 + (63 - i_1 % 64)]
+            for i_2 in range(32):
+              for j_2 in range(32):
+                a[i_2 * 32 + j_2] = b[i_2 * 128 + j_2]
+            for i_3 in range(64):
+              for j_3 in range(64):
+                y[i_3, j_3] = a[i_3 // 2 * 32 + j_3 // 2] + b[i_3]
+        """,
+    )
+    assert lower(got).attrs["workspace"] == 2
+
+
+def test_workspaces_of_a_chain_are_two_at_most():
+    x = te.placeholder((3000,), name="x")
+    t = x
+    for _ in range(6):
+        t = te.compute((3000,), lambda i, t=t: t[2999 - i] + 1.0, name="t")
+    f = create_prim_func([x], [t])
+    lowered = lower(f)
+    assert lowered.attrs["workspace"] == 2
+    assert lower(f, config={"tir.disable_storage_rewrite": True}).attrs["workspace"] == 5
+    a, out = np.arange(3000, dtype=np.float32), np.zeros(3000, np.float32)
+    run(lowered, a, out)
+    np.testing.assert_array_equal(out, a + 6)
