@@ -258,15 +258,17 @@ class _Entry:
         w, func = self.w, self.e.func
         spaces = self._workspaces()
         pointers, scalars = [], []
+        named: dict[str, Any] = {b.name: b for b in self.index if isinstance(b, E.Buffer) and not b.plain}
         for p in func.params:
             if p in spaces:
                 pointers.append(w.offset(w.section("arena"), spaces[p]))
             elif isinstance(p, E.Buffer) or dt.is_float(p.dtype):
-                if p not in self.index:
+                given = p if p in self.index else named.get(p.name)  # one with strides is flat after lowering
+                if given is None:
                     raise LowerError(f"parameter {p.name!r} of {self.name} is not among its arguments")
-                at = w.data(self.index[p])
+                at = w.data(self.index[given])
                 pointers.append(at)
-                self._bind_offset(p)
+                self._bind_offset(given)
             else:
                 scalars.append(p)
         w.call(self.e.kernel_name, pointers, [self.expr(v) for v in scalars])

@@ -15,6 +15,7 @@ from warpbeam.tir.transform.common_subexpr_elim import common_subexpr_elim
 from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.expand_loops import expand_loops
 from warpbeam.tir.transform.expand_math import expand_math
+from warpbeam.tir.transform.flatten_strides import flatten_strides
 from warpbeam.tir.transform.form_fma import form_fma
 from warpbeam.tir.transform.hoist_if_then_else import hoist_if_then_else
 from warpbeam.tir.transform.inject_double_buffer import inject_double_buffer
@@ -72,6 +73,7 @@ BLOCKS: tuple[Entry, ...] = (  # blocks become loops, buffers get their places a
     Entry("tir.LowerBlocks", _one(lower_blocks), _always),
     Entry("tir.InjectRollingBuffer", inject_rolling_buffer, _seen("note:rolling_buffer")),
     Entry("tir.CompactBuffers", _one(compact_buffers), _seen("Block")),
+    Entry("tir.FlattenStrides", _one(flatten_strides), _always),
 )
 LOOPS: tuple[Entry, ...] = (  # loops get the form in which they run
     Entry("tir.RewriteUnsafeSelect", rewrite_unsafe_select, _seen("Select")),
