@@ -74,7 +74,13 @@ def explicit_args(func: S.PrimFunc) -> tuple[E.Buffer | E.Var, ...]:
 
 def _found_in(buffers: Iterable[E.Buffer]) -> set[E.Var]:
     """Variables that are an extent, a stride or the offset of a buffer by themselves."""
-    return {d for b in buffers for d in (*b.shape, *b.strides, b.elem_offset) if isinstance(d, E.Var)}
+    dims = (_uncast(d) for b in buffers for d in (*b.shape, *b.strides, b.elem_offset))
+    return {d for d in dims if isinstance(d, E.Var)}
+
+
+def _uncast(dim: Any) -> Any:
+    """The variable of a dimension that is an int32 variable as an int64."""
+    return dim.value if isinstance(dim, E.Cast) and isinstance(dim.value, E.Var) else dim
 
 
 def kernel(entry: Entry) -> S.PrimFunc:
@@ -207,7 +213,7 @@ class _Entry:
 
     def _require(self, value: str, what: str, wanted: E.PrimExpr) -> None:
         """Fails unless an extent or stride has the value that an expression says."""
-        told = [f"{v.name} is {self.sources[v]}" for v in _variables(wanted) if self.sources[v] != what]
+        told = [f"{v.name} is {self.sources[v]}" for v in _variables(wanted) if self.sources.get(v, what) != what]
         text = f"Argument {what} has an unsatisfied constraint: {what} == {brief(wanted, 60)}"
         if told:
             text += f" ({', '.join(told)})"
@@ -223,6 +229,7 @@ class _Entry:
             self._match(w.stride(i, axis), f"{what}.strides[{axis}]", step)
 
     def _match(self, value: str, what: str, dim: Any) -> None:
+        dim = _uncast(dim)
         if isinstance(dim, E.Var):
             self._bind(dim, value, what)
         elif isinstance(dim, E.PrimExpr) and not all(v in self.bound for v in _variables(dim)):

@@ -15,18 +15,19 @@ import ctypes
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import export, packed, pool
 from .cpu import missing_features, runs_here
-from .errors import FunctionError, LoadError
+from .errors import FunctionError, LoadError, RunError
 from .function_call import CompiledFunction
 from .loader import Library
 from .measure import BenchmarkResult
 from .ndarray import Device, device
+from .packed import PackedFunc
 from .timing import TimeEvaluator
 
 ABOUT, TABLE = "wb_module", "wb_imports"
@@ -77,7 +78,7 @@ class FunctionModule:
         self.code = code
         self.sources = sources or Sources()
         self.imported_modules: list[FunctionModule] = []
-        self._functions: dict[str, CompiledFunction] = {}
+        self._functions: dict[str, PackedFunc] = {}
         self._lock = threading.Lock()
         self.about: dict[str, Any] = dict(about or {})
         self.entry_name = ""
@@ -87,6 +88,16 @@ class FunctionModule:
             self.imported_modules.append(
                 FunctionModule(None, row["kind"], Sources(row["ext"], {row["ext"]: row["source"]}))
             )
+
+    @staticmethod
+    def of_sources(type_key: str, fmt: str, text: str, modules: Sequence[Mapping[str, Any]] = ()) -> FunctionModule:
+        """A module without machine code: a text, and the texts of imported modules ("kind", "ext", "source")."""
+        return FunctionModule(None, type_key, Sources(fmt, {fmt: text}), about={"modules": modules})
+
+    def add_function(self, name: str, function: PackedFunc) -> None:
+        """Adds a function that is no machine code; the first one is the entry."""
+        self._functions[name] = function
+        self.entry_name = self.entry_name or name
 
     def _load(self, code: bytes, name: str) -> None:
         self.library = Library(code, name)
@@ -117,11 +128,11 @@ class FunctionModule:
     # ------------------------------------------------------------------------------------------------------ functions
 
     @property
-    def entry_func(self) -> CompiledFunction:
+    def entry_func(self) -> PackedFunc:
         """The function that calling the module calls."""
         return self.get_function(self.entry_name)
 
-    def get_function(self, name: str, query_imports: bool = False) -> CompiledFunction:
+    def get_function(self, name: str, query_imports: bool = False) -> PackedFunc:
         """A function by name; `query_imports`: also those of imported modules.
 
         Raises:
@@ -139,7 +150,7 @@ class FunctionModule:
             raise FunctionError(f"Module has no function '{name}'", hint=f"its functions: {known}")
         return found
 
-    def __getitem__(self, name: str) -> CompiledFunction:
+    def __getitem__(self, name: str) -> PackedFunc:
         return self.get_function(name)
 
     def __call__(self, *args: Any) -> Any:
@@ -218,8 +229,11 @@ class FunctionModule:
         """
         where = dev if dev is not None else ctx
         place = device(where) if isinstance(where, str) else where
+        function = self.get_function(func_name)
+        if not isinstance(function, CompiledFunction):
+            raise RunError(f"{func_name} is not machine code", why="only compiled functions can be timed")
         return TimeEvaluator(
-            self.get_function(func_name), place, max(int(number), 1), max(int(repeat), 1), min_repeat_ms,
+            function, place, max(int(number), 1), max(int(repeat), 1), min_repeat_ms,
             limit_zero_time_iterations, cooldown_interval_ms, max(repeats_to_cooldown, 1), cache_flush_bytes, f_preproc,
         )  # fmt: skip
 
