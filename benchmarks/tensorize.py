@@ -4,7 +4,7 @@
 
 Each product is one te.compute over a weight packed for the instruction, scheduled by public primitives: a tile of
 results in registers, and the innermost loops replaced by the intrinsic. The peak is a loop of nothing but that
-instruction on independent registers; kernel and peak take turns. Integers are checked exactly, bfloat16 against float64.
+instruction on independent registers; kernel and peak take turns. Integers are checked exactly, bfloat16 with float64.
 """
 
 from __future__ import annotations
