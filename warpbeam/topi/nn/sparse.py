@@ -11,8 +11,6 @@ from warpbeam.tir.stmt import BufferStore, For, Stmt, seq
 from warpbeam.topi import dims
 from warpbeam.topi.common import Caller
 
-Store = tuple[te.Tensor, te.Tensor, te.Tensor]
-
 
 def sparse_dense(
     dense_data: te.Tensor,
@@ -36,26 +34,26 @@ def sparse_dense(
     shape = (count, dense_data.shape[0]) if sparse_lhs else (dense_data.shape[0], count)
 
     def program(ins: Any, outs: Any) -> Stmt:
-        return _rows(*ins, outs[0], (rows, columns), sparse_data.ndim == 3, sparse_lhs)
+        dense, data, indices, indptr = ins
+        blocks = (rows, columns) if sparse_data.ndim == 3 else None
+        return _rows(dense, (data, indices, indptr), outs[0], blocks, sparse_lhs)
 
     inputs = [dense_data, sparse_data, sparse_indices, sparse_indptr]
     return extern(shape, inputs, program, name="sparse_dense", dtype=dense_data.dtype, tag="sparse_dense")
 
 
-def _rows(
-    dense: E.Buffer, data: E.Buffer, indices: E.Buffer, indptr: E.Buffer, out: E.Buffer,
-    block: tuple[Any, Any], blocks: bool, sparse_lhs: bool,
-) -> Stmt:  # fmt: skip
+def _rows(dense: E.Buffer, stored: Any, out: E.Buffer, shape: Any, sparse_lhs: bool) -> Stmt:
     """for m, n: out = 0, then add the products of row n's stored elements."""
+    (data, indices, indptr), block = stored, shape or (1, 1)
     m, n, e, c = (E.Var(v) for v in "mnec")
     row = n // block[0]
     start = E.cast("int64", indptr[row])
     place = start + e
-    value = data[place, n % block[0], c] if blocks else data[place]
-    column = E.cast("int64", indices[place]) * block[1] + c if blocks else E.cast("int64", indices[place])
+    value = data[place, n % block[0], c] if shape else data[place]
+    column = E.cast("int64", indices[place]) * block[1] + c if shape else E.cast("int64", indices[place])
     at = (n, m) if sparse_lhs else (m, n)
     add: Stmt = BufferStore(out, out[at] + dense[m, column] * value, at)
-    if blocks:
+    if shape:
         add = For(c, 0, block[1], "serial", add)
     extent = E.cast("int64", indptr[row + 1]) - start
     body = seq(BufferStore(out, E.const(0, out.dtype), at), For(e, 0, extent, "serial", add))

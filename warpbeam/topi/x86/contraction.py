@@ -1,0 +1,167 @@
+"""Schedules of sums of products: convolutions and matrix products, in tiles whose sums stay in registers.
+
+The output is cut into tiles of `rows` x `lanes`; a tile's sums are computed in local memory inside the tile's loop,
+with the contiguous axis in vectors and the rows unrolled, and then what follows (bias, activation) is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from warpbeam.topi.scheduling import (
+    begin,
+    extent,
+    inline_injective,
+    is_compute,
+    parallel_outer,
+    reducing,
+    stages,
+    tagged,
+    tile_of,
+)
+from warpbeam.topi.x86.rows import injective_loops, reduction_loops, schedule_reduce
+
+ROWS, LANES = 6, 16
+
+
+def _find(s: Any, tags: Sequence[str]) -> Any:
+    found = [op for prefix in tags for op in tagged(s, prefix)]
+    return found[-1] if found else None
+
+
+def _bordered(s: Any, op: Any) -> Any:
+    """The border around the data that `op` reads, else None."""
+    for t in op.input_tensors:
+        if is_compute(t.op) and t.op.name in ("padded", "PadInput") and not reducing(t.op):
+            return t.op
+    return None
+
+
+def tiled(s: Any, out: Any, op: Any, row_axis: int, lane_axis: int) -> None:
+    """Tiles of `out` over the result's axes row_axis x lane_axis, `op`'s sums inside each tile."""
+    axes = list(out.axis)
+    if op is out:
+        cache = s.cache_write(op.output(0), "local")
+        out, sums = s[op].op, cache.op
+        axes = list(out.axis)
+    else:
+        s[op].set_scope("local")
+        sums = s[op].op
+    row, lane = axes[row_axis], axes[lane_axis]
+    ro, ri = s[out].split(row, factor=tile_of(extent(row), ROWS))
+    lo, li = s[out].split(lane, factor=tile_of(extent(lane), LANES))
+    rest = [a for k, a in enumerate(axes) if k not in (row_axis, lane_axis)]
+    s[out].reorder(*rest, ro, lo, ri, li)
+    s[out].vectorize(li)
+    s[sums].compute_at(s[out], lo)
+    parallel_outer(s, out, [*rest, ro])
+    own, ks = list(sums.axis), list(sums.reduce_axis)
+    inner = [own[row_axis], own[lane_axis]]
+    s[sums].reorder(*[a for a in own if a not in inner], *ks, *inner)
+    s[sums].unroll(inner[0])
+    s[sums].vectorize(inner[1])
+
+
+def _contraction(outs: Any, tags: Sequence[str], row_axis: int, lane_axis: int) -> Any:
+    """The schedule of an output that is a contraction, or injective in one of the same rank."""
+    s, tensors = begin(outs)
+    out = s[tensors[0]].op
+    op = _find(s, tags)
+    if op is None:
+        return schedule_reduce(outs)
+    border = _bordered(s, op)
+    inline_injective(s, keep=[border] if border is not None else [])
+    if border is not None:
+        injective_loops(s, border)
+    for other in stages(s):
+        if reducing(other) and other is not op:
+            reduction_loops(s, other)
+    if out is op or (not reducing(out) and len(out.axis) == len(op.axis) and _direct(s, out, op)):
+        tiled(s, out, op, row_axis, lane_axis)
+    else:
+        reduction_loops(s, op)
+        if not reducing(out):
+            injective_loops(s, out)
+    return s
+
+
+def _direct(s: Any, out: Any, op: Any) -> bool:
+    """Whether `out` reads `op`, through inlined stages at most, each element at its own place."""
+    from warpbeam.te.operation import loads
+
+    current = out
+    while current is not op:
+        own = tuple(a.var for a in current.axis)
+        reads = [load for load in loads(current) if _leads_to(load.tensor.op, op)]
+        if len({load.tensor for load in reads}) != 1 or any(
+            len(load.indices) != len(own) or any(i is not v for i, v in zip(load.indices, own)) for load in reads
+        ):
+            return False
+        current = reads[0].tensor.op
+        if current is not op and reducing(current):
+            return False
+    return True
+
+
+def _leads_to(start: Any, op: Any) -> bool:
+    seen, stack = {start}, [start]
+    while stack:
+        current = stack.pop()
+        if current is op:
+            return True
+        for t in current.input_tensors:
+            if t.op not in seen:
+                seen.add(t.op)
+                stack.append(t.op)
+    return False
+
+
+def schedule_conv2d_nchw(outs: Any) -> Any:
+    """Convolution, channels first: tiles of channels by columns."""
+    return _contraction(outs, ["conv2d"], 1, 3)
+
+
+def schedule_group_conv2d_nchw(outs: Any) -> Any:
+    """Grouped convolution, channels first: tiles of channels by columns."""
+    return _contraction(outs, ["group_conv2d"], 1, 3)
+
+
+def schedule_conv2d_nhwc(outs: Any) -> Any:
+    """Convolution, channels last: tiles of columns by channels."""
+    return _contraction(outs, ["conv2d", "group_conv2d"], 2, 3)
+
+
+def schedule_conv2d_hwcn(outs: Any) -> Any:
+    """Convolution with the batch last: tiles of channels by images."""
+    return _contraction(outs, ["conv2d"], 2, 3)
+
+
+def schedule_conv2d_NCHWc(outs: Any) -> Any:
+    """Convolution with channels in blocks: tiles of columns by a block's channels."""
+    return _contraction(outs, ["conv2d_NCHWc", "depthwise_conv2d_NCHWc"], 3, 4)
+
+
+def schedule_depthwise_conv2d_nchw(outs: Any) -> Any:
+    """Depthwise convolution, channels first: tiles of rows by columns."""
+    return _contraction(outs, ["depthwise_conv2d"], 2, 3)
+
+
+def schedule_depthwise_conv2d_nhwc(outs: Any) -> Any:
+    """Depthwise convolution, channels last: tiles of columns by channels."""
+    return _contraction(outs, ["depthwise_conv2d"], 2, 3)
+
+
+def schedule_dense(outs: Any) -> Any:
+    """Dense layer: tiles of rows by units."""
+    return _contraction(outs, ["dense", "matmul"], 0, 1)
+
+
+def schedule_matmul(outs: Any) -> Any:
+    """Matrix product: tiles of rows by columns."""
+    return _contraction(outs, ["matmul", "dense"], 0, 1)
+
+
+def schedule_batch_matmul(outs: Any) -> Any:
+    """Batched matrix product: tiles of rows by columns."""
+    return _contraction(outs, ["batch_matmul", "matmul"], 1, 2)
