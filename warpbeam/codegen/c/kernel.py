@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 from warpbeam.codegen import analysis
+from warpbeam.codegen.c.dialect import C11, Dialect, bare
 from warpbeam.codegen.c.prelude import prelude
 from warpbeam.codegen.c.values import Lanes, memory_type, value_type
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.rewrite import post_order
 from warpbeam.target import Target
 from warpbeam.tir import expr as E
 from warpbeam.tir import stmt as S
@@ -46,6 +48,8 @@ def quoted(text: str) -> str:
 class KernelPrinter:
     """Prints one function and the bodies of its parallel loops. `small`: indices are 32-bit."""
 
+    dialect: Dialect = C11
+
     def __init__(self, func: S.PrimFunc, target: Target) -> None:
         self.func = func
         self.target = target
@@ -54,6 +58,7 @@ class KernelPrinter:
         self.depth = 1
         self.count = 0
         self.names: dict[E.Var | E.Buffer, str] = {}
+        self.nonneg: set[E.Var] = set()
         self.parts: list[str] = []
         self.in_parallel = False
 
@@ -80,6 +85,20 @@ class KernelPrinter:
         with self.indented():
             yield lane
         self.line("}")
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Lines with names of their own: in braces, if there is more than one."""
+        before, self.lines = self.lines, []
+        with self.indented():
+            yield
+        made, self.lines = self.lines, before
+        if len(made) == 1 or (made and made[0].lstrip().startswith(("for ", "#pragma"))):
+            self.lines += [line[2:] for line in made]
+        else:
+            self.line("{")
+            self.lines += made
+            self.line("}")
 
     def fresh(self, hint: str) -> str:
         self.count += 1
@@ -120,6 +139,16 @@ class KernelPrinter:
     def _index(self, dtype: str) -> str:
         return "wb_index" if dtype == "int64" else value_type(dtype)
 
+    def plain_division(self, node: E.PrimExpr) -> bool:
+        """Whether C's own division and remainder give the floor of an index, since nothing is negative."""
+        if not isinstance(node, E.FloorDiv | E.FloorMod) or (analysis.const_int(node.b) or 0) <= 0:
+            return False
+        return analysis.nonneg(node.a, self.nonneg)
+
+    def device_call(self, node: E.Call, parts: list[str]) -> str | None:
+        """A call that only this kind of program knows, or None."""
+        return None
+
     # ------------------------------------------------------------------------------------------------------- memory
 
     def element(self, buffer: E.Buffer, indices: list[str]) -> str:
@@ -133,16 +162,21 @@ class KernelPrinter:
                 at = index
             else:
                 width = str(size) if size is not None else Lanes(self, "").value(E.as_expr(extent), True)
-                at = f"({at}) * {width}" + ("" if index == "0" else f" + {index}")
-        return f"{self.names[buffer]}[{at or 0}]"
+                outer = at if at.isidentifier() or at.isdigit() else f"({bare(at)})"
+                at = f"{outer} * {width}" + ("" if index == "0" else f" + {index}")
+        return f"{self.names[buffer]}[{bare(at) or 0}]"
 
     def from_memory(self, text: str, dtype: str) -> str:
+        if dt.scalar(dtype) in self.dialect.load:
+            return self.dialect.load[dt.scalar(dtype)].format(text)
         short = {"float16": "f16", "bfloat16": "bf16"}.get(dt.scalar(dtype))
         if short:
             return f"wb_{short}_to_f32({text})"
         return f"({text} != 0)" if dt.is_bool(dt.scalar(dtype)) else text
 
     def _to_memory(self, text: str, dtype: str) -> str:
+        if dt.scalar(dtype) in self.dialect.store:
+            return self.dialect.store[dt.scalar(dtype)].format(text)
         short = {"float16": "f16", "bfloat16": "bf16"}.get(dt.scalar(dtype))
         if short:
             return f"wb_f32_to_{short}({text})"
@@ -151,12 +185,10 @@ class KernelPrinter:
     def _store(self, node: S.BufferStore) -> None:
         lanes = max([dt.lanes(i.dtype) for i in node.indices], default=1)
         if lanes == 1:
-            self.line("{")
-            with self.indented():
+            with self.scope():
                 one = Lanes(self, "")
                 place = self.element(node.buffer, [one.value(i, True) for i in node.indices])
-                self.line(f"{place} = {self._to_memory(one.value(node.value), node.buffer.dtype)};")
-            self.line("}")
+                self.line(f"{place} = {bare(self._to_memory(one.value(node.value), node.buffer.dtype))};")
             return
         self.line("{")
         with self.indented():
@@ -222,7 +254,7 @@ class KernelPrinter:
             size *= known
         name = self.fresh(buffer.name)
         self.bind(buffer, name)
-        self.line(f"{memory_type(buffer.dtype)} {name}[{max(size, 1)}];")
+        self.line(f"{memory_type(buffer.dtype, self.dialect)} {name}[{max(size, 1)}];")
 
     def _evaluate(self, value: E.PrimExpr) -> None:
         if isinstance(value, E.Call) and value.op == "prefetch":
@@ -236,32 +268,40 @@ class KernelPrinter:
             self.line(f"(void)({Lanes(self, '').value(value)});")
 
     def _if(self, node: S.IfThenElse) -> None:
-        self.line("{")
+        before, self.lines = self.lines, []
+        index = not any(isinstance(n, E.BufferLoad) for n in post_order(node.cond))
+        cond = bare(Lanes(self, "").value(node.cond, index))
+        made, self.lines = self.lines, before
+        if made:
+            self.line("{")
+            self.lines += made
+        self.line(f"if ({cond}) {{")
         with self.indented():
-            self.line(f"if ({Lanes(self, '').value(node.cond)}) {{")
+            self.statement(node.then)
+        if node.orelse is not None:
+            self.line("} else {")
             with self.indented():
-                self.statement(node.then)
-            if node.orelse is not None:
-                self.line("} else {")
-                with self.indented():
-                    self.statement(node.orelse)
-            self.line("}")
+                self.statement(node.orelse)
         self.line("}")
+        if made:
+            self.line("}")
 
     def _for(self, node: S.For) -> None:
         if node.kind == "parallel" and self.target.threads and not self.in_parallel:
             self._parallel(node)
             return
-        self.line("{")
-        with self.indented():
+        with self.scope():
             low, count = Lanes(self, "").value(node.min, True), Lanes(self, "").value(node.extent, True)
             self._loop(node, low, f"{low} + {count}" if low != "0" else count)
-        self.line("}")
 
     def _loop(self, node: S.For, low: str, end: str) -> None:
-        name, type, stop = self.fresh(node.var.name), self._index(node.var.dtype), self.fresh("end")
+        name, type, stop = self.fresh(node.var.name), self._index(node.var.dtype), end
         self.bind(node.var, name)
-        self.line(f"const {type} {stop} = {end};")
+        if analysis.nonneg(node.min, self.nonneg):
+            self.nonneg.add(node.var)
+        if not end.isdigit():
+            stop = self.fresh("end")
+            self.line(f"const {type} {stop} = {end};")
         self.line(f"for ({type} {name} = {low}; {name} < {stop}; ++{name}) {{")
         with self.indented():
             self.statement(node.body)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from warpbeam.codegen import analysis
+from warpbeam.codegen.c.dialect import C11, Dialect
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
@@ -14,7 +17,6 @@ from warpbeam.tir import expr as E
 if TYPE_CHECKING:
     from warpbeam.codegen.c.kernel import KernelPrinter
 
-_LIMIT = 90
 _ARITH = {E.Add: "add", E.Sub: "sub", E.Mul: "mul", E.Div: "div", E.Mod: "mod", E.FloorDiv: "floordiv",
           E.FloorMod: "floormod", E.Min: "min", E.Max: "max"}  # fmt: skip
 _SIGNS = {E.Add: "+", E.Sub: "-", E.Mul: "*", E.Div: "/"}
@@ -25,9 +27,11 @@ _CALLS = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "r
 _BITWISE = {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}
 
 
-def memory_type(dtype: str) -> str:
-    """The C type of an element in memory."""
+def memory_type(dtype: str, d: Dialect = C11) -> str:
+    """The type of an element in memory."""
     base = dt.scalar(dtype)
+    if base in d.memory:
+        return d.memory[base]
     if base == "bool":
         return "uint8_t"
     if base in ("float16", "bfloat16"):
@@ -64,7 +68,7 @@ def rounded(text: str, dtype: str) -> str:
     return f"wb_{short}_to_f32(wb_f32_to_{short}({text}))" if short else text
 
 
-def literal(node: E.IntImm | E.FloatImm) -> str:
+def literal(node: E.IntImm | E.FloatImm, d: Dialect = C11) -> str:
     """A literal of either kind."""
     if isinstance(node, E.IntImm):
         if dt.is_bool(node.dtype):
@@ -84,8 +88,14 @@ def literal(node: E.IntImm | E.FloatImm) -> str:
         special = {True: ("0x7ff8000000000000", "0x7ff0000000000000"), False: ("0x7fc00000", "0x7f800000")}[double]
         text = f"wb_from_{'f64' if double else 'f32'}({special[math.isinf(value)]}u{'ll' if double else ''})"
         return f"(-{text})" if math.copysign(1, value) < 0 else text
-    text = value.hex() + ("" if double else "f")
+    text = (value.hex() if d.hex_floats else _decimal(value, double)) + ("" if double else "f")
     return f"({text})" if text.startswith("-") else text
+
+
+def _decimal(value: float, double: bool) -> str:
+    """The shortest decimal text that is read back to the same value."""
+    text = repr(value) if double else str(np.float32(value))
+    return text if set(text) & set(".e") else f"{text}.0"
 
 
 class Lanes:
@@ -93,6 +103,7 @@ class Lanes:
 
     def __init__(self, printer: KernelPrinter, lane: str) -> None:
         self.p = printer
+        self.d = printer.dialect
         self.lane = lane
         self.done: dict[Node, str] = {}
         self.uses: dict[Node, int] = {}
@@ -117,7 +128,7 @@ class Lanes:
             stack.pop()
             text = self._text(node, [self.done[x] for x in parts])
             plain = isinstance(node, (E.IntImm, E.FloatImm, E.Var, E.Broadcast))
-            if not plain and (len(text) > _LIMIT or self.uses.get(node, 0) > 1):
+            if not plain and (len(text) > self.d.limit or self.uses.get(node, 0) > 1):
                 text = self._name(node, text)
             self.done[node] = text
         return self.done[expr]
@@ -155,7 +166,7 @@ class Lanes:
 
     def _text(self, node: E.PrimExpr, parts: list[str]) -> str:
         if isinstance(node, (E.IntImm, E.FloatImm)):
-            return literal(node)
+            return literal(node, self.d)
         if isinstance(node, E.Var):
             return self.p.variable(node)
         if isinstance(node, E.BufferLoad):
@@ -171,7 +182,9 @@ class Lanes:
             return self._shuffle(node)
         if isinstance(node, E.Call):
             return self._call(node, parts)
-        return _simple(node, parts, self._is_index(node), self.p.small)
+        if self._is_index(node) and self.p.plain_division(node):
+            return f"({parts[0]} {'/' if isinstance(node, E.FloorDiv) else '%'} {parts[1]})"
+        return _simple(node, parts, self._is_index(node), self.p.small, self.d)
 
     def _call(self, node: E.Call, parts: list[str]) -> str:
         op = node.op
@@ -185,10 +198,10 @@ class Lanes:
             return self._add_pairs(node, parts[0])
         if _regroups(node):
             return self._regroup(node)
-        text = call(node, parts)
+        text = self.p.device_call(node, parts) or call(node, parts, self.d)
         if text is None:
             raise LowerError(
-                f"intrinsic {op!r} on {node.dtype} cannot be printed in C", where=self.p.func.name,
+                f"intrinsic {op!r} on {node.dtype} cannot be printed in {self.d.name}", where=self.p.func.name,
                 why="mathematical functions must be expanded first, and other names are unknown",
                 hint="run tir.transform.expand_math",
             )  # fmt: skip
@@ -220,7 +233,7 @@ class Lanes:
     def _shuffle(self, node: E.Shuffle) -> str:
         array = self._array(node.vectors)
         table = self.p.fresh("t")
-        self.p.line(f"static const uint16_t {table}[] = {{{', '.join(map(str, node.indices))}}};")
+        self.p.line(f"{self.d.table} uint16_t {table}[] = {{{', '.join(map(str, node.indices))}}};")
         return f"{array}[{table}[{self.lane or 0}]]"
 
     def _reduce(self, node: E.Call) -> str:
@@ -240,7 +253,7 @@ class Lanes:
             a, b = f"{array}[{lane}]", f"{array}[{lane} + {distance}]"
             cls: Any = {"add": E.Add, "mul": E.Mul, "min": E.Min, "max": E.Max, "and": E.And, "or": E.Or}[kind]
             var = E.Var("x", dt.scalar(dtype))
-            self.p.line(f"{a} = {_simple(cls(var, var), [a, b])};")
+            self.p.line(f"{a} = {_simple(cls(var, var), [a, b], d=self.d)};")
 
     def _dot(self, node: E.Call, acc: str) -> str:
         group = int(node.op[3:])
@@ -249,18 +262,18 @@ class Lanes:
         self.p.line(f"{value_type(node.dtype)} {total} = {acc};")
         a, b = (f"{x}[{group} * {self.lane or 0} + {k}]" for x in (left, right))
         if dt.is_float(node.dtype):
-            step = f"wb_fma_f32({a}, {b}, {total})"
+            step = self.d.apply("fma", "f32", a, b, total)
         else:
             ending = suffix(node.dtype)
             a, b = (cast(x, v.dtype, node.dtype) for x, v in zip((a, b), node.args[1:], strict=True))
-            step = f"wb_add_{ending}({total}, wb_mul_{ending}({a}, {b}))"
+            step = self.d.apply("add", ending, total, self.d.apply("mul", ending, a, b))
         self.p.line(f"for (int {k} = 0; {k} < {group}; ++{k}) {total} = {step};")
         return total
 
     def _add_pairs(self, node: E.Call, acc: str) -> str:
         array, lane, ending = self._array((node.args[1],)), self.lane or 0, suffix(node.dtype)
         a, b = (cast(f"{array}[2 * {lane} + {k}]", node.args[1].dtype, node.dtype) for k in range(2))
-        return f"wb_add_{ending}({acc}, wb_add_{ending}({a}, {b}))"
+        return self.d.apply("add", ending, acc, self.d.apply("add", ending, a, b))
 
     def _regroup(self, node: E.Call) -> str:
         """The bits of a vector as lanes of another width, the first lane lowest."""
@@ -301,7 +314,7 @@ def _parts(node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
     return (node.a,) if isinstance(node, E.Not) else ()
 
 
-def _simple(node: Any, parts: list[str], index: bool = False, small: bool = False) -> str:
+def _simple(node: Any, parts: list[str], index: bool = False, small: bool = False, d: Dialect = C11) -> str:
     """Arithmetic, comparisons, choices, casts."""
     kind = type(node)
     if kind in _COMPARE:
@@ -313,23 +326,23 @@ def _simple(node: Any, parts: list[str], index: bool = False, small: bool = Fals
     if kind is E.Select:
         return f"({parts[0]} ? {parts[1]} : {parts[2]})"
     if kind is E.Cast:
-        return cast(parts[0], node.value.dtype, node.dtype)
+        return cast(parts[0], node.value.dtype, node.dtype, d)
     if kind not in _ARITH:
-        raise LowerError(f"a {kind.__name__} cannot be printed in C", hint="run tir.transform.lower first")
+        raise LowerError(f"a {kind.__name__} cannot be printed in {d.name}", hint="run tir.transform.lower first")
     base = dt.scalar(node.dtype)
     if dt.is_float(base):
         if kind in _SIGNS:
             return rounded(f"({parts[0]} {_SIGNS[kind]} {parts[1]})", base)
-        return rounded(f"wb_{_ARITH[kind]}_{suffix(base)}({parts[0]}, {parts[1]})", base)
+        return rounded(d.apply(_ARITH[kind], suffix(base), *parts), base)
     if dt.is_bool(base):
         return f"({parts[0]} {'&' if kind in (E.Mul, E.Min) else '|'} {parts[1]})"
     if index and kind in (E.Add, E.Sub, E.Mul):
         return f"({parts[0]} {_SIGNS[kind]} {parts[1]})"
     ending = "i32" if index and small else suffix(base)
-    return f"wb_{_ARITH[kind]}_{ending}({parts[0]}, {parts[1]})"
+    return d.apply(_ARITH[kind], ending, *parts)
 
 
-def cast(text: str, source: str, target: str) -> str:
+def cast(text: str, source: str, target: str, d: Dialect = C11) -> str:
     """A conversion as `tir.Cast` defines it."""
     a, b = dt.scalar(source), dt.scalar(target)
     if a == b:
@@ -339,11 +352,11 @@ def cast(text: str, source: str, target: str) -> str:
     if b in ("float16", "bfloat16"):
         return rounded(f"wb_to_odd({text})" if a == "float64" else f"(float){text}", b)
     if dt.is_float(a) and not dt.is_float(b):
-        return f"wb_to_{suffix(b)}({text})"
+        return d.apply("to", suffix(b), text)
     return f"({value_type(b)}){text}"
 
 
-def call(node: E.Call, parts: list[str]) -> str | None:
+def call(node: E.Call, parts: list[str], d: Dialect = C11) -> str | None:
     """A plain intrinsic, or None."""
     base = dt.scalar(node.dtype)
     source = dt.scalar(node.args[0].dtype) if node.args else base
@@ -361,9 +374,12 @@ def call(node: E.Call, parts: list[str]) -> str | None:
         return test.get(node.op, f"(({x} == {x}) & ({x} - {x} != {x} - {x}))")
     if node.op == "reinterpret":
         return _reinterpret(parts[0], source, base)
-    if node.op not in _CALLS:
+    if node.op in _CALLS:
+        text: str | None = d.apply(_CALLS[node.op], suffix(source), *parts)
+    else:
+        text = d.function_of(node.op, base, parts)
+    if text is None:
         return None
-    text = f"wb_{_CALLS[node.op]}_{suffix(source)}({', '.join(parts)})"
     return rounded(text, base) if dt.is_float(base) else text
 
 
