@@ -9,8 +9,13 @@ from warpbeam.tir import expr as E
 
 #: the table of addresses that the loader fills, and the text that lists what belongs into it
 TABLE, ABOUT = "wb_imports", "wb_module"
-#: C functions whose parameters vary: how many are fixed
-VARIADIC = {"printf": 1, "fprintf": 2, "dprintf": 2, "sprintf": 2, "snprintf": 3}
+#: C functions whose parameters vary: the types of those that do not
+VARIADIC = {
+    "printf": ("const char*",),
+    "dprintf": ("int", "const char*"),
+    "sprintf": ("char*", "const char*"),
+    "snprintf": ("char*", "size_t", "const char*"),
+}
 #: calls that leave generated code
 CALLS = ("call_extern", "call_pure_extern", "call_packed")
 

@@ -62,9 +62,8 @@ class CompiledFunction(PackedFunc):
         try:
             handles = [a._handle for a in args]
         except AttributeError:
-            self.call(*args)
-            return
-        if len(handles) != self._size or len(set(handles)) != self._size:
+            handles = []
+        if len(set(handles)) != self._size or len(args) != self._size:
             self.call(*args)
             return
         try:

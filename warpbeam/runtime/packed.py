@@ -147,12 +147,13 @@ def _read(value: int, code: int) -> Any:
 
 
 def _write(result: Any, address: int) -> None:
-    if result is None:
-        packed = struct.pack("<qii", 0, ValueCode.NULL, 0)
-    elif isinstance(result, float | np.floating):
+    """Hands back a number; any other result is dropped, as for a statement."""
+    if isinstance(result, float | np.floating):
         packed = struct.pack("<dii", float(result), ValueCode.FLOAT, 0)
-    else:
+    elif isinstance(result, int | np.integer | np.bool_):
         packed = struct.pack("<qii", int(result), ValueCode.INT, 0)
+    else:
+        packed = struct.pack("<qii", 0, ValueCode.NULL, 0)
     ctypes.memmove(address, packed, VALUE_BYTES)
 
 

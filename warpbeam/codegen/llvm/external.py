@@ -90,11 +90,11 @@ def _extern(fn: FunctionPrinter, node: E.Call, values: list[Value]) -> Value:
             args.append(_pointer(fn, a))
         else:
             args.append(_half(fn, a, next(given)))
-    fixed = imports.VARIADIC.get(name)
+    fixed = len(imports.VARIADIC[name]) if name in imports.VARIADIC else None
     if fixed is not None:
         args = args[:fixed] + [_promoted(fn, a, v) for a, v in zip(node.args[fixed:], args[fixed:], strict=True)]
     ret = "void" if node.dtype == "void" else value_type(node.dtype)
-    types = ", ".join(["ptr"] * fixed + ["..."]) if fixed is not None else ", ".join(v.type for v in args)
+    types = ", ".join([*(v.type for v in args[:fixed]), *(["..."] if fixed is not None else [])])
     if name in fn.module.defined:
         if fixed is None:
             fn.module.declares[name] = f"declare {ret} @{name}({types})"
