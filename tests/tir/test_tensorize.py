@@ -174,7 +174,7 @@ def test_a_start_inside_the_tile_belongs_to_it() -> None:
 def test_a_start_outside_the_tile_stays() -> None:
     func = product(2, 16, 8)
     s = Schedule(func)
-    i, j, k = s.loops("C")
+    _, j, k = s.loops("C")
     ko, ki = s.split(k, [None, 4])
     s.reorder(ko, j, ki)
     s.decompose_reduction("C", ko)
@@ -279,7 +279,7 @@ def test_a_different_domain_is_refused() -> None:
 def test_a_loop_that_stops_early_is_refused() -> None:
     func = product(2, 32, 8)
     s = Schedule(func)
-    _, j, k = s.loops("C")
+    _, j, _ = s.loops("C")
     s.split(j, [None, 12])
     refused(s, s.loops("C")[2], VNNI, "needs constant extents|do not run over a box|divides")
 

@@ -448,8 +448,12 @@ def floormod(a: Any, b: Any) -> PrimExpr:
 
 
 def cast(dtype: str, value: Any) -> PrimExpr:
-    """Converts to `dtype`; no node when it already has it; lanes of the operand are kept for a scalar dtype."""
+    """Converts to `dtype`; no node when it already has it; lanes of the operand are kept for a scalar dtype, and a
+    scalar goes to every lane of a vector's.
+    """
     x = as_expr(value)
+    if dt.lanes(dtype) > 1 and dt.lanes(x.dtype) == 1:
+        return Broadcast(cast(dt.scalar(dtype), x), dt.lanes(dtype))
     if dt.lanes(dtype) == 1 and dt.lanes(x.dtype) > 1:
         dtype = dt.with_lanes(dtype, dt.lanes(x.dtype))
     if x.dtype == dtype:
