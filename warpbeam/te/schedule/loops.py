@@ -35,13 +35,27 @@ class Loops:
 
     def _unshare(self, time_loops: set[str]) -> None:
         """A loop of one iteration for the time of a scan's update, where relations use it: its own is the scan's."""
-        if is_scan(self.stage.op) or not self.stage.history:
+        self.fixed: set[Any] = set()  # axes that are led by a loop of another stage
+        if is_scan(self.stage.op):
             return
         for axis, loop in list(self.names.items()):
-            if loop in time_loops:
+            if loop in time_loops and not self._used(axis):
+                self.fixed.add(axis)
+            elif loop in time_loops:
                 inner = [n for n in self.names.values() if n != loop]
                 first = min(inner, key=self.sch.loops(self.block).index, default=self.block)
                 self.names[axis] = self.sch.step(AroundLoop(first, legal(axis.var.name)))
+
+    def _used(self, axis: Any) -> bool:
+        """Whether a relation of the stage takes the axis, or a reordering moves it from its place in front."""
+        for r in self.stage.history:
+            if isinstance(r, ax.Split) and r.parent is axis:
+                return True
+            if isinstance(r, ax.Fuse) and (r.outer is axis or r.inner is axis):
+                return True
+            if isinstance(r, ax.Order) and any(a is axis for a in r.leaves[1:]):
+                return True
+        return False
 
     def replay(self) -> None:
         """Splits, fusions and reorderings in the order of their calls."""
@@ -52,10 +66,11 @@ class Loops:
                 made = self.sch.fuse(self.names.pop(r.outer), self.names.pop(r.inner), name=legal(r.fused.var.name))
                 self._add(r.fused, made)
             elif isinstance(r, ax.Singleton):
-                first = min(self.names.values(), key=self.sch.loops(self.block).index, default=self.block)
+                own = [n for a, n in self.names.items() if a not in self.fixed]
+                first = min(own, key=self.sch.loops(self.block).index, default=self.block)
                 self._add(r.iter, self.sch.step(AroundLoop(first, legal(r.iter.var.name))))
             elif isinstance(r, ax.Order):
-                self.sch.reorder(*[self.names[a] for a in r.leaves if a in self.names])
+                self.sch.reorder(*[self.names[a] for a in r.leaves if a in self.names and a not in self.fixed])
             else:
                 self._transform(r)
 

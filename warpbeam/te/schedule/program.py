@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from warpbeam.te.create import Conversion, Names, _Creator
-from warpbeam.te.errors import TEError
-from warpbeam.te.schedule.errors import require
+from warpbeam.te.schedule.errors import ScheduleValueError, require
 from warpbeam.te.schedule.roots import is_placeholder, outputs_of
 from warpbeam.te.tensor import Tensor
 from warpbeam.tir.expr import Buffer, Var
@@ -49,7 +48,7 @@ def naive_program(sch: Schedule, args: Sequence[Any], name: str, binds: Mapping[
     states = {t for s in sch.stages for t in getattr(s.op, "state_placeholder", ())}
     for s in sch.stages:
         if is_placeholder(s.op) and s.op.output(0) not in inputs and s.op.output(0) not in states:
-            raise TEError(
+            raise ScheduleValueError(
                 f"placeholder {s.op.name} is read by {name} but is not among its arguments",
                 hint=f"the arguments are {[getattr(a, 'name', a) for a in args]}",
             )

@@ -31,7 +31,8 @@ class AroundLoop(Step):
         place = tree.loops[self.target] if self.target in tree.loops else tree.block(self.target)
         var = Var(Namer(tree).loop(self.name))
         kind = "thread_binding" if self.thread else "serial"
-        return tree.update({place: For(var, 0, self.extent, kind, place.stmt, {}, self.thread)}), var.name
+        notes = {"each_thread_all": True} if self.thread else {}
+        return tree.update({place: For(var, 0, self.extent, kind, place.stmt, notes, self.thread)}), var.name
 
 
 @dataclass(frozen=True, slots=True)
