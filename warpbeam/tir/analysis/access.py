@@ -8,7 +8,7 @@ from typing import Any
 from warpbeam.ir.node import Node
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir.analysis.tree import Place, Tree
-from warpbeam.tir.expr import Buffer, BufferLoad, BufferRef, Call, PrimExpr, Var, const_int
+from warpbeam.tir.expr import Add, Buffer, BufferLoad, BufferRef, Call, PrimExpr, Var, const_int
 from warpbeam.tir.stmt import Block, BufferStore, For
 
 _ACCESSES: weakref.WeakKeyDictionary[Node, tuple[tuple[BufferLoad, ...], tuple[BufferStore, ...]]] = (
@@ -137,6 +137,18 @@ def plain_axes(block: Block, store: BufferStore) -> list[Var] | None:
     if all(i in spatial for i in index) and len(set(index)) == len(index):
         return index
     return None
+
+
+def shifted_axes(block: Block, store: BufferStore) -> list[tuple[Var, int]] | None:
+    """The store's indices as distinct spatial or ordered axes of the block plus constants, or None."""
+    own = {a.var for a in block.axes if a.kind != "reduce"}
+    found: list[tuple[Var, int]] = []
+    for i in store.indices:
+        axis, shift = (i.a, const_int(i.b)) if isinstance(i, Add) else (i, 0)
+        if not isinstance(axis, Var) or axis not in own or shift is None:
+            return None
+        found.append((axis, shift))
+    return found if len({axis for axis, _ in found}) == len(found) else None
 
 
 def mentions(expr: PrimExpr, names: frozenset[Var] | set[Var]) -> bool:

@@ -15,11 +15,13 @@ from warpbeam.tir.analysis.access import (
     plain_axes,
     read,
     readers,
+    shifted_axes,
     writers,
 )
 from warpbeam.tir.analysis.predicate import unconditional
 from warpbeam.tir.analysis.tree import Place, Tree, tree_of
-from warpbeam.tir.expr import Buffer, BufferLoad, Var
+from warpbeam.tir.arith import simplify
+from warpbeam.tir.expr import Buffer, BufferLoad, Var, sub
 from warpbeam.tir.schedule.legal import (
     check_computed,
     check_filled,
@@ -27,19 +29,28 @@ from warpbeam.tir.schedule.legal import (
     check_loops,
     check_not_read_before,
     loops_at_once,
+    same_iteration,
 )
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import Block, BufferStore, PrimFunc, Stmt
 
 
-def pointwise(tree: Tree, block: Block) -> tuple[BufferStore, list[Var]]:
+def plain_pointwise(tree: Tree, block: Block) -> tuple[BufferStore, list[Var]]:
     """The only store of a block without reduction whose indices are its plain axes; ScheduleError otherwise."""
+    store, axes = pointwise(tree, block)
+    if plain_axes(block, store) is None:
+        raise ScheduleError(f"the store of block {block.name} is not indexed by its plain axes", hint="inline it first")
+    return store, [axis for axis, _ in axes]
+
+
+def pointwise(tree: Tree, block: Block) -> tuple[BufferStore, list[tuple[Var, int]]]:
+    """The only store of a block without reduction, whose indices are its axes, each plus a constant."""
     if block.init is not None or any(a.kind == "reduce" for a in block.axes):
         raise ScheduleError(f"block {block.name} is a reduction and cannot be inlined")
     store = block.body
     if not isinstance(store, BufferStore):
         raise ScheduleError(f"block {block.name} stores more than one value and cannot be inlined")
-    axes = plain_axes(block, store)
+    axes = shifted_axes(block, store)
     if axes is None or len(axes) != len(block.axes):
         raise ScheduleError(f"the store of block {block.name} is not indexed by its plain axes", hint="inline it first")
     if store.buffer in {n.buffer for n in accesses(store)[0]}:
@@ -73,14 +84,15 @@ class ComputeInline(Step):
                 hint="use reverse_compute_inline on it to move its producer into it",
             )
         what = f"compute_inline of {self.block}"
-        check_computed(block, what)
-        check_inputs_stay(tree, place, what)
         users = readers(tree, buffer)
+        check_computed(block, what, frozenset.intersection(*(same_iteration(place, p) for p in (place, *users))))
+        check_inputs_stay(tree, place, what)
         self._check_users(tree, place, users, buffer)
 
         def change(n: Any) -> Any:
             if isinstance(n, BufferLoad) and n.buffer is buffer:
-                return substitute(store.value, dict(zip(axes, n.indices, strict=True)))
+                at = {axis: simplify(sub(i, shift)) for (axis, shift), i in zip(axes, n.indices, strict=True)}
+                return substitute(store.value, dict(at))
             return None
 
         changes: dict[Place, Stmt | None] = {place: None}
@@ -122,11 +134,11 @@ class ReverseComputeInline(Step):
         tree = tree_of(func)
         place = tree.block(self.block)
         block = as_block(place)
-        store, axes = pointwise(tree, block)
+        store, axes = plain_pointwise(tree, block)
         what = f"reverse_compute_inline of {self.block}"
         producer, reads = self._producer(tree, block, axes)
         pblock = as_block(producer)
-        pstore, paxes = pointwise(tree, pblock)
+        pstore, paxes = plain_pointwise(tree, pblock)
         check_computed(block, what)
         check_computed(pblock, what)
         check_not_read_before(tree, place, what)

@@ -16,6 +16,7 @@ from warpbeam.tir.analysis.access import (
     plain_axes,
     read,
     readers,
+    shifted_axes,
     writers,
     written,
 )
@@ -169,18 +170,6 @@ def _needed(tree: Tree, target: Place, block: Block, users: list[Place], running
                 if load.buffer is store.buffer:
                     _join(found, axes, load.indices, store.buffer, env, facts)
     return {v: r for v, r in found.items() if r is not None}
-
-
-def shifted_axes(block: Block, store: Any) -> list[tuple[Var, int]] | None:
-    """The store's indices as distinct spatial or ordered axes of the block plus constants, or None."""
-    own = {a.var for a in block.axes if a.kind != "reduce"}
-    found: list[tuple[Var, int]] = []
-    for i in store.indices:
-        axis, shift = (i.a, e.const_int(i.b)) if type(i) is e.Add else (i, 0)
-        if not isinstance(axis, Var) or axis not in own or shift is None:
-            return None
-        found.append((axis, shift))
-    return found if len({axis for axis, _ in found}) == len(found) else None
 
 
 def _join(

@@ -42,7 +42,7 @@ _IDENTITY: dict[type, Callable[[str], Any]] = {
 def spatial_copy(place: Place, outer: Place, namer: Namer | None, suffix: str) -> tuple[list[For], dict[Var, PrimExpr]]:
     """Copies of the loops from `outer` to the block that its spatial axes use, and the renaming of their variables."""
     block = as_block(place)
-    wanted = binding_vars(block, "spatial")
+    wanted = binding_vars(block, "spatial") | binding_vars(block, "ordered")
     chain = [f for f in place.loops() if f in _below(place, outer)]
     fresh: dict[Var, PrimExpr] = {}
     loops: list[For] = []
@@ -86,7 +86,7 @@ def decompose(tree: Tree, place: Place, outer: Place) -> tuple[dict[Place, Stmt 
     loops, fresh = spatial_copy(place, outer, namer, "_init")
     axes, bindings = [], []
     for a, b in zip(block.axes, block.bindings, strict=True):
-        if a.kind == "spatial":
+        if a.kind != "reduce":
             axes.append(a)
             bindings.append(substitute(b, fresh))
     name = namer.block(f"{block.name}_init")
@@ -210,8 +210,8 @@ class _Factor:
         """Copied spatial loops, the block's spatial axes with bindings, an axis and a loop over the lanes, and the
         predicate of the first instance."""
         loops, fresh = spatial_copy(self.place, self.top, self.namer, suffix)
-        axes = [a for a in self.block.axes if a.kind == "spatial"]
-        bound = [substitute(b, fresh) for a, b in zip(self.block.axes, self.block.bindings) if a.kind == "spatial"]
+        axes = [a for a in self.block.axes if a.kind != "reduce"]
+        bound = [substitute(b, fresh) for a, b in zip(self.block.axes, self.block.bindings) if a.kind != "reduce"]
         lane = Var(self.namer.loop(f"{self.loop.var.name}{suffix}"))
         axis = IterVar(Var(self.loop.var.name), self.lanes, "spatial")
         carried = [f for f in _below(self.place, self.top) if f.var not in fresh]
