@@ -55,7 +55,7 @@ def step(n: e.Call, at: list[int], compile: Callable[[Any], Any]) -> Callable[[M
     def run(m: Machine, s: list[Any]) -> Any:
         args = [_argument(m, n.args[k], None if p is None else s[p]) for k, p in enumerate(places)]
         out = function(*args)
-        return np.zeros(1, kind) if out is None else np.asarray(out).reshape(1).astype(kind)
+        return np.asarray([out if isinstance(out, int | float | np.number) else 0]).astype(kind)
 
     return run
 

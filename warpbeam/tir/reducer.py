@@ -87,7 +87,7 @@ def _reduce(fcombine: Any, fidentity: Any, name: str, expr: Any, axis: Any, wher
     source = tuple(as_expr(e) for e in (expr if many else (expr,)))
     axes = tuple(axis) if isinstance(axis, list | tuple) else (axis,)
     for a in axes:
-        if a.kind not in ("reduce", "thread"):
+        if a.kind != "reduce":
             raise IRError(f"{name} runs over {a.name}, which is no reduction axis", hint="make it with te.reduce_axis")
     lhs = tuple(Var(f"lhs{i}", e.dtype) for i, e in enumerate(source))
     rhs = tuple(Var(f"rhs{i}", e.dtype) for i, e in enumerate(source))
