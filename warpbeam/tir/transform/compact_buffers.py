@@ -140,7 +140,7 @@ class _Planner:
 
     def close(self, buffer: Buffer) -> None:
         o = self.open.pop(buffer)
-        region = [None] * len(buffer.shape) if o.whole else self._region(o)
+        region: list[Range | None] = [None] * len(buffer.shape) if o.whole else self._region(o)
         sizes: list[Any] = []
         for r, full in zip(region, buffer.shape, strict=True):
             size = None if r is None else upper_bound(r.extent(self.facts), self.facts)

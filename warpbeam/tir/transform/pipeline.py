@@ -28,16 +28,16 @@ from warpbeam.tir.transform.instrument_bound_checkers import instrument_bound_ch
 from warpbeam.tir.transform.legalize_floats import bf16_compute_legalize, fp8_compute_legalize
 from warpbeam.tir.transform.lift_workspace import lift_workspace
 from warpbeam.tir.transform.loop_partition import loop_partition
-from warpbeam.tir.transform.lower_blocks import lower_blocks
 from warpbeam.tir.transform.lower_init import lower_init
 from warpbeam.tir.transform.merge_parallel import merge_parallel
 from warpbeam.tir.transform.peel_tails import peel_tails
 from warpbeam.tir.transform.place_allocations import place_allocations
 from warpbeam.tir.transform.promote_registers import promote_registers, unroll_tiles
 from warpbeam.tir.transform.reduce_lanes import reduce_lanes
-from warpbeam.tir.transform.remove_no_op import remove_no_op
+from warpbeam.tir.transform.remove_no_op import drop_asserts, remove_no_op
 from warpbeam.tir.transform.rewrite_unsafe_select import rewrite_unsafe_select
 from warpbeam.tir.transform.setting import Setting, survey
+from warpbeam.tir.transform.simplify import simplify_program
 from warpbeam.tir.transform.storage_rewrite import storage_rewrite
 from warpbeam.tir.transform.unroll_pragmas import asked, unroll_pragmas
 from warpbeam.tir.transform.verify import verify
@@ -70,7 +70,7 @@ def _seen(*wanted: str) -> Callable[[Setting], bool]:
 BLOCKS: tuple[Entry, ...] = (  # blocks become loops, buffers get their places and sizes
     Entry("tir.LowerInit", _one(lower_init), _seen("Block")),
     Entry("tir.PlaceAllocations", _one(place_allocations), _seen("Block")),
-    Entry("tir.LowerBlocks", _one(lower_blocks), _always),
+    Entry("tir.LowerBlocks", simplify_program, _always),
     Entry("tir.InjectRollingBuffer", inject_rolling_buffer, _seen("note:rolling_buffer")),
     Entry("tir.CompactBuffers", _one(compact_buffers), _seen("Block")),
     Entry("tir.FlattenStrides", _one(flatten_strides), _always),
@@ -86,6 +86,7 @@ LOOPS: tuple[Entry, ...] = (  # loops get the form in which they run
     Entry("tir.LoopPartition", loop_partition, _seen("call:likely")),
     Entry("tir.HoistIfThenElse", hoist_if_then_else, _seen("If")),
     Entry("tir.PeelTails", _one(peel_tails), _always),
+    Entry("tir.DisableAssert", _one(drop_asserts), lambda at: at.flag("tir.disable_assert")),
     Entry("tir.RemoveNoOp", remove_no_op, _always),
     Entry("tir.StorageRewrite", storage_rewrite, lambda at: not at.flag("tir.disable_storage_rewrite")),
     Entry("tir.InstrumentBoundCheckers", instrument_bound_checkers, lambda at: at.flag(BOUNDS)),
@@ -133,6 +134,8 @@ def lower_loops(func: PrimFunc, target: Any = None, config: Mapping[str, Any] | 
 def _run(func: PrimFunc, phases: tuple[tuple[Entry, ...], ...], target: Any, config: Any) -> PrimFunc:
     ctx = PassContext.current()
     at = Setting(target, ctx.config if config is None else config, survey(func))
+    if at.config.get("tir.noalias") is False:
+        func = func.replace(attrs=func.attrs.updated(noalias=False))
     extra = _user_passes(at.config.get("tir.add_lower_pass", ()))
     watched = bool(ctx.instruments or ctx.events)
     for number, phase in enumerate(phases):

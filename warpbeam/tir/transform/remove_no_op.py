@@ -48,6 +48,11 @@ def remove_no_op(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
             return func
 
 
+def drop_asserts(func: PrimFunc) -> PrimFunc:
+    """The program without run-time checks, for config "tir.disable_assert"."""
+    return func.replace(body=map_up(func.body, lambda s: None if isinstance(s, AssertStmt) else s))  # type: ignore[no-any-return]
+
+
 def effect_free(x: Any) -> bool:
     """Whether evaluating an expression changes nothing."""
     return not any(isinstance(n, Call) and not is_pure(n.op) for n in post_order(x))
