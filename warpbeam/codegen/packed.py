@@ -143,6 +143,8 @@ def print_c(entries: Sequence[Entry], target: Target, about: str, packed: bool) 
         _Entry(e, writer).write()
         parts.append(writer.close())
     lines = [f"  {quoted(about[i : i + 80])}" for i in range(0, len(about), 80)]
+    if packed:
+        parts.append(f"extern void* {imports.TABLE}[1];\nvoid* {imports.TABLE}[1];")
     parts += [
         _REPEAT_C,
         "\n".join([f"extern const char {imports.ABOUT}[];", f"const char {imports.ABOUT}[] ="]),

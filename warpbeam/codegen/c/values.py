@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from warpbeam.codegen import analysis
+from warpbeam.codegen.c import external
 from warpbeam.codegen.c.dialect import C11, Dialect
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
@@ -190,6 +191,8 @@ class Lanes:
         op = node.op
         if op == "if_then_else":
             return self._lazy(node, parts[0])
+        if op in external.OPS:
+            return external.call(self, node, parts)
         if op.startswith("vector_reduce_"):
             return self._reduce(node)
         if op in ("dot4", "dot2"):
@@ -300,6 +303,8 @@ def _parts(node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
     if isinstance(node, (E.BinaryExpr, E.CmpExpr)):
         return node.a, node.b
     if isinstance(node, E.Call):
+        if node.op in external.OPS:
+            return external.operands(node)
         if node.op == "if_then_else" or node.op in ("dot4", "dot2", "add_pairs"):
             return node.args[:1]
         return () if node.op.startswith("vector_reduce_") or _regroups(node) else node.args
