@@ -107,7 +107,8 @@ class Tensor(Node):
 
     def __getitem__(self, indices: Any) -> Any:
         found = indices if isinstance(indices, tuple) else (indices,)
-        return TensorSlice(self, found) if len(found) < len(self.shape) else ProducerLoad(self, found)
+        part = len(found) < len(self.shape) or any(isinstance(i, slice) for i in found)
+        return TensorSlice(self, found) if part else ProducerLoad(self, found)
 
     def __iter__(self) -> Iterator[Any]:
         raise TEError(f"tensor {self.name} cannot be iterated over", hint="index it inside te.compute")
@@ -134,7 +135,9 @@ class Tensor(Node):
 
 
 class TensorSlice:
-    """A tensor with some leading indices given: `A[i]` of a matrix, which `[j]` completes to an element."""
+    """A tensor with some leading indices given: `A[i]` of a matrix, which `[j]` completes to an element. Indices may
+    also be ranges (`A[i, 0:16]`): operands of a tensor intrinsic.
+    """
 
     def __init__(self, tensor: Tensor, indices: tuple[Any, ...]) -> None:
         self.tensor, self.indices = tensor, indices

@@ -23,6 +23,7 @@ from warpbeam.te.operation import Tensor as Tensor
 from warpbeam.te.operation import TensorSlice as TensorSlice
 from warpbeam.te.operation import loads as loads
 from warpbeam.te.operation import operations as operations
+from warpbeam.te.tensor_compute import tensor_compute
 from warpbeam.tir.expr import Var, as_expr, simplify_dim, sub
 from warpbeam.tir.reducer import CommReducer as CommReducer
 from warpbeam.tir.reducer import Reduce as Reduce
@@ -108,9 +109,15 @@ def compute(
     """A tensor (or list of tensors of one shape) given element by element.
 
     shape: ints or expressions. fcompute: takes one index per dimension (or *indices) and returns an expression, or a
-    tuple of expressions / the tuple of a multi-value reduction. varargs_names: axis names for *indices.
+    tuple of expressions / the tuple of a multi-value reduction; or only the leading indices and returns a call of a
+    tensor intrinsic, which does the other dimensions. varargs_names: axis names for *indices.
     """
     dims = as_shape(shape)
+    leading = _leading_names(fcompute, len(dims))
+    if leading:
+        made = tensor_compute(dims, fcompute, leading, name, _notes(tag, attrs))
+        if made is not None:
+            return made
     names = _axis_names(fcompute, len(dims), name, varargs_names)
     axes = tuple(IterVar(Var(n), d, "spatial") for n, d in zip(names, dims, strict=True))
     result = fcompute(*[a.var for a in axes])
@@ -118,10 +125,21 @@ def compute(
     bodies = tuple(as_expr(b) for b in (result if many else (result,)))
     if not bodies:
         raise TEError(f"fcompute of {name} returns no value")
-    notes = Attrs({**(attrs or {}), **({"tag": tag} if tag else {})}) if (attrs or tag) else EMPTY
-    op = ComputeOp(name, axes, bodies, notes)
+    op = ComputeOp(name, axes, bodies, _notes(tag, attrs))
     outs = tuple(op.output(i) for i in range(len(bodies)))
     return outs if many else outs[0]
+
+
+def _notes(tag: str, attrs: dict[str, Any] | None) -> Attrs:
+    return Attrs({**(attrs or {}), **({"tag": tag} if tag else {})}) if (attrs or tag) else EMPTY
+
+
+def _leading_names(fcompute: Any, ndim: int) -> list[str]:
+    """Names of the indices of an fcompute that takes fewer than there are dimensions; empty if it takes all."""
+    places = inspect.signature(fcompute).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in places) or not 0 < len(places) < ndim:
+        return []
+    return [p.name for p in places]
 
 
 def _axis_names(fcompute: Any, ndim: int, name: str, varargs_names: Sequence[str] | None) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any
 from warpbeam.te.create import create_prim_func
 from warpbeam.te.errors import TEError
 from warpbeam.te.operation import ComputeOp, Operation, PlaceholderOp, Tensor
+from warpbeam.te.tensor_compute import TensorCall, call
 from warpbeam.tir import tensor_intrin as ti
 from warpbeam.tir.declare import decl_buffer
 from warpbeam.tir.expr import Buffer, PrimExpr, Var, const_int
@@ -46,6 +47,10 @@ class TensorIntrin:
     body: Stmt | None
     reduce_init: Stmt | None
     reduce_update: Stmt | None
+
+    def __call__(self, *tensors: Any, **kwargs: Any) -> TensorCall:
+        """The intrinsic applied to slices, as the body of a te.compute; keywords reduce_axis and scalar_inputs."""
+        return call(self, tensors, **kwargs)
 
     @cached_property
     def record(self) -> ti.TensorIntrin:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from warpbeam.te.schedule import axis as ax
 from warpbeam.te.schedule.errors import require
 from warpbeam.te.schedule.stage import INLINE
+from warpbeam.te.tensor_compute import TensorComputeOp
 
 if TYPE_CHECKING:
     from warpbeam.te.schedule.lower import Walk
@@ -26,6 +27,19 @@ def finish(walk: Walk) -> None:
         for axis, attr in stage.iter_var_attrs.items():
             if attr.tensor_intrin is not None and axis in walk.loops[stage].names:
                 walk.sch.tensorize(walk.loops[stage].names[axis], attr.tensor_intrin)
+        if isinstance(stage.op, TensorComputeOp) and stage in walk.blocks:
+            _tensor_compute(walk, stage, stage.op)
+
+
+def _tensor_compute(walk: Walk, stage: Stage, op: TensorComputeOp) -> None:
+    """An operation that is a call of an intrinsic: its axes go innermost and become the intrinsic."""
+    names = walk.loops[stage].names
+    inner = [names[a] for a in op.inner_axes if a in names]
+    own = [n for n in walk.sch.loops(walk.blocks[stage]) if n in names.values()]
+    wanted = [*[n for n in own if n not in inner], *inner]
+    if own != wanted:
+        walk.sch.reorder(*wanted)
+    walk.sch.tensorize(inner[0] if inner else walk.blocks[stage], op.intrin)
 
 
 def _storage(walk: Walk, stage: Stage) -> None:
