@@ -176,7 +176,8 @@ def _fills(maker: Place, reader: Place, load: BufferLoad) -> bool:
     ):
         return False
     stores = [s for s in accesses(block.body)[1] if s.buffer is load.buffer]
-    if not stores or any(isinstance(n, LetStmt | e.Let) for n in post_order(block.body, as_block(reader).body)):
+    lets = {n.var for n in post_order(block.body, as_block(reader).body) if isinstance(n, LetStmt | e.Let)}
+    if not stores or any(free_vars(i) & lets for n in (stores[0], load) for i in n.indices):
         return False
     facts = Facts() if target is None else facts_at(target, True)
     made = touched(stores[0], block_env(target, maker, facts, inside=True), facts)

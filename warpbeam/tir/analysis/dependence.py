@@ -77,12 +77,12 @@ def block_accesses(tree: Tree, place: Place, moving: frozenset[Var], outer: int)
         inner.add(f.var)
     below = frozenset(inner)
     parts: list[Node] = [s for s in (block.init, block.body, block.predicate) if s is not None]
-    lets = any(isinstance(n, LetStmt | e.Let) for p in parts for n in post_order(p))
+    lets = {n.var for p in parts for n in post_order(p) if isinstance(n, LetStmt | e.Let)}
     for part in parts:
         loads, stores = accesses(part)
         nodes: list[Any] = [*loads, *stores]
         for n in nodes:
-            scalar = not lets and all("x" not in i.dtype for i in n.indices)
+            scalar = all("x" not in i.dtype and free_vars(i).isdisjoint(lets) for i in n.indices)
             indices = tuple(simplify(substitute(i, at), facts) for i in n.indices) if scalar else None
             yield Access(place, n.buffer, indices, isinstance(n, BufferStore), below, facts)
         for buffer, write in opaque_buffers(part):
@@ -213,7 +213,12 @@ def _same_instances(found: list[Access], moving: Mapping[Var, PrimExpr]) -> bool
     for v in iters:
         if v in loops and e.const_int(loops[v].min) != 0:
             return False
-    return injective(indices, iters, first.place)
+    if injective(indices, iters, first.place):
+        return True
+    outer = {v: loops[v].extent for v in names if v in loops and v not in iters}  # apart together, so apart when fixed
+    if not outer or any(e.const_int(loops[v].min) != 0 for v in outer):
+        return False
+    return injective(indices, {**outer, **iters}, first.place)
 
 
 def injective(indices: list[PrimExpr], iters: Mapping[Var, PrimExpr], place: Place) -> bool:

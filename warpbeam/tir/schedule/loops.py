@@ -20,12 +20,12 @@ from warpbeam.tir.analysis.access import (
 from warpbeam.tir.analysis.dependence import carried, fixed_order
 from warpbeam.tir.analysis.predicate import likely
 from warpbeam.tir.analysis.regions import upper_bound
-from warpbeam.tir.analysis.tree import Place, Tree, annotated, facts_at, subst_structure, tree_of
+from warpbeam.tir.analysis.tree import Place, Tree, facts_at, subst_structure, tree_of
 from warpbeam.tir.arith import prove, simplify
 from warpbeam.tir.expr import PrimExpr, Var
 from warpbeam.tir.schedule.guard import guarded
 from warpbeam.tir.schedule.step import Namer, Step
-from warpbeam.tir.stmt import Block, For, PrimFunc, Stmt
+from warpbeam.tir.stmt import For, PrimFunc, Stmt
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,23 +274,34 @@ class SetKind(Step):
         loop = as_loop(place)
         if self.kind in ("parallel", "vectorized"):
             check_independent(tree, place, self.kind)
-        if self.kind == "vectorized" and any(
-            isinstance(p.stmt, For) and p.stmt.kind == "vectorized" for p in place.ancestors()
-        ):
-            raise ScheduleError(f"loop {self.loop} is inside a vectorized loop", hint="vectorize one loop of a nest")
-        if self.kind == "parallel" and _parallel_around(tree, place):
+        if loop.kind == "thread_binding":
+            raise ScheduleError(f"loop {self.loop} is bound to {loop.thread}; it cannot be {self.kind}")
+        if self.kind == "vectorized" and _around(tree, place, "vectorized"):
+            raise ScheduleError(
+                f"loop {self.loop} is nested with a vectorized loop", hint="vectorize one loop of a nest"
+            )
+        if self.kind == "parallel" and _around(tree, place, "parallel"):
             raise ScheduleError(
                 f"loop {self.loop} is nested with another parallel loop",
                 hint="fuse the two loops and make the result parallel",
+            )
+        if self.kind in ("vectorized", "unrolled") and upper_bound(loop.extent, facts_at(place)) is None:
+            raise ScheduleError(
+                f"loop {self.loop} cannot be {self.kind}: its extent has no constant bound",
+                hint="split it by a number and expand the inner loop",
             )
         new = For(loop.var, loop.min, loop.extent, self.kind, loop.body, loop.annotations)
         return tree.update({place: new}), None
 
 
-def _parallel_around(tree: Tree, place: Place) -> bool:
-    if any(isinstance(p.stmt, For) and p.stmt.kind == "parallel" for p in place.ancestors()):
+def _around(tree: Tree, place: Place, kind: str) -> bool:
+    """Whether another loop of a kind is around the place or inside."""
+    if any(isinstance(p.stmt, For) and p.stmt.kind == kind for p in place.ancestors()):
         return True
-    return any(p is not place and as_loop(p).kind == "parallel" and p.within(place) for p in tree.loops.values())
+    return any(p is not place and as_loop(p).kind == kind and p.within(place) for p in tree.loops.values())
+
+
+THREADS = ("blockIdx.", "threadIdx.", "vthread", "cthread", "pipeline")
 
 
 def check_independent(tree: Tree, place: Place, how: str) -> None:
@@ -331,33 +342,14 @@ class Bind(Step):
         tree = tree_of(func)
         place = tree.loop(self.loop)
         loop = as_loop(place)
+        if not self.thread.startswith(THREADS):
+            raise ScheduleError(f"unknown hardware axis {self.thread!r}", hint=f"one that begins with {THREADS}")
+        if loop.kind not in ("serial", "thread_binding"):
+            raise ScheduleError(f"loop {self.loop} is {loop.kind}; it cannot be bound to {self.thread}")
         together = self.thread.startswith("threadIdx") and all(
             carries(as_block(p), loop.var) for p in tree.blocks_below(place)
         )
         if not together:
             check_independent(tree, place, f"bound to {self.thread}")
         new = For(loop.var, loop.min, loop.extent, "thread_binding", loop.body, loop.annotations, self.thread)
-        return tree.update({place: new}), None
-
-
-@dataclass(frozen=True, slots=True)
-class Annotate(Step):
-    """Attaches a note to a loop or block; it changes nothing by itself."""
-
-    target: str
-    key: str
-    value: Any
-
-    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
-        tree = tree_of(func)
-        if self.target in tree.loops:
-            place = tree.loops[self.target]
-            f = as_loop(place)
-            new: Stmt = For(
-                f.var, f.min, f.extent, f.kind, f.body, annotated(f.annotations, self.key, self.value), f.thread
-            )
-        else:
-            place = tree.block(self.target)
-            b: Block = as_block(place)
-            new = b.replace(annotations=annotated(b.annotations, self.key, self.value))
         return tree.update({place: new}), None

@@ -94,7 +94,7 @@ class ComputeAt(Step):
         spot = _child_of(target, first)
         shared = _shared_loops(target, block) if self.relax else []
         ranges = _needed(tree, target, block, users, shared)
-        made = _region_nest(block, ranges, Namer(tree), names, facts_at(target, True), self.guard)
+        made = region_nest(block, ranges, Namer(tree), names, facts_at(target, True), self.guard)
         func = tree.update({spot: seq(made, spot.stmt)})
         if left:
             check_loops(tree_of(func), left, what)
@@ -189,7 +189,7 @@ def _join(
             found[axis] = None if old is None else union(old, new, facts)
 
 
-def _region_nest(
+def region_nest(
     block: Block, ranges: dict[Var, Range], namer: Namer, names: dict[Var, str], facts: Facts, guard: bool = False
 ) -> Stmt:
     """The block under fresh loops over the given ranges of its axes (in full where there is none)."""
@@ -264,7 +264,7 @@ class ReverseComputeAt(Step):
         for index, axis, size in zip(store.indices, load.indices, store.buffer.shape, strict=True):
             assert isinstance(axis, Var)
             ranges[axis] = clip(interval(index, env), size, facts)
-        made = _region_nest(block, ranges, Namer(tree), names, facts)
+        made = region_nest(block, ranges, Namer(tree), names, facts)
         spot = _child_of(target, producer)
         func = tree.update({spot: seq(spot.stmt, made)})
         tree = tree_of(func)

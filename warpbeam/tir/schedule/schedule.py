@@ -7,16 +7,21 @@ from typing import Any
 
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.node import Attrs, freeze
-from warpbeam.tir.analysis.access import as_block, as_loop
+from warpbeam.tir.analysis.access import as_block, as_loop, read, readers, writers, written
 from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.expr import PrimExpr, const_int
+from warpbeam.tir.schedule.blockize import Blockize
 from warpbeam.tir.schedule.cache import CacheRead, CacheWrite, Clone, SetScope
 from warpbeam.tir.schedule.inline import ComputeInline, ReverseComputeInline
 from warpbeam.tir.schedule.layout import TransformLayout, plain_map
-from warpbeam.tir.schedule.loops import Annotate, Bind, Fuse, Reorder, SetKind, Split
+from warpbeam.tir.schedule.loops import Bind, Fuse, Reorder, SetKind, Split
+from warpbeam.tir.schedule.merge import Merge
+from warpbeam.tir.schedule.notes import Annotate, Pragma, Unannotate
+from warpbeam.tir.schedule.pad import PadEinsum
 from warpbeam.tir.schedule.partition import Names, Partition
 from warpbeam.tir.schedule.place import ComputeAt, ReverseComputeAt
 from warpbeam.tir.schedule.reduction import DecomposeReduction, RFactor
+from warpbeam.tir.schedule.root import ComputeRoot
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.schedule.storage import DoubleBuffer, Prefetch, RollingBuffer, SoftwarePipeline, StorageAlign
 from warpbeam.tir.schedule.tensorize import Tensorize
@@ -65,6 +70,20 @@ class Schedule:
         """The extent of a loop where it is a number."""
         return const_int(self.loop(loop).extent)
 
+    def get_producers(self, block: str) -> list[str]:
+        """Names of the blocks that write what a block reads, in program order."""
+        tree = tree_of(self.func)
+        place = tree.block(block)
+        made = {p for b in read(as_block(place)) for p in writers(tree, b)} - {place}
+        return [as_block(p).name for p in tree.blocks.values() if p in made]
+
+    def get_consumers(self, block: str) -> list[str]:
+        """Names of the blocks that read what a block writes, in program order."""
+        tree = tree_of(self.func)
+        place = tree.block(block)
+        users = {p for b in written(as_block(place)) for p in readers(tree, b)} - {place}
+        return [as_block(p).name for p in tree.blocks.values() if p in users]
+
     # ------------------------------------------------------------------------------------------------------------ loops
 
     def split(
@@ -81,6 +100,26 @@ class Schedule:
     def reorder(self, *loops: str) -> None:
         """The named loops in the given order, outer first."""
         self.step(Reorder(loops))
+
+    def tile(self, x: str, y: str, x_factor: int, y_factor: int, guard: bool = False) -> tuple[str, str, str, str]:
+        """Two loops as tiles; gives (x outer, y outer, x inner, y inner), in this order from outside.
+
+        for x: for y: B     ->     for x_0: for y_0: for x_1 in x_factor: for y_1 in y_factor: B
+        """
+        before, steps = self.func, len(self.trace)
+        try:
+            x_outer, x_inner = self.split(x, [None, x_factor], guard=guard)
+            y_outer, y_inner = self.split(y, [None, y_factor], guard=guard)
+            self.reorder(x_outer, y_outer, x_inner, y_inner)
+        except ScheduleError:
+            self.func = before
+            del self.trace[steps:]
+            raise
+        return x_outer, y_outer, x_inner, y_inner
+
+    def merge(self, *loops: str) -> str:
+        """One loop in place of neighbouring ones of the same extent; gives its name."""
+        return self.step(Merge(loops))  # type: ignore[no-any-return]
 
     def parallel(self, loop: str) -> None:
         self.step(SetKind(loop, "parallel"))
@@ -100,6 +139,14 @@ class Schedule:
         """A note on a loop or block."""
         self.step(Annotate(target, key, freeze(value)))
 
+    def unannotate(self, target: str, key: str) -> None:
+        """Takes a note off a loop or block."""
+        self.step(Unannotate(target, key))
+
+    def pragma(self, loop: str, kind: str, value: Any = True) -> None:
+        """A request to lowering or code generation; see schedule/notes.py for the kinds."""
+        self.step(Pragma(loop, kind, freeze(value)))
+
     def partition(self, loop: str, at: int | PrimExpr) -> tuple[str, str, Names]:
         """Two loops, [0, at) and [at, extent); gives (first, second, {old name: its copy's})."""
         return self.step(Partition(loop, at))  # type: ignore[no-any-return]
@@ -116,6 +163,10 @@ class Schedule:
         """Computes a producer inside a loop of its consumers; see ComputeAt for `relax` and `guard`."""
         self.step(ComputeAt(block, loop, relax, guard))
 
+    def compute_root(self, block: str) -> None:
+        """Takes a block out of the loops of others."""
+        self.step(ComputeRoot(block))
+
     def reverse_compute_at(self, block: str, loop: str) -> None:
         """Computes a consumer inside a loop of its producer."""
         self.step(ReverseComputeAt(block, loop))
@@ -128,15 +179,23 @@ class Schedule:
         """Partial results over a reduction loop; gives the name of the partial block."""
         return self.step(RFactor(loop, axis))  # type: ignore[no-any-return]
 
+    def blockize(self, loop: str) -> str:
+        """Makes a loop and all inside it one block over tiles; gives its name."""
+        return self.step(Blockize(loop))  # type: ignore[no-any-return]
+
+    def pad_einsum(self, block: str, padding: Sequence[int]) -> tuple[str, ...]:
+        """Makes the axes of a sum of products multiples of numbers; gives the names of the copying blocks."""
+        return self.step(PadEinsum(block, tuple(padding)))  # type: ignore[no-any-return]
+
     def tensorize(self, target: str, intrin: Any, preserve_unit_iters: bool = True) -> str:
         """An intrinsic (a name, a record or te.decl_tensor_intrin's) in place of a loop or block; see Tensorize."""
         return self.step(Tensorize(target, intrin, preserve_unit_iters))  # type: ignore[no-any-return]
 
     # ---------------------------------------------------------------------------------------------------------- buffers
 
-    def cache_read(self, block: str, buffer: str, scope: str) -> str:
-        """The block reads a copy of a buffer; gives the name of the copying block."""
-        return self.step(CacheRead(block, buffer, scope))  # type: ignore[no-any-return]
+    def cache_read(self, block: str, buffer: str, scope: str, consumers: Sequence[str] = ()) -> str:
+        """The block, and further consumers, read a copy of a buffer; gives the name of the copying block."""
+        return self.step(CacheRead(block, buffer, scope, tuple(consumers)))  # type: ignore[no-any-return]
 
     def cache_write(self, block: str, scope: str) -> str:
         """The block writes a buffer of its own that is then copied; gives the name of the copying block."""
