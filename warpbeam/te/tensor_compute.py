@@ -39,10 +39,8 @@ class TensorComputeOp(ComputeOp):
 
     def replace_inputs(self, mapping: dict[Tensor, Tensor]) -> Operation:
         new: Any = super().replace_inputs(mapping)
-        if new is self:
-            return self
-        body: tuple[PrimExpr, ...] = new.body
-        return self.replace(body=body)  # type: ignore[no-any-return]
+        found: Operation = self if new is self else self.replace(body=new.body)
+        return found
 
     @property
     def inner_axes(self) -> tuple[IterVar, ...]:
