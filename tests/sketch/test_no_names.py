@@ -51,10 +51,10 @@ def transformer_layer():
 def kernels(func, rename=lambda: None):
     """Machine code of each kernel by symbol; `rename` runs between the graph passes and the sketches."""
     target = get("generic-x86-64-v3")
-    main = optimize(IRModule.from_expr(func), 3, target)["main"]
+    mod = optimize(IRModule.from_expr(func), 3, target)
     rename()
     found = KernelSet(target)
-    Planner(main, found, ["x"], ["y"]).build()
+    Planner(mod, found, ["x"], ["y"]).build()
     return {symbol: compile_text(print_kernel(k.func, target), target) for symbol, k in found.kernels.items()}
 
 

@@ -26,7 +26,7 @@ from warpbeam.runtime.artifact import Artifact, KernelInfo, Manifest, TensorSpec
 from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
-from warpbeam.runtime.program import CallKernel, Program, Value
+from warpbeam.runtime.program import CallKernel, Program, Value, walk
 from warpbeam.target import Target
 
 ENTRY = "wb_entry"
@@ -58,7 +58,7 @@ def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options:
     report = Report(options.name, str(options.target.name))
     with Compiler(options.target, options.cache, options.workers) as compiler:
         with report.stage("passes"):
-            func = optimize(mod, options.opt_level, options.target, report)["main"]
+            mod = optimize(mod, options.opt_level, options.target, report)
         pool_job = compiler.submit("wb_pool", pool_ir(options.target.triple))
         jobs: list[tuple[str, Any]] = [("wb_pool", pool_job)]
 
@@ -70,7 +70,7 @@ def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options:
 
         kernels = KernelSet(options.target, on_new)
         with report.stage("schedule and lower"):
-            planner = Planner(func, kernels, inputs, outputs)
+            planner = Planner(mod, kernels, inputs, outputs)
             program = planner.build()
             program.validate()
         with report.stage("compile"):
@@ -80,7 +80,7 @@ def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options:
         exports = [ENTRY, *POOL_SYMBOLS, *kernels.kernels]
         code = link_shared(objects, exports)
     with report.stage("pack"):
-        manifest = _manifest(func, program, kernels, planner, options)
+        manifest = _manifest(mod["main"], program, kernels, planner, options)
         artifact = Artifact.build(manifest, program=program, code=code, constants=memoryview(planner.constants.blob()))
     report.kernels(program, kernels.kernels)
     return Built(artifact, report, kernels.kernels)
@@ -114,7 +114,7 @@ def _kernel_infos(program: Program, kernels: KernelSet) -> tuple[KernelInfo, ...
     origins: dict[str, list[str]] = {}
     traffic: dict[str, Any] = {}
     by_id = {v.id: v for v in program.values}
-    for step in program.body:
+    for step in walk(program.body):
         if isinstance(step, CallKernel):
             for w in step.writes:
                 origins.setdefault(step.kernel, []).extend(by_id[w].origins)

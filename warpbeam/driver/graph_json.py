@@ -6,16 +6,21 @@ import json
 from typing import Any
 
 from warpbeam.runtime.module import Module
-from warpbeam.runtime.program import CallKernel, Program, Value
+from warpbeam.runtime.program import Branch, CallKernel, Loop, Program, Value
 from warpbeam.runtime.shape_expr import show
 
 Ref = tuple[int, int, int]
 
 
 def graph_json(module: Module) -> str:
-    """Nodes ("null" for inputs and constants, "tvm_op" for kernels), heads, and per output shape, type and storage."""
+    """Nodes ("null" for inputs and constants, "tvm_op" for kernels), heads, and per output shape, type and storage.
+
+    A model with branches or loops is no graph of calls and gives "{}".
+    """
     program = module.artifact.program()
-    return "{}" if program is None else json.dumps(_graph(program), indent=2)
+    if program is None or any(isinstance(i, Branch | Loop) for i in program.body):
+        return "{}"
+    return json.dumps(_graph(program), indent=2)
 
 
 def _graph(program: Program) -> dict[str, Any]:

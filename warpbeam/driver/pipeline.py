@@ -5,7 +5,7 @@ from __future__ import annotations
 from warpbeam import op
 from warpbeam.driver.report import Report
 from warpbeam.ir.transform import Event, Pass, PassContext, Sequential
-from warpbeam.relay.expr import IRModule
+from warpbeam.relay.expr import Function, IRModule
 from warpbeam.target import Target
 from warpbeam.transform import passes
 from warpbeam.transform.fuse_ops import fuse
@@ -16,6 +16,7 @@ def graph_passes(target: Target) -> list[Pass]:
     """What happens to the graph before fusion, in order."""
     return [
         passes.InferType(),
+        passes.LiftBranches(),  # branches and loops of the model become functions, each a straight line
         passes.SimplifyInference(),  # batch norm becomes scale and shift, dropout nothing
         passes.FoldConstant(),  # what depends on constants only is computed now
         passes.SimplifyExpr(),  # algebra and cancelling reshapes, transposes, casts
@@ -35,10 +36,14 @@ def optimize(mod: IRModule, opt_level: int, target: Target, report: Report | Non
     with _context(opt_level, report):
         mod = Sequential(graph_passes(target))(mod)
     copy = op.get("copy")
-    main = fuse(protect_outputs(mod["main"], copy), opt_level)
-    new = IRModule(dict(mod.functions), mod.types)
-    new["main"] = main
-    return new
+    main = mod.global_var("main")
+    return IRModule(
+        {
+            gv: fuse(protect_outputs(fn, copy) if gv is main else fn, opt_level) if isinstance(fn, Function) else fn
+            for gv, fn in mod.functions.items()
+        },
+        mod.types,
+    )
 
 
 def _context(opt_level: int, report: Report | None) -> PassContext:

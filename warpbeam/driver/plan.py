@@ -1,13 +1,14 @@
-"""From a fused function and its kernels to a Program: values with storage, instructions in order, one arena.
+"""From fused functions and their kernels to a Program: values with storage, instructions in order, one arena.
 
 Constants are laid out in one section (packed as the kernel that reads them wants); views cost nothing; results that
-leave the
-model are written where the caller wants them.
+leave the model are written where the caller wants them. Functions called by name become part of the Program where they
+are called: as they are, as the branches of an If, or, where a function ends by calling itself, as a loop whose state is
+what the function takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +20,16 @@ from warpbeam.driver.shapes import bytes_of, to_shape_expr
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.op.assumed import equalities
-from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
+from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, If, IRModule, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
-from warpbeam.runtime.program import CallKernel, Check, Port, Program, Symbol, Value
+from warpbeam.runtime.program import Branch, CallKernel, Check, Instruction, Loop, Move, Port, Program, Symbol, Value
 from warpbeam.tir.expr import Var as DimVar
 from warpbeam.tir.schedule.layout import apply_layout
 from warpbeam.transform.fuse_ops import primitives
 
 _CONST_ALIGN = 64
+MAX_NESTING = 64
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class _Slot:
     name: str = ""
     origins: tuple[str, ...] = ()
     number: int = -1
+    loops: int = 0
 
     def root(self) -> _Slot:
         slot = self
@@ -80,41 +83,97 @@ class _Slot:
         return slot
 
 
+@dataclass(slots=True)
+class _Kernel:
+    """A call: operands, then results and workspaces; `own`: the kernel's sizes as those of its caller."""
+
+    kernel: Kernel
+    operands: list[_Slot]
+    results: list[_Slot]
+    own: dict[DimVar, DimVar]
+
+
+@dataclass(slots=True)
+class _Move:
+    target: _Slot
+    source: _Slot
+
+
+@dataclass(slots=True)
+class _Branch:
+    cond: _Slot
+    then: list[Any]
+    orelse: list[Any]
+
+
+@dataclass(slots=True)
+class _Loop:
+    cond: _Slot
+    body: list[Any]
+
+
 class Planner:
-    """Builds the Program of one first-order function."""
+    """Builds the Program of a module's main function."""
 
     def __init__(
-        self, func: Function, kernels: KernelSet, input_names: Sequence[str], output_names: Sequence[str]
+        self, mod: IRModule, kernels: KernelSet, input_names: Sequence[str], output_names: Sequence[str]
     ) -> None:
-        self.func = func
+        self.mod = mod
+        self.func = mod["main"]
         self.kernels = kernels
         self.input_names = list(input_names)
         self.output_names = list(output_names)
         self.constants = Constants()
         self.slots: list[_Slot] = []
-        self.values: dict[Expr, Any] = {}
-        self.calls: list[tuple[Kernel, list[_Slot], list[_Slot], dict[DimVar, DimVar]]] = []
+        self.steps: list[Any] = []  # of the body under construction
+        self.at = 0  # steps so far, in all bodies
+        self.depth = 0
+        self.loops = 0  # around the body under construction
         self.symbols: dict[DimVar, str] = {}
         self.places: tuple[Symbol, ...] = ()
 
     def build(self) -> Program:
         """The whole Program."""
+        values: dict[Expr, Any] = {}
         for i, p in enumerate(self.func.params):
-            self.values[p] = self._slot(p.ty, ("input", i), p.name)
+            values[p] = self._slot(p.ty, ("input", i), p.name)
         symbols = self._symbols()
-        for node in post_order(self.func.body, enter=lambda n: not isinstance(n, Function)):
-            if isinstance(node, Call):
-                self.values[node] = self._call(node)
-            elif isinstance(node, Tuple):
-                self.values[node] = [self.values.get(f, f) for f in node.fields]
-            elif isinstance(node, TupleGetItem):
-                self.values[node] = self.values[node.tuple_value][node.index]
-        outputs = self._outputs()
+        self.inputs = [values[p] for p in self.func.params]
+        outputs = self._outputs(self._run(self.func.body, values))
         total = self._place()
         return self._program(symbols, outputs, total)
 
+    def _run(self, body: Expr, values: dict[Expr, Any]) -> Any:
+        """The steps of an expression, in order; gives its slot, or a list of slots. `values` gets what was computed."""
+        branches = {b for n in _line(body) if isinstance(n, If) for b in (n.then, n.orelse)}
+        for node in _line(body):
+            if node in values or (node in branches and isinstance(node, Call) and isinstance(node.op, GlobalVar)):
+                continue
+            if isinstance(node, If):
+                values[node] = self._if(node, values)
+            elif isinstance(node, Call):
+                values[node] = self._call(node, values)
+            elif isinstance(node, Tuple):
+                values[node] = [self._value(f, values) for f in node.fields]
+            elif isinstance(node, TupleGetItem):
+                values[node] = values[node.tuple_value][node.index]
+        return self._value(body, values)
+
+    def _value(self, node: Expr, values: dict[Expr, Any]) -> Any:
+        if isinstance(node, Constant) and node not in values:
+            values[node] = self._slot(node.ty, ("const", self.constants.add(node, None)[0]))
+        return values[node]
+
+    def _step(self, step: Any) -> None:
+        self.steps.append(step)
+        self.at += 1
+
+    def _use(self, slots: Iterable[_Slot]) -> None:
+        for s in slots:
+            s.root().last = self.at
+
     def _slot(self, ty: TensorType, storage: tuple[Any, ...] | None, name: str = "") -> _Slot:
-        slot = _Slot(ty, storage, name=name)
+        slot = _Slot(ty, storage, first=self.at, last=self.at, name=name, loops=self.loops)
         self.slots.append(slot)
         return slot
 
@@ -131,30 +190,29 @@ class Planner:
                     out.append(Symbol(name, ("dim", i, axis)))
         return tuple(out)
 
-    def _operand(self, arg: Expr, kernel: Kernel, index: int) -> _Slot:
+    def _operand(self, arg: Expr, kernel: Kernel, index: int, values: dict[Expr, Any]) -> _Slot:
         if isinstance(arg, Constant):
             offset, packed = self.constants.add(arg, kernel.layouts.get(index))
             return self._slot(TensorType(packed.shape, arg.ty.dtype), ("const", offset))
-        return self.values[arg]  # type: ignore[no-any-return]
+        return values[arg]  # type: ignore[no-any-return]
 
-    def _call(self, call: Call) -> Any:
+    def _call(self, call: Call, values: dict[Expr, Any]) -> Any:
         fn = call.op
+        if isinstance(fn, GlobalVar):
+            return self._named(fn, [self._value(a, values) for a in call.args])
         if not isinstance(fn, Function):
             raise CompileError(
                 f"{type(call.op).__name__} call cannot be compiled yet",
-                why="only calls of fused operators are first order",
-                hint="closures, recursion and references run in relay.interp",
+                why="only calls of operators and of functions by name are first order",
+                hint="closures and references run in relay.interp",
             )
         if _is_view(fn):
-            source = self.values.get(call.args[0])
-            if source is None:
-                return self._slot(call.ty, ("const", self.constants.add(call.args[0], None)[0]))
+            source = self._value(call.args[0], values)
             slot = self._slot(call.ty, None)
             slot.base = source
             return slot
         kernel, sizes = self.kernels.get(fn, call.args)
-        step = len(self.calls)
-        operands = [self._operand(a, kernel, i) for i, a in enumerate(call.args)]
+        operands = [self._operand(a, kernel, i, values) for i, a in enumerate(call.args)]
         types = call.ty.fields if isinstance(call.ty, TupleType) else (call.ty,)
         results = [self._slot(t, None) for t in types]
         own = dict(zip(kernel.sizes, sizes, strict=True))
@@ -163,27 +221,113 @@ class Planner:
             self._slot(TensorType(shape, b.dtype), None, "workspace")
             for shape, b in zip(shapes, kernel.workspaces, strict=True)
         ]
-        for s in operands:
-            s.root().last = step
-        for s in [*results, *scratch]:
-            s.first = s.last = step
+        self._use(operands)
         names = tuple(fn.attrs.get("origins", ()))
         for s in results:
             s.origins = names
-        self.calls.append((kernel, operands, [*results, *scratch], own))
+        self._step(_Kernel(kernel, operands, [*results, *scratch], own))
         return results if isinstance(call.ty, TupleType) else results[0]
 
-    def _outputs(self) -> list[_Slot]:
+    # --------------------------------------------------------------------------------------------------- control flow
+
+    def _named(self, gv: GlobalVar, args: list[Any]) -> Any:
+        """A call of a function by name: its steps stand here."""
+        fn = self.mod[gv]
+        tail = _tail_call(gv, fn)
+        if tail is not None:
+            return self._loop(fn, tail, args)
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            raise CompileError(
+                f"calls of {gv.name!r} are nested more than {MAX_NESTING} deep",
+                why="recursion other than a loop at a function's end needs a stack",
+                hint="end the function with the call of itself",
+            )
+        result = self._run(fn.body, dict(zip(fn.params, args, strict=True)))
+        self.depth -= 1
+        return result
+
+    def _if(self, node: If, values: dict[Expr, Any]) -> Any:
+        """Both branches write the same slots."""
+        cond = self._value(node.cond, values)
+        types = node.ty.fields if isinstance(node.ty, TupleType) else (node.ty,)
+        results = [self._slot(t, None) for t in types]
+        bodies = []
+        self._use([cond])
+        for branch in (node.then, node.orelse):
+            outer, self.steps = self.steps, []
+            found = self._branch(branch, values)
+            self._hand_over(results, found if isinstance(found, list) else [found])
+            bodies.append(self.steps)
+            self.steps = outer
+        self._step(_Branch(cond, *bodies))
+        return results if isinstance(node.ty, TupleType) else results[0]
+
+    def _branch(self, branch: Expr, values: dict[Expr, Any]) -> Any:
+        if isinstance(branch, Call) and isinstance(branch.op, GlobalVar):
+            return self._named(branch.op, [self._value(a, values) for a in branch.args])
+        return self._run(branch, dict(values))
+
+    def _copied(self, slot: _Slot) -> _Slot:
+        """A slot of its own with the same contents."""
+        new = self._slot(slot.ty, None, slot.name)
+        self._use([slot])
+        self._step(_Move(new, slot))
+        return new
+
+    def _hand_over(self, targets: list[_Slot], found: list[_Slot]) -> None:
+        """Makes `targets` hold what was found: written there at once where nothing stands against it, else moved."""
+        first = min(t.first for t in targets) if targets else 0
+        for target, slot in zip(targets, found, strict=True):
+            root = slot.root()
+            fresh = root.storage is None and root.first >= first and root not in targets and root.first < self.at
+            if fresh and self.loops == root.loops:
+                root.base = target
+                target.origins = target.origins or root.origins
+            else:
+                self._use([slot, target])
+                self._step(_Move(target, slot))
+
+    def _loop(self, fn: Function, tail: If, args: list[_Slot]) -> Any:
+        """state = args; while cond(state): state = step(state); the result is what the other branch gives."""
+        again, leave = (tail.then, tail.orelse) if _is_call(tail.then) else (tail.orelse, tail.then)
+        assert isinstance(again, Call)
+        moving = [k for k, (p, a) in enumerate(zip(fn.params, again.args, strict=True)) if a is not p]
+        values: dict[Expr, Any] = dict(zip(fn.params, args, strict=True))
+        for k in moving:
+            state = self._slot(fn.params[k].ty, None, fn.params[k].name)
+            self._use([args[k], state])
+            self._step(_Move(state, args[k]))
+            values[fn.params[k]] = state
+        cond = self._slot(tail.cond.ty, None)
+        self._hand_over([cond], [self._run(tail.cond, dict(values))])
+        start, known = self.at, len(self.slots)
+        outer, self.steps = self.steps, []
+        self.loops += 1
+        inner = dict(values)
+        states = [values[fn.params[k]] for k in moving]
+        new = [self._run(again.args[k], inner) for k in moving]
+        new = [self._copied(x) if x is not s and x.root() in states else x for x, s in zip(new, states, strict=True)]
+        for state, slot in zip(states, new, strict=True):
+            if slot is not state:
+                self._use([slot, state])
+                self._step(_Move(state, slot))
+        self._hand_over([cond], [self._run(tail.cond, dict(values))])
+        self.loops -= 1
+        body, self.steps = self.steps, outer
+        for s in self.slots[:known]:  # what an iteration reads must live until the last one
+            if s.root().last >= start:
+                s.root().last = self.at
+        self._step(_Loop(cond, body))
+        return self._run(leave, values)
+
+    def _outputs(self, value: Any) -> list[_Slot]:
         """Results of the function; each is written straight into the caller's tensor."""
-        value = self.values.get(self.func.body, self.func.body)
-        outs = value if isinstance(value, list) else [value]
+        outs = list(value) if isinstance(value, list) else [value]
         for i, slot in enumerate(outs):
-            root = slot.root() if isinstance(slot, _Slot) else None
-            if root is None or root.storage is not None:
-                raise CompileError(
-                    f"output {i} is not computed by a kernel", hint="run the protect_outputs pass before planning"
-                )
-            root.storage = ("output", i)
+            if slot.root().storage is not None:  # what a loop leaves may be an input or another output
+                outs[i] = self._copied(slot)
+            outs[i].root().storage = ("output", i)
         return outs
 
     def _place(self) -> Any:
@@ -220,8 +364,8 @@ class Planner:
             )
             for s in self.slots
         )
-        body = (*self._checks(), *(self._instruction(*c) for c in self.calls))
-        ins = tuple(Port(n, self.values[p].number) for n, p in zip(self.input_names, self.func.params, strict=True))
+        body = (*self._checks(), *self._body(self.steps))
+        ins = tuple(Port(n, s.number) for n, s in zip(self.input_names, self.inputs, strict=True))
         outs = tuple(Port(n, s.number) for n, s in zip(self.output_names, outputs, strict=True))
         return Program("main", ins, outs, values, body, (*symbols, *self.places), total)
 
@@ -233,7 +377,7 @@ class Planner:
             ("ge", name, 1): f"size {name} is at least 1: empty tensors need their shape given when compiling"
             for name in self.symbols.values()
         }
-        for fn in primitives(self.func) if self.symbols else ():
+        for fn in [p for f in self.mod.functions.values() for p in primitives(f)] if self.symbols else ():
             for n in post_order(fn.body):
                 if isinstance(n, Call) and isinstance(n.op, Op):
                     for a, b, message in equalities(n.op, [x.ty for x in n.args], n.attrs):
@@ -243,12 +387,41 @@ class Planner:
             found.setdefault(to_shape_expr(condition, self.symbols), "the sizes do not fit what the model assumes")
         return [Check(condition, message) for condition, message in found.items() if not isinstance(condition, int)]
 
-    def _instruction(
-        self, kernel: Kernel, operands: list[_Slot], results: list[_Slot], own: dict[DimVar, DimVar]
-    ) -> CallKernel:
-        dims = tuple(to_shape_expr(own.get(v, v), self.symbols) for v in kernel.dims)
-        args = tuple(s.number for s in [*operands, *results])
-        return CallKernel(kernel.symbol, args, dims, (), tuple(s.number for s in results))
+    def _body(self, steps: list[Any]) -> tuple[Instruction, ...]:
+        return tuple(self._instruction(s) for s in steps)
+
+    def _instruction(self, step: Any) -> Instruction:
+        if isinstance(step, _Move):
+            return Move(step.target.number, step.source.number)
+        if isinstance(step, _Branch):
+            return Branch(("load", step.cond.number, 0), self._body(step.then), self._body(step.orelse))
+        if isinstance(step, _Loop):
+            self.loops += 1
+            return Loop(f"_iteration{self.loops}", -1, ("load", step.cond.number, 0), self._body(step.body))
+        dims = tuple(to_shape_expr(step.own.get(v, v), self.symbols) for v in step.kernel.dims)
+        args = tuple(s.number for s in [*step.operands, *step.results])
+        return CallKernel(step.kernel.symbol, args, dims, (), tuple(s.number for s in step.results))
+
+
+def _line(body: Expr) -> list[Any]:
+    """The expressions below one, operands first; what stands inside the branches of an If is not among them."""
+    found = []
+    for n in post_order(body, enter=lambda n: not isinstance(n, Function)):
+        if isinstance(n, Expr):
+            found.append(n)
+    return found
+
+
+def _is_call(node: Expr) -> bool:
+    return isinstance(node, Call) and isinstance(node.op, GlobalVar)
+
+
+def _tail_call(gv: GlobalVar, fn: Function) -> If | None:
+    """The If that a function ends with where one of its branches calls the function itself."""
+    if not isinstance(fn.body, If):
+        return None
+    calls = [b for b in (fn.body.then, fn.body.orelse) if isinstance(b, Call) and b.op is gv]
+    return fn.body if len(calls) == 1 else None
 
 
 def _is_view(fn: Function) -> bool:

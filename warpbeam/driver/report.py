@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from warpbeam.runtime.program import CallKernel, Program
+from warpbeam.runtime.program import CallKernel, Program, walk
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Report:
     def kernels(self, program: Program, kernels: dict[str, Any]) -> None:
         """One row per kernel call of the program."""
         origins = {v.id: v.origins for v in program.values}
-        for step in program.body:
+        for step in walk(program.body):
             if isinstance(step, CallKernel):
                 k = kernels[step.kernel]
                 names = [n for w in step.writes for n in origins[w]]

@@ -19,7 +19,7 @@ from typing import Any
 
 from warpbeam.ir.node import Attrs, children
 from warpbeam.ir.rewrite import origins, post_order
-from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem, Var
+from warpbeam.relay.expr import Call, Constant, Expr, Function, If, Tuple, TupleGetItem, Var
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
 from warpbeam.sketch import structure
@@ -304,6 +304,8 @@ class _Rebuild:
                 self.new[node] = TupleGetItem(self._value(node.tuple_value), node.index)
             elif isinstance(node, Call):
                 self.new[node] = Call(node.op, tuple(self._value(a) for a in node.args), node.attrs)
+            elif isinstance(node, If):
+                self.new[node] = If(*(self._value(x) for x in (node.cond, node.then, node.orelse)))
             else:
                 self.new[node] = node
         return Function(func.params, self.new[func.body], func.ret_type, func.type_params, func.attrs)

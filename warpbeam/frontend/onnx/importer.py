@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from warpbeam.frontend.onnx import schema, table, values
+from warpbeam.frontend.onnx import control, schema, table, values
+from warpbeam.frontend.onnx.control import Frame
 from warpbeam.frontend.onnx.inputs import Dims, bind_inputs, order_nodes
 from warpbeam.frontend.onnx.limits import DEFAULT, Limits
 from warpbeam.frontend.onnx.loader import Loaded, domain_versions, load, newest_opset, subgraphs
@@ -24,7 +25,7 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
 from warpbeam.ir.node import Attrs, children
 from warpbeam.ir.rewrite import add_origins, substitute
-from warpbeam.relay.expr import Call, Constant, Expr, Function, IRModule, Tuple, TupleGetItem, Var
+from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, IRModule, Tuple, TupleGetItem, Var
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.topi.dims import Undecided
 
@@ -52,19 +53,7 @@ class NeedsContentError(UnsupportedError):
     inputs: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Frame:
-    """Nodes being imported: the graph itself, or the body of a function called by a node."""
-
-    nodes: list[Any]
-    env: MutableMapping[str, Entry]
-    opsets: dict[str, int]
-    attributes: dict[str, Any] | None = None
-    results: list[tuple[str, str]] = field(default_factory=list)
-    outer: _Frame | None = None
-    prefix: str = ""
-    at: int = 0
-    depth: int = 1
+_CONTROL = {"If": control.branches, "Loop": control.loop, "Scan": control.scan}
 
 
 class Importer:
@@ -87,19 +76,20 @@ class Importer:
         self.assumptions: list[Any] = []
         self.count = 0
         self.parameters: dict[str, Constant] = {}
+        self.loops: dict[GlobalVar, Function] = {}
         self.functions = _functions(loaded.proto)
         self.dims = Dims(aliases)
         self.shapes, self.dtype = shapes, dtype
 
     def run(self) -> ImportedModel:
         graph = self.loaded.proto.graph
-        env = self._initializers(graph)
+        env = self.initializers(graph)
         env.update({k: Entry(Constant(np.array(v)), fixed=True) for k, v in self.constants.items()})
         params = bind_inputs(graph, env, self.dims, self.shapes, self.dtype, self.problems, self.limits)
         for name, var in params.items():
             env[name] = Entry(var) if isinstance(var, Var) else Entry(missing=True)
         nodes = order_nodes(graph, set(env))
-        self._walk(_Frame(nodes, env, self.loaded.opsets))
+        self._walk(Frame(nodes, env, self.loaded.opsets))
         outputs = [o.name for o in graph.output]
         if not outputs:
             raise ImportModelError("the graph has no outputs", where=self.loaded.source)
@@ -109,10 +99,10 @@ class Importer:
         body = results[0] if len(results) == 1 else Tuple(tuple(results))
         notes = {"assumptions": tuple(self.assumptions)} if self.assumptions else {}
         main = Function(tuple(params.values()), body, attrs=Attrs(notes))
-        mod = IRModule({"main": main})
+        mod = IRModule({"main": main, **self.loops})
         return ImportedModel(mod, list(params), outputs, self.dims.by_name, self.parameters, self.loaded.name)
 
-    def _initializers(self, graph: Any) -> dict[str, Entry]:
+    def initializers(self, graph: Any) -> dict[str, Entry]:
         env: dict[str, Entry] = {}
         for proto in graph.initializer:
             try:
@@ -146,7 +136,7 @@ class Importer:
 
     # ------------------------------------------------------------------------------------------------ the walk
 
-    def _walk(self, frame: _Frame | None) -> None:
+    def _walk(self, frame: Frame | None) -> None:
         while frame is not None:
             if frame.at == len(frame.nodes):
                 frame = self._leave(frame)
@@ -158,7 +148,9 @@ class Importer:
                 raise ImportModelError(f"the model has more than {self.limits.nodes} nodes after inlining of functions")
             frame = self._node(frame, proto) or frame
 
-    def _leave(self, frame: _Frame) -> _Frame | None:
+    def _leave(self, frame: Frame) -> Frame | None:
+        if frame.finish is not None:
+            return frame.finish(frame)
         outer = frame.outer
         if outer is not None:
             for inner, name in frame.results:
@@ -168,7 +160,7 @@ class Importer:
                 outer.env[name] = entry
         return outer
 
-    def _node(self, frame: _Frame, proto: Any) -> _Frame | None:
+    def _node(self, frame: Frame, proto: Any) -> Frame | None:
         """Imports one node; a node that calls a function gives the function's frame."""
         view = self._view(frame, proto)
         domain = "" if proto.domain == "ai.onnx" else proto.domain
@@ -199,7 +191,7 @@ class Importer:
             ) from e
         return None
 
-    def _view(self, frame: _Frame, proto: Any) -> NodeView:
+    def _view(self, frame: Frame, proto: Any) -> NodeView:
         entries: list[Entry | None] = []
         for name in proto.input:
             entry = frame.env.get(name) if name else None
@@ -239,7 +231,7 @@ class Importer:
     def _decode(self, proto: Any) -> Any:
         return attribute_value(proto, self.loaded.external, self.limits)
 
-    def _poison(self, frame: _Frame, view: NodeView) -> None:
+    def _poison(self, frame: Frame, view: NodeView) -> None:
         for name in view.outputs:
             if name:
                 frame.env[name] = Entry(missing=True)
@@ -252,7 +244,7 @@ class Importer:
 
     # ------------------------------------------------------------------------------------------------ operators
 
-    def _operator(self, frame: _Frame, view: NodeView, domain: str) -> _Frame | None:
+    def _operator(self, frame: Frame, view: NodeView, domain: str) -> Frame | None:
         if domain not in frame.opsets:
             raise view.error(f"the model does not import operator set {domain[:80] or 'ai.onnx'!r}")
         rules = schema.rules(view.op_type, view.opset, domain)
@@ -260,8 +252,8 @@ class Importer:
             raise view.error(f"there is no such operator in set {domain or 'ai.onnx'} version {view.opset}")
         if rules is not None:
             schema.check(view, rules)
-        if view.op_type == "If" and not domain and view.const(0) is not None:
-            return self._branch(frame, view)
+        if not domain and view.op_type in _CONTROL:
+            return self._control(frame, view)
         convert = table.find(view.op_type, domain, view.opset)
         if convert is None:
             body = None if rules is None else schema.function_body(view, rules)
@@ -279,31 +271,35 @@ class Importer:
         self._define(frame, view, [Entry(e, fixed=fixed, limit=self.limits.folded_bytes) for e in found])
         return None
 
-    def _branch(self, frame: _Frame, view: NodeView) -> _Frame:
-        """The branch of an If whose condition is known, as a frame that sees the names outside."""
-        graph = view.attr("then_branch" if view.scalar(0, "the condition") else "else_branch")
-        if len(graph.output) != len(view.outputs):
-            raise view.error(f"has {len(view.outputs)} outputs, the branch gives {len(graph.output)}")
-        env: MutableMapping[str, Entry] = ChainMap(self._initializers(graph), frame.env)  # type: ignore[arg-type]
-        results = [(inner.name, name) for inner, name in zip(graph.output, view.outputs, strict=True) if name]
-        return _Frame(
-            list(graph.node),
-            env,
-            frame.opsets,
-            frame.attributes,
-            results,
-            frame,
-            view.name + "/",
-            depth=frame.depth + 1,
-        )
+    def _control(self, frame: Frame, view: NodeView) -> Frame:
+        if view.op_type == "If" and view.const(0) is not None:
+            return control.known_branch(self, frame, view)
+        return _CONTROL[view.op_type](self, frame, view)
 
-    def _define(self, frame: _Frame, view: NodeView, entries: list[Entry]) -> None:
+    def define(self, frame: Frame, view: NodeView, made: Callable[[], list[Entry]]) -> None:
+        """Defines a node's outputs once the graphs it holds are imported; what is unsupported is collected."""
+        try:
+            found = made()
+            if any(e.missing for e in found):
+                self._poison(frame, view)
+            else:
+                self._define(frame, view, found)
+        except UnsupportedError as e:
+            self.problems.add(e.what, Span(view.name))
+            self._poison(frame, view)
+
+    def function(self, name: str, ty: Any) -> GlobalVar:
+        """A new name for a function of the module."""
+        return GlobalVar(f"{name}{len(self.loops)}", ty)
+
+    def _define(self, frame: Frame, view: NodeView, entries: list[Entry]) -> None:
+        own = frame.env.maps[0] if isinstance(frame.env, ChainMap) else frame.env  # a body may hide outer names
         for k, name in enumerate(view.outputs):
             if not name:
                 continue
             if k >= len(entries):
                 raise view.unsupported(f"output {k}")
-            if name in frame.env:
+            if name in own:
                 raise view.error(f"output {name[:80]!r} is defined twice")
             _check_type(view, entries[k].type, self.limits)
             frame.env[name] = entries[k]
@@ -321,7 +317,7 @@ class Importer:
             add_origins(node, (view.name,))
             stack.extend(children(node))
 
-    def _enter(self, frame: _Frame, view: NodeView, body: Any) -> _Frame:
+    def _enter(self, frame: Frame, view: NodeView, body: Any) -> Frame:
         """The frame of a function's body, called by a node."""
         if frame.depth >= self.limits.nesting * 8:
             raise ImportModelError(f"functions are nested deeper than {self.limits.nesting * 8}", where=view.name)
@@ -339,7 +335,7 @@ class Importer:
             nodes = [_without(n, absent) for n in nodes]
         opsets = {"": newest_opset(), **frame.opsets, **domain_versions(body.opset_import, view.name)}
         results = [(i, o) for i, o in zip(body.output, view.outputs, strict=False) if o]
-        return _Frame(nodes, env, opsets, given, results, frame, view.name + "/", depth=frame.depth + 1)
+        return Frame(nodes, env, opsets, given, results, frame, view.name + "/", depth=frame.depth + 1)
 
 
 def _without(proto: Any, absent: set[str]) -> Any:

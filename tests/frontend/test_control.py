@@ -1,0 +1,173 @@
+"""If, Loop and Scan: compiled into branches and loops of the program, against onnxruntime or NumPy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from models import INT64, model, node, run, value
+
+import warpbeam
+from warpbeam.frontend.onnx import import_model
+from warpbeam.ir.diagnostics import UnsupportedError
+from warpbeam.runtime.program import Branch, CallKernel, Loop
+
+BOOL = TensorProto.BOOL
+RNG = np.random.default_rng(3)
+X = RNG.standard_normal((4, 6)).astype(np.float32)
+
+
+def graph(nodes: list[Any], inputs: list[Any], outputs: list[Any], name: str = "body") -> Any:
+    return helper.make_graph([node(*n) for n in nodes], name, [value(*i) for i in inputs], [value(*o) for o in outputs])
+
+
+def both(proto: Any, *arrays: np.ndarray) -> Any:
+    """Results of the compiled module, which equal those of the interpreter."""
+    module = warpbeam.compile(proto, cache=False)
+    got = module(*arrays)
+    want = run(proto, *arrays)
+    for g, w in zip(
+        got if isinstance(got, tuple) else (got,), want if isinstance(want, tuple | list) else (want,), strict=True
+    ):
+        np.testing.assert_allclose(np.asarray(g), np.asarray(w), rtol=1e-5, atol=1e-6)
+    return got, module.artifact.program()
+
+
+def branching() -> Any:
+    then = graph([("Relu", "y", "t")], [], [("t", None)])
+    other = graph([("Neg", "y", "n"), ("Exp", "n", "o")], [], [("o", None)])
+    attrs = {"then_branch": then, "else_branch": other}
+    nodes = [("Tanh", "x", "y"), ("If", "c", "z", attrs), ("Add", "z y", "w")]
+    return model(nodes, [("x", [4, 6]), ("c", [], BOOL)], [("w", None)])
+
+
+def test_only_the_chosen_branch_runs() -> None:
+    for chosen in (True, False):
+        got, program = both(branching(), X, np.array(chosen))
+        y = np.tanh(X)
+        np.testing.assert_allclose(got, (np.maximum(y, 0) if chosen else np.exp(-y)) + y, rtol=1e-5, atol=1e-6)
+    (branch,) = [i for i in program.body if isinstance(i, Branch)]
+    assert all(any(isinstance(i, CallKernel) for i in b) for b in (branch.then, branch.other))
+
+
+def test_branches_inside_branches_capture_what_is_outside() -> None:
+    inner = {
+        "then_branch": graph([("Add", "y x", "a")], [], [("a", None)]),
+        "else_branch": graph([("Sub", "y x", "b")], [], [("b", None)]),
+    }
+    outer = {
+        "then_branch": graph([("Exp", "x", "e"), ("If", "d", "f", inner), ("Mul", "e f", "g")], [], [("g", None)]),
+        "else_branch": graph([("Identity", "y", "h")], [], [("h", None)]),
+    }
+    proto = model(
+        [("Tanh", "x", "y"), ("If", "c", "z", outer)], [("x", [4, 6]), ("c", [], BOOL), ("d", [], BOOL)], [("z", None)]
+    )
+    for c in (True, False):
+        for d in (True, False):
+            got, _ = both(proto, X, np.array(c), np.array(d))
+            y = np.tanh(X)
+            np.testing.assert_allclose(got, np.exp(X) * (y + X if d else y - X) if c else y, rtol=1e-5, atol=1e-6)
+
+
+def test_branches_of_different_shapes_are_refused() -> None:
+    attrs = {
+        "then_branch": graph([("Relu", "x", "t")], [], [("t", None)]),
+        "else_branch": graph([("Transpose", "x", "o")], [], [("o", None)]),
+    }
+    with pytest.raises(UnsupportedError, match="branches give output 0"):
+        import_model(model([("If", "c", "z", attrs)], [("x", [4, 6]), ("c", [], BOOL)], [("z", None)]))
+
+
+def counting(condition: bool) -> Any:
+    nodes = [("MatMul", "s w", "p"), ("Tanh", "p", "n"), ("Tanh", "w", "v"), ("ReduceSum", "v", "q", {"keepdims": 0})]
+    nodes += [("Mul", "n q", "m"), ("ReduceMax", "m", "top", {"keepdims": 0}), ("Less", "top limit", "go_on")]
+    if not condition:
+        nodes[-1] = ("Identity", "go", "go_on")
+    outs = [("go_on", [], BOOL), ("m", [4, 4])] + ([] if condition else [("top", [])])
+    body = graph(nodes, [("i", [], INT64), ("go", [], BOOL), ("s", [4, 4])], outs)
+    out = "r" if condition else "r tops"
+    consts = {"limit": np.array(0.9, np.float32), "yes": np.array(True)}
+    return model(
+        [("Loop", "n yes x", out, {"body": body})],
+        [("n", [], INT64), ("x", [4, 4]), ("w", [4, 4])],
+        [(o, None) for o in out.split()],
+        consts,
+    )
+
+
+def test_loops_stop_by_their_condition() -> None:
+    w = RNG.standard_normal((4, 4)).astype(np.float32) * 0.3
+    x = RNG.standard_normal((4, 4)).astype(np.float32)
+    for n in (0, 1, 7):
+        got, program = both(counting(True), np.array(n, np.int64), x, w)
+        s, q = x, np.tanh(w).sum()
+        for _ in range(n):
+            s = np.tanh(s @ w) * q
+            if not s.max() < 0.9:
+                break
+        np.testing.assert_allclose(got, s, rtol=1e-4, atol=1e-5)
+    assert any(isinstance(i, Loop) for i in program.body)
+
+
+def test_what_does_not_change_is_computed_before_the_loop() -> None:
+    _, program = both(counting(True), np.array(2, np.int64), X[:, :4], X[:, :4])
+    (loop,) = [i for i in program.body if isinstance(i, Loop)]
+    before = [i for i in program.body if isinstance(i, CallKernel)]
+    assert len(before) >= 2 and len([i for i in loop.body if isinstance(i, CallKernel)]) >= 2
+
+
+def scanning(backward: int, axis: int) -> Any:
+    nodes = [("Add", "s e", "t"), ("Mul", "t e", "o"), ("Identity", "t", "t2")]
+    body = graph(nodes, [("s", [6]), ("e", [6])], [("t2", [6]), ("o", [6])])
+    attrs = {"body": body, "num_scan_inputs": 1, "scan_input_directions": [backward], "scan_output_axes": [axis]}
+    attrs["scan_output_directions"] = [backward]
+    return model([("Scan", "b x", "f y", attrs)], [("b", [6]), ("x", ["N", 6])], [("f", None), ("y", None)])
+
+
+@pytest.mark.parametrize("backward", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scan_of_any_length_direction_and_axis(backward: int, axis: int) -> None:
+    proto = scanning(backward, axis)
+    module = warpbeam.compile(proto, cache=False)
+    for n in (1, 5, 9):
+        x = RNG.standard_normal((n, 6)).astype(np.float32)
+        s, rows = np.ones(6, np.float32), {}
+        for i in range(n)[::-1] if backward else range(n):
+            s = s + x[i]
+            rows[i] = s * x[i]
+        final, y = module(np.ones(6, np.float32), x)
+        want = np.stack([rows[i] for i in range(n)], axis=axis)
+        np.testing.assert_allclose(final, s, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
+
+
+def test_loops_with_a_fixed_number_of_iterations_gather() -> None:
+    body = graph(
+        [("Add", "s one", "t"), ("Identity", "go", "g"), ("Mul", "t t", "o")],
+        [("i", [], INT64), ("go", [], BOOL), ("s", [3])],
+        [("g", [], BOOL), ("t", [3]), ("o", [3])],
+    )
+    consts = {"n": np.array(4, np.int64), "yes": np.array(True), "one": np.array(1, np.float32)}
+    proto = model([("Loop", "n yes x", "r all", {"body": body})], [("x", [3])], [("r", None), ("all", None)], consts)
+    x = np.arange(3, dtype=np.float32)
+    (r, rows), _ = both(proto, x)
+    np.testing.assert_array_equal(r, x + 4)
+    np.testing.assert_array_equal(rows, np.stack([(x + k) ** 2 for k in range(1, 5)]))
+
+
+def test_a_loop_whose_state_grows_is_refused() -> None:
+    body = graph(
+        [("Concat", "s s", "t", {"axis": 0}), ("Identity", "go", "g")],
+        [("i", [], INT64), ("go", [], BOOL), ("s", [3])],
+        [("g", [], BOOL), ("t", [6])],
+    )
+    consts = {"n": np.array(4, np.int64), "yes": np.array(True)}
+    with pytest.raises(UnsupportedError, match="state 0 is"):
+        import_model(model([("Loop", "n yes x", "r", {"body": body})], [("x", [3])], [("r", None)], consts))

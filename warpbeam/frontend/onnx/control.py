@@ -1,0 +1,358 @@
+"""If, Loop and Scan: bodies are imported as frames that see the names outside, then become branches and functions.
+
+A loop is a function of the module that ends by calling itself: its parameters are the iteration, the state, and what
+the body uses from outside; whatever in the body does not depend on the state is computed once, before the loop.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from warpbeam.frontend.onnx.node import Entry, NodeView
+from warpbeam.ir.node import Node, children
+from warpbeam.ir.rewrite import post_order, rewrite
+from warpbeam.op import get
+from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, If, Tuple, TupleGetItem, Var, const
+from warpbeam.relay.types import FuncType, TensorType, TupleType
+from warpbeam.tir.expr import PrimExpr
+from warpbeam.topi import dims
+
+SCALAR_INT, SCALAR_BOOL = TensorType((), "int64"), TensorType((), "bool")
+
+
+@dataclass(slots=True)
+class Frame:
+    """Nodes being imported: the graph itself, the body of a function called by a node, a branch or the body of a loop.
+
+    results: (name inside, name outside) of what the caller gets, where no `finish` takes care of that.
+    """
+
+    nodes: list[Any]
+    env: MutableMapping[str, Entry]
+    opsets: dict[str, int]
+    attributes: dict[str, Any] | None = None
+    results: list[tuple[str, str]] = field(default_factory=list)
+    outer: Frame | None = None
+    prefix: str = ""
+    at: int = 0
+    depth: int = 1
+    finish: Callable[[Frame], Frame | None] | None = None
+
+
+def body_frame(importer: Any, frame: Frame, view: NodeView, graph: Any, given: dict[str, Entry] | None = None) -> Frame:
+    """A frame for a graph held by a node: it sees the names outside, and `given` for its own inputs."""
+    if frame.depth >= importer.limits.nesting * 8:
+        raise view.error(f"graphs are nested deeper than {importer.limits.nesting * 8}")
+    own: dict[str, Entry] = importer.initializers(graph)
+    own.update(given or {})
+    env: MutableMapping[str, Entry] = ChainMap(own, frame.env)  # type: ignore[arg-type]
+    return Frame(
+        list(graph.node), env, frame.opsets, frame.attributes, [], frame, view.name + "/", depth=frame.depth + 1
+    )
+
+
+def _results(view: NodeView, body: Frame, graph: Any) -> list[Entry]:
+    found = []
+    for out in graph.output:
+        entry = body.env.get(out.name)
+        if entry is None:
+            raise view.error(f"output {out.name[:80]!r} of its body is never computed")
+        found.append(entry)
+    return found
+
+
+def known_branch(importer: Any, frame: Frame, view: NodeView) -> Frame:
+    """The branch of an If whose condition is known."""
+    graph = view.attr("then_branch" if view.scalar(0, "the condition") else "else_branch")
+    if len(graph.output) != len(view.outputs):
+        raise view.error(f"has {len(view.outputs)} outputs, the branch gives {len(graph.output)}")
+    body = body_frame(importer, frame, view, graph)
+    body.results = [(inner.name, name) for inner, name in zip(graph.output, view.outputs, strict=True) if name]
+    return body
+
+
+# ------------------------------------------------------------------------------------------------------------------ If
+
+
+def branches(importer: Any, frame: Frame, view: NodeView) -> Frame:
+    """Both branches of an If whose condition is known at run time only, one after the other."""
+    graphs = [view.attr("then_branch"), view.attr("else_branch")]
+    for graph in graphs:
+        if len(graph.output) != len(view.outputs):
+            raise view.error(f"has {len(view.outputs)} outputs, a branch gives {len(graph.output)}")
+    found: list[list[Entry]] = []
+
+    def then_done(body: Frame) -> Frame:
+        found.append(_results(view, body, graphs[0]))
+        other = body_frame(importer, frame, view, graphs[1])
+        other.finish = else_done
+        return other
+
+    def else_done(body: Frame) -> Frame:
+        found.append(_results(view, body, graphs[1]))
+        importer.define(frame, view, lambda: _joined(view, *found))
+        return frame
+
+    first = body_frame(importer, frame, view, graphs[0])
+    first.finish = then_done
+    return first
+
+
+def _joined(view: NodeView, then: list[Entry], other: list[Entry]) -> list[Entry]:
+    entry = view.entry(0)
+    if entry is None or any(e.missing for e in (*then, *other)):
+        return [Entry(missing=True)] * len(then)
+    for k, (a, b) in enumerate(zip(then, other, strict=True)):
+        if not _same_type(a.type, b.type):
+            raise view.unsupported(f"its branches give output {k} as {a.type} and {b.type}")
+    cond = scalar(entry.expr)
+    if len(then) == 1:
+        return [Entry(If(cond, then[0].expr, other[0].expr))]
+    value = If(cond, Tuple(tuple(e.expr for e in then)), Tuple(tuple(e.expr for e in other)))
+    return [Entry(TupleGetItem(value, k)) for k in range(len(then))]
+
+
+def scalar(x: Expr) -> Expr:
+    """A tensor of one element without dimensions."""
+    return x if x.ty.ndim == 0 else get("reshape")(x, newshape=())  # type: ignore[no-any-return]
+
+
+def _same_type(a: Any, b: Any) -> bool:
+    if not isinstance(a, TensorType) or not isinstance(b, TensorType):
+        return a is b
+    return (
+        a.dtype == b.dtype
+        and a.ndim == b.ndim
+        and all(dims.same(x, y) is True for x, y in zip(a.shape, b.shape, strict=True))
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- Loop
+
+
+@dataclass(slots=True)
+class Body:
+    """A loop's body between its import and its function: variables, and what they are after one iteration.
+
+    count: iterations at most, or None; running: condition variable and its next value, or None. gathered: what each
+    iteration adds to outputs, with the index it is put at.
+    """
+
+    step: Var
+    count: Any
+    states: list[Var]
+    starts: list[Expr]
+    after: list[Expr] = field(default_factory=list)
+    running: tuple[Var, Expr, Expr] | None = None
+    gathered: list[tuple[Expr, Expr]] = field(default_factory=list)
+
+
+def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
+    """ONNX Loop: operands (count, condition, states…), body (iteration, condition, states…)."""
+    graph = view.attr("body")
+    starts = view.entries[2:]
+    if len(graph.input) != 2 + len(starts) or any(e is None for e in starts):
+        raise view.error(f"its body takes {len(graph.input)} inputs, the node gives {2 + len(starts)}")
+    step = Var("i", SCALAR_INT)
+    running = Var("go", SCALAR_BOOL)
+    states = [Var(f"s{k}", e.type) for k, e in enumerate(starts)]  # type: ignore[union-attr]
+    given = {p.name: Entry(v) for p, v in zip(graph.input, (step, running, *states), strict=True)}
+    body = body_frame(importer, frame, view, graph, given)
+
+    def finish(inner: Frame) -> Frame:
+        found = _results(view, inner, graph)
+
+        def made() -> list[Entry]:
+            if any(e.missing for e in found):
+                return [Entry(missing=True)] * len(view.outputs)
+            return _loop(importer, view, Body(step, None, states, [e.expr for e in starts]), running, found)  # type: ignore[union-attr]
+
+        importer.define(frame, view, made)
+        return frame
+
+    body.finish = finish
+    return body
+
+
+def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[Entry]) -> list[Entry]:
+    go, after, rows = found[0], found[1 : 1 + len(body.states)], found[1 + len(body.states) :]
+    body.count = _count(view)
+    first = view.entry(1)
+    always = go.expr is running or (go.array is not None and bool(go.array.reshape(-1)[0]))
+    start = True if first is None else None if first.array is None else bool(first.array.reshape(-1)[0])
+    if start is False:
+        body.count = 0
+    if not (always and start is not None):
+        body.running = (running, const(True) if first is None else scalar(first.expr), scalar(go.expr))
+        if rows:
+            raise view.unsupported("outputs of one entry per iteration, where a condition decides how many there are")
+    elif body.count is None:
+        raise view.error("never ends: it has neither a number of iterations nor a condition")
+    body.after = [e.expr for e in after]
+    body.gathered = [(e.expr, body.step) for e in rows]
+    _check_states(view, body)
+    results = build(importer, view, body)
+    return [Entry(r) for r in results]
+
+
+def _count(view: NodeView) -> Any:
+    """The number of iterations: an int or symbolic expression where known, an expression, or None."""
+    if not view.given(0):
+        return None
+    known = view.known(0)
+    if known is not None:
+        return dims.dim(known.reshape(-1)[0])
+    entry = view.entry(0)
+    assert entry is not None
+    return scalar(entry.expr)
+
+
+def _check_states(view: NodeView, body: Body) -> None:
+    for k, (v, e) in enumerate(zip(body.states, body.after, strict=True)):
+        if not _same_type(v.ty, e.ty):
+            raise view.unsupported(f"a loop whose state {k} is {v.ty} before and {e.ty} after an iteration")
+
+
+# ---------------------------------------------------------------------------------------------------------------- Scan
+
+
+def scan(importer: Any, frame: Frame, view: NodeView) -> Frame:
+    """ONNX Scan (version 9 on): operands (states…, sequences…), body (states…, one element of each sequence)."""
+    graph, count = view.attr("body"), view.attr("num_scan_inputs")
+    if view.opset < 9:
+        raise view.unsupported("version 8 of the operator, with its axis of batches")
+    if len(graph.input) != len(view.entries) or not 0 < count <= len(view.entries):
+        raise view.error(f"its body takes {len(graph.input)} inputs, the node gives {len(view.entries)}")
+    split = len(view.entries) - count
+    entries = [e for e in view.entries if e is not None]
+    axes = [a % entries[split + k].type.ndim for k, a in enumerate(view.attr("scan_input_axes", [0] * count))]
+    backward = view.attr("scan_input_directions", [0] * count)
+    length = entries[split].type.shape[axes[0]]
+    step = Var("i", SCALAR_INT)
+    states = [Var(f"s{k}", e.type) for k, e in enumerate(entries[:split])]
+    parts = [
+        get("take")(e.expr, _place(step, length, back), axis=a)
+        for e, a, back in zip(entries[split:], axes, backward, strict=True)
+    ]
+    given = {p.name: Entry(v) for p, v in zip(graph.input, (*states, *parts), strict=True)}
+    body = body_frame(importer, frame, view, graph, given)
+    plan = Body(step, length, states, [e.expr for e in entries[:split]])
+
+    def finish(inner: Frame) -> Frame:
+        found = _results(view, inner, graph)
+        importer.define(frame, view, lambda: _scan(importer, view, plan, found))
+        return frame
+
+    body.finish = finish
+    return body
+
+
+def _place(step: Expr, length: Any, back: int) -> Expr:
+    if not back:
+        return step
+    last = const(length - 1, "int64") if isinstance(length, int) else _size(length - 1)
+    return get("subtract")(last, step)  # type: ignore[no-any-return]
+
+
+def _size(value: PrimExpr) -> Expr:
+    """A symbolic size as a scalar tensor."""
+    return get("shape_tensor")(values=(value,), shape=(), dtype="int64")  # type: ignore[no-any-return]
+
+
+def _scan(importer: Any, view: NodeView, body: Body, found: list[Entry]) -> list[Entry]:
+    if any(e.missing for e in found):
+        return [Entry(missing=True)] * len(view.outputs)
+    states = len(body.states)
+    rows = found[states:]
+    backward = view.attr("scan_output_directions", [0] * len(rows))
+    axes = view.attr("scan_output_axes", [0] * len(rows))
+    body.after = [e.expr for e in found[:states]]
+    body.gathered = [(e.expr, _place(body.step, body.count, b)) for e, b in zip(rows, backward, strict=True)]
+    _check_states(view, body)
+    results = build(importer, view, body)
+    out = list(results[:states])
+    for r, axis in zip(results[states:], axes, strict=True):
+        ndim = r.ty.ndim
+        order = list(range(1, ndim))
+        order.insert(axis % ndim, 0)
+        out.append(r if order == list(range(ndim)) else get("transpose")(r, axes=tuple(order)))
+    return [Entry(r) for r in out]
+
+
+# ------------------------------------------------------------------------------------------------------- the function
+
+
+def build(importer: Any, view: NodeView, body: Body) -> list[Expr]:
+    """The loop as a function of the importer's module and a call of it; gives states, then gathered outputs."""
+    count = body.count
+    stores = []
+    for row, _ in body.gathered:
+        if isinstance(count, Expr) or count is None:
+            raise view.unsupported(
+                "outputs of one entry per iteration, for a number of iterations known at run time only"
+            )
+        stores.append(Var(f"rows{len(stores)}", TensorType((count, *row.ty.shape), row.ty.dtype)))
+    limit = None if count is None else Var("count", SCALAR_INT)
+    changing: list[tuple[Var, Expr, Expr]] = [(body.step, const(0, "int64"), get("add")(body.step, const(1, "int64")))]
+    changing += list(zip(body.states, body.starts, body.after, strict=True))
+    for store, (row, place) in zip(stores, body.gathered, strict=True):
+        changing.append((store, _empty(store.ty), _put(store, place, row)))
+    if body.running is not None:
+        changing.append(body.running)
+    fixed = [] if limit is None else [(limit, count if isinstance(count, Expr) else _number(count))]
+    own = [v for v, _, _ in changing]
+    after, outer = _closed([a for _, _, a in changing], own)
+    params = (*own, *[v for v, _ in fixed], *outer)
+    results = Tuple((*body.states, *stores))
+    ret = TupleType(tuple(f.ty for f in results.fields))
+    gv = importer.function("loop", FuncType(tuple(p.ty for p in params), ret))
+    tests = ([get("less")(body.step, limit)] if limit is not None else []) + ([body.running[0]] if body.running else [])
+    go = tests[0] if len(tests) == 1 else get("logical_and")(*tests)
+    again = Call(gv, (*after, *[v for v, _ in fixed], *outer))
+    importer.loops[gv] = Function(params, If(go, again, results), ret)
+    value = Call(gv, (*[s for _, s, _ in changing], *[s for _, s in fixed], *outer.values()))
+    return [TupleGetItem(value, k) for k in range(len(results.fields))]
+
+
+def _number(count: Any) -> Expr:
+    return const(count, "int64") if isinstance(count, int) else _size(count)
+
+
+def _empty(ty: TensorType) -> Expr:
+    return get("full")(const(0, ty.dtype), shape=ty.shape, dtype=ty.dtype)  # type: ignore[no-any-return]
+
+
+def _put(store: Expr, place: Expr, row: Expr) -> Expr:
+    """`store` with one entry replaced."""
+    where = get("reshape")(place, newshape=(1, 1))
+    return get("scatter_nd")(store, where, get("expand_dims")(row, axis=0), mode="update")  # type: ignore[no-any-return]
+
+
+def _closed(roots: Sequence[Expr], own: Sequence[Var]) -> tuple[list[Expr], dict[Var, Expr]]:
+    """The expressions with everything that does not depend on `own` replaced by new variables; those with their
+    values, outside.
+    """
+    moving: set[Node] = set(own)
+    order = list(post_order(*roots, enter=lambda n: not isinstance(n, Function | Constant)))
+    for n in order:
+        if any(c in moving for c in children(n)):
+            moving.add(n)
+    outer: dict[Expr, Var] = {}
+
+    def replaced(n: Any) -> None:
+        if isinstance(n, Constant | GlobalVar) or not isinstance(n, Expr) or n in moving or n in outer:
+            return
+        if isinstance(n.ty, TensorType | TupleType):
+            outer[n] = Var(f"c{len(outer)}", n.ty)
+
+    for r in roots:
+        replaced(r)
+    for n in order:
+        if n in moving:
+            for c in children(n):
+                replaced(c)
+    new = [rewrite(r, lambda n: None, dict(outer)) for r in roots]
+    return new, {v: e for e, v in outer.items()}
