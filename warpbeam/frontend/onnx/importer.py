@@ -94,7 +94,7 @@ class Importer:
         if not outputs:
             raise ImportModelError("the graph has no outputs", where=self.loaded.source)
         if self.problems:
-            raise _all_missing(self.problems, self.loaded.source, self.asked)
+            raise _all_missing(self.problems, self.loaded.source, self.asked & set(params))
         results = [self._output(o, env) for o in graph.output]
         body = results[0] if len(results) == 1 else Tuple(tuple(results))
         notes = {"assumptions": tuple(self.assumptions)} if self.assumptions else {}
