@@ -113,7 +113,7 @@ def test_store_predicate_of_a_plain_stage():
     check(s, [a, b], first)
 
 
-def convolution(size: int = 6, channels: int = 4, filters: int = 8, batch: int = 4) -> tuple[Any, ...]:
+def convolution(size: int = 2, channels: int = 4, filters: int = 8, batch: int = 4) -> tuple[Any, ...]:
     """3x3 with padding 1, layout HWCN; the padding is a stage of its own."""
     a = te.placeholder((size, size, channels, batch), name="A")
     w = te.placeholder((3, 3, channels, filters), name="W")

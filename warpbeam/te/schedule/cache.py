@@ -122,7 +122,14 @@ class _Relayout:
         at = {a.var: self.bounds.value(a, values) for a in self.op.axis}
         inside = self.bounds.conditions(values, self.op.axis)
         body = tuple(_guarded(substitute(b, at), inside) for b in self.op.body)
-        return ComputeOp(f"{self.op.name}.{scope}", axes, body, self.op.attrs)
+        name = f"{self.op.name}.{scope}"
+        if type(self.op) is ComputeOp:
+            return ComputeOp(name, axes, body, self.op.attrs)
+        require(
+            len(axes) == len(self.op.axis) and not self.stage.relations,
+            f"Cannot cache_write {self.op.name}, which calls an intrinsic, after splitting its loops",
+        )
+        return self.op.replace(name=name, axis=axes, body=body)  # type: ignore[no-any-return]
 
     def indices(self) -> tuple[Any, ...]:
         """Where the copy finds an element: the leaves' values at the axes."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from warpbeam.ir.rewrite import rewrite
-from warpbeam.te.schedule.errors import ScheduleValueError
 from warpbeam.te.schedule.roots import is_placeholder, outputs_of
-from warpbeam.te.tensor import ComputeOp, Operation, ProducerLoad, Tensor
+from warpbeam.te.tensor import Operation, Tensor
 
 if TYPE_CHECKING:
     from warpbeam.te.schedule.schedule import Schedule
@@ -35,25 +33,7 @@ def post_order_ops(outputs: Iterable[Operation]) -> list[Operation]:
 
 def with_inputs(op: Operation, mapping: dict[Tensor, Tensor]) -> Operation:
     """The operation reading other tensors in place of some; the same one where it reads none of them."""
-    if not any(t in mapping for t in op.input_tensors):
-        return op
-    if isinstance(op, ComputeOp):
-        return ComputeOp(op.name, op.axis, tuple(redirected(b, mapping) for b in op.body), op.attrs)
-    replace = getattr(op, "replace_inputs", None)
-    if replace is None:
-        raise ScheduleValueError(f"the inputs of {op.name} cannot be exchanged")
-    return replace(mapping)  # type: ignore[no-any-return]
-
-
-def redirected(body: Any, mapping: dict[Tensor, Tensor]) -> Any:
-    """An expression with reads of some tensors turned to others."""
-
-    def change(n: Any) -> Any:
-        if isinstance(n, ProducerLoad) and n.tensor in mapping:
-            return ProducerLoad(mapping[n.tensor], n.indices)
-        return None
-
-    return rewrite(body, change)
+    return op.replace_inputs(mapping)
 
 
 def replace_dataflow(sch: Schedule, mapping: dict[Tensor, Tensor], keep: Sequence[Operation] = ()) -> None:

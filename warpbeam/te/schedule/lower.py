@@ -15,10 +15,10 @@ from warpbeam.te.schedule.errors import ScheduleValueError, require
 from warpbeam.te.schedule.finish import finish
 from warpbeam.te.schedule.groups import current_axis
 from warpbeam.te.schedule.loops import Loops, thread_vars
-from warpbeam.te.schedule.program import legal, naive_program
+from warpbeam.te.schedule.program import expected_params, legal, naive_program
 from warpbeam.te.schedule.roots import is_placeholder, is_scan, outputs_of, root_axes
 from warpbeam.te.schedule.stage import GROUP_ROOT, INLINE, SCAN_UPDATE, SCOPE, Stage
-from warpbeam.te.schedule.steps import AroundLoop
+from warpbeam.te.schedule.steps import AroundLoop, Expose
 from warpbeam.te.tensor import ComputeOp, ExternOp, Tensor
 from warpbeam.tir.analysis.access import as_block, is_param, written
 from warpbeam.tir.analysis.tree import tree_of
@@ -29,6 +29,7 @@ from warpbeam.tir.stmt import PrimFunc
 if TYPE_CHECKING:
     from warpbeam.te.schedule.schedule import Schedule
 
+_CACHE = "use cache_write and place the cache"
 _THREADS = 'give it one: te.thread_axis((0, n), "threadIdx.x")'
 
 
@@ -60,6 +61,7 @@ class Walk:
         self.naive = naive_program(te_schedule, args, name, binds)
         self.sch = LoopSchedule(self.naive.func)
         self.buffers: dict[Tensor, Buffer] = dict(self.naive.buffers)
+        self.params, self.exposed = expected_params(te_schedule, args, self.buffers, binds)
         made = self.naive.blocks
         self.blocks: dict[Stage, str] = {s: made[s.op] for s in te_schedule.stages if s.op in made}
         self.loops: dict[Stage, Loops] = {}
@@ -81,6 +83,8 @@ class Walk:
             elif is_scan(stage.op):
                 self._scan(stage)
         finish(self)
+        if self.exposed:
+            self.sch.step(Expose(tuple(self.params)))
 
     def block(self, stage: Stage) -> str:
         return self.blocks[stage]
@@ -113,6 +117,7 @@ class Walk:
         spec = stage.attach_spec()
         if spec.attach_type == SCOPE:
             assert spec.attach_stage is not None
+            require(not stage.is_output, f"Output must be attached at root, not {stage!r}", hint=_CACHE)
             self._place(stage, self.loop(spec.attach_stage, spec.attach_ivar))
         elif spec.attach_type == SCAN_UPDATE:
             assert spec.attach_stage is not None
@@ -186,5 +191,6 @@ class Walk:
             return
         tree = tree_of(self.sch.func)
         block = as_block(tree.block(self.blocks[stage]))
-        if not any(is_param(tree, b) for b in written(block)):
+        results = [stage.op.output(k) for k in range(stage.op.num_outputs)]
+        if not any(is_param(tree, b) for b in written(block)) and not any(t in self.exposed for t in results):
             self.sch.set_scope(self.blocks[stage], scope)

@@ -52,10 +52,27 @@ def naive_program(sch: Schedule, args: Sequence[Any], name: str, binds: Mapping[
                 f"placeholder {s.op.name} is read by {name} but is not among its arguments",
                 hint=f"the arguments are {[getattr(a, 'name', a) for a in args]}",
             )
-    creator = _Creator(list(inputs), list(outputs), name, given)
+    inside = {t for t in outputs if not sch[t].is_output}  # parameters only in the end, see steps.Expose
+    listed = [a for a in listed if (owner.get(a) if isinstance(a, Buffer) else a) not in inside]
+    creator = _Creator(list(inputs), [t for t in outputs if t not in inside], name, given)
     creator.buffer_names, creator.loop_names, creator.block_names = _LegalNames(), _LegalNames(), _LegalNames()
     func = creator.build(listed)
     return Conversion(func, creator.block_of, creator.loops_of, creator.buffers)
+
+
+def expected_params(
+    sch: Schedule, args: Sequence[Any], buffers: Mapping[Tensor, Buffer], binds: Mapping[Tensor, Buffer] | None
+) -> tuple[list[Any], dict[Tensor, Any]]:
+    """The parameters in the order of `args`, and which of them are intermediate tensors."""
+    owner = {b: _now(sch, t) for t, b in (binds or {}).items()}
+    params: list[Any] = []
+    inner: dict[Tensor, Any] = {}
+    for a in args:
+        t = owner.get(a) if isinstance(a, Buffer) else _now(sch, a) if isinstance(a, Tensor) else None
+        params.append(a if t is None else buffers.get(t) or a)
+        if isinstance(t, Tensor) and t in sch and not is_placeholder(t.op) and not sch[t].is_output:
+            inner[t] = params[-1]
+    return params, inner
 
 
 def _now(sch: Schedule, t: Tensor) -> Tensor:

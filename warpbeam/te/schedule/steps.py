@@ -7,9 +7,9 @@ from typing import Any
 
 from warpbeam.tir.analysis.access import as_block
 from warpbeam.tir.analysis.tree import annotated, tree_of
-from warpbeam.tir.expr import PrimExpr, Var, land
+from warpbeam.tir.expr import Buffer, PrimExpr, Var, land
 from warpbeam.tir.schedule.step import Namer, Step
-from warpbeam.tir.stmt import For, PrimFunc
+from warpbeam.tir.stmt import Allocate, For, PrimFunc
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,24 @@ class StoreWhere(Step):
         place = tree.block(self.block)
         b = as_block(place)
         return tree.update({place: b.replace(predicate=land(b.predicate, self.cond))}), None
+
+
+@dataclass(frozen=True, slots=True)
+class Expose(Step):
+    """Intermediate buffers become parameters: in the program's parameters stand `params`, in this order, first."""
+
+    params: tuple[Any, ...]
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        now = tree.buffers
+        wanted = [now.get(p.name, p) if isinstance(p, Buffer) else p for p in self.params]
+        body = tree.root.stmt
+        for a in reversed(tree.allocs):
+            if a.buffer not in wanted:
+                body = Allocate(a.buffer, body, a.annotations)
+        rest = [p for p in func.params if p not in wanted]
+        return PrimFunc(func.name, (*wanted, *rest), body, func.attrs), None
 
 
 @dataclass(frozen=True, slots=True)
