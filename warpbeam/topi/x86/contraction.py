@@ -77,7 +77,7 @@ def _contraction(outs: Any, tags: Sequence[str], row_axis: int, lane_axis: int) 
     for other in stages(s):
         if reducing(other) and other is not op:
             reduction_loops(s, other)
-    if out is op or (not reducing(out) and len(out.axis) == len(op.axis) and _direct(s, out, op)):
+    if out is op or (not reducing(out) and len(out.axis) == len(op.axis) and reads_directly(s, out, op)):
         tiled(s, out, op, row_axis, lane_axis)
     else:
         reduction_loops(s, op)
@@ -86,7 +86,7 @@ def _contraction(outs: Any, tags: Sequence[str], row_axis: int, lane_axis: int) 
     return s
 
 
-def _direct(s: Any, out: Any, op: Any) -> bool:
+def reads_directly(s: Any, out: Any, op: Any) -> bool:
     """Whether `out` reads `op`, through inlined stages at most, each element at its own place."""
     from warpbeam.te.operation import loads
 
