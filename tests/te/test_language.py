@@ -387,6 +387,18 @@ def test_extern_with_a_registered_function():
         run(func, x, y, got)
 
 
+def test_extern_with_buffers_that_leave_open_where_they_lie():
+    a = te.placeholder((3, 4), name="A")
+    rows, step, n = te.var("rows"), te.var("step"), te.var("n")
+    declared = tir.decl_buffer((rows, 4), name="a", strides=[step, 1], elem_offset=n)
+    b = te.extern((3, 4), [a], lambda i, o: o[0].vstore((1, 2), i[0][1, 1] + (step * 10 + rows + n).astype("float32")),
+                  name="B", in_buffers=declared)  # fmt: skip
+    x, out = ints(3, 4), zeros(3, 4)
+    func = te.create_prim_func([a, b])
+    run(func, x, out)
+    assert out[1, 2] == x[1, 1] + 43 and len(func.params) == 2
+
+
 def test_externs_that_do_not_fit():
     a = te.placeholder((4,), name="A")
     with pytest.raises(ValueError, match="returned int"):

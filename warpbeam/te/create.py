@@ -17,7 +17,7 @@ from warpbeam.ir.rewrite import post_order, rewrite, substitute
 from warpbeam.te.errors import TEError
 from warpbeam.te.operation import ComputeOp, ExternOp, Operation, PlaceholderOp, ProducerLoad, ScanOp, Tensor
 from warpbeam.te.recurrence import Scan, Time, find_scans
-from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var, cast, const_int, if_then_else
+from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var, as_expr, cast, const_int, if_then_else, mul
 from warpbeam.tir.reducer import Reduce
 from warpbeam.tir.stmt import Allocate, Block, BufferStore, For, IterVar, LetStmt, PrimFunc, Stmt, seq
 from warpbeam.tir.text.free import free_binders
@@ -241,6 +241,8 @@ class _Creator:
         mapping: dict[Any, Any] = dict(zip(op.input_placeholders, (self.buffers[t] for t in op.inputs), strict=True))
         for k, b in enumerate(op.output_placeholders):
             mapping[b] = self.buffers[op.output(k)]
+        for declared, real in list(mapping.items()):
+            mapping.update(_place_of(declared, real))
         name = self.block_of[op] = self.block_names.fresh(op.name)
         self.loops_of[op] = {}
         return Block(name, (), (), True, None, substitute(op.body, mapping))
@@ -294,6 +296,16 @@ class _Creator:
 
     def _loop_var(self, axis: IterVar) -> Var:
         return Var(self.loop_names.fresh(axis.name), axis.dtype)
+
+
+def _place_of(declared: Buffer, real: Buffer) -> dict[Any, Any]:
+    """Values of the variables by which a declared buffer leaves open where it lies."""
+    steps: list[Any] = [1]
+    for d in reversed(real.shape[1:]):
+        steps.insert(0, mul(d, steps[0]))
+    known = [*zip(declared.shape, real.shape), *zip(declared.strides, real.strides or steps)]
+    known.append((declared.elem_offset, real.elem_offset))
+    return {v: as_expr(x) for v, x in known if isinstance(v, Var) and v is not x}
 
 
 def _operations(inputs: list[Tensor], outputs: list[Tensor]) -> list[Operation]:
