@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .abi import Tensor
 from .context import HostContext
 from .errors import ArgumentError, RunError
 from .memory import address_of
@@ -81,16 +82,24 @@ class CompiledFunction(PackedFunc):
         """The call for any kind of arguments."""
         if len(args) != self._size:
             raise self._wrong_count(args)
-        frame = Frame(self._host, self._size)
         keep: list[Any] = []
-        self._pack(frame.table, 0, *self.handles(args, keep))
-        if self._entry(frame.pointer, frame.arguments, self._count):
-            raise self._failed(frame, args)
+        handles = self.handles(args, keep)
+        try:
+            frame = self._free.pop()
+        except IndexError:
+            frame = Frame(self._host, self._size)
+        try:
+            self._pack(frame.table, 0, *handles)
+            if self._entry(frame.pointer, frame.arguments, self._count):
+                raise self._failed(frame, args)
+        finally:
+            self._free.append(frame)
 
     def handles(self, args: Sequence[Any], keep: list[Any]) -> list[int]:
         """Addresses of tensor descriptors for arguments; what they point at is put into `keep`."""
         out = [self._handle(i, a, keep) for i, a in enumerate(args)]
-        if len(set(out)) < len(out) or len(args) != sum(isinstance(a, NDArray) for a in args):
+        foreign = any(not isinstance(a, NDArray) for a, row in zip(args, self._rows, strict=True) if row[0] == "tensor")
+        if foreign or len(set(out)) < len(out):
             self._separate(args, out, keep)
         return out
 
@@ -116,10 +125,16 @@ class CompiledFunction(PackedFunc):
         if isinstance(value, NDArray | np.ndarray) and value.shape == ():
             value = np.asarray(value).item()
         if isinstance(value, _INTEGERS if kind == "int" else _INTEGERS | _FLOATS):
-            cell = np.array(value, "int64" if kind == "int" else "float64")
-            parts = tensor_of(cell)
-            keep.append((cell, parts))
-            return ctypes.addressof(parts[0])
+            cell: Any
+            if kind == "int":
+                if not -(1 << 63) <= value < 1 << 63:
+                    raise ArgumentError(f"Argument {self.name}.{name}: {value} does not fit into {dtype}")
+                cell, code = ctypes.c_int64(int(value)), 0
+            else:
+                cell, code = ctypes.c_double(float(value)), 2
+            tensor = Tensor(data=ctypes.addressof(cell), device_type=1, code=code, bits=64, lanes=1)
+            keep.append((cell, tensor))
+            return ctypes.addressof(tensor)
         raise ArgumentError(
             f"Argument {self.name}.{name} is expected to be {'an integer' if kind == 'int' else 'a float'}",
             why=f"got a {type(value).__name__}", hint=f"pass a number ({dtype})",
@@ -128,7 +143,8 @@ class CompiledFunction(PackedFunc):
     def _separate(self, args: Sequence[Any], handles: list[int], keep: list[Any]) -> None:
         """An array that is read and written through two arguments is read from a copy: kernels assume no overlap."""
         arrays = [np.asarray(a) if self._rows[i][0] == "tensor" else None for i, a in enumerate(args)]
-        spans = [(0, 0) if a is None or not a.size else (address_of(a), address_of(a) + a.nbytes) for a in arrays]
+        starts = [0 if a is None else address_of(a) for a in arrays]
+        spans = [(s, s) if a is None else (s, s + a.nbytes) for s, a in zip(starts, arrays, strict=True)]
         for i, array in enumerate(arrays):
             if array is None or i in self._writes:
                 continue

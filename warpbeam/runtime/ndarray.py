@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 from collections.abc import Sequence
@@ -260,6 +261,12 @@ def _only_global(mem_scope: str | None) -> None:
         raise RunError(f"no memory of scope {mem_scope!r} on a processor", hint='leave mem_scope out, or "global"')
 
 
+@functools.lru_cache(maxsize=64)
+def _dlpack_type(dtype: np.dtype[Any]) -> tuple[int, int] | None:
+    """DLPack's code and bits of an element type; None if it has none."""
+    return DLPACK_TYPES.get(dtype.name) if dtype.isnative else None
+
+
 def tensor_of(array: npt.NDArray[Any]) -> tuple[Tensor, Any, Any]:
     """A `wb_tensor` that describes a NumPy array, and what it points at besides the data.
 
@@ -268,8 +275,8 @@ def tensor_of(array: npt.NDArray[Any]) -> tuple[Tensor, Any, Any]:
     Raises:
         RunError: if the element type has no DLPack code.
     """
-    kind = DLPACK_TYPES.get(array.dtype.name)
-    if kind is None or not array.dtype.isnative:
+    kind = _dlpack_type(array.dtype)
+    if kind is None:
         raise RunError(f"element type {array.dtype} cannot be passed to compiled code",
                        hint=f"known types: {', '.join(DLPACK_TYPES)}")  # fmt: skip
     extents = (ctypes.c_int64 * max(array.ndim, 1))(*array.shape)
