@@ -49,7 +49,7 @@ def _at_once(s: Schedule, rng: random.Random, loops: list[str]) -> Call | None:
     loop, how = _pick(rng, loops), rng.choice(["parallel", "vectorize", "bind"])
     if loop is None:
         return None
-    return (lambda: s.bind(loop, "threadIdx.x")) if how == "bind" else (lambda: getattr(s, how)(loop))
+    return (lambda: s.bind(loop, "blockIdx.x")) if how == "bind" else (lambda: getattr(s, how)(loop))
 
 
 def _outside_consumer(s: Schedule, rng: random.Random) -> Call | None:
@@ -61,6 +61,12 @@ def _outside_consumer(s: Schedule, rng: random.Random) -> Call | None:
             users = [q for q in readers(tree, b) if q is not p]
             found += [(name, k) for k, t in tree.loops.items() if users and not all(q.within(t) for q in users)
                       and not p.within(t)]  # fmt: skip
+    picked = _pick(rng, found)
+    return None if picked is None else lambda: s.compute_at(*picked)
+
+
+def _place_output(s: Schedule, rng: random.Random) -> Call | None:
+    found = [(b, n) for b in _outputs(s) for n in s.loop_names() if n not in s.loops(b)]
     picked = _pick(rng, found)
     return None if picked is None else lambda: s.compute_at(*picked)
 
@@ -104,7 +110,7 @@ KINDS: dict[str, Callable[[Schedule, random.Random], Call | None]] = {
     "ordered at once": lambda s, r: _at_once(s, r, _ordered_loops(s)),
     "inline a reduction": lambda s, r: _block_call(s, r, _reductions(s), s.compute_inline),
     "inline an output": lambda s, r: _block_call(s, r, _outputs(s), s.compute_inline),
-    "place an output": lambda s, r: _block_call(s, r, _outputs(s), lambda b: s.compute_at(b, r.choice(s.loop_names()))),
+    "place an output": lambda s, r: _place_output(s, r),
     "leave a consumer out": _outside_consumer,
     "cache what is not read": _unread,
     "fuse what is not nested": _not_nested,

@@ -20,7 +20,7 @@ from warpbeam.tir.analysis.access import (
     writers,
     written,
 )
-from warpbeam.tir.analysis.coverage import block_env, makes_box
+from warpbeam.tir.analysis.coverage import block_env, holds, makes_box, touched
 from warpbeam.tir.analysis.predicate import likely, own_condition
 from warpbeam.tir.analysis.regions import Range, clip, interval, union, upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at, tree_of
@@ -253,6 +253,7 @@ class ReverseComputeAt(Step):
                 why="uneven loops, conditions or fused loops leave out some elements",
                 hint="split evenly, place before fusing, or choose a loop further out",
             )
+        self._check_others(tree, target, producer, load.buffer)
         names = own_loops(tree, place)
         left = loops_at_once(place)
         tree = tree_of(tree.update({place: None}))
@@ -272,6 +273,22 @@ class ReverseComputeAt(Step):
         check_filled(tree, place, what)
         check_loops(tree, [*left, *loops_at_once(place)], what)
         return func, None
+
+    def _check_others(self, tree: Tree, target: Place, producer: Place, buffer: Buffer) -> None:
+        """What other blocks write of the buffer must be within what the producer writes."""
+        facts = facts_at(target, True)
+
+        def made(p: Place) -> list[Range]:
+            store = next(s for s in accesses(as_block(p).body)[1] if s.buffer is buffer)
+            return touched(store, block_env(target, p, facts, inside=True), facts)
+
+        whole = made(producer)
+        for p in writers(tree, buffer):
+            if p is not producer and not holds(whole, made(p), facts):
+                raise ScheduleError(
+                    f"{as_block(p).name} and {as_block(producer).name} each write a part of {buffer.name}",
+                    hint="reverse_compute_at before partition",
+                )
 
     def _producer(self, tree: Tree, target: Place, block: Block) -> tuple[Place, Any]:
         """The last block under the loop whose result this one reads at plain axes, and that read."""
