@@ -20,8 +20,8 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.tir import expr as e
 from warpbeam.tir import stmt as s
-from warpbeam.tir.interp_gpu_machine import GpuError, Threads
-from warpbeam.tir.interp_gpu_memory import Memory, RaceError, UninitializedError
+from warpbeam.tir.interp_gpu_machine import Threads
+from warpbeam.tir.interp_gpu_memory import GpuError, Memory, RaceError, UninitializedError
 from warpbeam.tir.interp_memory import InterpError
 
 __all__ = ["GpuError", "RaceError", "UninitializedError", "run", "run_kernel"]

@@ -206,7 +206,7 @@ class Memory:
 
 def _two(value: Any) -> tuple[int, int]:
     shape = np.shape(value)
-    return (1, 1) if not shape else (1, shape[0]) if len(shape) == 1 else shape  # type: ignore[return-value]
+    return (1, 1) if not shape else (1, shape[0]) if len(shape) == 1 else shape
 
 
 def _same(a: Any, b: Any) -> Any:

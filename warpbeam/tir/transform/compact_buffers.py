@@ -19,6 +19,7 @@ from warpbeam.tir.analysis.regions import Range, clip, interval, loop_range, uni
 from warpbeam.tir.analysis.tree import kids
 from warpbeam.tir.arith import Facts, prove, simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, BufferRef, PrimExpr, Var
+from warpbeam.tir.schedule.guard import conjuncts, is_likely
 from warpbeam.tir.stmt import (
     Allocate,
     AssertStmt,
@@ -57,7 +58,7 @@ class _Open:
     alloc: Allocate
     depth: int
     root: bool
-    found: dict[tuple[tuple[PrimExpr, ...], tuple[For, ...]], None]
+    found: dict[tuple[tuple[PrimExpr, ...], tuple[For, ...], tuple[PrimExpr, ...]], None]
     whole: bool = False
 
 
@@ -102,6 +103,7 @@ class _Planner:
     def __init__(self) -> None:
         self.facts = Facts()
         self.loops: list[For] = []
+        self.conds: list[PrimExpr] = []  # what holds here
         self.open: dict[Buffer, _Open] = {}
         self.plans: dict[Buffer, _Plan] = {}
 
@@ -123,8 +125,11 @@ class _Planner:
                 self._note(s.cond)
             elif isinstance(s, LetStmt):
                 self._note(s.value)
-            for c in kids(s):
+            for k, c in enumerate(kids(s)):
+                inside = conjuncts(s.cond) if isinstance(s, IfThenElse) and k == 0 else []
+                self.conds += inside
                 self.walk(c)
+                del self.conds[len(self.conds) - len(inside) :]
 
     def _note(self, node: Any) -> None:
         loads, stores = accesses(node)
@@ -133,7 +138,7 @@ class _Planner:
             o = self.open.get(n.buffer)
             if o is not None:
                 around = _threads(self.loops[: o.depth]) if o.alloc.buffer.scope.startswith("shared") else []
-                o.found[n.indices, (*around, *self.loops[o.depth :])] = None
+                o.found[n.indices, (*around, *self.loops[o.depth :]), tuple(self.conds)] = None
         for b, _ in opaque_buffers(node):
             if b in self.open:
                 self.open[b].whole = True
@@ -171,16 +176,32 @@ class _Planner:
     def _region(self, o: _Open) -> list[Range | None]:
         shape = o.alloc.buffer.shape
         found: list[Range | None] = []
-        for k, (indices, loops) in enumerate(o.found):
+        for k, (indices, loops, conds) in enumerate(o.found):
             env: dict[Var, Range | None] = {}
             for f in loops:
                 env[f.var] = loop_range(f, env)
-            here = [clip(interval(i, env), s, self.facts) for i, s in zip(indices, shape, strict=True)]
+            ranges = [self._narrowed(interval(i, env), i, conds, env) for i in indices]
+            here = [clip(r, s, self.facts) for r, s in zip(ranges, shape, strict=True)]
             if k == 0:
                 found = list(here)
             else:
                 found = [None if a is None else union(a, b, self.facts) for a, b in zip(found, here, strict=True)]
         return found or [None] * len(shape)
+
+    def _narrowed(
+        self, r: Range | None, index: PrimExpr, conds: tuple[PrimExpr, ...], env: dict[Var, Range | None]
+    ) -> Range | None:
+        """The range with its end where a condition on the index puts it: `low + i` under `i < 6` ends at low + 5."""
+        for c in conds if r is not None else ():
+            inner: Any = c.args[0] if is_likely(c) else c  # type: ignore[attr-defined]
+            if type(inner) is not e.LT or inner.a.dtype != index.dtype or free_vars(inner.a).isdisjoint(env):
+                continue
+            apart = simplify(index - inner.a, self.facts)
+            if free_vars(apart).isdisjoint(env) and free_vars(inner.b).isdisjoint(env):
+                high = simplify(apart + inner.b - 1, self.facts)
+                if r is not None and prove(high <= r.high, self.facts) is True:
+                    r = Range(r.lows, (high,))
+        return r
 
     def _check_disjoint(self, buffer: Buffer, region: list[Range | None], parallel: list[For]) -> None:
         """Each parallel loop must move the region by at least its size in some dimension."""

@@ -48,7 +48,8 @@ def hoist_shared(func: PrimFunc) -> PrimFunc:
         return _placed(kernel, own, roots)
 
     body = map_kernels(body, change)
-    return func.replace(body=wrap([*(a for a in allocs if a not in inside), *roots], body))
+    kept = [a for a in allocs if a not in inside]
+    return PrimFunc(func.name, func.params, wrap([*kept, *roots], body), func.attrs)
 
 
 def _placed(kernel: For, own: list[Allocate], roots: list[Allocate]) -> Stmt:
@@ -66,7 +67,7 @@ def _placed(kernel: For, own: list[Allocate], roots: list[Allocate]) -> Stmt:
     body = wrap(shared, body)
     for f in reversed(blocks):
         body = For(f.var, f.min, f.extent, f.kind, body, f.annotations, f.thread)
-    return body
+    return body  # type: ignore[no-any-return]
 
 
 def _lifted(s: Any, shared: list[Allocate], roots: list[Allocate]) -> Stmt | None:

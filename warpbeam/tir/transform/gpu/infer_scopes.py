@@ -27,7 +27,8 @@ def infer_scopes(func: PrimFunc) -> PrimFunc:
     if not chosen:
         return func
     table = {b: Buffer(b.name, b.shape, b.dtype, scope) for b, scope in chosen.items()}
-    return func.replace(body=_exchanged(replace_buffers(func.body, table), table))
+    body = _exchanged(replace_buffers(func.body, table), table)
+    return PrimFunc(func.name, func.params, body, func.attrs)
 
 
 def _walk(s: Any, scope: str, chosen: dict[Buffer, str]) -> None:

@@ -36,7 +36,12 @@ def lower_thread_allreduce(func: PrimFunc, target: Target) -> PrimFunc:
         LowerError: if the number of threads of a group is no number.
     """
     allocs, body = peel(func.body)
-    return func.replace(body=wrap(allocs, map_kernels(body, lambda k: _Kernel(k, target, func.name).made())))
+    return PrimFunc(
+        func.name,
+        func.params,
+        wrap(allocs, map_kernels(body, lambda k: _Kernel(k, target, func.name).made())),
+        func.attrs,
+    )
 
 
 def is_allreduce(s: Any) -> bool:

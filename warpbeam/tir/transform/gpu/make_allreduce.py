@@ -99,7 +99,8 @@ def _split(tree: Tree, place: Place, loops: list[For]) -> PrimFunc:
     body = marked.replace({outer: seq(outer.stmt, nest(around, nest(inner, second)))})
     for b in reversed([*part, *whole]):
         body = Allocate(b, body)
-    return tree.func.replace(body=_with_allocs(marked, body))
+    func = tree.func
+    return PrimFunc(func.name, func.params, _with_allocs(marked, body), func.attrs)
 
 
 def _cooperative(tree: Tree, names: set[str]) -> Tree:
@@ -120,17 +121,18 @@ def _with_allocs(tree: Tree, body: Any) -> Stmt:
 
 def _updates(block: Block) -> list[BufferStore]:
     """The stores of an update, with values that a let names put in."""
-    body, values = block.body, {}
+    body: Any = block.body
+    values: dict[Any, Any] = {}
     while isinstance(body, LetStmt):
         values[body.var] = substitute(body.value, values)
         body = body.body
-    stores = list(body.stmts) if isinstance(body, SeqStmt) else [body]
+    stores: list[Any] = list(body.stmts) if isinstance(body, SeqStmt) else [body]
     if block.init is None or not all(isinstance(s, BufferStore) for s in stores):
         raise LowerError(
             f"the reduction of {block.name} is bound to threads, but it is no plain update with a start",
             hint="bind it before decompose_reduction, and combine values with a reducer (te.sum, te.comm_reducer)",
         )
-    return [BufferStore(s.buffer, substitute(s.value, values), s.indices) for s in stores]  # type: ignore[attr-defined]
+    return [BufferStore(s.buffer, substitute(s.value, values), s.indices) for s in stores]
 
 
 def _combining(
@@ -143,7 +145,10 @@ def _combining(
     y = [Var(f"y{k}", b.dtype) for k, b in enumerate(old)]
     combined = _combined(block, stores, x, y)
     at = stores[0].indices
-    parts = [BufferLoad(b, at) for b in part]
+    used = binding_vars(block, "reduce")
+    kept = substitute(e.land(*[c for c in conjuncts(block.predicate) if not mentions(c, used)]), fresh)
+    starts = _updates(block.replace(body=block.init))
+    parts = [e.if_then_else(kept, BufferLoad(b, at), s.value) for b, s in zip(part, starts, strict=True)]
     places = [BufferLoad(b, at) for b in whole]
     call = Call("int32", "thread_allreduce", (len(old), *parts, *places, *x, *y, *combined, *threads))
     axes, bindings = [], []
@@ -154,9 +159,7 @@ def _combining(
     own = seq(*[BufferStore(b, BufferLoad(w, at), at) for b, w in zip(old, whole, strict=True)])
     if not all(is_private(b.scope) for b in old):
         own = IfThenElse(e.land(*[v < 1 for v in threads]), own)
-    used = binding_vars(block, "reduce")
-    kept = e.land(*[c for c in conjuncts(block.predicate) if not mentions(c, used)])
-    body = own if isinstance(kept, e.IntImm) else IfThenElse(substitute(kept, fresh), own)
+    body = own if isinstance(kept, e.IntImm) else IfThenElse(kept, own)
     return Block(namer.block(f"{block.name}_all"), axes, bindings, True, None, seq(Evaluate(call), body))
 
 

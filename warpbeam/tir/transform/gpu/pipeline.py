@@ -75,7 +75,7 @@ def keep_axes(func: PrimFunc) -> PrimFunc:
         notes = s.annotations.updated(joined=s.thread)
         return For(s.var, s.min, s.extent, s.kind, s.body, notes, s.thread)
 
-    return func.replace(body=_loops(func.body, change))
+    return PrimFunc(func.name, func.params, _loops(func.body, change), func.attrs)
 
 
 def unroll_marks(func: PrimFunc) -> PrimFunc:
@@ -86,7 +86,7 @@ def unroll_marks(func: PrimFunc) -> PrimFunc:
             return s
         return For(s.var, s.min, s.extent, "serial", s.body, s.annotations.updated(pragma_unroll=True))
 
-    return func.replace(body=_loops(func.body, change))
+    return PrimFunc(func.name, func.params, _loops(func.body, change), func.attrs)
 
 
 def _loops(s: Stmt, change: Callable[[For], Stmt]) -> Stmt:

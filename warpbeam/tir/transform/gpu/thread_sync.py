@@ -24,6 +24,7 @@ from warpbeam.tir.analysis.regions import Range, interval, loop_range
 from warpbeam.tir.analysis.tree import kids, rebuilt
 from warpbeam.tir.arith import Facts, linear, prove, simplify
 from warpbeam.tir.expr import Buffer, PrimExpr, Var
+from warpbeam.tir.schedule.guard import conjuncts
 from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, LetStmt, PrimFunc, SeqStmt, Stmt, While, seq
 from warpbeam.tir.transform.gpu.common import (
     is_block_axis,
@@ -47,7 +48,9 @@ def thread_sync(func: PrimFunc) -> PrimFunc:
     from warpbeam.tir.transform.mutate import peel, wrap
 
     allocs, body = peel(func.body)
-    return func.replace(body=wrap(allocs, map_kernels(body, lambda k: _Kernel(k, func.name).made())))
+    return PrimFunc(
+        func.name, func.params, wrap(allocs, map_kernels(body, lambda k: _Kernel(k, func.name).made())), func.attrs
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ class _Kernel:
         """Whether two threads may meet: `a` was before `b`, without a barrier between."""
         if a.buffer is not b.buffer or not (a.write or b.write):
             return False
+        if a.write and b.write and a.indices == b.indices:
+            return False  # one store in two iterations: instances of a block do not write an element differently
         if set(self.several) <= a.pinned & b.pinned:
             return False
         if a.indices == b.indices and self._own(b, a.pinned & b.pinned, a.stale):
@@ -178,15 +183,15 @@ class _Kernel:
                 new, pending = self.stmt(c, pending)
                 made.append(new)
             return seq(*made), pending
-        new = self.touches(s)
-        if not new and not _has_sync(s):
+        found = self.touches(s)
+        if not found and not _has_sync(s):
             return s, pending
         inside = self._inner(s)
         if inside is None:
-            if not self.clash(pending, new):
-                return s, _joined(pending, new)
-            return seq(sync(), s), _joined((), new)
-        return self._compound(s, pending, new)
+            if not self.clash(pending, found):
+                return s, _joined(pending, found)
+            return seq(sync(), s), _joined((), found)
+        return self._compound(s, pending, found)
 
     def _inner(self, s: Any) -> bool | None:
         """None: the statement is one step, that is, nothing inside needs a barrier."""
@@ -203,10 +208,11 @@ class _Kernel:
     def _quiet(self, s: Any) -> bool:
         """Whether the body runs (twice, if it is a loop) without two threads meeting, and holds no barrier."""
         seen: Pending = ()
+        leaves = self._leaves(s)
         for turn in range(2 if isinstance(s, For | While) else 1):
             if turn:
                 seen = tuple(_stale(seen))
-            for leaf, touched in self._leaves(s):
+            for leaf, touched in leaves:
                 if leaf is None or self.clash(seen, touched):
                     return False
                 seen = _joined(seen, touched)
@@ -225,7 +231,7 @@ class _Kernel:
             loads = [n for p in own_parts(c) for n in accesses(p)[0] if n.buffer in self.tracked]
             found.append((c, [self._touch(n, False) for n in loads]))
             with _Inside(self, c):
-                if not self._quiet(c):
+                if isinstance(c, For | While) and not self._quiet(c):
                     found.append((None, []))
                 below = self._leaves(c)
             found += [(x, _stale(t)) for x, t in below] if isinstance(c, For | While) else below
@@ -304,6 +310,7 @@ class _Inside:
 
     def __init__(self, kernel: _Kernel, s: Any) -> None:
         self.kernel, self.stmt = kernel, s
+        self.env: dict[Var, Range | None] | None = None
 
     def __enter__(self) -> None:
         k, s = self.kernel, self.stmt
@@ -316,28 +323,42 @@ class _Inside:
             k.varying.add(s.var)
         elif isinstance(s, IfThenElse) and s.orelse is None:
             k.pinned = k.pinned | _pins(s.cond, k.several)
+            self.env = dict(k.env)
+            k.env.update(_limits(s.cond, k.threads))
 
     def __exit__(self, *args: object) -> None:
         k, s = self.kernel, self.stmt
         k.pinned = self.pinned
         if isinstance(s, For):
             k.env.pop(s.var, None)
+        elif self.env is not None:
+            k.env = self.env
 
 
 def _pins(cond: PrimExpr, threads: list[Var]) -> frozenset[Var]:
     """Axes of which a condition leaves one thread: `tx < 1`, `tx == 3`."""
-    found, stack = set(), [cond]
+    found: set[Var] = set()
+    stack: list[Any] = [cond]
     while stack:
         c: Any = stack.pop()
         if isinstance(c, e.And):
             stack += [c.a, c.b]
         elif isinstance(c, e.Call) and c.op == "likely":
             stack.append(c.args[0])
-        elif isinstance(c, e.EQ | e.LT | e.LE) and c.a in threads:
+        elif isinstance(c, e.EQ | e.LT | e.LE) and isinstance(c.a, Var) and c.a in threads:
             limit = e.const_int(c.b)
             if limit is not None and (isinstance(c, e.EQ) or limit == (1 if isinstance(c, e.LT) else 0)):
                 found.add(c.a)
     return frozenset(found)
+
+
+def _limits(cond: PrimExpr, threads: Any) -> dict[Var, Range | None]:
+    """The threads that a condition `tx < 8` leaves."""
+    found: dict[Var, Range | None] = {}
+    for c in conjuncts(cond):
+        if isinstance(c, e.LT) and isinstance(c.a, Var) and c.a in threads and e.const_int(c.b) is not None:
+            found[c.a] = Range((e.const(0),), (c.b - 1,))
+    return found
 
 
 def _joined(pending: Pending, new: list[Touch]) -> Pending:

@@ -28,7 +28,16 @@ from warpbeam.tir.analysis.tree import kids, with_kids
 from warpbeam.tir.arith import Facts, prove, simplify
 from warpbeam.tir.expr import PrimExpr, Var
 from warpbeam.tir.stmt import BufferStore, For, IfThenElse, LetStmt, PrimFunc, SeqStmt, Stmt, While
-from warpbeam.tir.transform.gpu.common import TAGS, has_thread, is_private, is_thread, map_kernels, own_parts
+from warpbeam.tir.transform.gpu.common import (
+    TAGS,
+    has_thread,
+    is_block_axis,
+    is_private,
+    is_shared,
+    is_thread,
+    map_kernels,
+    own_parts,
+)
 from warpbeam.tir.transform.mutate import peel, wrap
 
 
@@ -39,7 +48,9 @@ def unify_threads(func: PrimFunc) -> PrimFunc:
         LowerError: if the extent of an axis depends on what only the device knows.
     """
     allocs, body = peel(func.body)
-    return func.replace(body=wrap(allocs, map_kernels(body, lambda k: _Kernel(k, func.name).made())))
+    return PrimFunc(
+        func.name, func.params, wrap(allocs, map_kernels(body, lambda k: _Kernel(k, func.name).made())), func.attrs
+    )
 
 
 class _Kernel:
@@ -124,7 +135,8 @@ class _Kernel:
         """A statement of each thread, run by those that take part."""
         wide = {t: v for t, v in self.vars.items() if e.const_int(self.extents[t]) != 1}
         idle = [v for t, v in wide.items() if t not in guards]
-        s = _ByFirst(idle, [v for t, v in wide.items() if t in guards]).stmt(s, set())
+        blocks = [v for t, v in wide.items() if is_block_axis(t)]
+        s = _ByFirst(idle, [v for t, v in wide.items() if t in guards], blocks).stmt(s, set())
         conds = [g for g in guards.values() if g is not None]
         return IfThenElse(e.land(*conds), s) if conds else s
 
@@ -133,9 +145,10 @@ class _ByFirst:
     """Lets the first thread alone store what others see: over axes that are not bound here (`idle`), and over those on
     which neither place nor value depends (`bound`), where all would do the same."""
 
-    def __init__(self, idle: list[Var], bound: list[Var]) -> None:
+    def __init__(self, idle: list[Var], bound: list[Var], blocks: list[Var]) -> None:
         self.idle = idle
         self.bound = bound
+        self.blocks = blocks
         self.taint: dict[Var, set[Var]] = {v: {v} for v in bound}
 
     def uses(self, *exprs: Any) -> set[Var]:
@@ -163,6 +176,8 @@ class _ByFirst:
     def _store(self, s: BufferStore, context: set[Var]) -> Stmt:
         needed = context | self.uses(s.value, *s.indices)
         axes = [*self.idle, *(v for v in self.bound if v not in needed)]
+        if is_shared(s.buffer.scope):  # each block has its own
+            axes = [v for v in axes if v not in self.blocks]
         return IfThenElse(e.land(*[v < 1 for v in axes]), s) if axes else s
 
 
