@@ -17,6 +17,7 @@ from warpbeam.ir.rewrite import post_order, rewrite, substitute
 from warpbeam.te.errors import TEError
 from warpbeam.te.operation import ComputeOp, ExternOp, Operation, PlaceholderOp, ProducerLoad, ScanOp, Tensor
 from warpbeam.te.recurrence import Scan, Time, find_scans
+from warpbeam.tir.arith import simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var, as_expr, cast, const_int, if_then_else, mul
 from warpbeam.tir.reducer import Reduce
 from warpbeam.tir.stmt import Allocate, Block, BufferStore, For, IterVar, LetStmt, PrimFunc, Stmt, seq
@@ -279,7 +280,8 @@ class _Creator:
                 a = IterVar(a.var, a.extent, a.kind)
             own.append(a)
         if shift:
-            body, init = substitute(body, shift), None if init is None else substitute(init, shift)
+            body = simplify(substitute(body, shift))
+            init = None if init is None else simplify(substitute(init, shift))
         led = None if time is None else time.loop
         loops = [led if led is not None and time is not None and a is time.axis else self._loop_var(a) for a in axes]
         block = self.block_names.fresh(name)

@@ -7,7 +7,7 @@ from typing import Any
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import children
 from warpbeam.tir.analysis.tree import kids
-from warpbeam.tir.expr import Broadcast, Buffer, BufferLoad, IntImm, Ramp, Var
+from warpbeam.tir.expr import Broadcast, Buffer, BufferLoad, BufferRef, IntImm, Ramp, Var
 from warpbeam.tir.stmt import Allocate, Block, BufferStore, For, PrimFunc
 
 _LEAVES = (IntImm, Var, Buffer)
@@ -61,6 +61,9 @@ def _check_accesses(func: PrimFunc, nodes: list[Any], known: set[Any]) -> None:
                 nodes.extend(n.indices)
             if cls is BufferStore:
                 nodes.append(n.value)
+        elif cls is BufferRef:
+            if n.buffer not in known:
+                raise LowerError(f"buffer {n.buffer.name} in {func.name} is neither a parameter nor allocated")
         elif cls is Broadcast:
             nodes.append(n.value)
         elif cls is not Ramp:
