@@ -16,7 +16,7 @@ from warpbeam.tir.schedule.place import only_writer
 from warpbeam.tir.schedule.step import Namer, Step, copy_block, full_nest, top_nest
 from warpbeam.tir.stmt import Allocate, Block, For, PrimFunc, Stmt, seq
 
-SCOPES = ("global", "local", "register", "shared")
+SCOPES = ("global", "local", "register", "shared", "warp", "wmma", "vtcm", "texture")
 
 
 def _with_buffers(block: Block, mapping: dict[Buffer, Buffer]) -> Block:
@@ -212,5 +212,7 @@ def exchange(tree: Tree, mapping: dict[Buffer, Buffer]) -> PrimFunc:
 
 
 def _check_scope(scope: str) -> None:
-    if scope not in SCOPES:
-        raise ScheduleError(f"unknown memory scope {scope!r}", hint=f"one of {SCOPES}")
+    """Scopes of our own, and those of targets, which may have a part after a dot: "wmma.matrix_a", "global.vtcm"."""
+    first, dot, rest = scope.partition(".")
+    if first not in SCOPES or (dot and not rest):
+        raise ScheduleError(f"unknown memory scope {scope!r}", hint=f"one of {SCOPES}, or of them with .tag")

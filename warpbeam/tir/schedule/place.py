@@ -137,12 +137,14 @@ def own_loops(tree: Tree, place: Place) -> dict[Var, str]:
 
 def _shared_loops(target: Place, block: Block) -> list[For]:
     """The thread loops at and around `target` whose threads see one memory of the block's result, outer first."""
-    rank = max(_MEMORY.get(b.scope, 2) for b in written(block))
-    around = [p.stmt for p in [target, *target.ancestors()] if isinstance(p.stmt, For)]
-    return [f for f in reversed(around) if f.kind == "thread_binding" and _rank(f.thread) >= rank]
+    scopes = {b.scope.split(".")[0] for b in written(block)}
+    rank = max(_MEMORY.get(s, 2) for s in scopes)
+    around = [p.stmt for p in [target, *target.ancestors()] if isinstance(p.stmt, For) and p.stmt.thread]
+    lanes = "threadIdx.x" if "warp" in scopes else ""  # a warp's threads read each other's registers
+    return [f for f in reversed(around) if _rank(f.thread) >= rank or f.thread == lanes]
 
 
-_MEMORY = {"global": 0, "shared": 1}  # others belong to one thread
+_MEMORY = {"global": 0, "vtcm": 0, "texture": 0, "shared": 1}  # others belong to one thread
 
 
 def _rank(thread: str) -> int:
