@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,30 @@ assert z.tolist() == [0, 2, 4, 6]
 assert not [m for m in sys.modules if m == "llvmlite" or m.startswith(("warpbeam.tir", "warpbeam.ir"))]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize(
+    ("target", "members"),
+    [
+        ("llvm -mtriple=aarch64-linux-gnu", ["lib0.o", "lib0.so"]),
+        ("llvm -mtriple=armv7l-linux-gnueabihf", ["lib0.o"]),
+        ("llvm -mtriple=riscv64-linux-gnu", ["lib0.o"]),
+    ],
+)
+def test_another_machine(target: str, members: list[str], tmp_path: Path) -> None:
+    mod = tvm.build(*add_schedule(), target, name="f")
+    mod.export_library(tmp_path / "f.tar")
+    with tarfile.open(tmp_path / "f.tar") as archive:
+        assert archive.getnames() == members
+    mod.save(tmp_path / "f.o")
+    assert mod.get_source("asm") and mod.entry_name == "f" and (tmp_path / "f.o").stat().st_size > 0
+    if len(members) == 1:
+        with pytest.raises(FunctionError, match=r"export a \.tar"):
+            mod.export_library(tmp_path / "f.so")
+    with pytest.raises(LoadError, match=f"it is for {target.partition('=')[2][:5]}"):
+        mod(*arrays(3))
+    with pytest.raises(tvm.TVMError):
+        tvm.runtime.load_module(tmp_path / "f.tar")
 
 
 @gcc

@@ -216,6 +216,16 @@ int32_t fill(float* p, int64_t n, float v) {
 """
 
 
+CPP_CODE = """
+extern "C" int fill(float* p, long n, float v) {
+  for (long i = 0; i < n; ++i) p[i] = v;
+  return 0;
+}
+"""
+    "int64_t", "long"
+)
+
+
 def fill_function(source: str, pragma: str) -> Any:
     b = tir.decl_buffer((4, 8), "float32", name="B")
     i = tir.Var("i")
@@ -227,15 +237,15 @@ def fill_function(source: str, pragma: str) -> Any:
 
 
 @pytest.mark.parametrize("pragma", ["import_llvm", "import_c"])
-@pytest.mark.parametrize("source", [IR, C_CODE], ids=["ir", "c"])
+@pytest.mark.parametrize("source", [IR, C_CODE, CPP_CODE], ids=["ir", "c", "cpp"])
 @pytest.mark.parametrize("as_file", [False, True])
 def test_imported_sources(pragma: str, source: str, as_file: bool, tmp_path: Path) -> None:
-    if source is C_CODE and shutil.which("gcc") is None:
+    if source is not IR and shutil.which("g++") is None:
         pytest.skip("needs gcc")
     given = source
     if as_file:
         given = str(tmp_path / "fill.txt")
-        clang.create_llvm(source, output=given) if source is C_CODE else Path(given).write_text(source)
+        clang.create_llvm(source, output=given) if source is not IR else Path(given).write_text(source)
     mod = tvm.build(fill_function(given, pragma))
     out = np.zeros((4, 8), np.float32)
     mod(out)

@@ -41,7 +41,8 @@ def create_llvm(
         texts = [Path(t).read_text() if "\n" not in t and len(t) < 4096 and Path(t).is_file() else t for t in given]
         text = "\n".join(texts)
         if clang is not None:
-            source, result = Path(folder, "input.c"), Path(folder, "output.ll")
+            source = Path(folder, "input.cc" if system_cc.is_cpp(text) else "input.c")
+            result = Path(folder, "output.ll")
             source.write_text(text, encoding="utf-8")
             system_cc.run(["-S", "-emit-llvm", "-O3", *(options or ()), source, "-o", result], program=clang)
             text = result.read_text(encoding="utf-8")

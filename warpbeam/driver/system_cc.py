@@ -52,25 +52,36 @@ def run(arguments: Sequence[str | Path], language: str = "c", program: str | Non
         raise CompileError("the C compiler refuses the code", path, done.stderr.strip()[:4000])
 
 
-def _compile(parts: Sequence[str], mode: str, flags: Sequence[str] = FLAGS) -> bytes:
+def is_cpp(text: str) -> bool:
+    """Whether a text is C++ that gives its functions to C."""
+    return 'extern "C"' in text and "__cplusplus" not in text
+
+
+def _compile(text: str, mode: str, flags: Sequence[str] = FLAGS) -> bytes:
+    """One file compiled: `mode` is -c or -S."""
+    cpp = is_cpp(text)
     with tempfile.TemporaryDirectory(prefix="warpbeam-") as folder:
-        files = []
-        for k, text in enumerate(parts):
-            files.append(Path(folder, f"part{k}.c"))
-            files[-1].write_text(text, encoding="utf-8")
-        out = Path(folder, "out")
-        libraries = ["-lm"] if mode == "-shared" else []
-        run([*flags, mode, "-I", HEADER_PATH.parent, "-o", out, *files, *libraries])
+        source, out = Path(folder, "part.cpp" if cpp else "part.c"), Path(folder, "out")
+        source.write_text(text, encoding="utf-8")
+        if cpp:
+            flags = ["-std=c++17", "-fno-exceptions", "-fno-rtti", *(f for f in flags if not f.startswith("-std"))]
+        run([*flags, mode, "-I", HEADER_PATH.parent, "-o", out, source], "c++" if cpp else "c")
         return out.read_bytes()
 
 
 def shared_of_c(parts: Sequence[str]) -> bytes:
-    """A shared library of C files that use warpbeam.h."""
-    return _compile(parts, "-shared")
+    """A shared library of C (or C++) files that use warpbeam.h."""
+    with tempfile.TemporaryDirectory(prefix="warpbeam-") as folder:
+        objects = [Path(folder, f"part{k}.o") for k in range(len(parts))]
+        for path, text in zip(objects, parts, strict=True):
+            path.write_bytes(_compile(text, "-c"))
+        out = Path(folder, "out.so")
+        run(["-shared", "-o", out, *objects, "-lm"])
+        return out.read_bytes()
 
 
 def object_of_c(text: str, target: Target) -> bytes:
-    """A relocatable object of a C file for a target that the compiler's own machine can run, without library calls.
+    """A relocatable object of a C or C++ file, without library calls, for a target like the compiler's own machine.
 
     Raises:
         CompileError: also if the target is another machine.
@@ -80,9 +91,9 @@ def object_of_c(text: str, target: Target) -> bytes:
     if not runs_here(target.triple):
         raise CompileError(f"C code cannot be compiled for {target.triple} here", hint="import LLVM IR instead")
     flags = [*FLAGS, "-fno-builtin", "-fno-stack-protector", "-fno-asynchronous-unwind-tables"]
-    return _compile([text], "-c", flags)
+    return _compile(text, "-c", flags)
 
 
 def assembly_of_c(text: str) -> str:
     """The compiler's assembly of a C file."""
-    return _compile([text], "-S").decode()
+    return _compile(text, "-S").decode()

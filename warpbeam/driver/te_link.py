@@ -16,7 +16,8 @@ from warpbeam.driver import system_cc
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.runtime import elf
-from warpbeam.runtime.function_module import FORMAT, FunctionModule, Sources
+from warpbeam.runtime.errors import LinkError
+from warpbeam.runtime.function_module import FORMAT, FunctionModule, Sources, other_machine
 from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
@@ -86,21 +87,31 @@ def build_llvm(
     extra = _objects_of(sources, target)
     module = packed.print_llvm(entries, target, _defined(extra))
     rows = [{"packed": True} if kind == "packed" else {"c": name} for kind, name in module.imports]
-    text = packed.finish_llvm(module, _about(entries, target, rows, modules))
+    about = _about(entries, target, rows, modules)
+    text = packed.finish_llvm(module, about)
     name = entries[0].name
-    code = link_shared([llvm.compile_text(text, target, name=name), *extra, _pool_object(target)],
-                       _exports(entries, bool(rows)))  # fmt: skip
+    objects = [llvm.compile_text(text, target, name=name), *extra, _pool_object(target)]
     shown = {"ll": text, "s": lambda: llvm.assembly_text(text, target, name=name)}
     irs = [t for t in sources if _is_ir(t)]
     whole = functools.partial(_one_object, [text, *irs, pool_ir(target.triple)], target, len(irs) < len(sources))
-    return FunctionModule(code, "llvm", Sources("ll", shown, whole), name)
+    kept = Sources("ll", shown, whole)
+    reason = other_machine(name, target.triple, target.required_features)
+    try:
+        code = link_shared(objects, _exports(entries, bool(rows)))
+    except LinkError:
+        if reason is None:
+            raise
+        code = None  # a machine that only others can link for
+    if reason is not None:
+        return FunctionModule.foreign(code, kept, json.loads(about), reason)
+    return FunctionModule(code, "llvm", kept, name)
 
 
 def _about(entries: Sequence[packed.Entry], target: Target, imports: Any, modules: Sequence[Any]) -> str:
     """The module's description, which its library carries."""
     data: dict[str, Any] = {
-        "format": FORMAT, "entry": entries[0].name, "functions": [e.about() for e in entries], "imports": imports,
-        "triple": target.triple, "features": list(target.required_features),
+        "format": FORMAT, "kind": str(target.kind), "entry": entries[0].name,
+        "functions": [e.about() for e in entries], "imports": imports, "triple": target.triple, "features": list(target.required_features),
     }  # fmt: skip
     if modules:
         data["modules"] = [{"kind": kind, "ext": ext, "source": source} for kind, ext, source in modules]

@@ -54,10 +54,13 @@ def export_library(
     if options or addons:
         given = ", ".join([*options, *(["addons"] if addons else [])])
         raise FunctionError(f"export_library: {given} given without fcompile", hint="only a linker can use them")
-    if module.code is None:
-        raise _cannot(module, path.suffix.lstrip("."), "it holds sources only")
-    if path.suffix == ".tar":
+    if path.suffix == ".tar" and (module.code is not None or module.sources.object is not None):
         path.write_bytes(_archive({"lib0.o": module.sources.object_bytes(), "lib0.so": module.code}))
+    elif module.code is None:
+        why = "it holds sources only"
+        if module.sources.object is not None:
+            why = f"there is no linker here for {module.about.get('triple')}: export a .tar, or give fcompile"
+        raise _cannot(module, path.suffix.lstrip("."), why)
     elif path.suffix in _LIBRARIES:
         path.write_bytes(module.code)
         path.chmod(0o755)

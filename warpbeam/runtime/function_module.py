@@ -64,7 +64,8 @@ class Sources:
 class FunctionModule:
     """Compiled functions. `type_key`: "llvm", "c", "cuda", …; "library" for a loaded one.
 
-    A module without code of its own (a device's kernels) holds sources only; calling it is an error.
+    A module without code of its own (a device's kernels) holds sources only, and one for another machine (`about` is
+    given with its code) is not loaded: both can be saved, and calling them is an error.
     """
 
     def __init__(self, code: bytes | None, type_key: str, sources: Sources | None = None, name: str = "module",
@@ -82,7 +83,7 @@ class FunctionModule:
         self._lock = threading.Lock()
         self.about: dict[str, Any] = dict(about or {})
         self.entry_name = ""
-        if code is not None:
+        if code is not None and about is None:
             self._load(code, name)
         for row in self.about.get("modules", ()):
             self.imported_modules.append(
@@ -93,6 +94,18 @@ class FunctionModule:
     def of_sources(type_key: str, fmt: str, text: str, modules: Sequence[Mapping[str, Any]] = ()) -> FunctionModule:
         """A module without machine code: a text, and the texts of imported modules ("kind", "ext", "source")."""
         return FunctionModule(None, type_key, Sources(fmt, {fmt: text}), about={"modules": modules})
+
+    @staticmethod
+    def foreign(code: bytes | None, sources: Sources, about: Mapping[str, Any], reason: LoadError) -> FunctionModule:
+        """A module for another machine: it can be saved and exported; calling it raises `reason`."""
+        made = FunctionModule(code, about["kind"], sources, about=about)
+
+        def refuse(*args: Any) -> Any:
+            raise reason
+
+        for row in about["functions"]:
+            made.add_function(row["name"], PackedFunc(refuse, row["name"]))
+        return made
 
     def add_function(self, name: str, function: PackedFunc) -> None:
         """Adds a function that is no machine code; the first one is the entry."""
@@ -107,10 +120,9 @@ class FunctionModule:
         self.about = json.loads(ctypes.string_at(self.library.address(ABOUT)))
         if self.about.get("format") != FORMAT:
             raise LoadError(f"the module has format {self.about.get('format')}", name, f"this runtime reads {FORMAT}")
-        missing = missing_features(self.about["features"])
-        if missing or not runs_here(self.about["triple"]):
-            why = f"this processor lacks {', '.join(missing)}" if missing else f"it is for {self.about['triple']}"
-            raise LoadError("the module is for another machine", name, why, "build it for this one")
+        reason = other_machine(name, self.about["triple"], self.about["features"])
+        if reason is not None:
+            raise reason
         self._fill_table()
         self.entry_name = self.about["entry"]
         parallel_for, address = pool.attach(self.library)
@@ -244,6 +256,15 @@ class FunctionModule:
 
     def __repr__(self) -> str:
         return f"<FunctionModule {self.type_key}: {', '.join(self._functions) or 'sources only'}>"
+
+
+def other_machine(name: str, triple: str, features: Sequence[str]) -> LoadError | None:
+    """Why code for a triple and features cannot run here; None if it can."""
+    missing = missing_features(features)
+    if runs_here(triple) and not missing:
+        return None
+    why = f"this processor lacks {', '.join(missing)}" if runs_here(triple) else f"it is for {triple}"
+    return LoadError("the module is for another machine", name, why, "build it for this one")
 
 
 def _c_function(name: str) -> int:
