@@ -222,8 +222,6 @@ extern "C" int fill(float* p, long n, float v) {
   return 0;
 }
 """
-    "int64_t", "long"
-)
 
 
 def fill_function(source: str, pragma: str) -> Any:

@@ -111,7 +111,8 @@ def _about(entries: Sequence[packed.Entry], target: Target, imports: Any, module
     """The module's description, which its library carries."""
     data: dict[str, Any] = {
         "format": FORMAT, "kind": str(target.kind), "entry": entries[0].name,
-        "functions": [e.about() for e in entries], "imports": imports, "triple": target.triple, "features": list(target.required_features),
+        "functions": [e.about() for e in entries], "imports": imports, "triple": target.triple,
+        "features": list(target.required_features),
     }  # fmt: skip
     if modules:
         data["modules"] = [{"kind": kind, "ext": ext, "source": source} for kind, ext, source in modules]
