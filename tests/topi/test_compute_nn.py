@@ -10,31 +10,13 @@ from topi_values import floats, ints, value
 
 from warpbeam import te, topi
 
-nn = topi.nn
-
-
-def conv_nchw(x, w, stride, pad, dilation=1, groups=1):
-    """The definition, channels first; pad is (begins…, ends…) or a number."""
-    nd = x.ndim - 2
-    pads = (pad,) * (2 * nd) if isinstance(pad, int) else pad
-    x = np.pad(x, [(0, 0), (0, 0), *zip(pads[:nd], pads[nd:], strict=True)])
-    n, c = x.shape[:2]
-    o, i = w.shape[:2]
-    sizes = [(s - (k - 1) * dilation - 1) // stride + 1 for s, k in zip(x.shape[2:], w.shape[2:], strict=True)]
-    out = np.zeros((n, o, *sizes), np.result_type(x, w))
-    for pos in itertools.product(*map(range, w.shape[2:])):
-        cut = tuple(slice(p * dilation, p * dilation + (m - 1) * stride + 1, stride) for p, m in zip(pos, sizes))
-        part = x[(slice(None), slice(None), *cut)].reshape(n, groups, c // groups, -1)
-        tap = w[(slice(None), slice(None), *pos)].reshape(groups, o // groups, i)
-        out += np.einsum("goi,ngip->ngop", tap, part).reshape(out.shape)
-    return out
+nn, conv_python = topi.nn, topi.testing.conv_python
 
 
 @pytest.mark.parametrize(("stride", "pad", "dilation"), [(1, 0, 1), (2, 1, 1), (1, (0, 1, 2, 1), 2), (1, "SAME", 1)])
 def test_conv2d(stride, pad, dilation):
     x, w = ints(2, 3, 7, 6), ints(4, 3, 3, 2)
-    pads = (1, 1, 1, 0) if pad == "SAME" else pad
-    want = conv_nchw(x, w, stride, pads, dilation)
+    want = conv_python(x, w, stride, pad, dilation)
     np.testing.assert_array_equal(value(lambda a, b: nn.conv2d_nchw(a, b, stride, pad, dilation), x, w), want)
     last, hwio = np.ascontiguousarray(x.transpose(0, 2, 3, 1)), np.ascontiguousarray(w.transpose(2, 3, 1, 0))
     got = value(lambda a, b: nn.conv2d_nhwc(a, b, stride, pad, dilation), last, hwio)
@@ -47,17 +29,17 @@ def test_conv2d(stride, pad, dilation):
 
 def test_conv_other_ranks_and_groups():
     x, w = ints(2, 3, 9), ints(4, 3, 3)
-    np.testing.assert_array_equal(value(lambda a, b: nn.conv1d_ncw(a, b, 2, 1), x, w), conv_nchw(x, w, 2, 1))
+    np.testing.assert_array_equal(value(lambda a, b: nn.conv1d_ncw(a, b, 2, 1), x, w), conv_python(x, w, 2, 1))
     x, w = ints(1, 2, 4, 5, 4), ints(3, 2, 2, 3, 2)
-    np.testing.assert_array_equal(value(lambda a, b: nn.conv3d_ncdhw(a, b, 1, 1), x, w), conv_nchw(x, w, 1, 1))
+    np.testing.assert_array_equal(value(lambda a, b: nn.conv3d_ncdhw(a, b, 1, 1), x, w), conv_python(x, w, 1, 1))
     x, w = ints(1, 4, 5, 5), ints(6, 2, 3, 3)
     got = value(lambda a, b: nn.group_conv2d_nchw(a, b, 1, 1, 1, 2), x, w)
-    np.testing.assert_array_equal(got, conv_nchw(x, w, 1, 1, 1, 2))
+    np.testing.assert_array_equal(got, conv_python(x, w, 1, 1, 1, 2))
 
 
 def test_depthwise():
     x, w = ints(1, 3, 6, 5), ints(3, 2, 3, 3)
-    want = conv_nchw(x, w.reshape(6, 1, 3, 3), 2, 1, 1, 3)
+    want = conv_python(x, w.reshape(6, 1, 3, 3), 2, 1, 1, 3)
     np.testing.assert_array_equal(value(lambda a, b: nn.depthwise_conv2d_nchw(a, b, 2, 1), x, w), want)
     last, hwcm = np.ascontiguousarray(x.transpose(0, 2, 3, 1)), np.ascontiguousarray(w.transpose(2, 3, 0, 1))
     got = value(lambda a, b: nn.depthwise_conv2d_nhwc(a, b, 2, 1), last, hwcm)
@@ -66,7 +48,7 @@ def test_depthwise():
 
 def test_conv2d_in_blocks():
     x, w = ints(1, 4, 5, 5), ints(6, 4, 3, 3)
-    want = conv_nchw(x, w, 1, 1)
+    want = conv_python(x, w, 1, 1)
     data = value(lambda a: topi.layout_transform(a, "NCHW", "NCHW2c"), x)
     kernel = np.ascontiguousarray(w.reshape(2, 3, 2, 2, 3, 3).transpose(0, 2, 4, 5, 3, 1))
     got = value(lambda a, b: nn.conv2d_NCHWc(a, b, 1, 1), data, kernel)
@@ -76,11 +58,7 @@ def test_conv2d_in_blocks():
 @pytest.mark.parametrize(("stride", "pad", "extra"), [(1, 0, 0), (2, 1, 1), (3, (0, 1, 1, 0), 0)])
 def test_conv2d_transpose(stride, pad, extra):
     x, w = ints(1, 3, 4, 3), ints(3, 2, 3, 2)
-    spread = np.zeros((1, 3, 3 * stride + 1, 2 * stride + 1), np.int32)
-    spread[:, :, ::stride, ::stride] = x
-    top, left, bottom, right = (pad,) * 4 if isinstance(pad, int) else pad
-    around = (2 - top, 1 - left, 2 - bottom + extra, 1 - right + extra)
-    want = conv_nchw(spread, w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], 1, around)
+    want = topi.testing.conv2d_transpose_nchw_python(x, w, stride, pad, extra)
     got = value(lambda a, b: nn.conv2d_transpose_nchw(a, b, stride, pad, "int32", extra), x, w)
     np.testing.assert_array_equal(got, want)
 
@@ -140,12 +118,11 @@ def test_global_and_adaptive_pool():
 
 def test_softmax():
     x = floats(3, 5)
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    want = e / e.sum(axis=-1, keepdims=True)
+    want = topi.testing.softmax_python(x)
     np.testing.assert_allclose(value(nn.softmax, x), want, rtol=1e-5)
     np.testing.assert_allclose(value(nn.log_softmax, x), np.log(want), rtol=1e-5, atol=1e-6)
-    e = np.exp(x - x.max(axis=0))
-    np.testing.assert_allclose(value(lambda t: nn.softmax(t, 0), x), e / e.sum(axis=0), rtol=1e-5)
+    want = topi.testing.softmax_python(x, 0)
+    np.testing.assert_allclose(value(lambda t: nn.softmax(t, 0), x), want, rtol=1e-5)
 
 
 def test_normalisations():
@@ -165,9 +142,7 @@ def test_normalisations():
     want = want.reshape(x.shape) * g[along] + b[along]
     got = value(lambda *t: nn.group_norm(*t, 2, 1, (2, 3)), x, g, b)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-    square = np.pad(x * x, [(0, 0), (1, 1), (0, 0), (0, 0)])
-    total = square[:, :-2] + square[:, 1:-1] + square[:, 2:]
-    want = x / (2 + 0.1 / 3 * total) ** 0.75
+    want = topi.testing.lrn_python(x, 3, 1, 2, 0.1, 0.75)
     np.testing.assert_allclose(value(lambda t: nn.lrn(t, 3, 1, 0.1, 0.75, 2), x), want, rtol=1e-4, atol=1e-6)
 
 
@@ -178,8 +153,7 @@ def test_borders_and_activations():
     for mode in ("SYMMETRIC", "REFLECT"):
         got = value(lambda t, m=mode: nn.mirror_pad(t, (1, 1), (1, 2), m), x)
         np.testing.assert_array_equal(got, np.pad(x, ((1, 1), (1, 2)), mode=mode.lower()))
-    spread = np.full((3, 5), 4, np.int32)
-    spread[::2, ::2] = x
+    spread = topi.testing.dilate_python(x, (2, 2), 4)
     np.testing.assert_array_equal(value(lambda t: nn.dilate(t, (2, 2), 4), x), spread)
     y, slope = floats(2, 3, 2), floats(3)
     np.testing.assert_array_equal(value(nn.relu, y), np.maximum(y, 0))

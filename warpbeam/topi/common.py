@@ -64,7 +64,7 @@ def norm_axis(who: Who, axis: Any, ndim: int) -> int:
     axis = int(axis)
     if not -ndim <= axis < ndim:
         raise who.error(f"axis {axis} of a tensor with {ndim} dimensions", f"axes go from {-ndim} to {ndim - 1}")
-    return axis % ndim
+    return int(axis % ndim)
 
 
 def norm_axes(who: Who, axes: Any, ndim: int, exclude: bool = False) -> tuple[int, ...]:
@@ -118,7 +118,8 @@ def at_broadcast(x: te.Tensor, index: Sequence[Any], out_shape: Sequence[Any]) -
     own: list[Any] = []
     for d, i, o in zip(x.shape, list(index)[skip:], list(out_shape)[skip:], strict=True):
         own.append(0 if isinstance(d, int) and d == 1 and not (isinstance(o, int) and o == 1) else i)
-    return x[tuple(own)]
+    out: E.PrimExpr = x[tuple(own)]
+    return out
 
 
 def merge_index(
@@ -187,7 +188,7 @@ def nothing(reducer: Callable[..., Any], dtype: str) -> E.PrimExpr:
     return reducer(E.const(0, dtype), axis=te.reduce_axis(1)).combiner.identity[0]  # type: ignore[no-any-return]
 
 
-def convert_stage(x: te.Tensor, dtype: str, name: str) -> te.Tensor:
+def convert_stage(x: te.Tensor, dtype: str, name: str) -> Any:
     """`x` as `dtype`; `x` itself where it has it."""
     if x.dtype == dtype:
         return x

@@ -93,7 +93,7 @@ def _prove_equal(gap: Any) -> bool | None:
     except ImportError:
         return None
     zero = E.const(0, gap.dtype)
-    return prove(E.EQ(gap, zero), None)  # type: ignore[no-any-return]
+    return prove(E.EQ(gap, zero), None)
 
 
 def sign(value: Any) -> int | None:
@@ -127,12 +127,12 @@ def text(value: Any, depth: int = 6) -> str:
     if isinstance(value, E.IntImm | E.FloatImm):
         return str(value.value)
     if isinstance(value, E.Var):
-        return value.name  # type: ignore[no-any-return]
+        return value.name
     if not isinstance(value, E.PrimExpr):
         return str(value)
     if depth == 0:
         return "…"
-    signs = {E.Add: "+", E.Sub: "-", E.Mul: "*", E.FloorDiv: "//", E.FloorMod: "%"}
+    signs: dict[type, str] = {E.Add: "+", E.Sub: "-", E.Mul: "*", E.FloorDiv: "//", E.FloorMod: "%"}
     if type(value) in signs:
         return f"({text(value.a, depth - 1)} {signs[type(value)]} {text(value.b, depth - 1)})"  # type: ignore[attr-defined]
     if isinstance(value, E.BinaryExpr):
@@ -167,7 +167,7 @@ def _node_poly(node: E.PrimExpr) -> Poly:
         return {(node,): 1}
     a, b = _POLYS[node.a], _POLYS[node.b]
     out = _RULES[kind](node, a, b)
-    return {(node,): 1} if len(out) > _MAX_TERMS else out  # type: ignore[no-any-return]
+    return {(node,): 1} if len(out) > _MAX_TERMS else out
 
 
 def _sum(a: Poly, b: Poly, sign: int = 1) -> Poly:

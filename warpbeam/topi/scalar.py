@@ -58,7 +58,7 @@ def floor_divide(a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
 
 
 def trunc_mod(a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:
-    return E.Mod(a, b)  # type: ignore[no-any-return]
+    return E.Mod(a, b)
 
 
 def floor_mod(a: E.PrimExpr, b: E.PrimExpr) -> E.PrimExpr:

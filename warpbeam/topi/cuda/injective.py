@@ -1,4 +1,4 @@
-"""Schedules in which a thread computes an element alone: injective computations, and windows that one thread reduces."""
+"""Schedules in which a thread computes an element alone: injective computations, and windows."""
 
 from __future__ import annotations
 
