@@ -233,3 +233,22 @@ def test_blocks_refuse_axes_that_do_not_start_at_zero():
     with pytest.raises(Exception, match="has no extent"):
         tir.IterVar(te.var("k"), None)
     assert str(axis) == "iter_var(k, range(min=2, ext=4), reduce)"
+
+
+def test_questions_about_programs():
+    a, n = te.placeholder((8, 4), name="A"), te.var("n")
+    func = te.create_prim_func([a, te.compute((8, 4), lambda i, j: a[i, j] * 2.0 + n, name="B")])
+    assert tir.analysis.verify_ssa(func) and tir.analysis.undefined_vars(func.body, func.params[2:]) == []
+    assert tir.analysis.undefined_vars(n + 1) == [n] and tir.analysis.undefined_vars(func.body) == [n]
+    assert tir.analysis.expr_deep_equal(n + 1, n + 1) and not tir.analysis.expr_deep_equal(n + 1, n + 2)
+    assert tir.analysis.estimate_tir_flops(func) == 64 and not tir.analysis.verify_memory(func)
+    s = tir.Schedule(func)
+    i, j = s.loops("B")
+    s.bind(i, "blockIdx.x")
+    s.bind(j, "threadIdx.x")
+    assert tir.analysis.verify_memory(s.func)
+    assert tir.analysis.verify_gpu_code(s.func, {"max_threads_per_block": 4})
+    assert not tir.analysis.verify_gpu_code(s.func, {"max_threads_per_block": 3})
+    assert not tir.analysis.verify_gpu_code(s.func, {"max_thread_x": 2})
+    twice = tir.SeqStmt((func.body, func.body))
+    assert not tir.analysis.verify_ssa(func.with_body(twice))

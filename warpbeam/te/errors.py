@@ -9,4 +9,7 @@ class TEError(IRError, ValueError):
     """A tensor expression is built from parts that do not fit together.
 
     It is a ValueError too, so that programs which catch that keep working.
+
+    te.compute((4, 4), lambda i: A[i, 0])       # one index for two dimensions: this error
+    te.compute((4, 4), lambda i, j: A[i, j])    # its fix
     """

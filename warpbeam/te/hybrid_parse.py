@@ -45,7 +45,11 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class HybridError(TEError):
-    """A hybrid script uses what the language does not have; the message names the line."""
+    """A hybrid script uses what the language does not have; the message names the line.
+
+    for x in enumerate(a):              # no loop of the language: this error
+    for i in range(a.shape[0]):         # its fix
+    """
 
 
 class Scalar(BufferVar):

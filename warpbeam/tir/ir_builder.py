@@ -39,7 +39,11 @@ Rest = Callable[[Stmt], Stmt]  # a statement that takes all that follows it into
 
 
 class IRBuilderError(IRError, ValueError):
-    """A builder is used out of order. It is a ValueError too."""
+    """A builder is used out of order. It is a ValueError too.
+
+    with ib.else_scope(): ...                                      # nothing to be the else of: this error
+    with ib.if_scope(i < n): ...    then    with ib.else_scope(): ...    # its fix
+    """
 
 
 class WithScope:
