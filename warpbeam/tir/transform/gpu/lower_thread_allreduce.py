@@ -157,7 +157,7 @@ class _Group:
 
     def tree(self, parts: Any, places: Any) -> Stmt:
         """The tree in shared memory."""
-        red = [Buffer(f"red_{p.buffer.name}", (self.rows, self.size), p.dtype, "shared") for p in parts]
+        red = [Buffer(f"red_{p.buffer.name}", (self.rows, self.size), p.buffer.dtype, "shared") for p in places]
         own = [BufferLoad(b, (self.row, self.lane)) for b in red]
         steps: list[Stmt] = [BufferStore(b, p, (self.row, self.lane)) for b, p in zip(red, parts, strict=True)]
         half = 1 << (self.size.bit_length() - 1)
