@@ -242,6 +242,8 @@ def injective(indices: list[PrimExpr], iters: Mapping[Var, PrimExpr], place: Pla
         lead = next((v for v in inside if P.of_expr(whole).get((v,)) == 1), None)
         if len(inside) < 2 or lead is None or free_vars(size) & inside:
             continue
+        if not is_injective([whole], {v: sizes[v] for v in inside}):
+            continue
         x = Var("x", lead.dtype)
         rest: Any = x - (whole - lead)
         trial = [simplify(substitute(i, {lead: rest})) for i in new]

@@ -20,7 +20,7 @@ from warpbeam.tir.analysis.access import (
     writers,
     written,
 )
-from warpbeam.tir.analysis.coverage import block_env, holds, makes_box, touched
+from warpbeam.tir.analysis.coverage import block_env, holds, makes_box, touched, whole_store
 from warpbeam.tir.analysis.predicate import likely, own_condition
 from warpbeam.tir.analysis.regions import Range, clip, interval, union, upper_bound
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at, tree_of
@@ -249,7 +249,8 @@ class ReverseComputeAt(Step):
         check_not_read_before(tree, place, what)
         producer, load = self._producer(tree, target, block)
         self._check(tree, target, producer, block)
-        if not makes_box(target, producer):
+        stores = [s for s in accesses(as_block(producer).body)[1] if s.buffer is load.buffer]
+        if not makes_box(target, producer) or not all(whole_store(as_block(producer), s) for s in stores):
             raise ScheduleError(
                 f"{what}: what one iteration of {self.loop} makes of {load.buffer.name} is not known to be a box",
                 why="uneven loops, conditions or fused loops leave out some elements",
@@ -261,7 +262,7 @@ class ReverseComputeAt(Step):
         tree = tree_of(tree.update({place: None}))
         target, producer = tree.loop(self.loop), tree.block(as_block(producer).name)
         facts = facts_at(target, True)
-        env = block_env(target, producer, facts)
+        env = block_env(target, producer, facts, inside=True)
         store = next(s for s in accesses(as_block(producer).body)[1] if s.buffer is load.buffer)
         ranges: dict[Var, Range] = {}
         for index, axis, size in zip(store.indices, load.indices, store.buffer.shape, strict=True):
