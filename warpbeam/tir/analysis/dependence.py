@@ -96,6 +96,7 @@ def keeps_apart(found: list[Access], moving: Mapping[Var, PrimExpr]) -> bool:
     """Whether accesses of one element always belong to the same iteration of the loops `moving` (with extents)."""
     if any(a.indices is None for a in found):
         return False
+    found = [a for a in found if a.write or not _never_written(a, found, moving)]
     count = len(found[0].indices or ())
     own: list[PrimExpr] = []
     for d in range(count):
@@ -105,6 +106,20 @@ def keeps_apart(found: list[Access], moving: Mapping[Var, PrimExpr]) -> bool:
     if own and is_injective(own, {v: _limit(x) for v, x in moving.items()}):
         return True
     return _same_instances(found, moving)
+
+
+def _never_written(read: Access, found: list[Access], moving: Mapping[Var, PrimExpr]) -> bool:
+    """Whether a load reads other elements than all stores write, in whatever iterations: another row, another time."""
+
+    def apart(i: PrimExpr, j: PrimExpr, w: Access) -> bool:
+        names = free_vars(i) | free_vars(j)
+        if names & (moving.keys() | read.inner | w.inner):
+            return False
+        return e.const_int(simplify(i - j)) not in (None, 0)
+
+    return all(
+        any(apart(i, j, w) for i, j in zip(read.indices or (), w.indices or (), strict=True)) for w in found if w.write
+    )
 
 
 def _limit(extent: PrimExpr) -> Any:
