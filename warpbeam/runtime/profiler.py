@@ -146,7 +146,8 @@ def _summary(model: str, runs: list[dict[str, _Tally]], infos: Mapping[str, Kern
         rows.append(
             KernelTime(
                 name, tally.calls, seconds[name] * 1e6, seconds[name] / max(total, 1e-12), tally.flops / spent / 1e9,
-                tally.bytes / spent / 1e9, roof and roof.share(tally.flops, tally.bytes, spent), origins,
+                tally.bytes / spent / 1e9,
+                None if roof is None else roof.share(tally.flops, tally.bytes, spent), origins,
             )
         )  # fmt: skip
     return Profile(model, total * 1e6, tuple(rows))
