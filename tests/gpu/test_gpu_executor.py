@@ -1,4 +1,4 @@
-"""The executor finds what a GPU would get wrong: one test per kind of error, and programs that look wrong but are not."""
+"""The executor finds what a GPU would get wrong: a test per kind of error, and programs that only look wrong."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from gpu_run import CUDA
 
 from warpbeam.tir import expr as E
 from warpbeam.tir import interp_gpu
-from warpbeam.tir.expr import Buffer, Call, Var, call
+from warpbeam.tir.expr import Buffer, Call, Var
 from warpbeam.tir.interp_gpu import GpuError, RaceError, UninitializedError
 from warpbeam.tir.interp_memory import OutOfBoundsError
 from warpbeam.tir.stmt import (
     Allocate,
     AssertStmt,
     BufferStore,
-    Evaluate,
     For,
     IfThenElse,
     LetStmt,
@@ -84,7 +83,7 @@ def test_two_values_in_one_element_are_a_race_and_one_value_is_none() -> None:
 
 
 def test_blocks_are_not_ordered() -> None:
-    with pytest.raises(RaceError, match=r"block \(1, 0, 0\) writes B\[0\].*block \(0, 0, 0\) wrote"):
+    with pytest.raises(RaceError, match=r"block \(\d, 0, 0\) writes B\[0\].*block \(\d, 0, 0\) wrote"):
         run(BufferStore(B, A[TX] + E.cast("float32", BX), (TX,)), grid=2)
     with pytest.raises(RaceError):
         run(seq(BufferStore(B, A[TX], (TX,)), sync(), BufferStore(B, B[63 - TX] + 1.0, (TX,))), grid=2)
@@ -197,8 +196,3 @@ def _without(body: Stmt, which: int) -> Stmt:
         return None if is_sync(s) and seen == which else s
 
     return map_leaves(body, change)
-
-
-def test_unknown_calls_are_refused() -> None:
-    with pytest.raises(Exception, match="call_extern"):
-        run(Evaluate(call("call_extern", E.StringImm("f"), dtype="int32")))
