@@ -80,6 +80,11 @@ def _ring(buffer: Buffer, body: Stmt, loop: For) -> _Ring | None:
     if region is None or len(moving) != 1:
         return None
     r = region[moving[0]]
+    made = _region(buffer, body, facts, stores_only=True)
+    if made is None or made[moving[0]].low is not r.low or made[moving[0]].high is not r.high:
+        return (
+            None  # what is read may reach beyond what this iteration writes, so the rows that are there are not known
+        )
     size = upper_bound(r.extent(facts), facts)
     form = linear(r.low, [loop.var])
     step = None if form is None else e.const_int(form[0].get(loop.var))
@@ -89,8 +94,8 @@ def _ring(buffer: Buffer, body: Stmt, loop: For) -> _Ring | None:
     return _Ring(buffer, buffer.replace(shape=shape), moving[0], size, simplify(r.low + (size - step)))
 
 
-def _region(buffer: Buffer, body: Stmt, facts: Facts) -> list[Range] | None:
-    """What one iteration touches, per dimension."""
+def _region(buffer: Buffer, body: Stmt, facts: Facts, stores_only: bool = False) -> list[Range] | None:
+    """What one iteration touches (or writes), per dimension."""
     found: list[Range] | None = None
     stack: list[tuple[Any, dict[Var, Range | None]]] = [(body, {})]
     while stack:
@@ -100,7 +105,7 @@ def _region(buffer: Buffer, body: Stmt, facts: Facts) -> list[Range] | None:
             env = {**env, s.var: loop_range(s, env)}
         stack.extend((c, env) for c in below)
         loads, stores = accesses(s) if not below else ((), ())
-        touched: list[Any] = [*loads, *stores]
+        touched: list[Any] = list(stores) if stores_only else [*loads, *stores]
         for x in (x for x in touched if x.buffer is buffer):
             here = [interval(i, env) for i in x.indices]
             both = here if found is None else [a and union(a, b, facts) for a, b in zip(here, found, strict=True)]
