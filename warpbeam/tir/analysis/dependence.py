@@ -253,9 +253,9 @@ def injective(indices: list[PrimExpr], iters: Mapping[Var, PrimExpr], place: Pla
         if limit is None:
             continue
         whole, size = limit
-        inside = free_vars(whole) & sizes.keys()
+        inside = sorted(free_vars(whole) & sizes.keys(), key=lambda v: v.name)
         lead = next((v for v in inside if P.of_expr(whole).get((v,)) == 1), None)
-        if len(inside) < 2 or lead is None or free_vars(size) & inside:
+        if len(inside) < 2 or lead is None or not free_vars(size).isdisjoint(inside):
             continue
         if not is_injective([whole], {v: sizes[v] for v in inside}):
             continue
