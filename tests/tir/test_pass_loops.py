@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pass_check as check
 import pytest
 import tir_programs as programs
@@ -13,9 +14,11 @@ from warpbeam import target
 from warpbeam.ir.rewrite import post_order
 from warpbeam.te import tensor as te
 from warpbeam.tir.expr import Call, Ramp
+from warpbeam.tir.interp import run
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import BufferStore, For, IfThenElse
 from warpbeam.tir.text import to_text
+from warpbeam.tir.transform.accumulate_registers import accumulate_registers
 from warpbeam.tir.transform.expand_loops import expand_loops
 from warpbeam.tir.transform.hoist_if_then_else import hoist_if_then_else
 from warpbeam.tir.transform.inject_virtual_thread import inject_virtual_thread
@@ -403,3 +406,85 @@ def test_partition_keeps_every_element(shape, tile):
         s.split(o, [2, None], guard=True)
         s.split(i, [None, 3], guard=True)
     check.agree(s.func, s.func)
+
+
+def test_updates_of_one_element_are_kept_in_a_register():
+    becomes(
+        accumulate_registers,
+        """
+        def f(A: float32[8, 64], B: float32[8]):
+            for i in range(8):
+                B[i] = 0.0
+                for k in range(64):
+                    B[i] = B[i] + A[i, k]
+        """,
+        """
+        def f(A: float32[8, 64], B: float32[8]):
+            for i in range(8):
+                alloc B_r: float32[1, 1] @register
+                B_r[0, 0] = 0.0
+                for k in range(64):
+                    B_r[0, 0] = B_r[0, 0] + A[i, k]
+                B[i] = B_r[0, 0]
+        """,
+    )
+
+
+def test_updates_in_a_row_are_stored_once():
+    becomes(
+        accumulate_registers,
+        """
+        def f(A: float32[64, 4], B: float32[64]):
+            for i in range(64):
+                B[i] = A[i, 0]
+                B[i] = B[i] + A[i, 1]
+                B[i] = B[i] + A[i, 2]
+        """,
+        """
+        def f(A: float32[64, 4], B: float32[64]):
+            for i in range(64):
+                alloc B_r: float32[1, 1] @register
+                B_r[0, 0] = A[i, 0]
+                B_r[0, 0] = B_r[0, 0] + A[i, 1]
+                B_r[0, 0] = B_r[0, 0] + A[i, 2]
+                B[i] = B_r[0, 0]
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    ("inner", "update"),
+    [
+        ("range(4)", "B[i] = B[i] + B[i + k + 1]"),  # other elements of the same buffer
+        ("range(4)", "B[k] = B[k] + A[k]"),  # the element moves
+        ("parallel(1)", "B[i] = B[i] + A[k]"),
+    ],
+)
+def test_updates_that_stay_in_memory(inner, update):
+    text = f"""
+        def f(A: float32[16], B: float32[16]):
+            for i in range(8):
+                for k in {inner}:
+                    {update}
+        """
+    becomes(accumulate_registers, text, text, 2)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+def test_loops_that_may_not_run_keep_memory_as_it_was(size):
+    text = """
+        def f(A: float32[7], B: float32[8], n: size):
+            for i in range(8):
+                for k in range(n):
+                    B[i] = B[i] + A[k]
+        """
+    func = check.program(text)
+    assert accumulate_registers(func) is func
+    started = check.program(text.replace("for k", "B[i] = 1.0\n                for k"))
+    got = accumulate_registers(started)
+    assert got is not started
+    a = np.arange(7, dtype=np.float32)
+    for call in (lambda *x: run(got, *x), check.native(lower(got))):
+        out = np.zeros(8, np.float32)
+        call(a, out, size)
+        np.testing.assert_array_equal(out, np.full(8, 1 + a[:size].sum(), np.float32))

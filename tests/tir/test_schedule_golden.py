@@ -101,18 +101,22 @@ def test_tile_with_a_remainder():
                 alloc C: float32[14, 20] @local
                 for i in range(14):
                     for j in range(20):
-                        C[i, j] = 0.0
+                        alloc C_r: float32[1, 1] @register
+                        C_r[0, 0] = 0.0
                         for k in range(8):
-                            C[i, j] = fma(A[mo * 14 + i, k], B[k, j], C[i, j])
+                            C_r[0, 0] = fma(A[mo * 14 + i, k], B[k, j], C_r[0, 0])
+                        C[i, j] = C_r[0, 0]
                 for mi in range(14):
                     for j_2 in range(20):
                         E[mo * 14 + mi, j_2] = max(C[mi, j_2] + bias[j_2], 0.0)
             alloc C_p1: float32[7, 20] @local
             for i_p1 in range(7):
                 for j_p1 in range(20):
-                    C_p1[i_p1, j_p1] = 0.0
+                    alloc C_p1_r: float32[1, 1] @register
+                    C_p1_r[0, 0] = 0.0
                     for k_p1 in range(8):
-                        C_p1[i_p1, j_p1] = fma(A[i_p1 + 42, k_p1], B[k_p1, j_p1], C_p1[i_p1, j_p1])
+                        C_p1_r[0, 0] = fma(A[i_p1 + 42, k_p1], B[k_p1, j_p1], C_p1_r[0, 0])
+                    C_p1[i_p1, j_p1] = C_p1_r[0, 0]
             for mi_p1 in range(7):
                 for j_2_p1 in range(20):
                     E[mi_p1 + 42, j_2_p1] = max(C_p1[mi_p1, j_2_p1] + bias[j_2_p1], 0.0)

@@ -10,6 +10,7 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.transform import PassContext
 from warpbeam.tir.mathlib import FUNCTIONS
 from warpbeam.tir.stmt import PrimFunc
+from warpbeam.tir.transform.accumulate_registers import accumulate_registers
 from warpbeam.tir.transform.common_subexpr_elim import KEY as CSE
 from warpbeam.tir.transform.common_subexpr_elim import common_subexpr_elim
 from warpbeam.tir.transform.compact_buffers import compact_buffers
@@ -99,6 +100,7 @@ EXPANSION: tuple[Entry, ...] = (  # loops become vectors and straight code, tile
     Entry("tir.UnrollTiles", unroll_tiles, lambda at: not at.on_device),
     Entry("tir.ExpandLoops", expand_loops, _always),
     Entry("tir.PromoteRegisters", promote_registers, lambda at: not at.on_device),
+    Entry("tir.AccumulateRegisters", accumulate_registers, lambda at: not at.on_device),
 )
 FINISH: tuple[Entry, ...] = (  # what code generators rely on
     Entry("tir.CommonSubexprElimTIR", common_subexpr_elim, lambda at: at.config.get(CSE) is False),

@@ -145,9 +145,9 @@ def promote_registers(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
     for a in allocs:
         if a.buffer.scope == "local":
             _consider(found, a.buffer, at.register_bytes)
-    todo: list[tuple[Any, bool]] = [(body, False)]
-    bodies: list[tuple[Any, bool]] = []
     outside: set[Buffer] = {a.buffer for a in allocs}
+    todo: list[tuple[Any, bool]] = [(body, False)]
+    leaves: list[tuple[Any, bool]] = []
     while todo:
         s, parallel = todo.pop()
         if isinstance(s, Allocate):
@@ -156,11 +156,14 @@ def promote_registers(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
             if not parallel:
                 outside.add(s.buffer)
         parallel = parallel or (isinstance(s, For) and s.kind in ("parallel", "thread_binding"))
-        below = kids(s)
-        todo.extend((c, parallel) for c in below)
-        bodies.extend((c, parallel) for c in ([s] if not below else [c for c in children(s) if c not in below]))
+        todo.extend((c, parallel) for c in kids(s))
+        leaves.append((s, parallel))
     if not found:
         return func
+    bodies: list[tuple[Any, bool]] = []
+    for s, parallel in leaves:
+        below = kids(s)
+        bodies.extend((c, parallel) for c in ([s] if not below else [c for c in children(s) if c not in below]))
     _visit(bodies, found, outside)
     good = [b for b, places in found.items() if places is not None and places and _apart(places)]
     if not good:
