@@ -159,4 +159,4 @@ def test_contexts_nest_and_configs_are_checked():
     with pytest.raises(IRError, match=r"unknown config 'relay.FuseOps.max_dept'"):
         PassContext(config={"relay.FuseOps.max_dept": 1})
     with pytest.warns(UserWarning, match="no effect"):
-        PassContext(config={"tir.noalias": True})
+        PassContext(config={"te.keep_schedule_record": True})
