@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from warpbeam.target import Target, get
 from warpbeam.topi.scheduling import (
     begin,
     extent,
@@ -25,6 +26,12 @@ from warpbeam.topi.x86.rows import injective_loops, reduction_loops, schedule_re
 ROWS, LANES = 6, 16
 
 
+def wide_lanes() -> int:
+    """Lanes of a tile whose sums fill the vector registers of the current target (this machine's without one)."""
+    target = Target.current(allow_none=True) or get("native")
+    return target.vector_bits // 32 * max(1, (target.vector_registers - 4) // ROWS)
+
+
 def _find(s: Any, tags: Sequence[str]) -> Any:
     found = [op for prefix in tags for op in tagged(s, prefix)]
     return found[-1] if found else None
@@ -38,7 +45,16 @@ def _bordered(s: Any, op: Any) -> Any:
     return None
 
 
-def tiled(s: Any, out: Any, op: Any, row_axis: int, lane_axis: int) -> None:
+def lane_tile(size: int | None, lanes: int) -> int:
+    """Lanes of a tile: whole vectors where they divide the axis, else what fits one vector."""
+    if size is not None:
+        for tile in range(lanes // LANES * LANES, 0, -LANES):
+            if size % tile == 0:
+                return tile
+    return tile_of(size, LANES)
+
+
+def tiled(s: Any, out: Any, op: Any, row_axis: int, lane_axis: int, lanes: int) -> None:
     """Tiles of `out` over the result's axes row_axis x lane_axis, `op`'s sums inside each tile."""
     axes = list(out.axis)
     if op is out:
@@ -50,7 +66,7 @@ def tiled(s: Any, out: Any, op: Any, row_axis: int, lane_axis: int) -> None:
         sums = s[op].op
     row, lane = axes[row_axis], axes[lane_axis]
     ro, ri = s[out].split(row, factor=tile_of(extent(row), ROWS))
-    lo, li = s[out].split(lane, factor=tile_of(extent(lane), LANES))
+    lo, li = s[out].split(lane, factor=lane_tile(extent(lane), lanes))
     rest = [a for k, a in enumerate(axes) if k not in (row_axis, lane_axis)]
     s[out].reorder(*rest, ro, lo, ri, li)
     s[out].vectorize(li)
@@ -63,7 +79,7 @@ def tiled(s: Any, out: Any, op: Any, row_axis: int, lane_axis: int) -> None:
     s[sums].vectorize(inner[1])
 
 
-def _contraction(outs: Any, tags: Sequence[str], row_axis: int, lane_axis: int) -> Any:
+def _contraction(outs: Any, tags: Sequence[str], row_axis: int, lane_axis: int, lanes: int = LANES) -> Any:
     """The schedule of an output that is a contraction, or injective in one of the same rank."""
     s, tensors = begin(outs)
     out = s[tensors[0]].op
@@ -78,7 +94,7 @@ def _contraction(outs: Any, tags: Sequence[str], row_axis: int, lane_axis: int) 
         if reducing(other) and other is not op:
             reduction_loops(s, other)
     if out is op or (not reducing(out) and len(out.axis) == len(op.axis) and reads_directly(s, out, op)):
-        tiled(s, out, op, row_axis, lane_axis)
+        tiled(s, out, op, row_axis, lane_axis, lanes)
     else:
         reduction_loops(s, op)
         if not reducing(out):
@@ -129,17 +145,17 @@ def schedule_group_conv2d_nchw(outs: Any) -> Any:
 
 def schedule_conv2d_nhwc(outs: Any) -> Any:
     """Convolution, channels last: tiles of columns by channels."""
-    return _contraction(outs, ["conv2d", "group_conv2d"], 2, 3)
+    return _contraction(outs, ["conv2d", "group_conv2d"], 2, 3, wide_lanes())
 
 
 def schedule_conv2d_hwcn(outs: Any) -> Any:
     """Convolution with the batch last: tiles of channels by images."""
-    return _contraction(outs, ["conv2d"], 2, 3)
+    return _contraction(outs, ["conv2d"], 2, 3, wide_lanes())
 
 
 def schedule_conv2d_NCHWc(outs: Any) -> Any:
     """Convolution with channels in blocks: tiles of columns by a block's channels."""
-    return _contraction(outs, ["conv2d_NCHWc", "depthwise_conv2d_NCHWc"], 3, 4)
+    return _contraction(outs, ["conv2d_NCHWc", "depthwise_conv2d_NCHWc"], 3, 4, wide_lanes())
 
 
 def schedule_depthwise_conv2d_nchw(outs: Any) -> Any:
@@ -159,7 +175,7 @@ def schedule_dense(outs: Any) -> Any:
 
 def schedule_matmul(outs: Any) -> Any:
     """Matrix product: tiles of rows by columns."""
-    return _contraction(outs, ["matmul", "dense"], 0, 1)
+    return _contraction(outs, ["matmul", "dense"], 0, 1, wide_lanes())
 
 
 def schedule_batch_matmul(outs: Any) -> Any:
