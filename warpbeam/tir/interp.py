@@ -52,9 +52,9 @@ def _bind_sizes(func: s.PrimFunc, arrays: list[Any], numbers: list[Any], m: Mach
         steps = [s // max(array.itemsize, 1) for s in array.strides]
         stated = [*zip(buffer.shape, array.shape, strict=False), *zip(buffer.strides, steps, strict=False)]
         for dim, size in [*stated, (buffer.elem_offset, 0)]:
-            var = dim.value if isinstance(dim, e.Cast) else dim
-            if isinstance(var, e.Var) and var not in m.env:
-                m.env[var] = dt.to_numpy(var.dtype).type(size)
+            found: Any = dim.value if isinstance(dim, e.Cast) else dim
+            if isinstance(found, e.Var) and found not in m.env:
+                m.env[found] = dt.to_numpy(found.dtype).type(size)
     missing = [v.name for v in sizes if v not in m.env]
     if missing:
         raise InterpError(
