@@ -54,8 +54,11 @@ def lane_tile(size: int | None, lanes: int) -> int:
     return tile_of(size, LANES)
 
 
-def tiled(s: Any, out: Any, op: Any, row_axis: int, lane_axis: int, lanes: int) -> None:
-    """Tiles of `out` over the result's axes row_axis x lane_axis, `op`'s sums inside each tile."""
+def tiled(s: Any, out: Any, op: Any, row_axis: int, lane_axis: int, lanes: int, packed: Any = None) -> None:
+    """Tiles of `out` over the result's axes row_axis x lane_axis, `op`'s sums inside each tile.
+
+    packed: an operand (lanes, depth) to be laid out afresh first, so that a tile's lanes stand side by side.
+    """
     axes = list(out.axis)
     if op is out:
         cache = s.cache_write(op.output(0), "local")
@@ -64,6 +67,8 @@ def tiled(s: Any, out: Any, op: Any, row_axis: int, lane_axis: int, lanes: int) 
     else:
         s[op].set_scope("local")
         sums = s[op].op
+    if packed is not None and extent(axes[lane_axis]) is not None:
+        sums = _packed(s, packed, sums, lane_tile(extent(axes[lane_axis]), lanes))
     row, lane = axes[row_axis], axes[lane_axis]
     ro, ri = s[out].split(row, factor=tile_of(extent(row), ROWS))
     lo, li = s[out].split(lane, factor=lane_tile(extent(lane), lanes))
@@ -79,7 +84,17 @@ def tiled(s: Any, out: Any, op: Any, row_axis: int, lane_axis: int, lanes: int) 
     s[sums].vectorize(inner[1])
 
 
-def _contraction(outs: Any, tags: Sequence[str], row_axis: int, lane_axis: int, lanes: int = LANES) -> Any:
+def _packed(s: Any, operand: Any, sums: Any, tile: int) -> Any:
+    """A copy of `operand` (lanes, depth) as (lanes // tile, depth, tile); the operation that reads it for `sums`."""
+    cache = s.cache_read(operand, "global", [sums.output(0)])
+    panel, *_ = s[cache].transform_layout(lambda n, k: [n // tile, k, n % tile])
+    s[cache].parallel(panel)
+    return s[sums].op
+
+
+def _contraction(
+    outs: Any, tags: Sequence[str], row_axis: int, lane_axis: int, lanes: int = LANES, pack: bool = False
+) -> Any:
     """The schedule of an output that is a contraction, or injective in one of the same rank."""
     s, tensors = begin(outs)
     out = s[tensors[0]].op
@@ -94,7 +109,8 @@ def _contraction(outs: Any, tags: Sequence[str], row_axis: int, lane_axis: int, 
         if reducing(other) and other is not op:
             reduction_loops(s, other)
     if out is op or (not reducing(out) and len(out.axis) == len(op.axis) and reads_directly(s, out, op)):
-        tiled(s, out, op, row_axis, lane_axis, lanes)
+        packed = op.input_tensors[1] if pack and len(op.input_tensors) == 2 else None
+        tiled(s, out, op, row_axis, lane_axis, lanes, packed)
     else:
         reduction_loops(s, op)
         if not reducing(out):
@@ -169,8 +185,8 @@ def schedule_depthwise_conv2d_nhwc(outs: Any) -> Any:
 
 
 def schedule_dense(outs: Any) -> Any:
-    """Dense layer: tiles of rows by units."""
-    return _contraction(outs, ["dense", "matmul"], 0, 1)
+    """Dense layer: tiles of rows by units, the weights laid out for them first."""
+    return _contraction(outs, ["dense"], 0, 1, wide_lanes(), pack=True)
 
 
 def schedule_matmul(outs: Any) -> Any:
