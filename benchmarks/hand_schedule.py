@@ -131,7 +131,36 @@ def ahead(n: int) -> Any:
     return tiled(n, "ahead")
 
 
-LADDER: tuple[Callable[[int], Any], ...] = (default, reordered, vectorized, blocked, packed, tiled, ahead)
+def by_te(n: int) -> Any:
+    """The tile once more, in te: create_schedule, cache_write, compute_at."""
+    from warpbeam import te
+    from warpbeam.te.schedule.lower import lower as scheduled
+
+    a, b = te.placeholder((n, n), name="A"), te.placeholder((n, n), name="B")
+    panels = te.compute((n // PANEL, n, PANEL), lambda p, q, r: b[q, p * PANEL + r], name="panels")
+    k = te.reduce_axis((0, n), "k")
+    c = te.compute((n, n), lambda i, j: te.sum(a[i, k] * panels[j // PANEL, k, j % PANEL], axis=k), name="C")
+    s = te.create_schedule(c.op)
+    tile = s.cache_write(c, "global")
+    io, jo, ii, ji = s[c].tile(c.op.axis[0], c.op.axis[1], ROWS, PANEL)
+    s[c].reorder(jo, io, ii, ji)
+    s[c].vectorize(ji)
+    s[c].parallel(jo)
+    s[tile].compute_at(s[c], io)
+    i, j = s[tile].op.axis
+    ko, ki = s[tile].split(s[tile].op.reduce_axis[0], factor=4)
+    jm, jv = s[tile].split(j, factor=16)
+    s[tile].reorder(ko, ki, i, jm, jv)
+    for axis in (ki, i, jm):
+        s[tile].unroll(axis)
+    s[tile].vectorize(jv)
+    p, _, r = s[panels].op.axis
+    s[panels].vectorize(r)
+    s[panels].parallel(p)
+    return scheduled(s, [a, b, c], "product", None)
+
+
+LADDER: tuple[Callable[[int], Any], ...] = (default, reordered, vectorized, blocked, packed, tiled, by_te, ahead)
 
 
 def schedule(func: Any) -> Any:
