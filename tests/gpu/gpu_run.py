@@ -3,6 +3,7 @@ CUDA text through a shim and g++, and as OpenCL text where a platform is install
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -119,37 +120,37 @@ def wrapper(device: PrimFunc) -> str:
 
 
 _ARG = """
-#include <tuple>
 template <int K, class... A> std::tuple_element_t<K, std::tuple<A...>> shim_arg(void (*)(A...));
 """
 
 
+_FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused", "-mf16c",
+          "-fPIC"]  # fmt: skip
+
+
+@functools.cache
+def _folder() -> str:
+    """A folder with the shim, compiled ahead, since most of the time goes into its headers."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    header = Path(folder, "gpu_shim.h")
+    shutil.copy(_HERE / "gpu_shim.h", header)
+    for name in ("cuda_fp16.h", "cuda_bf16.h"):
+        Path(folder, name).write_text("")
+    subprocess.run([str(gxx()), *_FLAGS, "-x", "c++-header", str(header)], check=True)
+    return folder
+
+
 @functools.cache
 def compiled(source: str) -> ctypes.CDLL:
-    folder = tempfile.TemporaryDirectory()
+    folder = _folder()
     name = hashlib.sha256(source.encode()).hexdigest()[:12]
-    file, lib = Path(folder.name, f"{name}.cpp"), Path(folder.name, f"{name}.so")
+    file, lib = Path(folder, f"{name}.cpp"), Path(folder, f"{name}.so")
     file.write_text(source)
-    for header in ("cuda_fp16.h", "cuda_bf16.h"):
-        Path(folder.name, header).write_text("")
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused"]
-    command = [
-        str(gxx()),
-        *flags,
-        f"-I{_HERE}",
-        f"-I{folder.name}",
-        "-mf16c",
-        "-shared",
-        "-fPIC",
-        str(file),
-        "-o",
-        str(lib),
-    ]
+    command = [str(gxx()), *_FLAGS, f"-I{folder}", "-shared", str(file), "-o", str(lib)]
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 0, f"{made.stderr[:3000]}\n{source}"
-    found = ctypes.CDLL(str(lib))
-    folder.cleanup()
-    return found
+    return ctypes.CDLL(str(lib))
 
 
 def run_text(host: PrimFunc, devices: list[PrimFunc], text: str, args: Any, numbers: list[int]) -> None:

@@ -1,5 +1,4 @@
 // CUDA's words for one CPU thread: the threads of a block are contexts that take turns at barriers and shuffles.
-#pragma once
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -7,6 +6,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <tuple>
 #include <vector>
 
 using std::max;
