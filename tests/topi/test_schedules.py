@@ -24,6 +24,8 @@ CASES = {
     "one axis": (lambda x: topi.transpose(topi.reshape(x, (5, 10))), "injective", [(50,)]),
     "sum": (mixed, "reduce", [(6, 4, 4), (4, 4)]),
     "sum of rows": (lambda x: topi.sum(topi.exp(x) + 1.0, axis=1) * 2.0, "reduce", [(4, 70)]),
+    "sum in vectors": (lambda x: topi.sum(x, axis=(0, 2)), "reduce", [(3, 4, 64)]),
+    "softmax in vectors": (nn.softmax, "softmax", [(5, 48)]),
     "sum of columns": (lambda x: topi.sum(x, axis=0), "reduce", [(14, 39)]),
     "largest": (lambda x: topi.max(x, axis=(1, 2)), "reduce", [(11, 5, 19)]),
     "argmax": (lambda x: topi.argmax(x, axis=1), "reduce", [(14, 39)]),

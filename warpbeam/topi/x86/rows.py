@@ -6,6 +6,7 @@ from typing import Any
 
 from warpbeam.topi.scheduling import (
     begin,
+    extent,
     inline_injective,
     is_compute,
     parallel_outer,
@@ -14,6 +15,8 @@ from warpbeam.topi.scheduling import (
     vectorized_inner,
 )
 from warpbeam.topi.tag import SOFTMAX, of
+
+LANES = 16
 
 
 def injective_loops(s: Any, op: Any) -> None:
@@ -56,6 +59,7 @@ def schedule_extern(outs: Any) -> Any:
 
 def reduction_loops(s: Any, op: Any) -> None:
     """Outer axes parallel; the innermost of the result in vectors inside the reduction, where there is one."""
+    op = vector_row(s, op)
     axes, ks = list(op.axis), list(op.reduce_axis)
     if not axes:
         return
@@ -68,12 +72,35 @@ def reduction_loops(s: Any, op: Any) -> None:
     parallel_outer(s, op, rows)
 
 
-def _contiguous(op: Any) -> bool:
-    """Whether the last axis of the result also is the last axis of what is reduced."""
+def vector_row(s: Any, op: Any) -> Any:
+    """A reduction along the contiguous axis as LANES partial ones in a vector; the operation that combines them.
+
+    The operation itself where its rows are no multiple of LANES, or where it reduces tuples or another axis.
+    """
+    k = op.reduce_axis[-1]
+    size = extent(k)
+    if size is None or size % LANES or size < 2 * LANES or op.num_outputs > 1 or not _reads_along(op, k.var):
+        return op
+    _, lanes = s[op].split(k, factor=LANES)
+    part = s.rfactor(op.output(0), lanes, factor_axis=len(op.axis))
+    whole = s[op].op
+    s[part].reorder(*part.op.reduce_axis, part.op.axis[-1])
+    s[part].vectorize(part.op.axis[-1])
+    if whole.axis:
+        s[part].compute_at(s[whole], whole.axis[-1])
+    return whole
+
+
+def _reads_along(op: Any, var: Any) -> bool:
+    """Whether an operand is read along `var` as its last index."""
     from warpbeam.te.operation import loads
 
-    last = op.axis[-1].var
-    return any(load.indices and load.indices[-1] is last for load in loads(op))
+    return any(load.indices and load.indices[-1] is var for load in loads(op))
+
+
+def _contiguous(op: Any) -> bool:
+    """Whether the last axis of the result also is the last axis of what is reduced."""
+    return _reads_along(op, op.axis[-1].var)
 
 
 def schedule_reduce(outs: Any) -> Any:
@@ -110,6 +137,8 @@ def schedule_softmax(outs: Any) -> Any:
         return s
     fused = parallel_outer(s, out, [out.axis[k] for k in kept])
     for op in row_stages(soft, len(kept)):
+        if reducing(op):
+            op = vector_row(s, op)
         s[op].compute_at(s[out], fused)
         if not reducing(op) and len(op.axis) == len(soft.axis):
             vectorized_inner(s, op, op.axis[-1])
