@@ -101,33 +101,61 @@ def kernel(entry: Entry) -> S.PrimFunc:
     return S.PrimFunc(entry.kernel_name, tuple(params), body, entry.func.attrs)
 
 
-def print_llvm(entries: Sequence[Entry], target: Target, defined: frozenset[str] = frozenset()) -> Any:
-    """The LLVM module of kernels and their entries, without its description (see `finish_llvm`).
+@dataclass(frozen=True, slots=True)
+class LLVMText:
+    """A module's texts: `kernels` is compiled with care, `entries` is straight code that is compiled fast; `whole` is
+    both in one, for reading and for one object.
+    """
 
-    `defined`: functions of other objects that will be linked with it. The result's `imports` are what the loader must
-    provide.
+    kernels: str
+    entries: str
+    whole: str
+
+
+def print_llvm(entries: Sequence[Entry], target: Target, defined: frozenset[str] = frozenset()) -> tuple[Any, Any]:
+    """The emitter's modules of kernels and of their entries, see `finish_llvm`.
+
+    `defined`: functions of other objects that will be linked with it. The first result's `imports` are what the loader
+    must provide.
     """
     from warpbeam.codegen.host_llvm import LLVMWriter
     from warpbeam.codegen.llvm.emitter import Module
     from warpbeam.codegen.llvm.kernel import add_kernel
 
-    module = Module(target, defined=defined)
+    kernels, front = Module(target, defined=defined), Module(target)
     for e in entries:
         _check_name(e.name)
-        add_kernel(module, kernel(e))
-        writer = LLVMWriter(target, module)
+        func = kernel(e)
+        add_kernel(kernels, func)
+        scalars = sum(isinstance(p, E.Var) for p in func.params)
+        writer = LLVMWriter(target, front)
+        writer.declare(func.name, len(func.params) - scalars, scalars)
         _Entry(e, writer).write()
         writer.close()
-    module.functions.append(_REPEAT_LLVM)
-    return module
+    front.functions.append(_REPEAT_LLVM)
+    return kernels, front
 
 
-def finish_llvm(module: Any, about: str) -> str:
-    """The text of a module with its description."""
+def finish_llvm(kernels: Any, front: Any, about: str) -> LLVMText:
+    """The texts of the modules, with the description `about` as the constant `wb_module`."""
+    from warpbeam.codegen.llvm.emitter import Module
+
     data = about.encode() + b"\0"
     escaped = "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:02X}" for b in data)
-    module.globals.append(f'@{imports.ABOUT} = constant [{len(data)} x i8] c"{escaped}"')
-    return str(module.text())
+    front.globals.append(f'@{imports.ABOUT} = constant [{len(data)} x i8] c"{escaped}"')
+    code = "\n".join(kernels.functions)
+    inner = {name for name in front.declares if f"define i32 @{name}(" in code}
+    whole = Module(
+        kernels.target, {**kernels.declares, **{k: v for k, v in front.declares.items() if k not in inner}},
+        [*kernels.globals, *(_renamed(t) for t in front.globals)], {**kernels.helpers, **front.helpers},
+        [*kernels.functions, *(_renamed(t) for t in front.functions)], imports=kernels.imports,
+    )  # fmt: skip
+    return LLVMText(kernels.text(), front.text(), whole.text())
+
+
+def _renamed(text: str) -> str:
+    """Constants of entries by other names than those of kernels."""
+    return text.replace("@wb_text.", "@wb_entry_text.")
 
 
 def print_c(entries: Sequence[Entry], target: Target, about: str, packed: bool) -> str:

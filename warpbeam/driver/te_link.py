@@ -85,12 +85,13 @@ def build_llvm(
 ) -> FunctionModule:
     """A module of functions through LLVM; `modules` describes kernels of devices, (kind, extension, source)."""
     extra = _objects_of(sources, target)
-    module = packed.print_llvm(entries, target, _defined(extra))
-    rows = [{"packed": True} if kind == "packed" else {"c": name} for kind, name in module.imports]
+    kernels, front = packed.print_llvm(entries, target, _defined(extra))
+    rows = [{"packed": True} if kind == "packed" else {"c": name} for kind, name in kernels.imports]
     about = _about(entries, target, rows, modules)
-    text = packed.finish_llvm(module, about)
-    name = entries[0].name
-    objects = [llvm.compile_text(text, target, name=name), *extra, _pool_object(target)]
+    made = packed.finish_llvm(kernels, front, about)
+    name, text = entries[0].name, made.whole
+    objects = [llvm.compile_text(made.kernels, target, name=name),
+               llvm.compile_text(made.entries, target, level=0, name=name), *extra, _pool_object(target)]  # fmt: skip
     shown = {"ll": text, "s": lambda: llvm.assembly_text(text, target, name=name)}
     irs = [t for t in sources if _is_ir(t)]
     whole = functools.partial(_one_object, [text, *irs, pool_ir(target.triple)], target, len(irs) < len(sources))
