@@ -28,6 +28,7 @@ _PLACES = {
         "log1p log2 max_value min_value nearbyint nextafter popcount pow power reinterpret round rsqrt shift_left "
         "shift_right sigmoid sin sinh sqrt tan tanh trunc truncdiv truncmod"
     ),
+    "warpbeam.tir.intrin": "CallEffectKind",
     "warpbeam.tir.reducer": "CommReducer Reduce comm_reducer max min prod sum",
     "warpbeam.tir.declare": "decl_buffer",
     "warpbeam.tir.schedule": "Schedule",

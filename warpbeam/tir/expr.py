@@ -130,6 +130,7 @@ from warpbeam.tir.expr_base import (
 from warpbeam.tir.expr_base import (
     trunc_div as trunc_div,
 )
+from warpbeam.tir.intrin import op_name
 
 
 class Var(Binder, PrimExpr):
@@ -212,7 +213,7 @@ class Call(PrimExpr):
     @classmethod
     def _normalize(cls, type: str, op: str, args: Any, attrs: Any = None) -> tuple[Any, ...]:
         operands = tuple(BufferRef(a) if isinstance(a, Buffer) else as_expr(a) for a in args)
-        return type, op, operands, attrs if isinstance(attrs, Attrs) else Attrs(attrs or {})
+        return type, op_name(op), operands, attrs if isinstance(attrs, Attrs) else Attrs(attrs or {})
 
     def _derive(self) -> None:
         self._set("dtype", self.type)

@@ -20,6 +20,40 @@ Values = list[Any]
 Meaning = Callable[[Values, str], Any]
 
 
+class OpName(str):
+    """The name of a call's intrinsic: a string that also answers as the classic operator does (`call.op.name`)."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The public name: "tir.exp"."""
+        return f"tir.{self}"
+
+    def same_as(self, other: Any) -> bool:
+        """Whether both name one intrinsic."""
+        return isinstance(other, str) and self == other.removeprefix("tir.")
+
+
+_OP_NAMES: dict[str, OpName] = {}
+
+
+def op_name(name: str) -> OpName:
+    """The name as an OpName; one object per name."""
+    found = _OP_NAMES.get(name)
+    if found is None:
+        found = _OP_NAMES[name] = OpName(name)
+    return found
+
+
+class CallEffectKind:
+    """What a call may do to the world; the classic table of kinds, for `register_op_attr`."""
+
+    ExprAnnotation, Pure, ReadState, UpdateState = 0, 1, 2, 3
+    Opaque = UpdateState
+    SpecialCallArg, EmbedInfo, ControlJump = 4, 5, 6
+
+
 @dataclass(frozen=True, slots=True)
 class Intrin:
     """One intrinsic.
