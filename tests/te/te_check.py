@@ -1,4 +1,5 @@
-"""Runs what a te schedule lowers to: on the interpreter as it is, lowered, and as machine code; all must be exact."""
+"""Runs what a te schedule lowers to: on the interpreter as it is, lowered, and as machine code; with threads also by
+the executor of a GPU's model. All must be exact."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from warpbeam import te
-from warpbeam.ir.rewrite import rewrite
+from warpbeam import target, te
+from warpbeam.ir.rewrite import post_order, rewrite
+from warpbeam.tir import interp_gpu
 from warpbeam.tir.interp import run
 from warpbeam.tir.stmt import For, PrimFunc
 from warpbeam.tir.text import to_text
 from warpbeam.tir.transform import lower as lower_tir
+from warpbeam.tir.transform.gpu.pipeline import lower_gpu
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "codegen"))
 
@@ -74,6 +77,9 @@ def check(
     if machine:
         serial = lower_tir(without_threads(func))
         roads.append(lambda a: native(serial, a, numbers))
+    if any(isinstance(n, For) and n.thread for n in post_order(func.body)):
+        host, devices = lower_gpu(func, target.get("cuda"))
+        roads.append(lambda a: interp_gpu.run(host, devices, *a, *numbers))
     for road in roads:
         got = [a.copy() for a in given]
         for g in got[len(got) - len(want) :]:
