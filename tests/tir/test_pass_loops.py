@@ -488,3 +488,31 @@ def test_loops_that_may_not_run_keep_memory_as_it_was(size):
         out = np.zeros(8, np.float32)
         call(a, out, size)
         np.testing.assert_array_equal(out, np.full(8, 1 + a[:size].sum(), np.float32))
+
+
+def test_a_cache_in_te_becomes_registers_and_pragmas_unroll():
+    from warpbeam import te as classic
+    from warpbeam.te.schedule.lower import lower as scheduled
+
+    a, b = classic.placeholder((20, 9), name="A"), classic.placeholder((9, 32), name="B")
+    k = classic.reduce_axis((0, 9), "k")
+    c = classic.compute((20, 32), lambda i, j: classic.sum(a[i, k] * b[k, j], axis=k), name="C")
+    s = classic.create_schedule(c.op)
+    tile = s.cache_write(c, "global")
+    _, jo, _, ji = s[c].tile(c.op.axis[0], c.op.axis[1], 6, 16)
+    s[c].vectorize(ji)
+    s[tile].compute_at(s[c], jo)
+    i, j = s[tile].op.axis
+    s[tile].reorder(s[tile].op.reduce_axis[0], i, j)
+    s[tile].unroll(i)
+    s[tile].vectorize(j)
+    func = scheduled(s, [a, b, c], "product", None)
+    fmas = [n for n in post_order(lower(func).body) if isinstance(n, Call) and n.op == "fma"]
+    assert fmas and {f.args[2].buffer.scope for f in fmas} == {"register"}
+    check.agree(func, func)
+
+    plain = classic.create_schedule(c.op)
+    plain[c].pragma(c.op.axis[0], "auto_unroll_max_step", 32)
+    plain[c].pragma(c.op.axis[0], "unroll_explicit", True)
+    loops = [f.var.name for f in post_order(lower(scheduled(plain, [a, b, c], "p", None)).body) if isinstance(f, For)]
+    assert not any(name.startswith("k") for name in loops)
