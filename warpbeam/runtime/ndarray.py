@@ -23,7 +23,7 @@ DEVICE_TYPES = {
     "cpu": 1, "cuda": 2, "cpu_pinned": 3, "opencl": 4, "vulkan": 7, "metal": 8, "rocm": 10, "ext_dev": 12,
     "webgpu": 15, "hexagon": 16,
 }  # fmt: skip
-_ALIASES = {"gpu": "cuda", "llvm": "cpu", "c": "cpu", "cl": "opencl", "vpi": "ext_dev"}
+_ALIASES = {"gpu": "cuda", "llvm": "cpu", "native": "cpu", "c": "cpu", "cl": "opencl", "vpi": "ext_dev"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ class Device:
 
 
 def device(kind: str | int, index: int = 0) -> Device:
-    """A device by name (`"cpu"`, `"cuda"`, `"cuda:1"`) or DLPack code.
+    """A device by name (`"cpu"`, `"cuda"`, `"cuda:1"`), target string (`"llvm -mcpu=…"`) or DLPack code.
 
     Raises:
         RunError: if the name is unknown.
     """
     if isinstance(kind, int):
         return Device(kind, index)
-    name, _, number = kind.partition(":")
+    name, _, number = (kind.split() or [""])[0].partition(":")
     name = _ALIASES.get(name, name)
     if name not in DEVICE_TYPES or (number and not number.isdecimal()):
         raise RunError(f"unknown device {kind!r}", hint=f"known devices: {', '.join(DEVICE_TYPES)}")
@@ -116,8 +116,8 @@ cl = opencl
 
 
 def context(kind: str | int, index: int = 0) -> Device:
-    """The oldest name of `device`; takes target strings such as "llvm -mcpu=…" too."""
-    return device(kind.split()[0] if isinstance(kind, str) and kind.split() else kind, index)
+    """The oldest name of `device`."""
+    return device(kind, index)
 
 
 class NDArray:
