@@ -17,9 +17,11 @@ _ERF = np.vectorize(math.erf, otypes=[float])
 _REFERENCE = {
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "asinh": np.arcsinh, "acosh": np.arccosh,
     "atanh": np.arctanh, "erf": lambda x: _ERF(x.astype(float)), "rsqrt": lambda x: 1 / np.sqrt(x), "pow": np.power,
+    "atan2": np.arctan2, "exp10": lambda x: np.power(np.asarray(10, x.dtype), x),
     "sigmoid": lambda x: np.where(x < 0, np.exp(x) / (1 + np.exp(x)), 1 / (1 + np.exp(-x))),
 }  # fmt: skip
-_OPS = sorted(set(FUNCTIONS) - {"power"})
+_OPS = sorted(set(FUNCTIONS) - {"power", "ldexp", "nextafter"})
+_PAIRS = ("pow", "atan2", "hypot", "fmod")
 _SPECIAL = [
     0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, np.inf, -np.inf, np.nan, 88.7,
     88.8, -87.4, -103.9, 709.7, -745.2, 1e-40,
@@ -69,7 +71,7 @@ def check(got: np.ndarray, want: np.ndarray, valid: np.ndarray | None = None) ->
 @pytest.mark.parametrize("op", _OPS)
 def test_error_is_a_few_ulp(op: str, dtype: str) -> None:
     operands = [samples(dtype, op, 0)]
-    if op == "pow":
+    if op in _PAIRS:
         rng = np.random.default_rng(2)
         operands[0][::3] = rng.uniform(0, 30, len(operands[0][::3]))
         second = np.roll(operands[0], 7)
@@ -119,3 +121,29 @@ def test_signed_zeros_are_kept() -> None:
         out = np.empty_like(x)
         native.build(kernel(op, "float32", 16, 16))(x, out)
         assert np.array_equal(np.signbit(out), np.signbit(x)), op
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_neighbours_are_exact(dtype: str) -> None:
+    info = np.finfo(dtype)
+    edges = [0.0, -0.0, 1.0, -1.0, info.max, -info.max, info.tiny, -info.smallest_subnormal, np.inf, -np.inf, np.nan]
+    x, y = np.repeat(np.array(edges, dtype), len(edges)), np.tile(np.array(edges, dtype), len(edges))
+    x, y = (np.concatenate([v, np.ones(-len(v) % 16, dtype)]) for v in (x, y))
+    out = np.empty_like(x)
+    native.build(kernel("nextafter", dtype, len(x), 16, 2))(x, y, out)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(out, np.nextafter(x, y))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_scaling_by_powers_of_two(dtype: str) -> None:
+    x = np.resize(np.array([1.5, -3.25, 1e-30, 0.0, np.inf, -np.inf, np.nan, 7e20], dtype), 128)
+    k = np.repeat(np.array([0, 3, -3, 100, -100, 127, 5000, -5000] * 2, np.int32), 8)
+    a, b, i = E.Buffer("a", (128,), dtype), E.Buffer("b", (128,), "int32"), E.Var("i")
+    at = (E.Ramp(i * 16, E.as_expr(1), 16),)
+    out = E.Buffer("out", (128,), dtype)
+    store = BufferStore(out, E.call("ldexp", E.BufferLoad(a, at), E.BufferLoad(b, at)), at)
+    got = np.empty_like(x)
+    native.build(expand_math(PrimFunc("wb_ldexp", (a, b, out), For(i, 0, 8, "serial", store))))(x, k, got)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(got, np.ldexp(x, k))

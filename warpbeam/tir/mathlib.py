@@ -35,6 +35,7 @@ from warpbeam.tir.mathbase import (
     single,
     table,
 )
+from warpbeam.tir.mathpair import atan2, fmod, hypot, ldexp, nextafter
 from warpbeam.tir.mathtrig import acos, asin, atan, cos, sin, tan
 
 
@@ -47,10 +48,10 @@ def expand(op: str, args: Sequence[X]) -> X:
     if op not in FUNCTIONS:
         raise LowerError(f"no expansion of {op!r}", hint=f"there are: {', '.join(sorted(FUNCTIONS))}")
     dtype = dt.scalar(args[0].dtype)
-    if dtype in ("float16", "bfloat16"):
-        wide = [E.cast("float32", a) for a in args]
+    if dtype in ("float16", "bfloat16") and op != "nextafter":
+        wide = [E.cast("float32", a) if dt.is_float(a.dtype) else a for a in args]
         return E.cast(dtype, FUNCTIONS[op](*wide))
-    if dtype not in FORMAT:
+    if dtype not in FORMAT and not (op == "nextafter" and dt.is_float(dtype)):
         raise LowerError(f"{op} of {dtype}", why="it is defined for floats only", hint="cast the operand")
     return FUNCTIONS[op](*args)
 
@@ -234,6 +235,10 @@ def power(x: X, y: X) -> X:
     return E.select(E.lor(plain, both), one, value)
 
 
+def exp10(x: X) -> X:
+    return power(lit(10, x), x)
+
+
 def _pow_positive(x: X, y: X) -> X:
     """x^y for float64 x >= 0: 2^(y * log2(x)), the logarithm as a sum of two numbers."""
     e, m = _split(x)
@@ -364,5 +369,5 @@ FUNCTIONS: dict[str, Callable[..., X]] = {
     "exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log2": log2, "log10": log10, "log1p": log1p, "pow": power,
     "power": power, "sin": sin, "cos": cos, "tan": tan, "asin": asin, "acos": acos, "atan": atan, "sinh": sinh,
     "cosh": cosh, "tanh": tanh, "asinh": asinh, "acosh": acosh, "atanh": atanh, "sigmoid": sigmoid, "rsqrt": rsqrt,
-    "erf": erf,
+    "erf": erf, "exp10": exp10, "atan2": atan2, "fmod": fmod, "hypot": hypot, "ldexp": ldexp, "nextafter": nextafter,
 }  # fmt: skip
