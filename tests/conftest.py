@@ -10,6 +10,16 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the texts that golden tests compare with")
+    parser.addoption("--slow", action="store_true", help="run the long suites too (so does -m slow)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long suites run where they are asked for."""
+    if config.getoption("--slow") or "slow" in str(config.getoption("-m")):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="a long suite: --slow or -m slow"))
 
 
 @pytest.fixture
