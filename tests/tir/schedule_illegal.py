@@ -21,6 +21,11 @@ def buffer_names(s: Schedule) -> list[str]:
     return list(tree_of(s.func).buffers)
 
 
+def _wide(s: Schedule) -> list[str]:
+    """Buffers with more than one element in the last dimension."""
+    return [n for n, b in tree_of(s.func).buffers.items() if b.shape[-1] != 1]
+
+
 def _pick(rng: random.Random, found: list[Any]) -> Any:
     return rng.choice(found) if found else None
 
@@ -126,7 +131,7 @@ KINDS: dict[str, Callable[[Schedule, random.Random], Call | None]] = {
     "a loop twice": lambda s, r: _block_call(s, r, s.loop_names(), lambda n: s.reorder(n, n)),
     "partition outside": lambda s, r: _block_call(s, r, s.loop_names(), lambda n: s.partition(n, 100_000)),
     "layout not injective": lambda s, r: _block_call(
-        s, r, buffer_names(s), lambda b: s.transform_layout(b, lambda *i: (*i[:-1], i[-1] // 2))
+        s, r, _wide(s), lambda b: s.transform_layout(b, lambda *i: (*i[:-1], i[-1] // 2))
     ),
     "scope of a parameter": lambda s, r: _block_call(s, r, _outputs(s), lambda b: s.set_scope(b, "shared")),
     "double buffer an output": lambda s, r: _block_call(s, r, _outputs(s), s.double_buffer),

@@ -1,0 +1,216 @@
+"""Steps beyond the basic ones: each as text before and after, each equal to the unscheduled program, each refusing."""
+
+from __future__ import annotations
+
+import pytest
+import schedule_programs
+import tir_programs as programs
+from test_schedule_golden import same
+from tir_programs import check
+
+from warpbeam import te
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.te.create import create_prim_func
+from warpbeam.tir.expr import Buffer, Var, const
+from warpbeam.tir.schedule import Schedule
+from warpbeam.tir.stmt import Block, BufferStore, For, IterVar, PrimFunc
+
+
+def two_rows() -> PrimFunc:
+    x = te.placeholder((8,), name="x")
+    a = te.compute((8,), lambda i: x[i] * 2.0, name="a")
+    b = te.compute((8,), lambda i: a[i] + 1.0, name="b")
+    return create_prim_func([x], [b], "two")
+
+
+def test_tile():
+    f = programs.pointwise(16, 32)
+    s = Schedule(f)
+    assert list(s.tile(*s.loops("C"), 4, 8)) == s.loops("C")
+    assert [s.extent(n) for n in s.loops("C")] == [4, 4, 4, 8]
+    check(f, s.func)
+    before, steps = s.func, len(s.trace)
+    with pytest.raises(ScheduleError):
+        s.tile(s.loops("B")[0], "nowhere", 2, 2)
+    assert s.func is before and len(s.trace) == steps
+
+
+def test_merge_makes_one_loop_of_neighbours():
+    f = two_rows()
+    s = Schedule(f)
+    assert s.merge("i", "i_1") == "i"
+    same(
+        s.func,
+        """
+        def two(x: float32[8], b: float32[8]) {"global_symbol": "two"}:
+            alloc a: float32[8]
+            for i in range(8):
+                block "a" (vi: spatial[8] = i):
+                    a[vi] = x[vi] * 2.0
+                block "b" (vj: spatial[8] = i):
+                    b[vj] = a[vj] + 1.0
+        """,
+    )
+    check(f, s.func)
+
+
+def test_merge_refuses_what_other_iterations_need():
+    x = te.placeholder((8,), name="x")
+    a = te.compute((8,), lambda i: x[i] * 2.0, name="a")
+    b = te.compute((8,), lambda i: a[7 - i] + 1.0, name="b")
+    s = Schedule(create_prim_func([x], [b], "back"))
+    with pytest.raises(ScheduleError, match="same elements of a"):
+        s.merge("i", "i_1")
+
+
+def test_compute_root_undoes_compute_at():
+    f = two_rows()
+    s = Schedule(f)
+    o, _ = s.split("i_1", [None, 4])
+    s.compute_at("a", o)
+    s.compute_root("a")
+    same(
+        s.func,
+        """
+        def two(x: float32[8], b: float32[8]) {"global_symbol": "two"}:
+            alloc a: float32[8]
+            for i in range(8):
+                block "a" (vi: spatial[8] = i):
+                    a[vi] = x[vi] * 2.0
+            for i_1_0 in range(2):
+                for i_1_1 in range(4):
+                    block "b" (vj: spatial[8] = i_1_0 * 4 + i_1_1):
+                        b[vj] = a[vj] + 1.0
+        """,
+    )
+    check(f, s.func)
+    before = s.func
+    s.compute_root("a")
+    assert s.func is before
+
+
+def test_blockize_makes_tiles_instances():
+    f = programs.matmul(8, 16, 4)
+    s = Schedule(f)
+    i, j, k = s.loops("C")
+    io, jo, ii, ji = s.tile(i, j, 4, 8)
+    s.reorder(io, jo, k, ii, ji)
+    assert s.blockize(ii) == "C"
+    assert s.loops("C") == [io, jo, k] and [a.kind for a in s.block("C").axes] == ["spatial", "spatial", "reduce"]
+    check(f, s.func)
+    s.decompose_reduction("C", k)
+    check(f, s.func)
+    t = Schedule(programs.matmul(9, 16, 4))
+    io, _ = t.split(t.loops("C")[0], [None, 4])
+    with pytest.raises(ScheduleError, match="blockize"):
+        t.blockize(t.loops("C")[1])
+
+
+def test_pad_einsum():
+    f = schedule_programs.program("matmul")
+    s = Schedule(f)
+    made = s.pad_einsum("C", [4, 8, 4])
+    assert made == ("A_pad", "B_pad", "C_unpad")
+    assert [s.extent(n) for n in s.loops("C")] == [12, 24, 8]
+    check(f, s.func)
+    with pytest.raises(ScheduleError, match="no sum of products"):
+        s.pad_einsum("D", [2, 2])
+    with pytest.raises(ScheduleError, match="3 positive numbers"):
+        s.pad_einsum("C", [2, 2])
+
+
+def test_notes_and_pragmas():
+    f = two_rows()
+    s = Schedule(f)
+    s.pragma("i", "auto_unroll_max_step", 16)
+    s.annotate("b", "mark", (1, 2))
+    assert s.loop("i").annotations["pragma_auto_unroll_max_step"] == 16 and s.block("b").annotations["mark"] == (1, 2)
+    check(f, s.func)
+    s.unannotate("b", "mark")
+    assert not s.block("b").annotations
+    with pytest.raises(ScheduleError, match="no note"):
+        s.unannotate("b", "mark")
+    with pytest.raises(ScheduleError, match="unknown pragma"):
+        s.pragma("i", "magic")
+
+
+def test_producers_and_consumers():
+    s = Schedule(schedule_programs.program("chain"))
+    assert s.get_consumers("A") == ["B", "C"] and s.get_producers("D") == ["B", "C"]
+    assert s.get_consumers("E") == [] and s.get_producers("A") == []
+
+
+def test_one_cache_for_several_readers():
+    f = schedule_programs.program("chain")
+    s = Schedule(f)
+    name = s.cache_read("B", "A", "global", consumers=["C"])
+    assert s.get_consumers(name) == ["B", "C"]
+    check(f, s.func)
+
+
+def test_a_partition_is_not_followed_by_a_consumer_of_the_whole():
+    f = programs.pointwise(6, 8)
+    s = Schedule(f)
+    i, j = s.loops("B")
+    s.partition(j, 2)
+    with pytest.raises(ScheduleError, match="each write a part"):
+        s.reverse_compute_at("C", i)
+
+
+def test_fused_reductions_keep_their_order():
+    s = Schedule(programs.softmax(5, 6))
+    both = s.fuse(*s.loops("sm"))
+    outer, inner = s.split(both, [None, 5])
+    with pytest.raises(ScheduleError, match="must keep their order"):
+        s.reorder(inner, outer)
+    with pytest.raises(ScheduleError, match="both a spatial and a reduction"):
+        s.rfactor(inner)
+
+
+def test_overlapping_parts_of_a_reduction_are_not_decomposed_outside():
+    x = te.placeholder((12, 4), name="x")
+    k = te.reduce_axis(4, "k")
+    a = te.compute((12,), lambda i: te.sum(x[i, k], axis=k), name="a")
+    b = te.compute((10,), lambda i: a[i] + a[i + 2], name="b")
+    f = create_prim_func([x], [b], "halo")
+    s = Schedule(f)
+    o, _ = s.split(s.loops("b")[0], [None, 5])
+    s.compute_at("a", o)
+    with pytest.raises(ScheduleError, match="more than once"):
+        s.decompose_reduction("a", o)
+    s.parallel(o)
+    check(f, s.func)
+
+
+def test_updates_in_place_carry_dependences():
+    buffer, i, vi = Buffer("A", (8,)), Var("i"), Var("vi")
+    body = BufferStore(buffer, buffer[vi] + buffer[vi + 1], (vi,))
+    block = Block("step", (IterVar(vi, 7),), (i,), True, None, body)
+    s = Schedule(PrimFunc("shift", (buffer,), For(i, 0, const(7), "serial", block)))
+    for call in (s.parallel, s.vectorize, lambda n: s.bind(n, "blockIdx.x")):
+        with pytest.raises(ScheduleError, match="share elements of A"):
+            call("i")
+    with pytest.raises(ScheduleError, match="in place"):
+        s.cache_write("step", "local")
+    s.split("i", [None, 2])
+
+
+def test_scans_run_in_order():
+    f = schedule_programs.program("scan")
+    s = Schedule(f)
+    t, i = s.loops("update")
+    for call in (s.parallel, s.vectorize, lambda n: s.bind(n, "threadIdx.x")):
+        with pytest.raises(ScheduleError, match="order in which update runs"):
+            call(t)
+    s.reorder(i, t)
+    s.parallel(i)
+    check(f, s.func)
+
+
+def test_caches_copy_whole_results_only():
+    x = te.placeholder((4,), name="x")
+    a = te.compute((4,), lambda i: x[i] * 2.0, name="a")
+    s = Schedule(create_prim_func([x], [a], "layout"))
+    s.transform_layout("a", lambda i: (i // 2, i % 2))
+    with pytest.raises(ScheduleError, match="whole of a"):
+        s.cache_write("a", "local")
