@@ -88,3 +88,7 @@ def test_transpose() -> None:
     devices = check(programs.transpose(24, 16))
     assert buffers(devices)["A_shared"].shape == (8, 9)
     check(programs.transpose(21, 13))
+
+
+def test_copies_of_four_floats_at_once() -> None:
+    check(programs.matmul(32, 32, 32, per=4, kt=16, vector=4))

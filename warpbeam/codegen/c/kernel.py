@@ -163,7 +163,11 @@ class KernelPrinter:
             else:
                 width = str(size) if size is not None else Lanes(self, "").value(E.as_expr(extent), True)
                 outer = at if at.isidentifier() or at.isdigit() else f"({bare(at)})"
-                at = f"{outer} * {width}" + ("" if index == "0" else f" + {index}")
+                at = str(int(at) * size) if at.isdigit() and size is not None else f"{outer} * {width}"
+                if at.isdigit() and index.isdigit():
+                    at = str(int(at) + int(index))
+                elif index != "0":
+                    at = f"{at} + {index}"
         return f"{self.names[buffer]}[{bare(at) or 0}]"
 
     def from_memory(self, text: str, dtype: str) -> str:

@@ -79,6 +79,7 @@ class _Kernel:
         self.varying: set[Var] = set(self.threads)
         self.env: dict[Var, Range | None] = {}
         self.sizes: dict[Var, int | None] = {}  # extents of the loops inside
+        self.lets: set[Var] = set()
         self.pinned: frozenset[Var] = frozenset()
         self.facts = Facts()
         for f in loops:
@@ -126,31 +127,33 @@ class _Kernel:
             return False  # one store in two iterations: instances of a block do not write an element differently
         if set(self.several) <= a.pinned & b.pinned:
             return False
-        if a.indices == b.indices and self._own(b, a.pinned & b.pinned, a.stale):
+        same = [i for i, j in zip(a.indices, b.indices, strict=True) if i is j]
+        if self._own(same, a.pinned & b.pinned, a.stale):
             return False
         return a.stale or not self._apart(a, b)
 
-    def _own(self, b: Touch, pinned: frozenset[Var], stale: bool) -> bool:
-        """Whether different threads touch different elements (also in different iterations, if `stale`)."""
+    def _own(self, same: list[PrimExpr], pinned: frozenset[Var], stale: bool) -> bool:
+        """Whether threads differ in these indices of both accesses (also in different iterations, if `stale`)."""
         sizes = {v: e.const_int(self.threads[v]) for v in self.several if v not in pinned}
         left = set(sizes)
         if not left:
             return True
         if stale:
-            names = {v for i in b.indices for v in free_vars(i)}
+            names = {v for i in same for v in free_vars(i)}
             sizes |= {v: n for v, n in self.sizes.items() if v in names}
-        for index in b.indices:
+        for index in same:
             form = linear(e.cast("int64", index), list(sizes))
-            if form is None:
-                return False
+            if form is None or accesses(index)[0] or (stale and free_vars(index) & self.lets):
+                continue
             steps = {v: e.const_int(c) for v, c in form[0].items() if e.const_int(c) != 0}
             reach = 1
             for v, c in sorted(steps.items(), key=lambda item: abs(item[1] or 0)):
                 size = sizes[v]
                 if c is None or abs(c) < reach or size is None:
-                    return False
-                left.discard(v)
+                    break
                 reach = abs(c) * size
+            else:  # the index tells all of its variables apart, as the digits of a number do
+                left -= set(steps)
         return not left
 
     def _apart(self, a: Touch, b: Touch) -> bool:
@@ -163,7 +166,7 @@ class _Kernel:
         return any(
             free_vars(i).isdisjoint(self.varying)
             and free_vars(j).isdisjoint(self.varying)
-            and prove(simplify(e.NE(i, j)), self.facts) is True
+            and (_turns(i, j) or prove(simplify(e.NE(i, j)), self.facts) is True)
             for i, j in zip(a.indices, b.indices, strict=True)
             if i.dtype == j.dtype
         )
@@ -266,8 +269,8 @@ class _Kernel:
 
     def _loop(self, s: For, pending: Pending) -> tuple[Stmt, Pending]:
         with _Inside(self, s):
-            body, after = self.stmt(s.body, pending)
-            body, after = self.stmt(body, tuple(_stale(after)))
+            body, after = self.stmt(s.body, ())
+            body, after = self.stmt(body, _joined(pending, _stale(after)))
         stale = _stale(after)
         runs = prove(s.extent >= 1, self.facts) is True
         return rebuilt(s, body), tuple(stale) if runs else _joined(pending, stale)
@@ -319,8 +322,10 @@ class _Inside:
             k.env[s.var], k.sizes[s.var] = loop_range(s, k.env), e.const_int(s.extent)
             if k._varies(s.min, s.extent):
                 k.varying.add(s.var)
-        elif isinstance(s, LetStmt) and k._varies(s.value):
-            k.varying.add(s.var)
+        elif isinstance(s, LetStmt):
+            k.lets.add(s.var)
+            if k._varies(s.value):
+                k.varying.add(s.var)
         elif isinstance(s, IfThenElse) and s.orelse is None:
             k.pinned = k.pinned | _pins(s.cond, k.several)
             self.env = dict(k.env)
@@ -350,6 +355,14 @@ def _pins(cond: PrimExpr, threads: list[Var]) -> frozenset[Var]:
             if limit is not None and (isinstance(c, e.EQ) or limit == (1 if isinstance(c, e.LT) else 0)):
                 found.add(c.a)
     return frozenset(found)
+
+
+def _turns(a: PrimExpr, b: PrimExpr) -> bool:
+    """Whether two indices are different turns of one counter, as (k + 1) % 2 and k % 2 of a double buffer."""
+    if not (isinstance(a, e.FloorMod) and isinstance(b, e.FloorMod)):
+        return False
+    step, size = e.const_int(simplify(a.a - b.a)), e.const_int(a.b)
+    return step is not None and size is not None and size == e.const_int(b.b) and step % size != 0
 
 
 def _limits(cond: PrimExpr, threads: Any) -> dict[Var, Range | None]:

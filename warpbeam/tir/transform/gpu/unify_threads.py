@@ -26,7 +26,7 @@ from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.analysis.regions import upper_bound
 from warpbeam.tir.analysis.tree import kids, with_kids
 from warpbeam.tir.arith import Facts, prove, simplify
-from warpbeam.tir.expr import PrimExpr, Var
+from warpbeam.tir.expr import Buffer, PrimExpr, Var
 from warpbeam.tir.stmt import BufferStore, For, IfThenElse, LetStmt, PrimFunc, SeqStmt, Stmt, While
 from warpbeam.tir.transform.gpu.common import (
     TAGS,
@@ -136,7 +136,7 @@ class _Kernel:
         wide = {t: v for t, v in self.vars.items() if e.const_int(self.extents[t]) != 1}
         idle = [v for t, v in wide.items() if t not in guards]
         blocks = [v for t, v in wide.items() if is_block_axis(t)]
-        s = _ByFirst(idle, [v for t, v in wide.items() if t in guards], blocks).stmt(s, set())
+        s = _ByFirst(idle, [v for t, v in wide.items() if t in guards], blocks).run(s)
         conds = [g for g in guards.values() if g is not None]
         return IfThenElse(e.land(*conds), s) if conds else s
 
@@ -149,7 +149,14 @@ class _ByFirst:
         self.idle = idle
         self.bound = bound
         self.blocks = blocks
+        self.stores: dict[Buffer, int] = {}
         self.taint: dict[Var, set[Var]] = {v: {v} for v in bound}
+
+    def run(self, s: Stmt) -> Stmt:
+        """The statement with the stores of others left out."""
+        for n in accesses(s)[1]:
+            self.stores[n.buffer] = self.stores.get(n.buffer, 0) + 1
+        return self.stmt(s, set())
 
     def uses(self, *exprs: Any) -> set[Var]:
         """The axes that expressions depend on; what is private may depend on all."""
@@ -175,6 +182,8 @@ class _ByFirst:
 
     def _store(self, s: BufferStore, context: set[Var]) -> Stmt:
         needed = context | self.uses(s.value, *s.indices)
+        if self.stores.get(s.buffer) == 1 and any(n.buffer is s.buffer for n in accesses(s.value)[0]):
+            needed |= set(self.bound)  # done once and done by all are not the same: it counts
         axes = [*self.idle, *(v for v in self.bound if v not in needed)]
         if is_shared(s.buffer.scope):  # each block has its own
             axes = [v for v in axes if v not in self.blocks]
