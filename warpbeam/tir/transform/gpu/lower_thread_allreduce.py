@@ -81,7 +81,6 @@ class _Kernel:
         parts, places, x, y, combined = groups
         # an axis of one thread is a literal by now
         over = [v for v in self.axes if any(v in free_vars(t) for t in call.args[1 + 5 * n :])]
-        sizes = [self.axes[v] for v in over]
         if any(s is None for s in self.axes.values()):
             raise LowerError(
                 f"a reduction over threads of {self.name} needs extents of threadIdx that are numbers",
@@ -92,7 +91,6 @@ class _Kernel:
             return seq(*[BufferStore(p.buffer, v, p.indices) for p, v in zip(places, parts, strict=True)])  # type: ignore[attr-defined]
         if not self.divergent and group.in_warp(self.target):
             return group.shuffled(parts, places)
-        del sizes
         return group.tree(parts, places)
 
 
