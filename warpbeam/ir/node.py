@@ -147,6 +147,10 @@ class Node(metaclass=NodeMeta):
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
+    def same_as(self, other: Any) -> bool:
+        """Whether both are one node: equal parts, or for what has an identity the same one."""
+        return self is other
+
     def replace(self, **changes: Any) -> Any:
         """The node of the same class with some fields changed."""
         cls = type(self)

@@ -69,6 +69,7 @@ class Device:
         return None
 
     max_clock_rate = compute_version = max_thread_dimensions = max_shared_memory_per_block
+    total_global_memory = max_shared_memory_per_block
 
     @property
     def multi_processor_count(self) -> int | None:

@@ -16,6 +16,7 @@ from warpbeam.te.errors import TEError
 from warpbeam.te.extern import extern
 from warpbeam.te.operation import ComputeOp, ExternOp, Operation, PlaceholderOp, ScanOp, Tensor, TensorSlice
 from warpbeam.te.scan import scan
+from warpbeam.te.tag import tag_scope
 from warpbeam.te.tensor import (
     all_of,
     any_of,
@@ -180,6 +181,7 @@ __all__ = [
     "size_var",
     "sqrt",
     "sum",
+    "tag_scope",
     "tan",
     "tanh",
     "thread_axis",

@@ -8,6 +8,7 @@ from typing import Any
 from warpbeam.ir.node import EMPTY, Attrs
 from warpbeam.te.errors import TEError
 from warpbeam.te.operation import ExternOp, Tensor
+from warpbeam.te.tag import tag_of
 from warpbeam.te.tensor import as_shape
 from warpbeam.tir.expr import Buffer, PrimExpr
 from warpbeam.tir.stmt import Evaluate, Stmt
@@ -48,6 +49,7 @@ def extern(
             f"fcompute of extern {name} returned {type(body).__name__}",
             hint="return a statement (ir_builder's get()) or a call expression",
         )
+    tag = tag_of(tag)
     notes = Attrs({**(attrs or {}), **({"tag": tag} if tag else {})}) if (attrs or tag) else EMPTY
     op = ExternOp(name, tuple(given), tuple(ins), tuple(outs), body, notes)
     found = [op.output(k) for k in range(len(outs))]

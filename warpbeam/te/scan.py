@@ -8,6 +8,7 @@ from typing import Any
 from warpbeam.ir.node import EMPTY, Attrs
 from warpbeam.te.errors import TEError
 from warpbeam.te.operation import PlaceholderOp, ScanOp, Tensor
+from warpbeam.te.tag import tag_of
 from warpbeam.tir.expr import Var, sub
 from warpbeam.tir.stmt import IterVar
 
@@ -59,6 +60,7 @@ def scan(
         for k, t in enumerate(states)
         for d in range(1, t.ndim)
     )
+    tag = tag_of(tag)
     notes = Attrs({**(attrs or {}), **({"tag": tag} if tag else {})}) if (attrs or tag) else EMPTY
     op = ScanOp(name, starts, steps, states, given, axis, spatial, notes)
     outs = [op.output(k) for k in range(len(states))]

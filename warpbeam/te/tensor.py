@@ -23,6 +23,7 @@ from warpbeam.te.operation import Tensor as Tensor
 from warpbeam.te.operation import TensorSlice as TensorSlice
 from warpbeam.te.operation import loads as loads
 from warpbeam.te.operation import operations as operations
+from warpbeam.te.tag import tag_of
 from warpbeam.te.tensor_compute import tensor_compute
 from warpbeam.tir.expr import Var, as_expr, simplify_dim, sub
 from warpbeam.tir.reducer import CommReducer as CommReducer
@@ -131,6 +132,7 @@ def compute(
 
 
 def _notes(tag: str, attrs: dict[str, Any] | None) -> Attrs:
+    tag = tag_of(tag)
     return Attrs({**(attrs or {}), **({"tag": tag} if tag else {})}) if (attrs or tag) else EMPTY
 
 

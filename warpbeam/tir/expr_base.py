@@ -13,6 +13,14 @@ from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Derived, Node
 
 
+class TruthError(IRError, ValueError):
+    """Python asked an expression for its truth, with `if`, `and`, `or` or `not`; only the compiled program knows it.
+
+    te.compute((4, 4), lambda i, j: A[i, j] if i > j else 0)              # this error
+    te.compute((4, 4), lambda i, j: te.if_then_else(i > j, A[i, j], 0))   # its fix
+    """
+
+
 class PrimExpr(Node):
     """Base of expressions; `dtype` is computed when the node is built."""
 
@@ -82,8 +90,9 @@ class PrimExpr(Node):
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
-        raise IRError(
+        raise TruthError(
             f"a {type(self).__name__} expression has no truth value at compile time",
+            why=f"cannot use and / or / not / if on {self!r}",
             hint="use tir.Select / te.if_then_else, tir.all / tir.any, or `is` for identity",
         )
 
@@ -308,7 +317,8 @@ _COMPARES = (EQ, NE, LT, LE, GT, GE)
 def const(value: Any, dtype: str | None = None) -> PrimExpr:
     """A literal; with lanes in the dtype, a broadcast literal. Python ints default to int64, floats to float32."""
     if dtype is None:
-        dtype = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
+        kind = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
+        dtype = str(getattr(value, "dtype", kind))
     base = dt.scalar(dtype)
     lit: PrimExpr = FloatImm(value, base) if dt.is_float(base) else IntImm(int(value), base)
     return lit if base == dtype else Broadcast(lit, dt.lanes(dtype))

@@ -306,6 +306,11 @@ class PrimFunc(Node):
     def buffers(self) -> tuple[Buffer, ...]:
         return tuple(p for p in self.params if isinstance(p, Buffer))
 
+    @property
+    def buffer_map(self) -> dict[Any, Buffer]:
+        """The buffer behind each parameter that is one."""
+        return {p: p for p in self.buffers}
+
     def with_body(self, new_body: Stmt, span: Any = None) -> PrimFunc:
         """The function with another body."""
         return PrimFunc(self.name, self.params, new_body, self.attrs)
