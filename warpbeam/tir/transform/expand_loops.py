@@ -205,17 +205,25 @@ class Expander:
         return self.plain(s, low, e.const(count, s.var.dtype)) or body
 
     def either(self, s: For, low: PrimExpr, extent: PrimExpr) -> Stmt | None:
-        """A loop of min(c, x) iterations: expanded for c, serial for the rest."""
-        limits = [x for x in (getattr(extent, "a", None), getattr(extent, "b", None)) if isinstance(x, IntImm)]
-        if type(extent) is not e.Min or not limits:
-            raise LowerError(
-                f"loop {s.var.name} is {s.kind} but its extent is not constant",
-                hint="split it by a number and expand the inner loop, or partition the loops around it",
-            )
-        full = limits[0]
-        rest = extent.b if extent.a is full else extent.a
+        """A loop of min(c, x) iterations: expanded for c, serial for the rest; serial where there is no such c."""
+        sides: list[PrimExpr] = []
+        todo = [extent]
+        while todo:
+            x = todo.pop()
+            if type(x) is e.Min:
+                todo += [x.b, x.a]
+            else:
+                sides.append(x)
+        limits = [x for x in sides if isinstance(x, IntImm)]
+        if not limits:
+            return self.plain(s, low, extent)
+        full = min(limits, key=lambda x: x.value)
+        others = [x for x in sides if not isinstance(x, IntImm)]
+        rest = others[0]
+        for x in others[1:]:
+            rest = e.minimum(rest, x)
         whole = self.copies(s, low, full.value) if s.kind == "unrolled" else self.vector(s, low, full.value)
-        short = self.plain(s, low, rest)
+        short = self.plain(s, low, extent if len(limits) > 1 else rest)
         if whole is None or short is None:
             return None
         return IfThenElse(rest >= full, whole, short)
