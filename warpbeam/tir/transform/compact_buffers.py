@@ -161,7 +161,8 @@ class _Planner:
                     hint="split or partition the loops around it so that extents are constant",
                 )
         elif o.root:
-            pass
+            if buffer.scope == "local" and (count is None or count > STACK_BYTES):
+                plan.new = _scoped(plan.new, plan.new.shape, "global")
         elif count is not None and count <= (STACK_BYTES if parallel or buffer.scope == "local" else SMALL_BYTES):
             plan.new = Buffer(plan.new.name, plan.new.shape, plan.new.dtype, "local")
         elif parallel:
