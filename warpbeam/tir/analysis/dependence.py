@@ -51,6 +51,7 @@ class Access:
     write: bool
     inner: frozenset[Var]  # loops further in than the ones asked about
     facts: Facts
+    raw: tuple[PrimExpr, ...] | None = None  # the indices as splits and fusions left them
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,9 @@ def block_accesses(tree: Tree, place: Place, moving: frozenset[Var], outer: int)
         nodes: list[Any] = [*loads, *stores]
         for n in nodes:
             scalar = all("x" not in i.dtype and free_vars(i).isdisjoint(lets) for i in n.indices)
-            indices = tuple(simplify(substitute(i, at), facts) for i in n.indices) if scalar else None
-            yield Access(place, n.buffer, indices, isinstance(n, BufferStore), below, facts)
+            raw = tuple(substitute(i, at) for i in n.indices) if scalar else None
+            indices = None if raw is None else tuple(simplify(i, facts) for i in raw)
+            yield Access(place, n.buffer, indices, isinstance(n, BufferStore), below, facts, raw)
         for buffer, write in opaque_buffers(part):
             yield Access(place, buffer, None, write, below, facts)
 
@@ -228,12 +230,13 @@ def _same_instances(found: list[Access], moving: Mapping[Var, PrimExpr]) -> bool
     for v in iters:
         if v in loops and e.const_int(loops[v].min) != 0:
             return False
-    if injective(indices, iters, first.place):
+    if injective(indices, iters, first.place) or injective(list(first.raw or indices), iters, first.place):
         return True
     outer = {v: loops[v].extent for v in names if v in loops and v not in iters}  # apart together, so apart when fixed
     if not outer or any(e.const_int(loops[v].min) != 0 for v in outer):
         return False
-    return injective(indices, {**outer, **iters}, first.place)
+    together = {**outer, **iters}
+    return injective(indices, together, first.place) or injective(list(first.raw or indices), together, first.place)
 
 
 def injective(indices: list[PrimExpr], iters: Mapping[Var, PrimExpr], place: Place) -> bool:

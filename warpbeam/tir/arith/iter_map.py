@@ -111,7 +111,11 @@ class _Detector:
     # ----------------------------------------------------------------------------------------------------------- forms
 
     def detect(self, index: Any) -> IterSum | None:
-        expr = simplify(index, self.facts)
+        """The form of an index as it is written, which shows how loops were made, or else simplified."""
+        raw = e.as_expr(index)
+        return self.read(raw) or self.read(simplify(raw, self.facts))
+
+    def read(self, expr: e.PrimExpr) -> IterSum | None:
         for n in post_order(expr):
             if n not in self.forms and isinstance(n, e.PrimExpr):
                 self.forms[n] = self.form(n)
@@ -200,7 +204,7 @@ class _Detector:
     def chains(self, forms: Iterable[IterSum], exact: bool) -> bool:
         """Whether every loop variable is used up, each part exactly once, by all forms together."""
         pieces: dict[Any, list[IterSplit]] = {}
-        todo = [s for f in forms for s in f.splits]
+        todo = self.joined([s for f in forms for s in f.splits])
         seen: set[Any] = set()
         while todo:
             s = todo.pop()
@@ -212,6 +216,36 @@ class _Detector:
             if v not in pieces and not self.same(extent, 1):
                 return False
         return all(self.chain(source, splits, exact) for source, splits in pieces.items())
+
+    def joined(self, splits: list[IterSplit]) -> list[IterSplit]:
+        """Pieces of the leading part of a fusion as pieces of the whole: with i, j fused, i // 3 is (i*4 + j) // 12.
+
+        Simplification cancels common factors, so that each index of one fused loop may speak of another part of it.
+        """
+        whole: dict[Any, tuple[IterSum, Dim]] = {}
+        fusions = dict.fromkeys(s.source for s in splits if isinstance(s.source, IterSum))
+        for f in sorted(fusions, key=lambda f: len(f.splits)):
+            for k in range(1, len(f.splits)):
+                part = self.leading(f, k)
+                if part is not None:
+                    whole[part] = f, f.splits[k - 1].scale
+        out: list[IterSplit] = []
+        for s in splits:
+            while s.source in whole:
+                fused, unit = whole[s.source]
+                s = IterSplit(fused, self.mul(s.lower_factor, unit), s.extent, s.scale)
+            out.append(s)
+        return out
+
+    def leading(self, fused: IterSum, k: int) -> Any:
+        """The source that the first k pieces of a fusion make."""
+        first = fused.splits[:k]
+        unit = first[-1].scale
+        if k == 1 and self.same(first[0].lower_factor, 1) and self.top(first[0]):
+            return first[0].source
+        if not isinstance(unit, int) or any(not isinstance(s.scale, int) for s in first):
+            return None
+        return IterSum(tuple(IterSplit(s.source, s.lower_factor, s.extent, s.scale // unit) for s in first))
 
     def chain(self, source: Any, splits: list[IterSplit], exact: bool) -> bool:
         left = [s for s in splits if not self.same(s.extent, 1)]
