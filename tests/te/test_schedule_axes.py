@@ -255,3 +255,16 @@ def test_transform_layout_of_an_output_changes_the_parameter():
     s[b].transform_layout(lambda i: [i // 4, i % 4])
     func = te.schedule.lower(s, [a, b])
     assert [int(d) for d in func.buffers[1].shape] == [3, 4]
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 6), (4, 5, 7), (3, 3, 3, 3)])
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_a_fused_loop_taken_apart_again_may_run_at_once(shape, lanes):
+    a, b = doubled(*shape)
+    s = te.create_schedule(b.op)
+    bx, rest = s[b].split(s[b].fuse(*b.op.axis), lanes)
+    tx, inner = s[b].split(rest, nparts=2)
+    s[b].bind(bx, te.thread_axis("blockIdx.x"))
+    s[b].bind(tx, te.thread_axis("threadIdx.x"))
+    s[b].vectorize(inner)
+    check(s, [a, b], lambda x, _: x * 2)
