@@ -340,3 +340,32 @@ def test_fused_attach_point_and_symbolic_rows():
         return y[:, :-2] + y[:, 1:-1] + y[:, 2:]
 
     check(s, [a, c], reference, {"n": 7})
+
+
+def test_scans_of_symbolic_length_on_a_device_and_of_several_states():
+    m, n, l = te.var("m"), te.var("n"), te.var("l")
+    x = te.placeholder((m, n), name="X")
+    state = te.placeholder((m, n))
+    start = te.compute((1, n), lambda _, i: x[0, i])
+    step = te.compute((m, n), lambda t, i: state[t - 1, i] + x[t, i])
+    out = te.scan(start, step, state, inputs=[x])
+    s = te.create_schedule(out.op)
+    for stage in (start, step):
+        outer, inner = s[stage].split(stage.op.axis[1], factor=16)
+        s[stage].bind(outer, te.thread_axis("blockIdx.x"))
+        s[stage].bind(inner, te.thread_axis("threadIdx.x"))
+    check(s, [x, out], lambda v, _: np.cumsum(v, 0), {"m": 5, "n": 37})
+    other = te.placeholder((m, l))
+    zero = te.compute((1, l), lambda _, i: 0.0)
+    more = te.compute((m, l), lambda t, i: other[t - 1, i] + state[t - 1, 0])
+    sums, firsts = te.scan([start, zero], [step, more], [state, other], inputs=[x])
+    s = te.create_schedule(sums.op)
+    s[step].parallel(step.op.axis[1])
+
+    def reference(v: Any, _: Any, b: Any) -> Any:
+        a, b = np.cumsum(v, 0), np.zeros_like(b)
+        for t in range(1, len(v)):
+            b[t] = b[t - 1] + a[t - 1, 0]
+        return a, b
+
+    check(s, [x, sums, firsts], reference, {"m": 4, "n": 5, "l": 3})
