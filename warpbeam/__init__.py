@@ -22,6 +22,7 @@ _NAMES = {
     "load": "warpbeam.driver.api:load",
     "lower": "warpbeam.driver.te_build:lower",
     "build": "warpbeam.driver.te_build:build",
+    "explain": "warpbeam.driver.explain:explain",
     "driver": "warpbeam.driver",
     "IRModule": "warpbeam.relay.expr:IRModule",
     "ir": "warpbeam.ir",

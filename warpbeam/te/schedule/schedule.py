@@ -10,15 +10,19 @@ func = te.schedule.lower(s, [A, B, C])
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from warpbeam.te.schedule import cache, groups, rfactor
 from warpbeam.te.schedule.errors import ScheduleValueError, require
 from warpbeam.te.schedule.graph import post_order_ops
-from warpbeam.te.schedule.roots import is_scan
+from warpbeam.te.schedule.roots import is_placeholder, is_scan, outputs_of
 from warpbeam.te.schedule.stage import SCAN_UPDATE, Stage
 from warpbeam.te.tensor import Operation, Tensor
 from warpbeam.tir.expr import as_expr
+
+if TYPE_CHECKING:
+    from warpbeam.target import Target
+    from warpbeam.tir.schedule.explain import Cost
 
 
 class Schedule:
@@ -77,6 +81,22 @@ class Schedule:
         """The tensor that has taken a tensor's place after edits of the dataflow."""
         found: Tensor = self[t].op.output(t.index)
         return found
+
+    def explain(self, args: Sequence[Any] | None = None, target: Target | None = None, cost: Cost | None = None) -> str:
+        """The loops that the schedule lowers to, their working sets, the caches that hold these, and the steps.
+
+        args: the function's parameters; by default the placeholders, then the outputs. cost: predicts the cycles of a
+        loop, which become a column; `warpbeam.explain` gives one. Raises ScheduleError where it cannot be lowered.
+        """
+        from warpbeam.te.schedule.lower import walk
+
+        return walk(self, self.default_args() if args is None else args).sch.explain(target, cost)
+
+    def default_args(self) -> list[Tensor]:
+        """The placeholders in the order of their first use, then the outputs."""
+        given = [t for s in self.stages for t in outputs_of(s.op) if is_placeholder(s.op)]
+        states = {t for s in self.stages if is_scan(s.op) for t in s.op.state_placeholder}
+        return [t for t in given if t not in states] + [t for op in self.outputs for t in outputs_of(self[op].op)]
 
     # ------------------------------------------------------------------------------------------------------------ edits
 

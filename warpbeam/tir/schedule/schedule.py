@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.node import Attrs, freeze
@@ -26,6 +26,10 @@ from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.schedule.storage import DoubleBuffer, Prefetch, RollingBuffer, SoftwarePipeline, StorageAlign
 from warpbeam.tir.schedule.tensorize import Tensorize
 from warpbeam.tir.stmt import Block, For, PrimFunc
+
+if TYPE_CHECKING:
+    from warpbeam.target import Target
+    from warpbeam.tir.schedule.explain import Cost
 
 
 class Schedule:
@@ -83,6 +87,15 @@ class Schedule:
         place = tree.block(block)
         users = {p for b in written(as_block(place)) for p in readers(tree, b)} - {place}
         return [as_block(p).name for p in tree.blocks.values() if p in users]
+
+    def explain(self, target: Target | None = None, cost: Cost | None = None) -> str:
+        """The loops with their working sets, the caches that hold these, and the steps so far; see schedule/explain.py.
+
+        cost: predicts the cycles of a level, which become a column; `warpbeam.explain` gives one.
+        """
+        from warpbeam.tir.schedule.explain import explain
+
+        return explain(self.func, target, self.trace, cost)
 
     # ------------------------------------------------------------------------------------------------------------ loops
 
