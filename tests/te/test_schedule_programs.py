@@ -241,6 +241,7 @@ def test_scan_stages_run_inside_the_loop_over_time(golden):
     s = te.create_schedule(out.op)
     assert s[step].group is s[twice].group is s.groups[0] and s.groups[0].attach_stage is s[out]
     text = ["# unscheduled", *loops(check(s, [x, out], recurred))]
+    assert int(te.schedule.InferBound(s)[out.op.scan_axis].extent.value) == 5
     s = te.create_schedule(out.op)
     outer, inner = s[step].split(step.op.axis[1], factor=3)
     s[twice].compute_at(s[step], outer)

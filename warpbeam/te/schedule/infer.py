@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def _walk(sch: Schedule) -> Walk:
-    inputs = [t for s in sch.stages if is_placeholder(s.op) for t in outputs_of(s.op)]
+    states = {t for s in sch.stages for t in getattr(s.op, "state_placeholder", ())}
+    inputs = [t for s in sch.stages if is_placeholder(s.op) for t in outputs_of(s.op) if t not in states]
     outputs = [t for s in sch.stages if s.is_output and not is_placeholder(s.op) for t in outputs_of(s.op)]
     return walk(sch, [*inputs, *outputs])
 
