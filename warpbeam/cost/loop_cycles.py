@@ -26,10 +26,6 @@ def loop_cycles(level: Level, target: Target) -> float | None:
         for k, (size, rate) in enumerate(zip(caches, _BYTES_PER_CYCLE, strict=True))
         if size
     ]
-        _crossing(level, size, target.line if k else 1) / rate
-        for k, (size, rate) in enumerate(zip(caches, _BYTES_PER_CYCLE, strict=True))
-        if size
-    ]
     if work is None or level.bytes is None:
         return None
     share, forks = _parallel(level, target)
