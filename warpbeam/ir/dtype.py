@@ -12,7 +12,16 @@ import numpy as np
 from warpbeam.ir.diagnostics import IRError
 
 _KINDS = {"int": "int", "uint": "uint", "float": "float", "bfloat": "bfloat"}
+#: names without a width, as the classic API has them
+_SHORT = {"float": "float32", "int": "int32", "uint": "uint32"}
 _NAMED = {"bool": ("bool", 8, 1), "handle": ("handle", 64, 1), "string": ("string", 0, 1)}
+
+
+@cache
+def canonical(dtype: str) -> str:
+    """The name with its width: "float" is float32, "int" int32, "uint" uint32."""
+    base, x, lanes = dtype.partition("x")
+    return f"{_SHORT.get(base, base)}{x}{lanes}"
 
 
 @cache

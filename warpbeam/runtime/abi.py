@@ -97,6 +97,7 @@ def numpy_dtype(name: str) -> np.dtype[np.generic]:
     Raises:
         RunError: if the name is unknown, or `ml_dtypes` is needed and missing.
     """
+    name = {"float": "float32", "int": "int32", "uint": "uint32"}.get(name, name)
     if name not in DLPACK_TYPES:
         raise RunError(f"unknown element type {name!r}", hint=f"known types: {', '.join(DLPACK_TYPES)}")
     if not name.startswith(("bfloat", "float8")):

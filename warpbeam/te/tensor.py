@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import EMPTY, Attrs
 from warpbeam.te.errors import TEError
 from warpbeam.te.operation import ComputeOp as ComputeOp
@@ -54,17 +55,17 @@ def as_shape(shape: Any) -> tuple[Any, ...]:
 
 def placeholder(shape: Any, dtype: str | None = None, name: str = "placeholder") -> Tensor:
     """An input tensor of `shape` (ints or expressions); float32 unless `dtype` says otherwise."""
-    return PlaceholderOp(name, as_shape(shape), str(dtype or "float32")).output(0)
+    return PlaceholderOp(name, as_shape(shape), dt.canonical(str(dtype or "float32"))).output(0)
 
 
 def var(name: str = "tindex", dtype: str = "int64", span: Any = None) -> Var:
     """A scalar that is given at run time: a size, an index or a number. Integers may be sizes of shapes."""
-    return Var(name, dtype)
+    return Var(name, dt.canonical(dtype))
 
 
 def size_var(name: str = "size", dtype: str = "int64", span: Any = None) -> Var:
     """A symbolic size (>= 0)."""
-    return Var(name, dtype, True)
+    return Var(name, dt.canonical(dtype), True)
 
 
 def _domain(dom: Any, what: str) -> tuple[Any, Any]:

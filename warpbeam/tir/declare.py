@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from warpbeam.ir import dtype as dt
 from warpbeam.tir.expr import Buffer, Var
 
 
@@ -31,7 +32,15 @@ def decl_buffer(
     dims = tuple(shape) if isinstance(shape, list | tuple) else (shape,)
     if elem_offset is None:
         elem_offset = Var(f"{name}_elem_offset") if offset_factor else 0
+    kind = dt.canonical(str(dtype or "float32"))
     align = data_alignment if data_alignment > 0 else 0
     return Buffer(
-        name, dims, str(dtype or "float32"), scope or "global", strides or (), elem_offset, align, offset_factor
+        name,
+        dims,
+        kind,
+        scope or "global",
+        strides or (),
+        elem_offset,
+        align,
+        offset_factor,
     )

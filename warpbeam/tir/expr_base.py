@@ -319,6 +319,7 @@ def const(value: Any, dtype: str | None = None) -> PrimExpr:
     if dtype is None:
         kind = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
         dtype = str(getattr(value, "dtype", kind))
+    dtype = dt.canonical(dtype)
     base = dt.scalar(dtype)
     lit: PrimExpr = FloatImm(value, base) if dt.is_float(base) else IntImm(int(value), base)
     return lit if base == dtype else Broadcast(lit, dt.lanes(dtype))
@@ -461,7 +462,7 @@ def cast(dtype: str, value: Any) -> PrimExpr:
     """Converts to `dtype`; no node when it already has it; lanes of the operand are kept for a scalar dtype, and a
     scalar goes to every lane of a vector's.
     """
-    x = as_expr(value)
+    x, dtype = as_expr(value), dt.canonical(dtype)
     if dt.lanes(dtype) > 1 and dt.lanes(x.dtype) == 1:
         return Broadcast(cast(dt.scalar(dtype), x), dt.lanes(dtype))
     if dt.lanes(dtype) == 1 and dt.lanes(x.dtype) > 1:

@@ -225,7 +225,10 @@ def call_intrin(dtype: str, func_name: str, *args: Any) -> PrimExpr:
     return Call(dtype, _ALIASES.get(name, name), args)
 
 
-_ALIASES = {"power": "pow", "nearbyint": "round", "fabs": "abs", "tvm_access_ptr": "access_ptr"}
+_ALIASES = {
+    "power": "pow", "nearbyint": "round", "fabs": "abs", "tvm_access_ptr": "access_ptr",
+    "tvm_storage_sync": "storage_sync",
+}  # fmt: skip
 call_pure_intrin = call_intrin
 
 

@@ -296,7 +296,14 @@ class PrimFunc(Node):
     attrs: Attrs = EMPTY
 
     @classmethod
-    def _normalize(cls, name: str, params: Any, body: Stmt, attrs: Any = EMPTY) -> tuple[Any, ...]:
+    def _normalize(
+        cls, name: Any, params: Any, body: Any = None, attrs: Any = EMPTY, *more: Any, buffer_map: Any = None
+    ) -> tuple[Any, ...]:
+        if not isinstance(name, str):  # the classic order: (params, body, ret_type, buffer_map, attrs)
+            if any(not isinstance(k, str) for k in attrs or ()):
+                buffer_map, attrs = attrs, more[0] if more else EMPTY
+            name, params, body = "main", [(buffer_map or {}).get(p, p) for p in name], params
+            attrs = attrs or EMPTY
         return name, tuple(params), body, attrs if isinstance(attrs, Attrs) else Attrs(attrs)
 
     def __repr__(self) -> str:
