@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_MODULES = ("cblas", "cc", "clang", "download", "graph_executor", "graph_runtime", "tar", "util", "utils")
+_MODULES = ("cblas", "cc", "clang", "download", "graph_executor", "graph_runtime", "tar", "tedd", "util", "utils")
 
 
 def __getattr__(name: str) -> Any:
