@@ -47,14 +47,20 @@ class Entry:
         """The symbol of the kernel behind it."""
         return f"{self.name}_compute_"
 
+    def dtype(self, arg: E.Buffer | E.Var) -> str:
+        """The type callers pass it in: a lowered program has small types as bytes."""
+        given = self.func.attrs.get("dtypes")
+        return str(given[self.func.params.index(arg)]) if given and arg in self.func.params else arg.dtype
+
     def about(self) -> dict[str, Any]:
         """What the runtime must know of it."""
         written = {n.buffer for n in post_order(self.func.body) if isinstance(n, S.BufferStore)}
         written |= set(imports.written_by_calls(self.func.body))
+        names = {b.name for b in written}  # lowering may have given a parameter another type
         rows: list[list[Any]] = []
         for a in self.args:
             if isinstance(a, E.Buffer):
-                rows.append(["tensor", a.name, a.dtype, len(a.shape), int(a in written)])
+                rows.append(["tensor", a.name, self.dtype(a), len(a.shape), int(a.name in names)])
             else:
                 rows.append(["float" if dt.is_float(a.dtype) else "int", a.name, a.dtype])
         return {"name": self.name, "args": rows}
@@ -223,8 +229,9 @@ class _Entry:
         rank = len(arg.shape) if isinstance(arg, E.Buffer) else 0
         w.check(w.op("eq", w.field(i, "ndim"), w.number(rank)), f"Argument {what}.ndim is expected to equal {rank}")
         if isinstance(arg, E.Buffer):
-            code, bits = DLPACK_TYPES[dt.scalar(arg.dtype)]
-            name, kind = arg.dtype, code | bits << 8 | dt.lanes(arg.dtype) << 16
+            name = self.e.dtype(arg)
+            code, bits = DLPACK_TYPES[dt.scalar(name)]
+            kind = code | bits << 8 | dt.lanes(name) << 16
             text = f"Argument {what}.dtype is expected to be {name}"
         else:
             name, kind = _FLOAT if dt.is_float(arg.dtype) else _INT
@@ -295,12 +302,13 @@ class _Entry:
         w, func = self.w, self.e.func
         spaces = self._workspaces()
         pointers, scalars = [], []
-        named: dict[str, Any] = {b.name: b for b in self.index if isinstance(b, E.Buffer) and not b.plain}
+        buffers = [b for b in self.index if isinstance(b, E.Buffer)]
+        named = {b.name: b for b in buffers if not b.plain or dt.is_small(b.dtype)}
         for p in func.params:
             if p in spaces:
                 pointers.append(w.offset(w.section("arena"), spaces[p]))
             elif isinstance(p, E.Buffer) or dt.is_float(p.dtype):
-                given = p if p in self.index else named.get(p.name)  # one with strides is flat after lowering
+                given: Any = p if p in self.index else named.get(p.name)  # lowering took its strides or its type
                 if given is None:
                     raise LowerError(f"parameter {p.name!r} of {self.name} is not among its arguments")
                 at = w.data(self.index[given])

@@ -16,7 +16,7 @@ QUERY_SHAPES = 1
 MESSAGE_BYTES = 176
 HEADER_PATH = Path(__file__).parent / "include" / "warpbeam.h"
 
-#: dtype name -> (DLPack type code, bits)
+#: dtype name -> (DLPack type code, bits). An element of fewer than 8 bits takes a byte all the same.
 DLPACK_TYPES: dict[str, tuple[int, int]] = {
     "bool": (6, 8),
     **{f"int{n}": (0, n) for n in (8, 16, 32, 64)},
@@ -30,6 +30,11 @@ DLPACK_TYPES: dict[str, tuple[int, int]] = {
     "float8_e5m2": (12, 8),
     "float8_e5m2fnuz": (13, 8),
     "float8_e8m0fnu": (14, 8),
+    "float6_e2m3fn": (15, 6),
+    "float6_e3m2fn": (16, 6),
+    "float4_e2m1fn": (17, 4),
+    **{f"int{n}": (0, n) for n in (4, 2)},
+    **{f"uint{n}": (1, n) for n in (4, 2)},
 }
 _NAMES = {code: name for name, code in DLPACK_TYPES.items()}
 
@@ -92,7 +97,7 @@ RESERVE_FN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64)
 
 @functools.cache
 def numpy_dtype(name: str) -> np.dtype[np.generic]:
-    """NumPy's dtype of an element type's name; bfloat16 and the 8-bit floats come from `ml_dtypes`.
+    """NumPy's dtype of an element type's name; bfloat16 and the types below 16 bits come from `ml_dtypes`.
 
     Raises:
         RunError: if the name is unknown, or `ml_dtypes` is needed and missing.
@@ -100,7 +105,7 @@ def numpy_dtype(name: str) -> np.dtype[np.generic]:
     name = {"float": "float32", "int": "int32", "uint": "uint32"}.get(name, name)
     if name not in DLPACK_TYPES:
         raise RunError(f"unknown element type {name!r}", hint=f"known types: {', '.join(DLPACK_TYPES)}")
-    if not name.startswith(("bfloat", "float8")):
+    if not name.startswith(("bfloat", "float8")) and DLPACK_TYPES[name][1] >= 8:
         return np.dtype(name)
     try:
         import ml_dtypes

@@ -59,11 +59,17 @@ def export(array: npt.NDArray[Any], device: tuple[int, int] = (1, 0)) -> Any:
     """A DLPack capsule over `array`'s memory, which lives as long as its consumer needs it.
 
     Raises:
-        RunError: if DLPack has no code for the element type, or strides are not whole elements.
+        RunError: if DLPack has no code for the element type or packs it (fewer than 8 bits), or strides are not
+            whole elements.
     """
     name = array.dtype.name
     if name not in DLPACK_TYPES:
         raise RunError(f"element type {name} has no DLPack code")
+    if DLPACK_TYPES[name][1] < 8:
+        raise RunError(
+            f"element type {name} cannot be handed over",
+            hint="DLPack packs several into a byte: cast it to int8 or float32",
+        )
     if any(stride % array.itemsize for stride in array.strides):
         raise RunError("DLPack cannot describe strides that are no multiple of the element size", hint="copy the array")
     code, bits = DLPACK_TYPES[name]

@@ -77,6 +77,8 @@ def _bind_buffers(func: s.PrimFunc, arrays: list[Any], m: Machine) -> list[tuple
             m.memory[buffer] = Storage(undefined(int(np.prod(shape, dtype=np.int64)), buffer.dtype), shape)
             continue
         array = arrays[k]
+        if dt.carrier(dt.from_numpy(array.dtype)) == buffer.dtype:  # lowered: small types as their bytes
+            array = array.view(dt.to_numpy(buffer.dtype))
         if array.dtype != dt.to_numpy(buffer.dtype) or list(array.shape) != shape:
             raise InterpError(
                 f"argument {k} is {array.dtype}{list(array.shape)}",

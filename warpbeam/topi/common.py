@@ -47,8 +47,8 @@ class Caller:
 
 
 def wide(dtype: str) -> str:
-    """The dtype in which values of `dtype` are computed: half floats in float32, others in their own."""
-    return "float32" if dt.scalar(dtype) in HALF or dt.scalar(dtype).startswith("float8") else dtype
+    """The dtype in which values of `dtype` are computed: shorter floats in float32, others in their own."""
+    return "float32" if dt.is_float(dtype) and dt.bits(dtype) < 32 else dtype
 
 
 def accumulation(dtype: str) -> str:

@@ -16,7 +16,7 @@ KEYWORDS = frozenset((
 # fmt: on
 SPECIAL = frozenset(["cast", "select", "min", "max", "ramp", "broadcast", "shuffle", "truncmod", "expr", "buffer"])
 DTYPE = re.compile(
-    r"(?:u?int(?:1|2|4|8|16|32|64|128)|float(?:16|32|64)|bfloat16|float8_\w+?|bool|handle|string)(?:x\d+)?\Z"
+    r"(?:u?int(?:1|2|4|8|16|32|64|128)|float(?:16|32|64)|bfloat16|float[864]_\w+?|bool|handle|string)(?:x\d+)?\Z"
 )
 PLAIN = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*\Z", re.ASCII)
 

@@ -1,4 +1,4 @@
-"""Computes with short floats in float32 where the target has no arithmetic for them, rounding after each operation.
+"""Computes with short types in wider ones where the target has no arithmetic for them, rounding after each operation.
 
 C[i] = A[i] + B[i]  (bfloat16)     ->     C[i] = bfloat16(float32(A[i]) + float32(B[i]))
 """
@@ -18,9 +18,12 @@ STORAGE = ("if_then_else", "reinterpret", "likely", "prefetch")  # calls that mo
 
 
 def short(dtype: str) -> bool:
-    """Whether a dtype is bfloat16 or a float of 8 bits."""
-    base = dt.scalar(dtype)
-    return base == "bfloat16" or base.startswith("float8")
+    """Whether a dtype is bfloat16, a float of 8 or 4 bits, or an integer of 4 or 2."""
+    return dt.scalar(dtype) == "bfloat16" or dt.is_small(dtype)
+
+
+def _wider(dtype: str) -> str:
+    return dt.with_lanes("float32" if dt.is_float(dtype) else "int32", dt.lanes(dtype))
 
 
 def bf16_compute_legalize(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
@@ -29,13 +32,13 @@ def bf16_compute_legalize(func: PrimFunc, at: Setting | None = None) -> PrimFunc
 
 
 def fp8_compute_legalize(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
-    """The same for float8_e4m3fn, float8_e5m2 and their like."""
-    return _legal(func, lambda t: dt.scalar(t).startswith("float8"))
+    """The same for float8_e4m3fn, float4_e2m1fn and their like; integers of 4 and 2 bits compute in int32 and wrap."""
+    return _legal(func, dt.is_small)
 
 
 def _legal(func: PrimFunc, short_one: Any) -> PrimFunc:
     def wide(x: PrimExpr) -> PrimExpr:
-        return e.cast(dt.with_lanes("float32", dt.lanes(x.dtype)), x) if short_one(x.dtype) else x
+        return e.cast(_wider(x.dtype), x) if short_one(x.dtype) else x
 
     def change(n: Any) -> Any:
         if isinstance(n, e.BinaryExpr) and short_one(n.dtype):
@@ -46,7 +49,7 @@ def _legal(func: PrimFunc, short_one: Any) -> PrimFunc:
             args = [wide(a) for a in n.args]
             if not short_one(n.dtype):
                 return Call(n.dtype, n.op, args, n.attrs)
-            return e.cast(n.dtype, Call(dt.with_lanes("float32", dt.lanes(n.dtype)), n.op, args, n.attrs))
+            return e.cast(n.dtype, Call(_wider(n.dtype), n.op, args, n.attrs))
         return None
 
     body = rewrite(func.body, change)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.dtype import SMALL_FLOATS, SMALL_INTS
 from warpbeam.ir.transform import PassContext
 from warpbeam.tir.mathlib import FUNCTIONS
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform.accumulate_registers import accumulate_registers
+from warpbeam.tir.transform.byte_small_types import byte_small_types
 from warpbeam.tir.transform.common_subexpr_elim import KEY as CSE
 from warpbeam.tir.transform.common_subexpr_elim import common_subexpr_elim
 from warpbeam.tir.transform.compact_buffers import compact_buffers
@@ -68,6 +70,10 @@ def _seen(*wanted: str) -> Callable[[Setting], bool]:
     return lambda at: not at.seen.isdisjoint(wanted)
 
 
+def _small_types(at: Setting) -> bool:
+    return any(f"dtype:{t}" in at.seen for t in (*SMALL_FLOATS, *SMALL_INTS))
+
+
 BLOCKS: tuple[Entry, ...] = (  # blocks become loops, buffers get their places and sizes
     Entry("tir.LowerInit", _one(lower_init), _seen("Block")),
     Entry("tir.PlaceAllocations", _one(place_allocations), _seen("Block")),
@@ -79,7 +85,8 @@ BLOCKS: tuple[Entry, ...] = (  # blocks become loops, buffers get their places a
 LOOPS: tuple[Entry, ...] = (  # loops get the form in which they run
     Entry("tir.RewriteUnsafeSelect", rewrite_unsafe_select, _seen("Select")),
     Entry("tir.BF16ComputeLegalize", bf16_compute_legalize, lambda at: at.on_device and "dtype:bfloat16" in at.seen),
-    Entry("tir.FP8ComputeLegalize", fp8_compute_legalize, lambda at: any(t[:12] == "dtype:float8" for t in at.seen)),
+    Entry("tir.FP8ComputeLegalize", fp8_compute_legalize, _small_types),
+    Entry("tir.ByteSmallTypes", byte_small_types, _small_types),
     Entry("tir.InjectPrefetch", inject_prefetch, _seen("note:prefetch")),
     Entry("tir.InjectVirtualThread", inject_virtual_thread, _seen("thread:vthread", "thread:cthread")),
     Entry("tir.InjectDoubleBuffer", inject_double_buffer, _seen("note:double_buffer")),
