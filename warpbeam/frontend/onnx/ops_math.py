@@ -8,7 +8,6 @@ from typing import Any
 
 from warpbeam.frontend.onnx.build import Converter, Result, cast_to, dtype_of, like, rank_of, reshape, shape_of, simple
 from warpbeam.frontend.onnx.node import NodeView
-from warpbeam.frontend.onnx.tensors import elem_dtype
 from warpbeam.ir import dtype as dt
 from warpbeam.op import get
 from warpbeam.relay.expr import Expr
@@ -78,34 +77,6 @@ def _is_inf(node: NodeView, x: Expr) -> Result:
     if not negative and not positive:
         return get("zeros")(shape=shape_of(x), dtype="bool")
     return get("equal")(x, like(math.inf if positive else -math.inf, x))
-
-
-def _cast(node: NodeView, x: Expr) -> Result:
-    return cast_to(x, elem_dtype(node.attr("to"), node.name))
-
-
-def _cast_1(node: NodeView, x: Expr) -> Result:
-    """Before operator set 6 the type was named."""
-    names = {"FLOAT": "float32", "DOUBLE": "float64", "BOOL": "bool", "FLOAT16": "float16"}
-    to = node.attr("to")
-    dtype = names.get(to, to.lower())
-    if dtype not in ("float32", "float64", "bool", "float16") and dtype not in _INTS:
-        raise node.unsupported(f"type {to[:20]!r}")
-    return cast_to(x, dtype)
-
-
-_INTS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-
-
-def _cast_like(node: NodeView, x: Expr, target: Expr) -> Result:
-    return cast_to(x, dtype_of(target))
-
-
-def _bit_cast(node: NodeView, x: Expr) -> Result:
-    to = elem_dtype(node.attr("to"), node.name)
-    if "bool" in (to, dtype_of(x)):
-        raise node.unsupported("bits of bools")
-    return x if to == dtype_of(x) else get("reinterpret")(x, dtype=to)
 
 
 def _clip_1(node: NodeView, x: Expr) -> Result:
@@ -178,9 +149,6 @@ TABLE: dict[str, dict[int, Any]] = {
     "Pow": {1: _legacy("power"), 7: _pow},
     "BitShift": {11: _bit_shift},
     "IsInf": {10: _is_inf},
-    "Cast": {1: _cast_1, 6: _cast},
-    "BitCast": {26: _bit_cast},
-    "CastLike": {15: _cast_like},
     "Clip": {1: _clip_1, 11: _clip_11},
     "Where": {9: _where},
     "Identity": {1: _identity},

@@ -6,10 +6,9 @@ from functools import cache
 from typing import Any
 
 from warpbeam.frontend.onnx.node import Entry, NodeView
-from warpbeam.frontend.onnx.tensors import DTYPES
+from warpbeam.frontend.onnx.tensors import DTYPES, SCHEMA_NAMES
 from warpbeam.ir.diagnostics import ImportModelError
 
-_NAMES = {"float32": "float", "float64": "double"}
 _CODES = {name: code for code, name in DTYPES.items()}
 
 
@@ -80,7 +79,7 @@ def _check_types(view: NodeView, found: Rules) -> None:
             continue
         name, allowed = found.types[min(i, len(found.types) - 1)]
         dtype = entry.type.dtype
-        text = f"tensor({_NAMES.get(dtype, dtype)})"
+        text = f"tensor({SCHEMA_NAMES.get(dtype, dtype)})"
         if allowed and text not in allowed:
             raise view.error(f"input {i} is {dtype}, which this operator does not take in operator set {view.opset}")
         if i >= len(found.types) - 1 and found.variadic and not found.constraints:

@@ -11,6 +11,7 @@ Converter = Callable[..., Any]
 
 MODULES = (
     "ops_math",
+    "ops_cast",
     "ops_activation",
     "ops_reduce",
     "ops_shape",
@@ -22,6 +23,7 @@ MODULES = (
     "ops_nn_signal",
     "ops_nn_loss",
     "ops_nn_attention",
+    "ops_nn_recurrent",
     "ops_index",
 )
 

@@ -15,13 +15,19 @@ from warpbeam.ir.diagnostics import ImportModelError, UnsupportedError
 # TensorProto.DataType -> our dtype; what is not here is refused as unsupported.
 DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
-    11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
+    11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16", 17: "float8_e4m3fn", 18: "float8_e4m3fnuz",
+    19: "float8_e5m2", 20: "float8_e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4_e2m1fn", 24: "float8_e8m0fnu",
+    25: "uint2", 26: "int2", 27: "float6_e2m3fn", 28: "float6_e3m2fn",
 }  # fmt: skip
 
 # Valid in the format, without an implementation here.
-OTHER = {
-    8: "string", 14: "complex64", 15: "complex128", 17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2",
-    20: "float8e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
+OTHER = {8: "string", 14: "complex64", 15: "complex128"}
+
+# Our dtypes by the names that the format's own definitions of operators use, where they differ.
+SCHEMA_NAMES = {
+    "float32": "float", "float64": "double", "float8_e4m3fn": "float8e4m3fn", "float8_e4m3fnuz": "float8e4m3fnuz",
+    "float8_e5m2": "float8e5m2", "float8_e5m2fnuz": "float8e5m2fnuz", "float4_e2m1fn": "float4e2m1",
+    "float8_e8m0fnu": "float8e8m0", "float6_e2m3fn": "float6e2m3", "float6_e3m2fn": "float6e3m2",
 }  # fmt: skip
 
 _FIELDS = {"float32": "float_data", "float64": "double_data", "int64": "int64_data", "uint32": "uint64_data",
@@ -45,21 +51,24 @@ def tensor_array(proto: Any, external: ExternalData | None = None, limits: Limit
     if any(d < 0 for d in shape) or len(shape) > limits.rank:
         raise ImportModelError(f"tensor {name[:80]!r} has shape {shape[:8]}", why="dimensions must not be negative")
     count = math.prod(shape)
-    need = count * dt.nbytes(dtype)
-    if need > limits.tensor_bytes:
+    need = (count * dt.bits(dtype) + 7) // 8
+    if count * dt.nbytes(dtype) > limits.tensor_bytes:
         raise ImportModelError(f"tensor {name[:80]!r} of shape {shape[:8]} needs {need} bytes")
     kind = dt.to_numpy(dtype)
     if proto.data_location == 1:
         entries = {e.key: e.value for e in proto.external_data}
         data = (external or ExternalData(None)).read(entries, need, name)
-        array = data.view(kind) if data.ctypes.data % kind.itemsize == 0 else np.frombuffer(data.tobytes(), kind)
+        if need < count:
+            array = unpacked(data.view(np.uint8), dtype, count)
+        else:
+            array = data.view(kind) if data.ctypes.data % kind.itemsize == 0 else np.frombuffer(data.tobytes(), kind)
     elif proto.HasField("raw_data"):
         raw = proto.raw_data
         if len(raw) != need:
             raise ImportModelError(
                 f"tensor {name[:80]!r} of shape {shape[:8]} and type {dtype} has {len(raw)} bytes of data, needs {need}"
             )
-        array = np.frombuffer(raw, kind)
+        array = unpacked(np.frombuffer(raw, np.uint8), dtype, count) if need < count else np.frombuffer(raw, kind)
     else:
         array = _typed(proto, dtype, count, name)
     out = array.reshape(shape)
@@ -67,17 +76,29 @@ def tensor_array(proto: Any, external: ExternalData | None = None, limits: Limit
     return out
 
 
+def unpacked(data: np.ndarray, dtype: str, count: int) -> np.ndarray:
+    """Elements of fewer than 8 bits, which files pack without gaps from the lowest bit on, as one byte each."""
+    width = dt.bits(dtype)
+    bits = np.unpackbits(data, bitorder="little")[: count * width].reshape(count, width)
+    return np.packbits(bits, axis=1, bitorder="little").reshape(count).view(dt.to_numpy(dtype))
+
+
 def _typed(proto: Any, dtype: str, count: int, name: str) -> np.ndarray:
-    """Data in one of the typed fields; half floats are stored as bits in int32_data."""
+    """Data in one of the typed fields; short floats are stored as codes in int32_data, the shortest types packed."""
     field = getattr(proto, _FIELDS.get(dtype, "int32_data"))
-    if len(field) != count:
-        raise ImportModelError(f"tensor {name[:80]!r} has {len(field)} elements of data, its shape needs {count}")
+    packed = dt.bits(dtype) < 8
+    need = (count * dt.bits(dtype) + 7) // 8 if packed else count
+    if len(field) != need:
+        raise ImportModelError(f"tensor {name[:80]!r} has {len(field)} elements of data, its shape needs {need}")
     kind = dt.to_numpy(dtype)
-    if dtype in ("float16", "bfloat16"):
-        return np.array(field, np.int32).astype(np.uint16).view(kind)
     if dtype in _FIELDS:
         return np.array(field, kind)
-    return np.array(field, np.int32).astype(kind)
+    numbers = np.array(field, np.int32)
+    if packed:
+        return unpacked(numbers.astype(np.uint8), dtype, count)
+    if dt.is_float(dtype):
+        return numbers.astype(np.uint8 if dt.bits(dtype) == 8 else np.uint16).view(kind)
+    return numbers.astype(kind)
 
 
 def attribute_value(proto: Any, external: ExternalData | None = None, limits: Limits = DEFAULT) -> Any:
