@@ -8,9 +8,11 @@ from warpbeam.codegen.llvm import compile_text, print_kernel
 from warpbeam.driver.kernels import KernelSet
 from warpbeam.driver.pipeline import optimize
 from warpbeam.driver.plan import Planner
+from warpbeam.frontend.onnx import import_model
 from warpbeam.relay.expr import Function, IRModule, const, var
 from warpbeam.target import get
 from warpbeam.te import tensor as te
+from warpbeam.tir.schedule import Schedule
 
 
 def call(name, *args, **attrs):
@@ -51,11 +53,14 @@ def transformer_layer():
 def kernels(func, rename=lambda: None):
     """Machine code of each kernel by symbol; `rename` runs between the graph passes and the sketches."""
     target = get("generic-x86-64-v3")
-    mod = optimize(IRModule.from_expr(func), 3, target)
+    mod = optimize(func if isinstance(func, IRModule) else IRModule.from_expr(func), 3, target)
     rename()
     found = KernelSet(target)
-    Planner(mod, found, ["x"], ["y"]).build()
-    return {symbol: compile_text(print_kernel(k.func, target), target) for symbol, k in found.kernels.items()}
+    ports = [f"x{i}" for i in range(len(mod["main"].params))]
+    results = mod["main"].body.ty
+    Planner(mod, found, ports, [f"y{i}" for i in range(len(getattr(results, "fields", [0])))]).build()
+    names = {b for k in found.kernels.values() if k.plan.sketch != "given" for b in Schedule(k.plan.func).blocks()}
+    return {symbol: compile_text(print_kernel(k.func, target), target) for symbol, k in found.kernels.items()}, names
 
 
 def rename_all(monkeypatch):
@@ -71,6 +76,20 @@ def rename_all(monkeypatch):
 
 @pytest.mark.parametrize("network", [residual_network, transformer_layer])
 def test_kernels_do_not_depend_on_names(network, monkeypatch):
-    before = kernels(network())
-    after = kernels(network(), lambda: rename_all(monkeypatch))
-    assert after == before and len(before) >= 5
+    check(network, monkeypatch, 5)
+
+
+def check(network, monkeypatch, least):
+    before, _ = kernels(network())
+    after, names = kernels(network(), lambda: rename_all(monkeypatch))
+    assert after == before and len(before) >= least
+    assert names and all("stage" in n for n in names), "the computations kept their names"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet50", "bert"])
+def test_kernels_of_whole_models_do_not_depend_on_names(name, monkeypatch):
+    from benchmarks.models import MODELS, onnx_path
+
+    path = onnx_path(MODELS[name])
+    check(lambda: import_model(path).module, monkeypatch, 10)
