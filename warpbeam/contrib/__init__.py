@@ -9,6 +9,8 @@ _MODULES = ("cblas", "cc", "clang", "download", "graph_executor", "graph_runtime
 
 
 def __getattr__(name: str) -> Any:
+    if name == "side_by_side":
+        return importlib.import_module("warpbeam.contrib.code_page").side_by_side
     if name not in _MODULES:
         raise AttributeError(f"module 'warpbeam.contrib' has no attribute {name!r}")
     return importlib.import_module(f"warpbeam.contrib.{name}")

@@ -22,7 +22,17 @@ _STACK_LIMIT = 1 << 20
 
 def statement(fn: FunctionPrinter, node: S.Stmt) -> None:
     """Prints a statement. Recursion is as deep as loops and branches nest; chains of bindings are walked."""
+    if fn.lines is None:
+        _print(fn, node)
+        return
+    with fn.lines.visit(fn):
+        _print(fn, node)
+
+
+def _print(fn: FunctionPrinter, node: S.Stmt) -> None:
     while isinstance(node, S.LetStmt | S.Allocate):
+        if fn.lines is not None:
+            fn.lines.enter(fn, node)
         if isinstance(node, S.LetStmt):
             fn.bind(node.var, fn.value(node.value))
             if fn.nonneg(node.value):
@@ -30,6 +40,8 @@ def statement(fn: FunctionPrinter, node: S.Stmt) -> None:
         else:
             allocate(fn, node.buffer)
         node = node.body
+    if fn.lines is not None:
+        fn.lines.enter(fn, node)
     handler = _HANDLERS.get(type(node))
     if handler is None:
         raise LowerError(
@@ -143,17 +155,18 @@ def _loop(fn: FunctionPrinter, node: S.For, extent: int | None) -> None:
         end = count if zero_low else fn.op(f"add {low}, {count.name}", type, low, count)
         guard = None if extent else fn.op(f"icmp sgt {count}, 0", "i1", count)
     step, more = fn.name("next"), fn.name("more")
-    head = [f"{label}:", f"  {index.name} = phi {type} [ {low.name}, %{outer.label} ], [ {step}, %{scope.label} ]"]
+    sources = f"[ {low.name}, %{outer.label} ], [ {step}, %{scope.label} ]"
+    head = [f"{label}:", f"  {index.name} = phi {type} {sources}{fn.mark}"]
     head += _close_phis(fn, before, phis, outer.label, scope.label)
     tail = [
-        f"  {step} = add nsw {type} {index.name}, 1",
-        f"  {more} = icmp ne {type} {step}, {end.name}",
-        f"  br i1 {more}, label %{label}, label %{after}",
+        f"  {step} = add nsw {type} {index.name}, 1{fn.mark}",
+        f"  {more} = icmp ne {type} {step}, {end.name}{fn.mark}",
+        f"  br i1 {more}, label %{label}, label %{after}{fn.mark}",
     ]
     if guard is not None:
         after_lines = _merge(fn, outer, [(before, outer.label), (dict(fn.registers), scope.label)])
     enter = f"  br label %{label}" if guard is None else f"  br i1 {guard.name}, label %{label}, label %{after}"
-    outer.lines += [enter, *head, *scope.lines, *tail, f"{after}:", *after_lines]
+    outer.lines += [enter + fn.mark, *head, *scope.lines, *tail, f"{after}:", *after_lines]
     outer.label = after
 
 
@@ -180,7 +193,8 @@ def _close_phis(
     lines = []
     for slot, phi in phis.items():
         first, last = before[slot], fn.registers[slot]
-        lines.append(f"  {phi.name} = phi {phi.type} [ {first.name}, %{entered} ], [ {last.name}, %{latch} ]")
+        sources = f"[ {first.name}, %{entered} ], [ {last.name}, %{latch} ]"
+        lines.append(f"  {phi.name} = phi {phi.type} {sources}{fn.mark}")
     _rescope(fn, before)
     return lines
 
@@ -204,7 +218,7 @@ def _merge(fn: FunctionPrinter, outer: Scope, ways: list[tuple[dict[analysis.Slo
             continue
         value = Value(fn.name(slot[0].name), values[0][0].type, outer, pure=False)
         sources = ", ".join(f"[ {v.name}, %{label} ]" for v, label in values)
-        lines.append(f"  {value.name} = phi {value.type} {sources}")
+        lines.append(f"  {value.name} = phi {value.type} {sources}{fn.mark}")
         fn.registers[slot] = value
     return lines
 
@@ -221,7 +235,8 @@ def _while(fn: FunctionPrinter, node: S.While) -> None:
     statement(fn, node.body)
     fn.close()
     head = [f"{label}:", *_close_phis(fn, before, phis, outer.label, scope.label)]
-    outer.lines += [f"  br label %{label}", *head, *scope.lines, f"  br label %{label}", f"{after}:"]
+    back = f"  br label %{label}{fn.mark}"
+    outer.lines += [back, *head, *scope.lines, back, f"{after}:"]
     outer.label = after
     for slot, phi in phis.items():  # the loop ends at its head
         fn.registers[slot] = Value(phi.name, phi.type, outer, pure=False)
@@ -248,10 +263,10 @@ def _if(fn: FunctionPrinter, node: S.IfThenElse) -> None:
             statement(fn, body)
         fn.close()
         ways.append((fn.registers, scope.label))
-        lines += [f"{label}:", *scope.lines, f"  br label %{after}"]
+        lines += [f"{label}:", *scope.lines, f"  br label %{after}{fn.mark}"]
     fn.registers = dict(before)
     phis = _merge(fn, outer, ways)
-    outer.lines += [f"  br i1 {cond.name}, label %{yes}, label %{no}", *lines, f"{after}:", *phis]
+    outer.lines += [f"  br i1 {cond.name}, label %{yes}, label %{no}{fn.mark}", *lines, f"{after}:", *phis]
     outer.label = after
 
 

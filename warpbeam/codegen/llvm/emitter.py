@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from warpbeam.codegen.imports import TABLE
 from warpbeam.target import Target
 from warpbeam.tir.expr import Buffer
+
+if TYPE_CHECKING:
+    from warpbeam.codegen.llvm.debug import DebugInfo
 
 
 @dataclass(slots=True)
@@ -65,6 +69,7 @@ class Module:
     used: bool = False
     imports: dict[tuple[str, str], int] = field(default_factory=dict)
     defined: frozenset[str] = frozenset()
+    debug: DebugInfo | None = None
 
     def declare(self, name: str, ret: str, args: str) -> None:
         """Declares an LLVM intrinsic."""
@@ -77,7 +82,8 @@ class Module:
         table = [f"@{TABLE} = global [{len(self.imports)} x ptr] zeroinitializer"] if self.imports else []
         parts = [*table, *self.globals, *self.functions, *(self.helpers[k] for k in sorted(self.helpers))]
         parts += [self.declares[k] for k in sorted(self.declares)]
-        return "\n".join([*head, *parts, attributes, ""])
+        notes = [] if self.debug is None else self.debug.text()
+        return "\n".join([*head, *parts, attributes, *notes, ""])
 
 
 class Emitter:
@@ -93,6 +99,7 @@ class Emitter:
         self.versions: dict[Buffer | None, int] = {}
         self.version_count = 0
         self.entry: list[str] = []  # allocas
+        self.mark = ""  # ", !dbg !7" where lines are wanted: behind every instruction
 
     # -------------------------------------------------------------------------------------------------- names and scope
 
@@ -152,7 +159,7 @@ class Emitter:
                 scope = v.scope
             pure = pure and v.pure
         value = Value(self.name(hint), type, scope, pure)
-        scope.lines.append(f"  {value.name} = {rhs}")
+        scope.lines.append(f"  {value.name} = {rhs}{self.mark}")
         self.known[rhs] = value
         return value
 
@@ -165,7 +172,7 @@ class Emitter:
 
     def line(self, text: str) -> None:
         """An instruction with effect, in the current scope."""
-        self.scope.lines.append(f"  {text}")
+        self.scope.lines.append(f"  {text}{self.mark}")
 
     def block(self, label: str) -> None:
         """Starts a basic block in the current scope."""
@@ -204,7 +211,7 @@ class Emitter:
         deepest = max((v.scope for v in operands), key=lambda s: s.depth)
         scope = self.load_scope(buffer, deepest)
         value = Value(self.name(), type, scope, pure=False)
-        scope.lines.append(f"  {value.name} = {rhs}")
+        scope.lines.append(f"  {value.name} = {rhs}{self.mark}")
         self.known[key] = value
         return value
 

@@ -6,6 +6,7 @@ import re
 
 from warpbeam.codegen import analysis
 from warpbeam.codegen.llvm import arith, external, intrinsics, memory
+from warpbeam.codegen.llvm.debug import Lines
 from warpbeam.codegen.llvm.emitter import Emitter, Module, Scope, Value
 from warpbeam.codegen.llvm.helpers import remainder_function, software_rounding
 from warpbeam.codegen.llvm.types import float_literal, int_literal, splat, value_type, vector
@@ -30,6 +31,7 @@ class FunctionPrinter(Emitter):
         self.mask: Value | None = None
         self.noalias = True
         self.in_parallel = False
+        self.lines: Lines | None = None
 
     # ----------------------------------------------------------------------------------------------------------- bindin
 
@@ -194,13 +196,15 @@ class FunctionPrinter(Emitter):
             scope = self.open(label, may_skip=True)
             results.append((self.value(arm), scope))
             self.close()
-            texts.append([f"{label}:", *scope.lines, f"  br label %{labels[2]}"])
-        place.lines += [f"  br i1 {cond.name}, label %{labels[0]}, label %{labels[1]}", *texts[0], *texts[1]]
+            texts.append([f"{label}:", *scope.lines, f"  br label %{labels[2]}{self.mark}"])
+        enter = f"  br i1 {cond.name}, label %{labels[0]}, label %{labels[1]}{self.mark}"
+        place.lines += [enter, *texts[0], *texts[1]]
         place.lines.append(f"{labels[2]}:")
         place.label = labels[2]
         (a, sa), (b, sb) = results
         value = Value(self.name(), a.type, place, pure=False)
-        place.lines.append(f"  {value.name} = phi {a.type} [ {a.name}, %{sa.label} ], [ {b.name}, %{sb.label} ]")
+        sources = f"[ {a.name}, %{sa.label} ], [ {b.name}, %{sb.label} ]"
+        place.lines.append(f"  {value.name} = phi {a.type} {sources}{self.mark}")
         return value
 
     # ---------------------------------------------------------------------------------------------------- shared helper

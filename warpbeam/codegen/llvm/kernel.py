@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from warpbeam.codegen import analysis
 from warpbeam.codegen.llvm.control import statement
+from warpbeam.codegen.llvm.debug import DebugInfo, Lines
 from warpbeam.codegen.llvm.emitter import Module, Value
 from warpbeam.codegen.llvm.function import FunctionPrinter
 from warpbeam.codegen.llvm.types import value_type
@@ -14,13 +15,19 @@ from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc
 
 
-def print_kernel(func: PrimFunc, target: Target) -> str:
+def print_kernel(func: PrimFunc, target: Target, lines: bool = False) -> str:
     """The module text of one kernel: `i32 @name(ptr ctx, ptr buffers…, i64 sizes…)`.
+
+    lines: each instruction says (as `!dbg`) to which line of the function's text it belongs; assembly then has `.loc`.
 
     Raises:
         LowerError: if the function is not lowered or uses what the target cannot do.
     """
-    return print_kernels([func], target)
+    if not lines:
+        return print_kernels([func], target)
+    module = Module(target, debug=DebugInfo(func.name))
+    add_kernel(module, func)
+    return module.text()
 
 
 def print_kernels(funcs: Iterable[PrimFunc], target: Target) -> str:
@@ -45,7 +52,11 @@ def add_kernel(module: Module, func: PrimFunc) -> None:
     for i, v in enumerate(scalars):
         fn.bind(v, Value(f"%s{i}", value_type(v.dtype), fn.root))
         params.append(f"{value_type(v.dtype)} %s{i}")
+    about = ""
+    if module.debug is not None:
+        fn.lines = Lines(module.debug, func)
+        about = fn.lines.share(fn, func.name)
     statement(fn, func.body)
-    head = f"define i32 @{func.name}({', '.join(params)}) #0 {{"
+    head = f"define i32 @{func.name}({', '.join(params)}) #0{about} {{"
     names = ", ".join(p.name for p in (*buffers, *scalars))
     module.functions.append("\n".join([f"; {func.name}({names})", head, fn.body(), "  ret i32 0", "}", ""]))

@@ -97,6 +97,7 @@ def _body(
 
     inner = FunctionPrinter(fn.module, fn.facts, fn.func_name)
     inner.in_parallel, inner.noalias = True, fn.noalias
+    about = "" if fn.lines is None else fn.lines.share(inner, f"{name}.body")
     inner.known_nonneg = set(fn.known_nonneg)
     params = ["ptr %ctx"]
     for i, b in enumerate(buffers):
@@ -118,5 +119,5 @@ def _body(
     loop = S.For(node.var, first, end - begin, "serial", node.body)
     inner.facts.stores.setdefault(loop, fn.facts.stores[node.body])
     statement(inner, loop)
-    head = f"define internal i32 @{name}.body({', '.join(params)}, i64 %begin, i64 %end) noinline #0 {{"
+    head = f"define internal i32 @{name}.body({', '.join(params)}, i64 %begin, i64 %end) noinline #0{about} {{"
     return "\n".join([head, inner.body(), "  ret i32 0", "}", ""])

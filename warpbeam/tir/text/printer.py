@@ -47,6 +47,14 @@ def to_text(node: Any) -> str:
     return _Printer(node).expr(node)
 
 
+def numbered(func: s.PrimFunc) -> tuple[str, list[tuple[int, int, s.Stmt]]]:
+    """The text of a function, and for each printed statement its line (from 1), its depth and itself, in order."""
+    printer = _Printer(func)
+    printer.places = []
+    text = printer.func(func)
+    return text, [(printer.first + line, depth, stmt) for line, depth, stmt in printer.places]
+
+
 def brief(node: Any, limit: int = 160) -> str:
     """One line about a statement or expression, for error messages."""
     if isinstance(node, s.For | s.Block | s.While | s.IfThenElse | s.LetStmt | s.Allocate):
@@ -90,6 +98,8 @@ class _Printer:
         ops = {n.op for n in post_order(root) if type(n) is e.Call} if isinstance(root, Node) else set()
         self.names = Names(ops)
         self.texts: dict[Any, tuple[str, int]] = {}
+        self.places: list[tuple[int, int, s.Stmt]] | None = None  # where statements are printed, if that is asked
+        self.first = 1  # number of the body's first line
 
     # ------------------------------------------------------------------------------------------------------ expressions
 
@@ -211,6 +221,7 @@ class _Printer:
             inner = "".join(f"    {p},\n" for p in head)
             line = f"def {quoted(f.name, is_reserved(f.name))}(\n{inner}){notes}:"
         free = [f"free {self.free(b)}" for b in free_binders(f)]
+        self.first = 1 + len(free) + len(line.splitlines())
         return "\n".join([*free, line, *body])
 
     def name_binders(self, f: s.PrimFunc) -> None:
@@ -271,11 +282,13 @@ class _Printer:
                 lines.append(pad + n)
                 continue
             cls = type(n)
+            if cls in (s.LetStmt, s.Allocate) and not last:
+                lines.append(pad + "scope:")
+                at += 1
+                pad += "    "
+            if self.places is not None:
+                self.places.append((len(lines), at, n))
             if cls in (s.LetStmt, s.Allocate):
-                if not last:
-                    lines.append(pad + "scope:")
-                    at += 1
-                    pad += "    "
                 lines.append(pad + self.head(n))
                 stack += self.suite(n.body, at)
             elif cls is s.SeqStmt:
