@@ -19,6 +19,8 @@ from warpbeam.relay.types import TupleType
 
 # Public name -> "module" or "module:attribute".
 _PLACES: dict[str, str] = {
+    "load_param_dict": "warpbeam.runtime.params:load_param_dict",
+    "save_param_dict": "warpbeam.runtime.params:save_param_dict",
     **{
         n: f"warpbeam.relay.expr:{n}"
         for n in (

@@ -307,6 +307,18 @@ def _decorate(
     return wrap if target is None else wrap(target)
 
 
+def PrintIR(header: str = "", show_meta_data: bool = False) -> Pass:
+    """A pass that prints the module and changes nothing."""
+    if show_meta_data:
+        warnings.warn("PrintIR ignores show_meta_data: a text has all there is", stacklevel=2)
+
+    def show(mod: Any, ctx: PassContext) -> Any:
+        print(f"PrintIR({header})\n{mod}")
+        return mod
+
+    return FunctionalPass(show, PassInfo(0, "PrintIR"))
+
+
 def module_pass(
     pass_func: Any = None, opt_level: int | None = None, name: str = "", required: Iterable[str] | None = None
 ) -> Any:

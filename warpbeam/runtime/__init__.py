@@ -24,6 +24,7 @@ from .packed import (
     register_global_func,
     remove_global_func,
 )
+from .params import load_param_dict, save_param_dict
 from .pool import get_num_threads, set_num_threads
 from .pool_ll import pool_ir
 from .profiler import KernelTime, Profile
@@ -43,6 +44,6 @@ __all__ = [
     "Manifest", "Module", "NDArray", "PackedFunc", "Profile", "Program", "RunError", "Section", "TVMError",
     "TensorInfo", "TensorSpec", "WarpbeamError", "array", "as_numpy", "cl", "context", "convert", "cpu", "cuda",
     "device", "empty", "enabled", "from_dlpack", "get_global_func", "get_num_threads", "gpu", "link_shared",
-    "list_global_func_names", "load", "load_module", "opencl", "pool_ir", "register_func", "register_global_func",
-    "remove_global_func", "set_num_threads",
+    "list_global_func_names", "load", "load_module", "load_param_dict", "opencl", "pool_ir", "register_func",
+    "register_global_func", "remove_global_func", "save_param_dict", "set_num_threads",
 ]  # fmt: skip

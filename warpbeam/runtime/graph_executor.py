@@ -13,6 +13,7 @@ from .errors import RunError
 from .measure import BenchmarkResult, benchmark_call
 from .module import Module, TensorInfo
 from .ndarray import Device, NDArray, as_numpy, cpu
+from .params import load_param_dict
 from .shape_expr import ShapeExpr
 
 Array = npt.NDArray[Any]
@@ -47,6 +48,12 @@ class GraphModule:
             self._set(self._name(key), value)
         for name, item in params.items():
             self._set(self._name(name), item)
+
+    def load_params(self, params_bytes: bytes | bytearray) -> None:
+        """Sets the inputs and mutable parameters named in `save_param_dict`'s bytes; other names are left out."""
+        for name, value in load_param_dict(params_bytes).items():
+            if name in self._names or name in self._params:
+                self._set(name, value)
 
     def set_input_zero_copy(self, key: str | int, value: Any) -> None:
         """Like `set_input`, but reads the caller's memory at each run. The array must be compact."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import EMPTY, Attrs
+from warpbeam.ir.rewrite import post_order
 from warpbeam.te.errors import TEError
 from warpbeam.te.operation import ComputeOp as ComputeOp
 from warpbeam.te.operation import ExternOp as ExternOp
@@ -127,6 +128,10 @@ def compute(
     bodies = tuple(as_expr(b) for b in (result if many else (result,)))
     if not bodies:
         raise TEError(f"fcompute of {name} returns no value")
+    for b in bodies:
+        if type(b) is not Reduce and any(type(n) is Reduce for n in post_order(b)):
+            raise TEError(f"Reductions are only allowed at the top level of compute, not inside of {b!r}",
+                          hint="make the reduction a te.compute of its own and use its tensor")  # fmt: skip
     op = ComputeOp(name, axes, bodies, _notes(tag, attrs))
     outs = tuple(op.output(i) for i in range(len(bodies)))
     return outs if many else outs[0]
