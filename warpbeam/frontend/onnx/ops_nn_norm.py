@@ -208,27 +208,11 @@ def leaky_relu(node: NodeView, x: Expr) -> Result:
     return get("nn.leaky_relu")(x, alpha=float(node.attr("alpha", 0.01)))
 
 
-def matmul_integer(node: NodeView, a: Expr, b: Expr, az: Expr | None = None, bz: Expr | None = None) -> Result:
-    """MatMulInteger: int32 product of zero-point-shifted operands."""
-
-    def shifted(x: Expr, zero: Expr | None, row: bool) -> Expr:
-        wide = get("cast")(x, dtype="int32")
-        if zero is None:
-            return wide  # type: ignore[no-any-return]
-        point = get("cast")(zero, dtype="int32")
-        if row and len(shape_of(zero)) == 1 and shape_of(zero)[0] != 1:
-            point = get("expand_dims")(point, axis=1)
-        return get("subtract")(wide, point)  # type: ignore[no-any-return]
-
-    return get("nn.matmul")(shifted(a, az, True), shifted(b, bz, False))
-
-
 _SOFTMAX, _LOG_SOFTMAX, _HARDMAX = _rows("nn.softmax"), _rows("nn.log_softmax"), _rows("nn.hardmax")
 
 TABLE: dict[str, dict[int, Any]] = {
     "MatMul": {1: matmul},
     "Gemm": {6: gemm},
-    "MatMulInteger": {10: matmul_integer},
     "BatchNormalization": {6: batch_norm},
     "LayerNormalization": {17: layer_norm},
     "RMSNormalization": {23: rms_norm},

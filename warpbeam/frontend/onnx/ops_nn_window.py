@@ -89,22 +89,6 @@ def deform_conv(
     return y if b is None else get("nn.bias_add")(y, b, axis=1)
 
 
-def conv_integer(node: NodeView, x: Expr, w: Expr, xz: Expr | None = None, wz: Expr | None = None) -> Result:
-    """ConvInteger: int32 convolution of zero-point-shifted operands."""
-
-    def shifted(t: Expr, zero: Expr | None) -> Expr:
-        wide = get("cast")(t, dtype="int32")
-        if zero is None:
-            return wide  # type: ignore[no-any-return]
-        point = get("cast")(zero, dtype="int32")
-        shape = zero.checked_type.shape  # type: ignore[attr-defined]
-        if len(shape) == 1 and shape[0] != 1:
-            point = get("reshape")(point, newshape=(shape[0], *(1,) * (wide.checked_type.ndim - 1)))
-        return get("subtract")(wide, point)  # type: ignore[no-any-return]
-
-    return conv(node, shifted(x, xz), shifted(w, wz))
-
-
 def conv_transpose(node: NodeView, x: Expr, w: Expr, b: Expr | None = None) -> Result:
     """ConvTranspose, all versions."""
     rank = spatial_rank(node, x)
@@ -205,7 +189,6 @@ def max_unpool(node: NodeView, x: Expr, indices: Expr, output_shape: Expr | None
 
 TABLE: dict[str, dict[int, Any]] = {
     "Conv": {1: conv},
-    "ConvInteger": {10: conv_integer},
     "DeformConv": {19: deform_conv},
     "ConvTranspose": {1: conv_transpose},
     "MaxPool": {1: max_pool},
