@@ -18,6 +18,7 @@ def graph_passes(target: Target) -> list[Pass]:
         passes.InferType(),
         passes.LiftBranches(),  # branches and loops of the model become functions, each a straight line
         passes.SimplifyInference(),  # batch norm becomes scale and shift, dropout nothing
+        passes.ExpandOperators(),  # recurrent layers become products over all steps, and the steps
         passes.FoldConstant(),  # what depends on constants only is computed now
         passes.SimplifyExpr(),  # algebra and cancelling reshapes, transposes, casts
         passes.ConvertLayout(target.prefer_layout),  # the target's preferred layouts; conversions cancel

@@ -82,6 +82,8 @@ NN_DEFORM = {"nn.deformable_conv2d": "DeformableConv2d"}
 
 NN_LOSS = {"nn.nll_loss": "NllLoss"}
 
+NN_RECURRENT = {"nn.gru": "Gru", "nn.lstm": "Lstm", "nn.rnn": "Rnn"}
+
 INDEX_GATHER = {
     "gather": "Gather", "gather_nd": "GatherNd", "one_hot": "OneHot", "reverse_sequence": "ReverseSequence",
     "take": "Take",
@@ -132,6 +134,7 @@ for _module, _ops in {
     OPS.update({_name: f"{_module}:{_cls}" for _name, _cls in _ops.items()})
 
 
+    "nn_recurrent": NN_RECURRENT,
 @cache
 def get(name: str) -> Op:
     """The operator called `name`."""

@@ -15,7 +15,7 @@ from typing import Any
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.structure import Stage, stages
 from warpbeam.target import Target
-from warpbeam.te.create import create_prim_func
+from warpbeam.te.create import convert
 from warpbeam.te.tensor import ComputeOp, Operation, Tensor
 from warpbeam.tir.expr import Call, IntImm
 from warpbeam.tir.schedule import Schedule
@@ -62,9 +62,9 @@ class Group:
 
     def restart(self) -> None:
         """Forgets all scheduling done so far."""
-        self.sch = Schedule(create_prim_func(list(self.inputs), list(self.outputs), self.name))
-        names = [b if isinstance(b, str) else b.name for b in self.sch.blocks()]
-        self.blocks = dict(zip([s.op for s in self.stages], names, strict=True))
+        made = convert(list(self.inputs), list(self.outputs), self.name)
+        self.sch = Schedule(made.func)
+        self.blocks = made.blocks
 
     def is_output(self, op: Operation) -> bool:
         return any(t.op is op for t in self.outputs)

@@ -69,6 +69,8 @@ def _add_zero(index: PrimExpr) -> PrimExpr:
 
 def collapse(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """(inputs, outputs) of the same computation with as few axes as possible; inputs keep their order."""
+    if any(not isinstance(op, ComputeOp | PlaceholderOp) for op in operations(list(outputs))):
+        return list(inputs), list(outputs)
     ins, outs = drop_units(inputs, outputs)
     changed = True
     while changed:

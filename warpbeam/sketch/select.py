@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.sketch import columns, generic, pointwise, rows, tile, window
+from warpbeam.sketch import columns, generic, pointwise, rows, scan, tile, window
 from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
 from warpbeam.target import Target
 from warpbeam.te.tensor import Tensor
 from warpbeam.tir.transform import lower
 
-_SKETCHES = (("pointwise", pointwise), ("rows", rows), ("window", window), ("tile", tile), ("columns", columns))
+_SKETCHES = (
+    ("scan", scan),
+    ("pointwise", pointwise),
+    ("rows", rows),
+    ("window", window),
+    ("tile", tile),
+    ("columns", columns),
+)
 
 
 def schedule(
@@ -39,5 +46,5 @@ def schedule(
         except (ScheduleError, LowerError) as error:
             refused.append(f"{label}: {error.what}")
             group.restart()
-    plan = generic.build(group)
+    plan = scan.plain(group) if scan.fits(group) else generic.build(group)
     return replace(plan, lowered=lower(plan.func, target), notes=(*plan.notes, *refused))

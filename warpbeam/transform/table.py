@@ -17,6 +17,7 @@ PASSES: dict[str, str] = {
     "DeadCodeElimination": "dead_code_elimination:DeadCodeElimination",
     "EliminateCommonSubexpr": "eliminate_common_subexpr:EliminateCommonSubexpr",
     "ExpandConvTranspose": "expand_conv_transpose:ExpandConvTranspose",
+    "ExpandOperators": "expand_operators:ExpandOperators",
     "FoldConstant": "fold_constant:FoldConstant",
     "FoldScaleAxis": "fold_scale_axis:FoldScaleAxis",
     "ForwardFoldScaleAxis": "fold_scale_axis:forward_fold_scale_axis",

@@ -1,0 +1,419 @@
+"""Sketch for recurrences: one loop over time, everything of a step inside it.
+
+    for the independent part of the batch (parallel):
+        for time:
+            state before = …                       a row on the stack
+            for tiles of rows x vectors of units:
+                acc[products][rows][vectors] = 0   registers
+                for k: acc += state[rows, k] * weights[k, vectors]
+                new state = arithmetic of acc      gates, straight from registers
+
+A step is small, so threads are not started in it: whole sequences run beside each other where batch or directions let
+them. Constant weights are laid out as [panel][k][product][unit in panel], so that a step reads them once, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product as cartesian
+from typing import Any
+
+from warpbeam.ir import dtype as dt
+from warpbeam.sketch import pointwise
+from warpbeam.sketch.base import Group, Plan, expensive, extent, product
+from warpbeam.sketch.structure import Contraction, Stage, contraction
+from warpbeam.te.operation import ComputeOp, Operation, PlaceholderOp, ScanOp, Tensor, loads, operations
+from warpbeam.te.recurrence import Scan, find_scans
+from warpbeam.tir.expr import IntImm, Var, as_expr, const_int
+
+_FORK_WORK = 1 << 19  # multiply-adds of a whole scan from which threads pay
+_ACCUMULATORS = 26
+_UNKNOWN_ROWS = 8
+_L2_BYTES_PER_CYCLE = 40.0
+
+
+@dataclass(slots=True)
+class Nest:
+    """One nest of loops of a step: `op` computes what is stored, `products` are accumulated in its tiles.
+
+    axes: the axes besides time; the last one runs in vectors, the one before it gives the tile's rows.
+    """
+
+    op: ComputeOp
+    products: list[ComputeOp]
+    axes: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """rows x vectors of `lanes` that are accumulated at once."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def panel(self) -> int:
+        return self.vectors * self.lanes
+
+
+def fits(group: Group) -> bool:
+    return any(isinstance(op, ScanOp) for op in operations(list(group.outputs)))
+
+
+def build(group: Group) -> Plan:
+    scans = find_scans(operations(list(group.outputs)), list(group.inputs), list(group.outputs))
+    inside = {op for s in scans for op in s.inner} | {t.op for s in scans for t in s.op.init}
+    decisions: dict[str, Any] = {}
+    notes: list[str] = []
+    for scan in scans:
+        _schedule_scan(group, scan, decisions, notes)
+    for stage in group.stages:
+        if stage.op not in inside:
+            _outside(group, stage)
+    return Plan(group.sch.func, "scan", decisions, tuple(notes))
+
+
+def plain(group: Group) -> Plan:
+    """The loops as they are, for what this sketch cannot schedule."""
+    return Plan(group.sch.func, "generic", {}, ("plain loops over time",))
+
+
+def _outside(group: Group, stage: Stage) -> None:
+    """Work before and after the loop over time: a nest of its own."""
+    if stage.kind in ("elementwise", "injective"):
+        pointwise.nest(group, stage)
+
+
+def _schedule_scan(group: Group, scan: Scan, decisions: dict[str, Any], notes: list[str]) -> None:
+    nests = _nests(group, scan)
+    tiles = {n.op: _choose(group, scan, n) for n in nests}
+    for op in scan.inner:
+        if op not in {n.op for n in nests} and not op.reduce_axis:
+            group.sch.compute_inline(group.blocks[op])
+    time = group.sch.loops(group.blocks[nests[-1].op])[0]
+    share, rows = _independent(group, scan, nests, tiles)
+    for n in nests:
+        _nest(group, n, tiles[n.op], rows.get(n.op))
+    _pack(group, nests, tiles)
+    for n in nests:
+        _kept_on_stack(group, scan, n, rows)
+    outer = _hoist(group, nests, time, share)
+    work = _work(scan, nests)
+    if outer is not None and (work is None or work >= _FORK_WORK) and group.target.cores > 1:
+        group.sch.parallel(outer)
+        notes.append("independent sequences in parallel")
+    for n in nests:
+        if n.products:
+            t = tiles[n.op]
+            decisions[group.blocks[n.op]] = f"{t.rows} rows x {t.vectors} vectors of {t.lanes}, {len(n.products)} sums"
+
+
+# ------------------------------------------------------------------------------------------------------------ structure
+
+
+def _nests(group: Group, scan: Scan) -> list[Nest]:
+    """The nests of a step: what is read by sums, what is stored, what is read twice and dear; sums go to their reader.
+
+    A sum with several readers is a nest by itself.
+    """
+    inner = set(scan.inner)
+    found: list[Nest] = []
+    for op in scan.inner:
+        readers = [u for u in dict.fromkeys(group.readers.get(op, [])) if u in inner]
+        if op.reduce_axis and len(readers) == 1 and not readers[0].reduce_axis and _same_tile(op, readers[0], scan):
+            continue
+        kept = (
+            op.reduce_axis
+            or any(t.op is op for t in scan.op.update)
+            or any(u.reduce_axis for u in readers)
+            or len(op.body) > 1
+            or (len(readers) > 1 and expensive(op))
+        )
+        if kept:
+            found.append(Nest(op, [], [a for a in op.axis if a is not scan.times[op]]))
+    owner = {n.op: n for n in found}
+    for op in scan.inner:
+        if op not in owner and op.reduce_axis:
+            owner[_reader(group, op, inner)].products.append(op)
+    return found
+
+
+def _reader(group: Group, op: ComputeOp, inner: set[Any]) -> ComputeOp:
+    return next(u for u in group.readers[op] if u in inner)
+
+
+def _same_tile(op: ComputeOp, reader: ComputeOp, scan: Scan) -> bool:
+    """Whether the reader needs of a sum what lies at its own place: the sum can then be made in the reader's tiles."""
+    stored = any(t.op is reader for t in scan.op.update)
+    own = [a.var for a in reader.axis]
+    for load in loads(reader):
+        if load.tensor.op is op and not all(i in own or isinstance(i, IntImm) for i in load.indices):
+            return False
+        if load.tensor.op is op and load.indices[-1] is not own[-1]:
+            return False
+    return stored or len(reader.body) == 1
+
+
+def _sums(op: ComputeOp) -> int:
+    """How many sums of one product stand beside each other at one place of the reader (the gates)."""
+    roles = contraction(op)
+    if roles is None:
+        return 1
+    return product([a.extent for a in op.axis[:-1] if a.var in roles.n])
+
+
+def _work(scan: Scan, nests: list[Nest]) -> int | None:
+    """Multiply-adds of the whole scan; None where sizes are symbolic."""
+    total = 0
+    for op in (p for n in nests for p in n.products):
+        sizes = [extent(a.extent) for a in (*op.axis, *op.reduce_axis)]
+        if None in sizes:
+            return None
+        total += product(sizes)
+    return total
+
+
+# ----------------------------------------------------------------------------------------------------------------- tile
+
+
+def _choose(group: Group, scan: Scan, nest: Nest) -> Tile:
+    """The tile with the fewest cycles of a step: multiply-adds, loads, latency, weights from the second-level cache."""
+    bits = max(dt.bits(b.dtype) for p in (nest.op, *nest.products) for b in p.body)
+    lanes = max(1, group.target.vector_bits // max(8, bits))
+    columns = extent(nest.axes[-1].extent) or lanes
+    while lanes > 1 and lanes // 2 >= columns:
+        lanes //= 2
+    if not nest.products:
+        return Tile(1, 1, lanes)
+    sums = max(_sums(p) for p in nest.products)
+    held = sum(_sums(p) for p in nest.products)
+    rows = (extent(nest.axes[-2].extent) if len(nest.axes) > 1 else 1) or _UNKNOWN_ROWS
+    depth = product([a.extent for a in nest.products[0].reduce_axis])
+    weights = held * depth * columns * (bits // 8)
+    resident = weights * product([a.extent for a in nest.axes[:-2]], 1) <= group.target.l1 // 2
+    best: tuple[float, int, int] | None = None
+    for r, v in cartesian(range(1, min(rows, 8) + 1), range(1, min(8, -(-columns // lanes)) + 1)):
+        if r * v * held > _ACCUMULATORS and (r > 1 or v > 1):
+            continue
+        tiles = -(-columns // (v * lanes))
+        last = -(-columns // lanes) - (tiles - 1) * v
+        cost = 0.0
+        for height, count in ((r, rows // r), (rows % r, 1 if rows % r else 0)):
+            for width, many in ((v, tiles - 1), (last, 1)):
+                fma, loaded = height * width * sums / 2, (width * sums + height) / 2
+                memory = 0.0 if resident else width * sums * lanes * bits / 8 / _L2_BYTES_PER_CYCLE
+                cost += count * many * (max(fma, loaded, memory, 4.0) * depth + 20)
+        key = (round(cost, 1), v, r)
+        best = key if best is None or key < best else best
+    assert best is not None
+    return Tile(best[2], best[1], lanes)
+
+
+# ------------------------------------------------------------------------------------------------------ loops of a step
+
+
+def _nest(group: Group, nest: Nest, tile: Tile, row_loop: str | None) -> None:
+    """Tiles of one nest, its sums inside them, remainders apart."""
+    sch, block = group.sch, group.blocks[nest.op]
+    if nest.op.reduce_axis or not nest.products:
+        if not nest.op.reduce_axis:
+            _vectors(group, block, sch.loops(block)[-1], tile.lanes)
+        return
+    names = sch.loops(block)
+    column = names[-1]
+    row = row_loop if row_loop is not None else names[-2] if len(nest.axes) > 1 else None
+    variants = [(block, row, column, tile.rows, [group.blocks[p] for p in nest.products])]
+    size = None if row is None else sch.extent(row)
+    if row is not None and tile.rows > 1 and (size is None or size % tile.rows):
+        rest = _cut(group, variants[0], tile.rows)
+        variants += rest
+    for v in variants:
+        _tile(group, nest, v, tile)
+
+
+def _cut(group: Group, whole: Any, rows: int) -> list[Any]:
+    """The rows that fill no tile, with sums of their own: one shorter tile where their number is known."""
+    sch = group.sch
+    block, row, column, _, sums = whole
+    size = sch.loop(row).extent
+    known = const_int(size)
+    if known is not None and known < rows:
+        return []
+    _, second, new = sch.partition(row, as_expr(size) // rows * rows if known is None else known // rows * rows)
+    copies = [sch.clone(s, new[block]) for s in sums]
+    return [(new[block], second, new[column], 1 if known is None else known % rows, copies)]
+
+
+def _tile(group: Group, nest: Nest, variant: Any, tile: Tile) -> None:
+    sch = group.sch
+    _, row, column, rows, sums = variant
+    outer, vec, lane = sch.split(column, [None, tile.vectors, tile.lanes])
+    inner = [vec]
+    if row is not None:
+        row_outer, row_inner = sch.split(row, [None, rows])
+        sch.reorder(outer, row_outer, row_inner, vec, lane)
+        inner = [row_inner, vec]
+    at = row_outer if row is not None else outer
+    for s in sums:
+        sch.compute_at(s, at)
+    for s, op in zip(sums, nest.products, strict=True):
+        _accumulate(group, s, op, at, tile)
+        sch.set_scope(s, "register")
+    sch.vectorize(lane)
+    for name in inner:
+        sch.unroll(name)
+    size = extent(nest.axes[-1].extent)
+    if size is None or (size % tile.panel and size > tile.panel):
+        sch.partition(outer, as_expr(nest.axes[-1].extent) // tile.panel if size is None else size // tile.panel)
+
+
+def _accumulate(group: Group, block: str, op: ComputeOp, at: str, tile: Tile) -> None:
+    """The loops of a sum within a tile: depth outside, products, rows and vectors unrolled."""
+    sch = group.sch
+    names = sch.loops(block)
+    below = names[names.index(at) + 1 :]
+    count = len(op.reduce_axis)
+    spatial, depth = below[:-count], below[-count:]
+    vec, lane = sch.split(spatial[-1], [None, tile.lanes])
+    unrolled = [*spatial[:-1], vec]
+    sch.reorder(*depth, *unrolled, lane)
+    init = sch.decompose_reduction(block, depth[0])
+    sch.vectorize(lane)
+    start = sch.loops(init)
+    start = start[start.index(at) + 1 :]
+    sch.vectorize(start[-1])
+    for name in (*unrolled, *start[:-1]):
+        sch.unroll(name)
+
+
+def _vectors(group: Group, block: str, loop: str, lanes: int) -> None:
+    """A pointwise loop in vectors; a rest of known size is a shorter vector."""
+    sch = group.sch
+    size = sch.extent(loop)
+    if lanes < 2 or (size is not None and size < 2):
+        return
+    outer, lane = sch.split(loop, [None, lanes])
+    sch.vectorize(lane)
+    if size is not None and size % lanes and size > lanes:
+        sch.partition(outer, size // lanes)
+
+
+def _kept_on_stack(group: Group, scan: Scan, nest: Nest, rows: dict[Operation, str]) -> None:
+    """What only one step needs lives on the stack where it is small."""
+    if any(t.op is nest.op for t in scan.op.update) or len(nest.op.body) > 1:
+        return
+    sizes = [extent(a.extent) for a in nest.axes]
+    if None not in sizes and product(sizes) * dt.nbytes(nest.op.body[0].dtype) <= 32 * 1024:
+        group.sch.set_scope(group.blocks[nest.op], "local")
+
+
+# ------------------------------------------------------------------------------------------------------ whole sequences
+
+
+def _independent(
+    group: Group, scan: Scan, nests: list[Nest], tiles: dict[Operation, Tile]
+) -> tuple[list[list[str]], dict[Operation, str]]:
+    """Loops that all nests share, outermost first, and what is left of the loop of rows by nest.
+
+    All leading axes but that of rows, and a part of the rows where cores would else be idle.
+    """
+    sch = group.sch
+    names = {n.op: sch.loops(group.blocks[n.op])[1:] for n in nests}
+    depth = min(len(n.axes) for n in nests)
+    sizes = [[extent(a.extent) for a in n.axes] for n in nests]
+    if depth < 2 or any(n.op.reduce_axis for n in nests):
+        return [], {}
+    lead = 0
+    while lead < depth - 2 and all(s[lead] == sizes[0][lead] is not None for s in sizes):
+        lead += 1
+    share = [[names[n.op][k] for n in nests] for k in range(lead) if sizes[0][k] != 1]
+    rows, parts = {s[lead] for s in sizes}, 0
+    have = product(sizes[0][:lead])
+    work = _work(scan, nests)
+    if lead == depth - 2 and len(rows) == 1 and have < group.target.cores and (work is None or work >= _FORK_WORK):
+        parts = _parts(next(iter(rows)), -(-group.target.cores // have))
+    left: dict[Operation, str] = {}
+    if parts > 1:
+        count = next(iter(rows))
+        assert count is not None
+        outer = []
+        for n in nests:
+            around = names[n.op][: lead + 1]
+            ones = [x for x, size in zip(around, sizes[0], strict=False) if size == 1]
+            row = sch.fuse(*ones, around[-1]) if ones and ones == around[:-1] else around[-1]
+            whole, left[n.op] = sch.split(row, [None, count // parts])
+            outer.append(whole)
+        share.append(outer)
+    return share, left
+
+
+def _parts(rows: int | None, wanted: int) -> int:
+    """Into how many equal parts rows are cut, at least `wanted`; 0 where they cannot."""
+    if rows is None:
+        return 0
+    return next((p for p in range(wanted, 2 * wanted + 1) if rows % p == 0 and rows // p >= 2), 0)
+
+
+def _hoist(group: Group, nests: list[Nest], time: str, share: list[list[str]]) -> str | None:
+    """Takes the shared loops out of the loop over time; gives the outermost one."""
+    sch = group.sch
+    merged: list[str] = []
+    for level in share:
+        merged.append(sch.merge(*level) if len(level) > 1 else level[0])
+    if not merged:
+        return None
+    sch.reorder(*merged, time)
+    wide = [m for m in merged if (sch.extent(m) or 2) > 1]
+    if len(wide) > 1 and len(wide) == len(merged):
+        return sch.fuse(*merged)
+    return wide[0] if wide else None
+
+
+# -------------------------------------------------------------------------------------------------------------- weights
+
+
+def _pack(group: Group, nests: list[Nest], tiles: dict[Operation, Tile]) -> None:
+    """Asks for constant weights as [..][panel][depth][products][column in panel]."""
+    wanted: dict[Tensor, list[tuple[Contraction, Tile]]] = {}
+    for n in nests:
+        for p in n.products:
+            roles = contraction(p)
+            if roles is not None and isinstance(roles.rhs.tensor.op, PlaceholderOp):
+                wanted.setdefault(roles.rhs.tensor, []).append((roles, tiles[n.op]))
+    for tensor, uses in wanted.items():
+        if tensor.op.name not in group.constants or len({t.panel for _, t in uses}) != 1:
+            continue
+        order = _order(uses)
+        if order is not None:
+            group.sch.transform_layout(tensor.op.name, _panels(*order, uses[0][1].panel))
+
+
+def _panels(lead: list[int], depth: list[int], beside: list[int], last: int, panel: int) -> Callable[..., Any]:
+    def layout(*i: Any) -> tuple[Any, ...]:
+        inner = [i[k] for k in (*depth, *beside)]
+        return (*[i[k] for k in lead], i[last] // panel, *inner, i[last] % panel)
+
+    return layout
+
+
+def _order(uses: list[tuple[Contraction, Tile]]) -> tuple[list[int], list[int], list[int], int] | None:
+    """Dimensions of the weights by role: in front, summed, beside each other in a tile, and the one in vectors."""
+    found: set[tuple[Any, ...]] = set()
+    for roles, _ in uses:
+        indices = roles.rhs.indices
+        last = [k for k, i in enumerate(indices) if i is roles.n[-1]]
+        depth = [k for k, i in enumerate(indices) if i in roles.k]
+        beside = [k for k, i in enumerate(indices) if isinstance(i, Var) and i in roles.n[:-1]]
+        if len(last) != 1 or not depth or not all(isinstance(i, Var | IntImm) for i in indices):
+            return None
+        lead = [k for k in range(len(indices)) if k not in (*last, *depth, *beside)]
+        found.add((tuple(lead), tuple(depth), tuple(beside), last[0]))
+    if len(found) != 1:
+        return None
+    lead_, depth_, beside_, last_ = next(iter(found))
+    return list(lead_), list(depth_), list(beside_), last_
+
+
+__all__ = ["build", "fits"]
