@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from warpbeam.codegen import host
+from warpbeam.codegen import facade, host
 from warpbeam.codegen import llvm as llvm_codegen
 from warpbeam.driver.cache import Cache
 from warpbeam.driver.kernels import Kernel, KernelSet
@@ -23,6 +23,7 @@ from warpbeam.ir import dtype as dt
 from warpbeam.relay.expr import Function, IRModule
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime.artifact import Artifact, KernelInfo, Manifest, TensorSpec
+from warpbeam.runtime.export_model import FREESTANDING, HOSTED, pack_objects
 from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
@@ -75,15 +76,28 @@ def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options:
             program.validate()
         with report.stage("compile"):
             jobs.append((ENTRY, compiler.submit(ENTRY, host.print_entry(program, options.target, ENTRY))))
+            manifest = _manifest(mod["main"], program, kernels, planner, options)
+            faces = [(n, compiler.submit(n, text)) for n, text in _facades(manifest, planner, options.target).items()]
             objects = [job.result() for _, job in jobs]
+            facades = {name: job.result() for name, job in faces}
     with report.stage("link"):
         exports = [ENTRY, *POOL_SYMBOLS, *kernels.kernels]
         code = link_shared(objects, exports)
     with report.stage("pack"):
-        manifest = _manifest(mod["main"], program, kernels, planner, options)
-        artifact = Artifact.build(manifest, program=program, code=code, constants=memoryview(planner.constants.blob()))
+        constants = memoryview(planner.constants.blob())
+        packed = pack_objects(objects[1:], objects[0], facades)
+        artifact = Artifact.build(manifest, program=program, code=code, constants=constants, objects=packed)
     report.kernels(program, kernels.kernels)
     return Built(artifact, report, kernels.kernels)
+
+
+def _facades(manifest: Manifest, planner: Planner, target: Target) -> dict[str, str]:
+    """The texts of the C interface by variant."""
+    sizes = facade.Sizes(planner.constants.size)
+    texts = {FREESTANDING: facade.print_facade(manifest, sizes, target, freestanding=True)}
+    if facade.hosted(target):
+        texts[HOSTED] = facade.print_facade(manifest, sizes, target)
+    return texts
 
 
 def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Planner, options: Options) -> Manifest:

@@ -17,11 +17,12 @@ overlaps and no holes, and every byte of a file is either hashed or checked to b
 
 Versions: a reader refuses a major version other than its own. It reads minor versions up to its own; a newer minor
 version is refused too, because it may hold instructions this reader cannot honour. A writer uses the lowest version
-that can express the file.
+that can express the file: 1.0, or 1.1 if there is a section of a kind that 1.0 does not know.
 
 Section kinds: `cpu-so` (ELF shared library), `constants`, `params` (initial mutable parameters), `program` (JSON, see
-`program`), `relay` (text to rebuild the model for another machine), `data` (anything else). Code is never executed, nor
-mapped executable, before its hash has been checked. The same artefact gives the same bytes.
+`program`), `relay` (text to rebuild the model for another machine), `data` (anything else); since 1.1 `objects`
+(relocatable objects of the code and of its C interface: an archive, compressed with zlib), for `export_library`.
+Code is never executed, nor mapped executable, before its hash has been checked. The same artefact gives the same bytes.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ from .program import Program
 __all__ = ["Artifact", "KernelInfo", "Manifest", "Section", "TensorSpec"]
 
 MAGIC = b"WARPBEAM"
-VERSION = (1, 0)
+VERSION = (1, 1)
 HEAD = struct.Struct("<8sHHIQ32sQ")
 PAGE = 4096
 MAX_HEADER = 16 << 20
 MAX_SECTIONS = 4096
-KINDS = ("cpu-so", "constants", "params", "program", "relay", "data")
+KINDS = ("cpu-so", "constants", "params", "program", "relay", "data", "objects")
+#: kinds by the minor version that brought them
+_SINCE = {"objects": 1}
 #: sections up to this size are read into memory and checked at once
 SMALL = 64 << 20
 _CHUNK = 1 << 20
@@ -92,6 +95,7 @@ class Artifact:
         relay: str = "",
         params: Data = b"",
         more: Mapping[str, Data] | None = None,
+        objects: Data = b"",
     ) -> Artifact:
         """An artefact for the CPU.
 
@@ -102,11 +106,13 @@ class Artifact:
             relay: text to rebuild the model from.
             params: initial bytes of the mutable parameters.
             more: further sections of kind `data`.
+            objects: what `export_library` links.
         """
         sections = [Section("code", "cpu-so", code)]
         sections += [Section("program", "program", program.to_json().encode())] if program else []
         sections += [Section("relay", "relay", relay.encode())] if relay else []
         sections += [Section(name, "data", data) for name, data in sorted((more or {}).items())]
+        sections += [Section("objects", "objects", objects)] if len(objects) else []
         sections += [Section("params", "params", params)] if len(params) else []
         sections += [Section("constants", "constants", constants)] if len(constants) else []
         return Artifact(manifest, {s.name: s for s in sections})
@@ -140,7 +146,8 @@ class Artifact:
         if len(header) > MAX_HEADER:
             raise ArtifactError("the manifest is too large", why=f"{len(header)} bytes of at most {MAX_HEADER}")
         base = _up(HEAD.size + len(header), PAGE)
-        yield HEAD.pack(MAGIC, *VERSION, 0, len(header), hashlib.sha256(header).digest(), base + end)
+        minor = max((_SINCE.get(s.kind, 0) for s in self.sections.values()), default=0)
+        yield HEAD.pack(MAGIC, VERSION[0], minor, 0, len(header), hashlib.sha256(header).digest(), base + end)
         yield header
         at = HEAD.size + len(header)
         for row, section in zip(table, self.sections.values(), strict=True):
@@ -217,7 +224,7 @@ class _Reader:
             raise self.fail("not a Warpbeam artefact", f"it starts with {head[:8]!r}", "compile a model and save it")
         _, major, minor, zero, length, digest, total = HEAD.unpack(head)
         if major != VERSION[0] or minor > VERSION[1]:
-            raise self.fail(f"format version {major}.{minor}", "this runtime reads 1.0",
+            raise self.fail(f"format version {major}.{minor}", f"this runtime reads 1.0 to {VERSION[0]}.{VERSION[1]}",
                             "use the runtime of the version that wrote it, or compile the model again")  # fmt: skip
         if zero or length > MAX_HEADER:
             raise self.fail("damaged header", f"length {length}, at most {MAX_HEADER} is allowed")

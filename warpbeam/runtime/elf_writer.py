@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import elf
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 _PT_LOAD, _PT_DYNAMIC, _PT_GNU_STACK, _PT_GNU_RELRO = 1, 2, 0x6474E551, 0x6474E552
 _R, _RW, _RX = 4, 6, 5
-_PHDRS = 7  # four loads, dynamic, stack, relro
+_PHDRS = 8  # five loads, dynamic, stack, relro
+_BLOB = ".rodata.constants"
 _DT = {
     "SONAME": 14, "HASH": 4, "STRTAB": 5, "SYMTAB": 6, "STRSZ": 10, "SYMENT": 11, "RELA": 7, "RELASZ": 8,
     "RELAENT": 9, "RELACOUNT": 0x6FFFFFF9, "FLAGS": 30, "FLAGS_1": 0x6FFFFFFB,
@@ -24,23 +26,63 @@ def _up(value: int, align: int) -> int:
     return -(-value // align) * align
 
 
+@dataclass(slots=True)
+class Blob:
+    """Read-only data for a segment of its own at the end of the file; `symbol` stands for its first byte."""
+
+    symbol: str
+    data: memoryview
+    address: int = 0
+
+
+class Names:
+    """The dynamic symbols: exports, then imports; and the library's own name."""
+
+    def __init__(self, exports: list[str], imports: list[str], soname: str) -> None:
+        self.exports = exports
+        self.imports = imports
+        words = [*exports, *imports, *([soname] if soname else [])]
+        self.strings = b"\0" + b"".join(name.encode() + b"\0" for name in words)
+        self.soname_offset = len(self.strings) - len(soname.encode()) - 1 if soname else 0
+        self.count = 1 + len(exports) + len(imports)
+
+    def index_of(self, number: int) -> int:
+        """The place in the symbol table of the import with a number."""
+        return 1 + len(self.exports) + number
+
+    def offset(self, name: str) -> int:
+        """Where a name starts among the strings."""
+        return self.strings.index(b"\0" + name.encode() + b"\0") + 1
+
+    def hash_table(self) -> bytes:
+        """DT_HASH of the exports; imports have places in the chains only, since nobody looks them up here."""
+        buckets = [0] * max(len(self.exports), 1)
+        chains = [0] * self.count
+        for index, name in enumerate(self.exports, 1):
+            bucket = elf.sysv_hash(name.encode()) % len(buckets)
+            chains[index], buckets[bucket] = buckets[bucket], index
+        return struct.pack(f"<{2 + len(buckets) + len(chains)}I", len(buckets), len(chains), *buckets, *chains)
+
+
 class Layout:
     """Addresses of everything in the library; file offsets equal addresses up to the end of `.data`."""
 
     def __init__(
-        self, page: int, outputs: dict[str, Output], exports: list[str], soname: str, relative_count: int
+        self, page: int, outputs: dict[str, Output], names: Names, relocations: tuple[int, int], blob: Blob | None
     ) -> None:
         self.page = page
         self.outputs = outputs
-        self.exports = exports
-        self.strings = b"\0" + b"".join(name.encode() + b"\0" for name in [*exports, *([soname] if soname else [])])
-        self.soname_offset = len(self.strings) - len(soname.encode()) - 1 if soname else 0
-        self.relative_count = relative_count
+        self.names = names
+        self.blob = blob
+        self.strings = names.strings
+        self.soname_offset = names.soname_offset
+        self.relative_count = relocations[0]
+        self.rela_count = sum(relocations)
         self.dynsym = elf.EHDR.size + _PHDRS * elf.PHDR.size
-        self.dynstr = self.dynsym + elf.SYM.size * (len(exports) + 1)
+        self.dynstr = self.dynsym + elf.SYM.size * names.count
         self.hash = _up(self.dynstr + len(self.strings), 8)
-        self.rela = _up(self.hash + 4 * (2 + max(len(exports), 1) + len(exports) + 1), 8)
-        at = self.rela + elf.RELA.size * relative_count
+        self.rela = _up(self.hash + len(names.hash_table()), 8)
+        at = self.rela + elf.RELA.size * self.rela_count
         at = self._put(".rodata", at)
         self.read_end = at
         self.text_start = _up(at, page)
@@ -55,6 +97,9 @@ class Layout:
         at = self._put(".data", self.data_start)
         self.data_end = at
         self.bss_end = self._put(".bss", at)
+        self.blob_offset = 0  # where it is in the file: known when everything before it is made
+        if blob is not None:
+            blob.address = _up(self.bss_end, page)
 
     def _put(self, name: str, at: int) -> int:
         output = self.outputs[name]
@@ -67,9 +112,9 @@ class Layout:
             ("HASH", self.hash), ("STRTAB", self.dynstr), ("SYMTAB", self.dynsym), ("STRSZ", len(self.strings)),
             ("SYMENT", elf.SYM.size),
         ]  # fmt: skip
-        if self.relative_count:
+        if self.rela_count:
             size = elf.RELA.size
-            tags += [("RELA", self.rela), ("RELASZ", size * self.relative_count), ("RELAENT", size),
+            tags += [("RELA", self.rela), ("RELASZ", size * self.rela_count), ("RELAENT", size),
                      ("RELACOUNT", self.relative_count)]  # fmt: skip
         return [*tags, ("FLAGS", 8), ("FLAGS_1", 1)]  # bind now
 
@@ -78,7 +123,7 @@ class Layout:
         return b"".join(elf.DYN.pack(_DT[tag], value) for tag, value in self._tags()) + elf.DYN.pack(0, 0)
 
     def program_headers(self) -> bytes:
-        """The seven program headers."""
+        """The program headers."""
         dynamic_size = elf.DYN.size * (len(self._tags()) + 1)
         relro = self.relro_end - self.relro_start
         rows = [
@@ -97,61 +142,63 @@ class Layout:
             (_PT_GNU_STACK, _RW, 0, 0, 0, 16),
             (_PT_GNU_RELRO, _R, self.relro_start, relro, relro, 1),
         ]
-        used = [row for row in rows if row[0] != _PT_LOAD or row[4]]
+        used = [(*row[:3], *row[2:]) for row in rows if row[0] != _PT_LOAD or row[4]]
+        if self.blob is not None and self.blob.data.nbytes:
+            size = self.blob.data.nbytes  # after the other loads, which are sorted by address
+            last = max(i for i, row in enumerate(used) if row[0] == _PT_LOAD)
+            used.insert(last + 1, (_PT_LOAD, _R, self.blob_offset, self.blob.address, size, size, self.page))
         return b"".join(
-            elf.PHDR.pack(kind, flags, at, at, at, size, mem, align) for kind, flags, at, size, mem, align in used
+            elf.PHDR.pack(kind, flags, offset, at, at, size, mem, align)
+            for kind, flags, offset, at, size, mem, align in used
         )
 
 
-def _hash_table(names: Sequence[str]) -> bytes:
-    buckets = [0] * max(len(names), 1)
-    chains = [0] * (len(names) + 1)
-    for index, name in enumerate(names, 1):
-        bucket = elf.sysv_hash(name.encode()) % len(buckets)
-        chains[index], buckets[bucket] = buckets[bucket], index
-    return struct.pack(f"<{2 + len(buckets) + len(chains)}I", len(buckets), len(chains), *buckets, *chains)
-
-
 def write(
-    layout: Layout,
-    machine: int,
-    relative: int,
-    exports: Sequence[tuple[str, int, int, int]],
-    relatives: Sequence[tuple[int, int]],
-) -> bytes:
-    """The library's bytes.
+    layout: Layout, machine: int, exports: Sequence[tuple[str, int, int, int]], rela: Sequence[tuple[int, int, int]]
+) -> list[bytes | memoryview]:
+    """The library's bytes, in pieces.
 
     Args:
-        exports: name, address, size, symbol type of each exported symbol, in the order of `layout.exports`.
-        relatives: place and addend of each load-time relocation.
+        exports: name, address, size, symbol type of each exported symbol, in the order of `layout.names`.
+        rela: place, symbol and kind, addend of each load-time relocation.
     """
-    outputs = layout.outputs
+    outputs, known = layout.outputs, layout.names
     sections = _Sections(layout)
     image = bytearray(layout.data_end)
     for name in (".rodata", ".text", ".data.rel.ro", ".got", ".data"):
         image[outputs[name].address : outputs[name].address + outputs[name].size] = outputs[name].image
     dynsym = bytearray(elf.SYM.size)
     for name, address, size, kind in exports:
-        offset = layout.strings.index(b"\0" + name.encode() + b"\0") + 1
-        dynsym += elf.SYM.pack(offset, elf.STB_GLOBAL << 4 | kind, 0, sections.index_of(address), address, size)
-    rela = b"".join(elf.RELA.pack(place, relative, addend) for place, addend in relatives)
+        place = sections.index_of(address)
+        dynsym += elf.SYM.pack(known.offset(name), elf.STB_GLOBAL << 4 | kind, 0, place, address, size)
+    for name in known.imports:
+        dynsym += elf.SYM.pack(known.offset(name), elf.STB_WEAK << 4, 0, elf.SHN_UNDEF, 0, 0)
+    names_at = _up(len(image), 8)
+    table_size = sections.names_size()
+    shoff = _up(names_at + table_size, 8)
+    count = len(sections.rows) + 2
+    end = shoff + count * elf.SHDR.size
+    if layout.blob is not None and layout.blob.data.nbytes:
+        layout.blob_offset = _up(end, layout.page)
+    names, headers = sections.tables(names_at)
     phdrs = layout.program_headers()
     pieces = (
-        (layout.dynsym, bytes(dynsym)), (layout.dynstr, layout.strings), (layout.hash, _hash_table(layout.exports)),
-        (layout.rela, rela), (layout.dynamic, layout.dynamic_bytes()), (elf.EHDR.size, phdrs),
+        (layout.dynsym, bytes(dynsym)), (layout.dynstr, layout.strings), (layout.hash, known.hash_table()),
+        (layout.rela, b"".join(elf.RELA.pack(*row) for row in rela)), (layout.dynamic, layout.dynamic_bytes()),
+        (elf.EHDR.size, phdrs),
     )  # fmt: skip
     for at, piece in pieces:
         image[at : at + len(piece)] = piece
-    names, headers = sections.tables(_up(len(image), 8))
-    shoff = _up(_up(len(image), 8) + len(names), 8)
-    count = len(headers) // elf.SHDR.size
     image[: elf.EHDR.size] = elf.EHDR.pack(
         b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_DYN, machine, 1, 0, elf.EHDR.size, shoff, 0, elf.EHDR.size,
         elf.PHDR.size, len(phdrs) // elf.PHDR.size, elf.SHDR.size, count, count - 1,
     )  # fmt: skip
-    image += bytes(_up(len(image), 8) - len(image)) + names
+    image += bytes(names_at - len(image)) + names
     image += bytes(shoff - len(image)) + headers
-    return bytes(image)
+    out: list[bytes | memoryview] = [bytes(image)]
+    if layout.blob_offset and layout.blob is not None:
+        out += [bytes(layout.blob_offset - end), layout.blob.data]
+    return out
 
 
 class _Sections:
@@ -160,14 +207,14 @@ class _Sections:
     def __init__(self, layout: Layout) -> None:
         o = layout.outputs
         dynamic_size = elf.DYN.size * (len(layout.dynamic_bytes()) // elf.DYN.size)
-        rela_size = elf.RELA.size * layout.relative_count
+        rela_size = elf.RELA.size * layout.rela_count
         rw, alloc = elf.SHF_WRITE | elf.SHF_ALLOC, elf.SHF_ALLOC
         code = alloc | elf.SHF_EXECINSTR
         # name, type, flags, address, size, link, info, align, entry size
         rows = [
             (".dynsym", elf.SHT_DYNSYM, alloc, layout.dynsym, layout.dynstr - layout.dynsym, 2, 1, 8, elf.SYM.size),
             (".dynstr", elf.SHT_STRTAB, alloc, layout.dynstr, len(layout.strings), 0, 0, 1, 0),
-            (".hash", elf.SHT_HASH, alloc, layout.hash, len(_hash_table(layout.exports)), 1, 0, 8, 4),
+            (".hash", elf.SHT_HASH, alloc, layout.hash, len(layout.names.hash_table()), 1, 0, 8, 4),
             (".rela.dyn", elf.SHT_RELA, alloc, layout.rela, rela_size, 1, 0, 8, elf.RELA.size),
             (".rodata", elf.SHT_PROGBITS, alloc, o[".rodata"].address, o[".rodata"].size, 0, 0, o[".rodata"].align, 0),
             (".text", elf.SHT_PROGBITS, code, o[".text"].address, o[".text"].size, 0, 0, o[".text"].align, 0),
@@ -180,6 +227,10 @@ class _Sections:
         ]  # fmt: skip
         fixed = {".dynsym", ".dynstr", ".hash"}
         self.rows = [row for row in rows if row[4] or row[0] in fixed]
+        self.layout = layout
+        if layout.blob is not None and layout.blob.data.nbytes:
+            size = layout.blob.data.nbytes
+            self.rows.append((_BLOB, elf.SHT_PROGBITS, alloc, layout.blob.address, size, 0, 0, layout.page, 0))
 
     def index_of(self, address: int) -> int:
         """Index of the section that contains `address`; SHN_ABS if none does."""
@@ -188,12 +239,17 @@ class _Sections:
                 return index
         return elf.SHN_ABS
 
+    def names_size(self) -> int:
+        """Bytes of the section name table."""
+        return 1 + sum(len(row[0]) + 1 for row in self.rows) + len(".shstrtab") + 1
+
     def tables(self, names_offset: int) -> tuple[bytes, bytes]:
         """The section name table and the section headers."""
         names = bytearray(b"\0")
         headers = bytearray(elf.SHDR.size)
         for name, kind, flags, address, size, link, info, align, entry in self.rows:
-            headers += elf.SHDR.pack(len(names), kind, flags, address, address, size, link, info, align, entry)
+            offset = self.layout.blob_offset if name == _BLOB else address
+            headers += elf.SHDR.pack(len(names), kind, flags, address, offset, size, link, info, align, entry)
             names += name.encode() + b"\0"
         headers += elf.SHDR.pack(
             len(names), elf.SHT_STRTAB, 0, 0, names_offset, len(names) + len(".shstrtab") + 1, 0, 0, 1, 0

@@ -5,6 +5,10 @@ load time and one kind of dynamic relocation is enough: "load base + constant". 
 pages of its own: headers and read-only data; code; data that is read-only once relocated; data. None is writable and
 executable, the stack is not executable. Objects of LLVM and of `gcc -fPIC` link.
 
+Libraries for other programs may have a fifth segment, `Blob`: a model's constants, read-only and page-aligned, so that
+the system maps them and copies nothing. They may also name weak symbols (`imports`) whose addresses the system's loader
+puts into pointers in writable data: null where the program has no such symbol.
+
 Left out on purpose: merging of string sections, exception tables (`.eh_frame` is dropped), debug information,
 constructors, thread-local and indirect symbols. What would need them is refused by name.
 """
@@ -17,6 +21,7 @@ from dataclasses import dataclass, field
 
 from . import elf, elf_writer
 from .elf import Object, Section, Symbol
+from .elf_writer import Blob
 from .errors import LinkError
 from .relocate import MACHINES, X86_ABSOLUTE_32, Machine, Site, relax_x86
 
@@ -61,11 +66,30 @@ def link_shared(objects: Sequence[bytes], exports: Sequence[str], soname: str = 
     if not objects:
         raise LinkError("nothing to link", hint="pass at least one object")
     parsed = [elf.parse_object(bytes(data), f"object {i}") for i, data in enumerate(objects)]
-    return _Linker(parsed).link(exports, soname)
+    return bytes(link_parsed(parsed, exports, soname)[0])
+
+
+def link_parsed(
+    objects: list[Object], exports: Sequence[str], soname: str = "", imports: Sequence[str] = (),
+    blob: Blob | None = None,
+) -> list[bytes | memoryview]:  # fmt: skip
+    """As `link_shared`, of parsed objects, which are changed.
+
+    Args:
+        imports: undefined weak symbols that the system's loader looks up.
+        blob: read-only data for a segment of its own.
+
+    Returns:
+        The file in pieces.
+
+    Raises:
+        LinkError: as `link_shared` does; also if an import is used other than by a pointer in writable data.
+    """
+    return _Linker(objects, imports, blob).link(exports, soname)
 
 
 class _Linker:
-    def __init__(self, objects: list[Object]) -> None:
+    def __init__(self, objects: list[Object], imports: Sequence[str] = (), blob: Blob | None = None) -> None:
         machines = {o.machine for o in objects}
         if len(machines) > 1 or objects[0].machine not in MACHINES:
             known = ", ".join(m.name for m in MACHINES.values())
@@ -77,8 +101,12 @@ class _Linker:
         self.globals: dict[str, tuple[Object, Symbol]] = {}
         self.got: dict[tuple[int, int, str], int] = {}
         self.relatives: dict[int, int] = {}
+        self.blob = blob
+        self.imports = sorted(set(imports))
+        #: place -> (number of the import, addend)
+        self.lookups: dict[int, tuple[int, int]] = {}
 
-    def link(self, exports: Sequence[str], soname: str) -> bytes:
+    def link(self, exports: Sequence[str], soname: str) -> list[bytes | memoryview]:
         self._collect_globals()
         missing = [name for name in exports if name not in self.globals]
         if missing:
@@ -88,25 +116,37 @@ class _Linker:
         self._place_sections()
         self._plan_got()
         self.outputs[".got"].size = 8 * len(self.got)
-        layout = elf_writer.Layout(
-            self.machine.page, self.outputs, sorted(set(exports)), soname, self._count_relative()
-        )
+        names = elf_writer.Names(sorted(set(exports)), self.imports, soname)
+        relocations = self._count_relative(), self._count_lookups()
+        layout = elf_writer.Layout(self.machine.page, self.outputs, names, relocations, self.blob)
         for output in self.outputs.values():
             for part in output.parts:
                 part.address += output.address
         self._relocate()
-        if len(self.relatives) != layout.relative_count:
+        if (len(self.relatives), len(self.lookups)) != relocations:
             raise LinkError("damaged object file", why="two relocations for the same place")
-        table = [(name, *self._export(name)) for name in layout.exports]
-        return elf_writer.write(
-            layout, self.objects[0].machine, self.machine.relative, table, sorted(self.relatives.items())
-        )
+        table = [(name, *self._export(name)) for name in names.exports]
+        rela = [(place, self.machine.relative, addend) for place, addend in sorted(self.relatives.items())]
+        for place, (number, addend) in sorted(self.lookups.items()):
+            rela.append((place, names.index_of(number) << 32 | self.machine.absolute, addend))
+        return elf_writer.write(layout, self.objects[0].machine, table, rela)
 
     def _export(self, name: str) -> tuple[int, int, int]:
         owner, symbol = self.globals[name]
         return self._address(owner, symbol), symbol.size, symbol.kind
 
+    def _import(self, obj: Object, index: int) -> int | None:
+        """The number of the import that a symbol is, if it is one."""
+        symbol = _symbol(obj, index)
+        if symbol.section != elf.SHN_UNDEF or symbol.name not in self.imports or symbol.name in self.globals:
+            return None
+        return self.imports.index(symbol.name)
+
     def _collect_globals(self) -> None:
+        if self.blob is not None:  # its address is known last: a symbol of an object without sections stands for it
+            size = self.blob.data.nbytes
+            symbol = Symbol(self.blob.symbol, elf.STB_GLOBAL, elf.STT_OBJECT, elf.SHN_ABS, -1, size)
+            self.globals[symbol.name] = (Object("constants", self.objects[0].machine, [], []), symbol)
         for obj in self.objects:
             for symbol in obj.symbols:
                 if symbol.kind in (elf.STT_TLS, elf.STT_GNU_IFUNC):
@@ -193,6 +233,19 @@ class _Linker:
         symbol = _symbol(obj, index)
         return (number, index, "") if symbol.bind == elf.STB_LOCAL else (-1, 0, symbol.name)
 
+    def _count_lookups(self) -> int:
+        count = 0
+        for obj in self.objects:
+            for s in obj.sections:
+                for r in s.relocations if s.address >= 0 and self.imports else ():
+                    if self._import(obj, r.symbol) is not None:
+                        if r.kind != self.machine.absolute or _output_of(s) not in (".data", ".data.rel.ro"):
+                            raise LinkError(f"{_symbol(obj, r.symbol).name!r} is used other than by a pointer in data",
+                                            f"{obj.name}, section {s.name}", "the system's loader patches only those",
+                                            "take its address from a global variable")  # fmt: skip
+                        count += 1
+        return count
+
     def _count_relative(self) -> int:
         pointers = sum(
             1
@@ -215,7 +268,10 @@ class _Linker:
     def _moves(self, obj: Object, index: int) -> bool:
         """Whether the symbol's address depends on where the library is loaded."""
         target = self._resolve(obj, index)
-        return target is not None and target[1].section != elf.SHN_ABS
+        return target is not None and (target[1].section != elf.SHN_ABS or self._is_blob(target[1]))
+
+    def _is_blob(self, symbol: Symbol) -> bool:
+        return self.blob is not None and symbol is self.globals[self.blob.symbol][1]
 
     def _resolve(self, obj: Object, index: int) -> tuple[Object, Symbol] | None:
         """The definition of a symbol; None for an undefined weak symbol, whose address is 0."""
@@ -231,6 +287,8 @@ class _Linker:
         return 0 if target is None else self._address(*target)
 
     def _address(self, obj: Object, symbol: Symbol) -> int:
+        if self.blob is not None and self._is_blob(symbol):
+            return self.blob.address
         if symbol.section == elf.SHN_ABS or (symbol.section == elf.SHN_UNDEF and not symbol.name):
             return symbol.value
         if symbol.section >= len(obj.sections):
@@ -291,6 +349,10 @@ class _Linker:
                             hint="compile with -fPIC and the small code model")  # fmt: skip
 
     def _absolute(self, obj: Object, r: elf.Relocation, output: Output, site: Site) -> None:
+        number = self._import(obj, r.symbol)
+        if number is not None:
+            self.lookups[site.place] = number, r.addend
+            return
         if self._moves(obj, r.symbol):
             if output.name in (".text", ".rodata"):
                 raise LinkError("an absolute address in a read-only section", site.where,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from .ndarray import Device, as_numpy
 from .shape_expr import ShapeExpr, symbols_of
 
 if TYPE_CHECKING:
+    from .export_model import Exported
     from .graph_executor import GraphModule
     from .profiler import Profile, Roof
 
@@ -222,6 +224,25 @@ class Module:
         sections = dict(self.artifact.sections)
         sections["params"] = replace(sections["params"], data=self._params.tobytes())
         return replace(self.artifact, sections=sections)
+
+    def export_library(
+        self, path: str | os.PathLike[str], *, format: str = "", name: str = "", freestanding: bool = False
+    ) -> Exported:
+        """Writes the model for other programs: one library that needs nothing, with a C header and a C++ header.
+
+        Args:
+            path: the file; headers get its name with .h and .hpp.
+            format: "so" (shared library) or "a" (static archive); by default what the file's name says.
+            name: prefix of the C functions; by default the file's name.
+            freestanding: without system calls and threads; the caller gives the memory.
+
+        Raises:
+            ArtifactError: if the model was compiled by a version that kept no objects.
+            LoadError: if the name or format makes no sense, or the file cannot be written.
+        """
+        from .export_model import export_model
+
+        return export_model(self.snapshot(), Path(path), format, name, freestanding)
 
     def __getitem__(self, name: str) -> Callable[..., GraphModule]:
         """The classic factory: `lib["default"](device)` is a graph executor over this module."""

@@ -39,7 +39,7 @@ EXPORTS = (
     "wb_pool_create", "wb_pool_destroy", "wb_pool_parallel_for", "wb_pool_reset", "wb_pool_resize",
     "wb_serial_parallel_for",
 )  # fmt: skip
-_POOL_BYTES = 256 + 64 * (MAX_THREADS + 24)
+POOL_BYTES = 256 + 64 * (MAX_THREADS + 24)
 _WIPE_ON_FORK = 18
 _PARTS = 4  # of a range, at most 31
 _GRACE = 64  # pauses before the owner of a range that was begun gets help
@@ -437,7 +437,7 @@ def pool_ir(target_triple: str) -> str:
         return head + _SERIAL + _NO_POOL
     text = _TYPES + _SERIAL + SYSTEM + _CLAIM + WORKER + CREATE + _PARALLEL_FOR
     numbers = {
-        "POOLBYTES": _POOL_BYTES, "MAXTHREADS": MAX_THREADS, "WIPE": _WIPE_ON_FORK,
+        "POOLBYTES": POOL_BYTES, "MAXTHREADS": MAX_THREADS, "WIPE": _WIPE_ON_FORK,
         "PARTS": _PARTS, "GRACE": _GRACE, "SHORT": _SHORT_SPIN, "CALLER": _CALLER_SPIN,
     }  # fmt: skip
     return head + string.Template(text).substitute({**machine, **numbers})

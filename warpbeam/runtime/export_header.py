@@ -1,0 +1,283 @@
+"""The headers of an exported model: C11 that is also C++, and a C++ class over it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .abi import HEADER_PATH
+from .manifest import Manifest, TensorSpec
+from .shape_expr import show
+
+_TYPES = {
+    "float32": "float", "float64": "double", "bool": "uint8_t", "float16": "uint16_t", "bfloat16": "uint16_t",
+    **{f"{u}int{b}": f"{u}int{b}_t" for u in ("", "u") for b in (8, 16, 32, 64)},
+}  # fmt: skip
+_TAKEN = frozenset(
+    """auto break case char const continue default do double else enum extern float for goto if inline int long register
+    restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool true
+    false class delete new this throw try catch template typename using namespace public private protected operator
+    friend virtual export import module and or not xor nullptr explicit mutable context args n""".split()  # noqa: SIM905
+)
+
+
+def identifiers(names: Sequence[str], taken: frozenset[str] = _TAKEN) -> list[str]:
+    """A C identifier of its own for each name."""
+    out: list[str] = []
+    for k, name in enumerate(names):
+        text = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or f"tensor{k}"
+        text = text if not text[0].isdigit() else f"t{text}"
+        word, count = text, 1
+        while word in taken or word in out:
+            count += 1
+            word = f"{text}_{count}"
+        out.append(word)
+    return out
+
+
+def c_type(dtype: str) -> str:
+    """The C type of an element."""
+    return _TYPES.get(dtype, "uint8_t")
+
+
+def is_static(manifest: Manifest) -> bool:
+    """Whether all shapes are numbers."""
+    return all(isinstance(e, int) for s in (*manifest.inputs, *manifest.outputs) for e in s.shape)
+
+
+def _shape(spec: TensorSpec) -> str:
+    return "[" + ", ".join(e if isinstance(e, str) else show(e) for e in spec.shape) + "]"
+
+
+def _elements(spec: TensorSpec) -> int | None:
+    count = 1
+    for extent in spec.shape:
+        if not isinstance(extent, int):
+            return None
+        count *= extent
+    return count
+
+
+def _comment(text: str) -> str:
+    return text.replace("*/", "* /").replace("\n", " ").replace("\\", "/")
+
+
+def _described(manifest: Manifest) -> list[str]:
+    lines = [
+        f" * {_comment(manifest.name)}, compiled by Warpbeam {manifest.compiler_version} for {manifest.target}.",
+        " *",
+    ]
+    for group, specs in (("Input", manifest.inputs), ("Output", manifest.outputs), ("Parameter", manifest.params)):
+        for i, s in enumerate(specs):
+            lines.append(f" * {group} {i}: {_comment(s.name)}, {s.dtype} {_comment(_shape(s))}")
+    return lines
+
+
+def arguments(manifest: Manifest) -> tuple[list[str], list[str]]:
+    """Names and C declarations of the arguments of `run` after the context."""
+    names = identifiers([s.name for s in (*manifest.inputs, *manifest.outputs)])
+    static, count = is_static(manifest), len(manifest.inputs)
+    out = []
+    for i, (name, spec) in enumerate(zip(names, (*manifest.inputs, *manifest.outputs), strict=True)):
+        if not static:
+            out.append(f"wb_tensor* {name}")
+        else:
+            out.append(f"{'const ' if i < count else ''}{c_type(spec.dtype)}* {name}")
+    return names, out
+
+
+def _macros(manifest: Manifest, name: str) -> list[str]:
+    upper = name.upper()
+    lines = [
+        f"#define {upper}_NUM_INPUTS {len(manifest.inputs)}",
+        f"#define {upper}_NUM_OUTPUTS {len(manifest.outputs)}",
+    ]
+    for group, specs in (("INPUT", manifest.inputs), ("OUTPUT", manifest.outputs), ("PARAM", manifest.params)):
+        for i, spec in enumerate(specs):
+            size = _elements(spec)
+            lines.append(f'#define {upper}_{group}_{i}_NAME "{_escaped(spec.name)}"')
+            lines.append(f"#define {upper}_{group}_{i}_NDIM {len(spec.shape)}")
+            if size is not None:
+                lines.append(f"#define {upper}_{group}_{i}_SIZE {size} /* elements */")
+    if isinstance(manifest.arena_bytes, int):
+        lines.append(f"#define {upper}_ARENA_BYTES {manifest.arena_bytes}")
+    return lines
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        c if 32 <= ord(c) < 127 and c not in '"\\?' else "".join(f"\\{b:03o}" for b in c.encode()) for c in text
+    )
+
+
+def c_header(manifest: Manifest, name: str, freestanding: bool, form: str, extra: str = "") -> str:
+    """The header of an exported model.
+
+    Args:
+        name: prefix of the functions.
+        freestanding: whether contexts live in the caller's memory only.
+        form: "object" for compiled code, "c" for C source, which has no threads.
+        extra: further declarations.
+    """
+    guard = f"{name.upper()}_H"
+    _, args = arguments(manifest)
+    own = [_CONTEXT, *([] if freestanding else [_HOSTED]), _IN_MEMORY, _RUN if is_static(manifest) else _RUN_TENSORS]
+    line = ", ".join(["NAME_context* context", *args])
+    own += [f"int32_t NAME_run({line});", "", _CALLS]
+    threads = not freestanding and form == "object"
+    own += [_THREADS] if threads else []
+    own += [_PARAMS] if manifest.params else []
+    said = "\n/* A context of NULL stands for a serial one that lives for this call. */" if threads else ""
+    body = "\n".join([*own, _QUESTIONS]).replace("NULL_OR", said).replace("NAME_", f"{name}_")
+    parts = ["/*", *_described(manifest), " */", f"#ifndef {guard}", f"#define {guard}", "", _base(), "",
+             "#ifdef __cplusplus", 'extern "C" {', "#endif", "", *_macros(manifest, name), "", body, extra,
+             "#ifdef __cplusplus", '} /* extern "C" */', "#endif", "", f"#endif /* {guard} */", ""]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _base() -> str:
+    """The binary interface, so that one header is enough."""
+    text = HEADER_PATH.read_text(encoding="utf-8")
+    return text[text.index("#ifndef WARPBEAM_H") :].strip()
+
+
+_CONTEXT = """\
+/* What one call at a time needs: scratch memory, mutable parameters, the text of the last error. Calls in parallel use
+ * several. It begins with a wb_ctx. */
+typedef struct NAME_context NAME_context;
+"""
+_HOSTED = """\
+/* A context in memory of its own; NULL if there is none left. */
+NAME_context* NAME_create(void);
+/* Gives a context back. With the last one the threads end, and the library may be unloaded. */
+void NAME_destroy(NAME_context* context);
+"""
+_IN_MEMORY = """\
+/* A context in `bytes` of the caller's memory, at least NAME_context_bytes(); what is more is scratch memory.
+ * 63 bytes more are needed where the memory is not aligned to 64. It is serial, and needs no destroy. NULL if the
+ * memory is too small. */
+NAME_context* NAME_create_in(void* memory, int64_t bytes);
+int64_t NAME_context_bytes(void);
+"""
+_RUN = """\
+/* Runs the model on compact row-major data: inputs, then outputs. 0 = done, else see NAME_error. */NULL_OR"""
+_RUN_TENSORS = """\
+/* Runs the model on compact row-major tensors: inputs, then outputs, all with data and shape. 0 = done, else see
+ * NAME_error. */NULL_OR"""
+_CALLS = """\
+/* The same with an array of tensors: the inputs, then the outputs. */
+int32_t NAME_call(NAME_context* context, wb_tensor** args, int32_t n);
+/* Only writes the shapes of the outputs into their `shape` arrays, as they follow from the inputs' shapes. */
+int32_t NAME_shapes(NAME_context* context, wb_tensor** args, int32_t n);
+/* Why the last call with this context failed; empty if it did not. Never NULL. */
+const char* NAME_error(const NAME_context* context);
+/* The model's entry itself, for a wb_ctx that the caller fills; `constants` is NAME_constants(). */
+int32_t NAME_entry(wb_ctx* context, wb_tensor** args, int32_t n);
+const void* NAME_constants(void);
+"""
+_THREADS = """\
+/* Threads that calls with this context use, 0 = one for each processor; gives the number that it is. */
+int32_t NAME_set_threads(NAME_context* context, int32_t threads);
+"""
+_PARAMS = """\
+/* The value of a mutable parameter in a context; NULL if there is none of this number. */
+void* NAME_param(NAME_context* context, int32_t index);
+int32_t NAME_num_params(void);
+const char* NAME_param_name(int32_t index);
+const char* NAME_param_dtype(int32_t index);
+int32_t NAME_param_ndim(int32_t index);
+const int64_t* NAME_param_shape(int32_t index);
+"""
+_QUESTIONS = """\
+/* What the model is. Names, element types ("float32") and shapes are NULL for a number that does not exist; an
+ * extent that is not fixed is -1. */
+const char* NAME_name(void);
+const char* NAME_compiler(void);
+int32_t NAME_abi(void);
+int32_t NAME_num_inputs(void);
+int32_t NAME_num_outputs(void);
+const char* NAME_input_name(int32_t index);
+const char* NAME_input_dtype(int32_t index);
+int32_t NAME_input_ndim(int32_t index);
+const int64_t* NAME_input_shape(int32_t index);
+const char* NAME_output_name(int32_t index);
+const char* NAME_output_dtype(int32_t index);
+int32_t NAME_output_ndim(int32_t index);
+const int64_t* NAME_output_shape(int32_t index);
+"""
+
+
+def cpp_header(manifest: Manifest, name: str, header: str, freestanding: bool) -> str:
+    """A C++ class that owns a context and throws where the C functions fail."""
+    names, args = arguments(manifest)
+    guard = f"{name.upper()}_HPP"
+    make = _CPP_IN if freestanding else _CPP_OWN
+    text = (
+        _CPP.replace("MAKE", make)
+        .replace("ARGS", ", ".join(args))
+        .replace("VALUES", ", ".join(["context_.get()", *names]))
+    )
+    return text.replace("GUARD", guard).replace("HEADER", header).replace("NAME", name)
+
+
+_CPP_OWN = """  /* Takes memory from the system; throws std::bad_alloc if there is none. */
+  Model() : context_(NAME_create(), &NAME_destroy) {
+    if (!context_) throw std::bad_alloc();
+  }
+
+ private:
+  std::unique_ptr<NAME_context, void (*)(NAME_context*)> context_;
+"""
+_CPP_IN = """  /* Lives in memory of its own. */
+  Model() : memory_(static_cast<std::size_t>(NAME_context_bytes()) + 64),
+            context_(NAME_create_in(memory_.data(), static_cast<std::int64_t>(memory_.size())), [](NAME_context*) {}) {
+    if (!context_) throw std::bad_alloc();
+  }
+
+ private:
+  std::vector<unsigned char> memory_;
+  std::unique_ptr<NAME_context, void (*)(NAME_context*)> context_;
+"""
+_CPP = """#ifndef GUARD
+#define GUARD
+
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+#include "HEADER"
+
+namespace NAME {
+
+/* The model with a context of its own. One call at a time; threads use a Model each. */
+class Model {
+ public:
+  /* Runs the model; throws std::runtime_error with the reason if it fails. */
+  void run(ARGS) {
+    check(NAME_run(VALUES));
+  }
+
+  /* The same on tensors: the inputs, then the outputs. */
+  void call(std::vector<wb_tensor*> args) {
+    check(NAME_call(context_.get(), args.data(), static_cast<std::int32_t>(args.size())));
+  }
+
+  /* Only writes the outputs' shapes. */
+  void shapes(std::vector<wb_tensor*> args) {
+    check(NAME_shapes(context_.get(), args.data(), static_cast<std::int32_t>(args.size())));
+  }
+
+  NAME_context* context() { return context_.get(); }
+
+MAKE
+  void check(std::int32_t status) {
+    if (status != 0) throw std::runtime_error(NAME_error(context_.get()));
+  }
+};
+
+}  // namespace NAME
+
+#endif  // GUARD
+"""

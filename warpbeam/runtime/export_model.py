@@ -1,0 +1,183 @@
+"""Exporting a model for other programs: one shared library, a static archive, and the headers that go with them.
+
+No compiler takes part: an artefact keeps the objects of its code and of its C interface; they get the model's name, are
+linked with the constants, and are written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import elf, elf_object
+from .ar import read_archive, write_archive
+from .artifact import Artifact
+from .elf import Object, Section, Symbol
+from .elf_writer import Blob
+from .errors import ArtifactError, LoadError
+from .export_header import c_header, cpp_header
+from .linker import link_parsed
+from .pool_ll import EXPORTS as POOL_SYMBOLS
+
+MODEL, HOSTED, FREESTANDING = "model.o", "hosted.o", "freestanding.o"
+#: prefix of the C interface until it gets the model's name; what the code calls the model's data
+PREFIX, CONSTANTS, PARAMS, ABOUT = "wbm_", "wb_model_constants", "wb_model_params", "wb_model"
+IMPORTS = ("pthread_create", "pthread_join")
+FORMATS = {".so": "so", ".a": "a", ".c": "c"}
+
+Piece = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: the library first, then its headers. `bytes` of the library, `constants` of these."""
+
+    files: tuple[Path, ...]
+    name: str
+    bytes: int
+    constants: int
+
+
+def pack_objects(kernels: Sequence[bytes], pool: bytes, facades: Mapping[str, bytes]) -> bytes:
+    """The section `objects` of an artefact.
+
+    Args:
+        kernels: objects of the kernels and the entry.
+        pool: object of the thread pool.
+        facades: objects of the C interface by variant, HOSTED and FREESTANDING.
+    """
+    members = {MODEL: _merged(kernels, MODEL)}
+    for name, data in facades.items():
+        members[name] = _merged([data, pool] if name == HOSTED else [data], name)
+    archive = b"".join(write_archive({name: [data] for name, data in members.items()}))
+    return zlib.compress(archive, 6)
+
+
+def _merged(objects: Sequence[bytes], name: str) -> bytes:
+    parsed = [elf.parse_object(data, f"{name} {i}") for i, data in enumerate(objects)]
+    return elf_object.write_object(elf_object.merge(parsed, name=name))
+
+
+def c_name(text: str) -> str:
+    """A C identifier made of a model's or file's name."""
+    name = re.sub(r"\W", "_", text, flags=re.ASCII)
+    return name if name and not name[0].isdigit() else f"m{name}"
+
+
+def export_model(artifact: Artifact, path: Path, fmt: str = "", name: str = "", freestanding: bool = False) -> Exported:
+    """Writes a library and its headers.
+
+    Args:
+        artifact: the model, with the values of mutable parameters that the library is to start with.
+        path: the file; headers get its name with .h and .hpp.
+        fmt: "so" or "a"; by default what the file's name says.
+        name: prefix of the C functions; by default the file's name without "lib".
+        freestanding: without system calls and threads.
+
+    Raises:
+        ArtifactError: if the artefact holds no objects.
+        LoadError: if the name or format makes no sense.
+    """
+    kind = fmt or FORMATS.get(path.suffix, "so")
+    if kind not in ("so", "a"):
+        raise LoadError(f"cannot export a model as {kind!r}", hint='formats are "so", "a" and, with the compiler, "c"')
+    name = name or c_name(path.stem.removeprefix("lib"))
+    if c_name(name) != name:
+        raise LoadError(f"{name!r} is no C identifier", hint=f"give another name, such as {c_name(name)!r}")
+    if name == "wb":
+        raise LoadError("the name 'wb' is taken by the runtime", hint="give another name")
+    objects = _objects(artifact, freestanding)
+    constants = memoryview(artifact.data("constants") or b"").cast("B")
+    params = artifact.data("params")
+    if params:
+        objects.append(_data(objects[0].machine, PARAMS, bytes(params)))
+    pieces = (_shared if kind == "so" else _archive)(artifact, objects, name, constants, freestanding)
+    size = write_pieces(path, pieces, 0o777 if kind == "so" else 0o666)
+    header, cpp = path.with_suffix(".h"), path.with_suffix(".hpp")
+    write_pieces(header, [c_header(artifact.manifest, name, freestanding, "object").encode()])
+    write_pieces(cpp, [cpp_header(artifact.manifest, name, header.name, freestanding).encode()])
+    return Exported((path, header, cpp), name, size, constants.nbytes)
+
+
+def _objects(artifact: Artifact, freestanding: bool) -> list[Object]:
+    data = artifact.data("objects")
+    what = artifact.manifest.name
+    if data is None:
+        raise ArtifactError("the artefact holds no objects to link", what, "it was made by an older version",
+                            "compile the model again")  # fmt: skip
+    try:
+        members = read_archive(zlib.decompress(data))
+    except zlib.error as error:
+        raise ArtifactError("the section objects is damaged", what, str(error), "compile the model again") from error
+    variant = FREESTANDING if freestanding else HOSTED
+    if variant not in members:
+        raise ArtifactError(f"there is no hosted variant for {artifact.manifest.target}", what,
+                            hint="export it freestanding")  # fmt: skip
+    return [elf.parse_object(members[n], n) for n in (MODEL, variant)]
+
+
+def _data(machine: int, symbol: str, data: bytes) -> Object:
+    """Read-only data as an object."""
+    section = Section(f".rodata.{symbol}", elf.SHT_PROGBITS, elf.SHF_ALLOC, data, len(data), 64)
+    symbols = [Symbol("", 0, 0, 0, 0, 0), Symbol(symbol, elf.STB_GLOBAL, elf.STT_OBJECT, 1, 0, len(data))]
+    return Object(symbol, machine, [Section("", 0, 0, b"", 0, 1), section], symbols)
+
+
+def _named(name: str) -> dict[str, str]:
+    return {CONSTANTS: f"{name}_constants_data", PARAMS: f"{name}_params_data"}
+
+
+def _shared(
+    artifact: Artifact, objects: list[Object], name: str, constants: memoryview, freestanding: bool
+) -> Iterable[Piece]:
+    """A shared library. It describes itself under the name `wb_model`, so that `load_module` reads it."""
+    about = json.dumps(artifact.manifest.to_data(), separators=(",", ":"), ensure_ascii=False).encode() + b"\0"
+    objects.append(_data(objects[0].machine, ABOUT, about))
+    for obj in objects:
+        elf_object.rename(obj, lambda s: name + "_" + s.removeprefix(PREFIX) if s.startswith(PREFIX) else s)
+    own = [s for obj in objects for s in elf_object.defined(obj) if s.startswith(f"{name}_")]
+    exports = [*own, artifact.manifest.entry, ABOUT, *([] if freestanding else POOL_SYMBOLS)]
+    blob = Blob(CONSTANTS, constants) if constants.nbytes else None
+    return link_parsed(objects, exports, imports=() if freestanding else IMPORTS, blob=blob)
+
+
+def _archive(
+    artifact: Artifact, objects: list[Object], name: str, constants: memoryview, freestanding: bool
+) -> Iterable[Piece]:
+    """A static archive: the code with the model's functions as its only global symbols, and the constants."""
+    own = _named(name)
+    merged = elf_object.merge(objects, [s for obj in objects for s in elf_object.defined(obj) if s.startswith(PREFIX)])
+    elf_object.rename(merged, lambda s: name + "_" + s.removeprefix(PREFIX) if s.startswith(PREFIX) else own.get(s, s))
+    members: dict[str, Sequence[Piece]] = {f"{name}.o": [elf_object.write_object(merged)]}
+    symbols = {f"{name}.o": elf_object.defined(merged)}
+    if constants.nbytes:
+        members[f"{name}_constants.o"] = elf_object.data_object(merged.machine, own[CONSTANTS], constants)
+        symbols[f"{name}_constants.o"] = [own[CONSTANTS]]
+    return write_archive(members, symbols)
+
+
+def write_pieces(path: Path, pieces: Iterable[Piece], mode: int = 0o666) -> int:
+    """Writes a file: all of it or nothing. Gives its size."""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise LoadError(f"cannot write {path.name}", str(path.parent), str(error.strerror)) from error
+    size = 0
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for piece in pieces:
+                size += file.write(piece)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, mode & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return size
