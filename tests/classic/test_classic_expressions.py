@@ -18,7 +18,7 @@ def test_indices() -> None:
     x = numbers(4, 6)
     swapped = te.compute((m, n), lambda i, j: a[j, i], name="swapped")
     naive([swapped], [a, swapped], [x], [x.T])
-    last = te.compute((n, m), lambda *i: a[i[:-2] + (i[-2], m - 1 - i[-1])], name="last")
+    last = te.compute((n, m), lambda *i: a[(*i[:-2], i[-2], m - 1 - i[-1])], name="last")
     naive([last], [a, last], [x], [x[:, ::-1]])
     p, q = te.var("p"), te.var("q")
     shaped = te.compute((p, q), lambda i, j: a[(i * q + j) // m, (i * q + j) % m], name="shaped")
@@ -199,7 +199,7 @@ def test_common_operators() -> None:
 def padded(x: Any, p: int, fill: Any = 0) -> Any:
     *lead, h, w = x.shape
     return te.compute((*lead, h + 2 * p, w + 2 * p), lambda *i: te.if_then_else(
-        te.any(i[-2] < p, i[-2] >= h + p, i[-1] < p, i[-1] >= w + p), fill, x[i[:-2] + (i[-2] - p, i[-1] - p)],
+        te.any(i[-2] < p, i[-2] >= h + p, i[-1] < p, i[-1] >= w + p), fill, x[(*i[:-2], i[-2] - p, i[-1] - p)],
     ), name="padded")  # fmt: skip
 
 

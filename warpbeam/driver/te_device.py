@@ -75,7 +75,7 @@ def _executor(func: PrimFunc, host: PrimFunc, kernels: Sequence[PrimFunc]) -> Ca
         given = dict(zip(explicit, args, strict=True))
         arrays = [as_numpy(given[p], compact=False) for p in host.buffers if p in given]
         numbers = [int(given[p]) for p in host.params if isinstance(p, Var) and p in given]
-        back = [np.ascontiguousarray(a) for a in arrays]
+        back = [np.asarray(a, order="C") for a in arrays]
         interp_gpu.run(host, list(kernels), *back, *numbers)
         for array, result in zip(arrays, back, strict=True):
             if array is not result and array.flags.writeable:

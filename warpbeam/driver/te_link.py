@@ -64,7 +64,47 @@ def _objects_of(sources: Sequence[str], target: Target) -> list[bytes]:
             out.append(llvm.compile_text(text, target, level=3, name="imported by a pragma"))
         else:
             out.append(system_cc.object_of_c(text, target))
+    symbols = [s for data in out for s in elf.parse_object(data, "imported object").symbols]
+    if any(s.section == elf.SHN_UNDEF and s.name in _MEMORY for s in symbols):
+        out.append(_memory_object(target))  # compilers call these for loops that copy
     return out
+
+
+_MEMORY = ("memset", "memcpy", "memmove")
+_STEP = """
+define weak ptr @{name}(ptr %to, {param}, i{bits} %n) #0 {{
+entry:
+  {start}
+  %some = icmp ne i{bits} %n, 0
+  br i1 %some, label %loop, label %end
+loop:
+  %i = phi i{bits} [0, %entry], [%next, %loop]
+  %next = add i{bits} %i, 1
+  {at}
+  %p = getelementptr i8, ptr %to, i{bits} %k
+  {value}
+  store i8 %v, ptr %p
+  %more = icmp ult i{bits} %next, %n
+  br i1 %more, label %loop, label %end
+end:
+  ret ptr %to
+}}
+"""
+
+
+@functools.lru_cache(maxsize=8)
+def _memory_object(target: Target) -> bytes:
+    """memset, memcpy and memmove (from behind where the target lies behind its source), byte by byte."""
+    bits = target.pointer_bits
+    load = f"%q = getelementptr i8, ptr %from, i{bits} %k\n  %v = load i8, ptr %q"
+    forward = f"%k = add i{bits} %i, 0"
+    either = f"%r = sub i{bits} %n, %next\n  %k = select i1 %back, i{bits} %r, i{bits} %i"
+    rows = [
+        ("memset", "i32 %c", "%v = trunc i32 %c to i8", forward, ""), ("memcpy", "ptr %from", "", forward, load),
+        ("memmove", "ptr %from", "%back = icmp ugt ptr %to, %from", either, load),
+    ]  # fmt: skip
+    parts = [_STEP.format(name=n, param=p, start=s, at=a, value=v, bits=bits) for n, p, s, a, v in rows]
+    return llvm.compile_text("".join(parts) + 'attributes #0 = { "no-builtins" }\n', target, level=0, name="wb_memory")
 
 
 def _defined(objects: Sequence[bytes]) -> frozenset[str]:
