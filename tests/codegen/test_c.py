@@ -17,7 +17,7 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.runtime.abi import HEADER_PATH
 from warpbeam.tir import expr as E
 from warpbeam.tir.interp import run as interpret
-from warpbeam.tir.stmt import AssertStmt, BufferStore, For, IfThenElse, PrimFunc, While, seq
+from warpbeam.tir.stmt import AssertStmt, BufferStore, For, IfThenElse, LetStmt, PrimFunc, While, seq
 from warpbeam.tir.transform.expand_math import expand_math
 
 FUSED = target.get("c").replace(fma=True)
@@ -164,3 +164,12 @@ def test_errors_say_what_to_do() -> None:
         c.print_kernel(PrimFunc("k", (o,), BufferStore(o, E.call("exp", o[0]), (0,))), FUSED)
     with pytest.raises(LowerError, match="neither a parameter"):
         c.print_kernel(PrimFunc("k", (), BufferStore(o, 0.0, (0,))), FUSED)
+
+
+def test_variables_of_vectors() -> None:
+    a, b, o = (E.Buffer(n, (12,), "float32") for n in "abo")
+    v, at = E.Var("v", "float32x4"), programs.ramp(8, 4)
+    store = BufferStore(o, v * E.BufferLoad(b, (at,)) + v, (at,))
+    func = PrimFunc("k", (a, b, o), LetStmt(v, E.BufferLoad(a, (at,)) + E.BufferLoad(b, (at,)), store))
+    x = np.arange(12, dtype=np.float32)
+    agree([(func, (x, x + 1, np.zeros_like(x)))])

@@ -59,6 +59,7 @@ class KernelPrinter:
         self.count = 0
         self.names: dict[E.Var | E.Buffer, str] = {}
         self.nonneg: set[E.Var] = set()
+        self.vectors: set[E.Var] = set()  # variables that are arrays of lanes
         self.parts: list[str] = []
         self.in_parallel = False
 
@@ -212,10 +213,7 @@ class KernelPrinter:
         """Prints a statement; recursion is as deep as loops and branches nest."""
         while isinstance(node, S.LetStmt | S.Allocate):
             if isinstance(node, S.LetStmt):
-                name = self.fresh(node.var.name)
-                text = Lanes(self, "").value(node.value)
-                self.line(f"const {self._index(node.var.dtype)} {name} = {text};")
-                self.bind(node.var, name)
+                self._let(node)
             else:
                 self._allocate(node.buffer)
             node = node.body
@@ -245,6 +243,17 @@ class KernelPrinter:
             self._evaluate(node.value)
         else:
             raise LowerError(f"a {type(node).__name__} cannot be printed in C", where=self.func.name)
+
+    def _let(self, node: S.LetStmt) -> None:
+        name, lanes = self.fresh(node.var.name), dt.lanes(node.var.dtype)
+        if lanes > 1:
+            self.line(f"{value_type(node.var.dtype)} {name}[{lanes}];")
+            with self.lanes(lanes) as lane:
+                self.line(f"{name}[{lane}] = {Lanes(self, lane).value(node.value)};")
+            self.vectors.add(node.var)
+        else:
+            self.line(f"const {self._index(node.var.dtype)} {name} = {Lanes(self, '').value(node.value)};")
+        self.bind(node.var, name)
 
     def _allocate(self, buffer: E.Buffer) -> None:
         size = 1

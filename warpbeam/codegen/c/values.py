@@ -169,7 +169,8 @@ class Lanes:
         if isinstance(node, (E.IntImm, E.FloatImm)):
             return literal(node, self.d)
         if isinstance(node, E.Var):
-            return self.p.variable(node)
+            name = self.p.variable(node)
+            return f"{name}[{self.lane}]" if node in self.p.vectors else name
         if isinstance(node, E.BufferLoad):
             return self.p.from_memory(f"{self.p.element(node.buffer, parts)}", node.buffer.dtype)
         if isinstance(node, E.Broadcast):
