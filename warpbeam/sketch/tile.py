@@ -23,8 +23,9 @@ from typing import Any
 
 from warpbeam.cost.tile_prior import Shape, Tile, choose
 from warpbeam.ir import dtype as dt
-from warpbeam.sketch import pointwise
+from warpbeam.sketch import dot, pointwise
 from warpbeam.sketch.base import Group, Plan, extent, product
+from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp
 from warpbeam.tir.arith import linear
@@ -101,10 +102,14 @@ def build(group: Group) -> Plan:
     parts = anatomy(group)
     assert parts is not None
     roles = contraction(parts.anchor.op)
+    choice = dot.find(group, parts.anchor.op, roles)
     shape = describe(group, parts, roles)
+    if choice is not None:  # a step of the instruction takes as many bytes as one of float32
+        shape = replace(shape, reduce=shape.reduce // choice.group, lanes=choice.lanes)
     tile = choose(shape, group.target)
-    apply(group, parts, roles, tile)
-    return Plan(group.sch.func, "tile", tile.as_dict(), (tile.reason,))
+    apply(group, parts, roles, tile, choice)
+    decisions = tile.as_dict() if choice is None else {**tile.as_dict(), "dot": choice.intrin}
+    return Plan(group.sch.func, "tile", decisions, (tile.reason,))
 
 
 def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
@@ -162,7 +167,7 @@ class Variant:
     tile: Tile
 
 
-def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile) -> None:
+def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, choice: DotChoice | None = None) -> None:
     """Schedules with the decisions of `tile`."""
     sch = group.sch
     for stage in parts.before:
@@ -172,7 +177,7 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile) -
     axes = [a.var for a in op.axis]
     rows = [v for v in axes[:-1] if roles is None or v in roles.m][-2:]
     if roles is not None and tile.packed:
-        _pack(group, roles, axes[-1], tile)
+        _pack(group, roles, axes[-1], tile, choice)
     sizes = {a.var: a.extent for a in op.axis}
     variants = [Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile)]
     for k, v in enumerate([axes[-1], *rows]):
@@ -181,7 +186,7 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile) -
     for x in variants[1:]:
         x.block = sch.clone(block, x.out)
     for x in variants:
-        _nest(group, x, axes, rows)
+        _nest(group, x, axes, rows, choice)
 
 
 def _cut(group: Group, x: Variant, axis: Var, row: int) -> list[Variant]:
@@ -206,18 +211,20 @@ def _with(rows: tuple[int, ...], index: int) -> tuple[int, ...]:
     return tuple(1 if k == index else r for k, r in enumerate(rows))
 
 
-def _nest(group: Group, x: Variant, axes: list[Var], rows: list[Var]) -> None:
+def _nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None) -> None:
     """One nest: tiles of the output outside, the reduction of a tile inside, remainders apart."""
     tile = x.tile
     free, outer = _tile_output(group, x.loops, axes, rows, tile)
     group.sch.compute_at(x.block, outer[-1])
-    _tile_reduction(group, x.block, outer[-1], axes, tile)
+    neighbours = _tile_reduction(group, x.block, outer[-1], axes, tile, choice)
     group.sch.set_scope(x.block, "register")
     whole: list[PrimExpr | None] = []
     for v, f in zip([axes[-1], *rows], [tile.vectors * tile.lanes, *tile.rows], strict=True):
         size = const_int(x.sizes[v])
         whole.append(None if size is None or size % f == 0 else as_expr(size // f))
     _finish(group, free, outer, whole if tile.columns_outer else [*whole[1:], whole[0]], tile)
+    if choice is not None:
+        dot.tensorize(group, _copies(group, neighbours), choice)
 
 
 def _before(group: Group, stage: Stage) -> None:
@@ -239,12 +246,15 @@ def _epilogue(group: Group, parts: Anatomy) -> tuple[str, str]:
     return block, group.blocks[parts.out]
 
 
-def _pack(group: Group, roles: Contraction, last: Var, tile: Tile) -> None:
+def _pack(group: Group, roles: Contraction, last: Var, tile: Tile, choice: DotChoice | None) -> None:
     """Asks for the constant rhs as [column panel][..k..][column in panel]."""
     position = next(k for k, i in enumerate(roles.rhs.indices) if i is last)
     rest = [k for k in range(len(roles.rhs.indices)) if k != position]
     order = sorted(rest, key=lambda k: _reduce_position(roles, k))
     column, panel = f"i{position}", tile.vectors * tile.lanes
+    if choice is not None:
+        group.sch.transform_layout(roles.rhs.tensor.name, dot.layout(roles, choice, panel, order))
+        return
     group.sch.transform_layout(
         roles.rhs.tensor.name, [("//", column, panel), *[f"i{k}" for k in order], ("%", column, panel)]
     )
@@ -285,14 +295,20 @@ def _tile_output(
     return free, outer
 
 
-def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], tile: Tile) -> None:
-    """Loops of the reduction below the tile: k outside, rows and vectors unrolled inside."""
+def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], tile: Tile, choice: DotChoice | None) -> str:
+    """Loops of the reduction below the tile: k outside, rows and vectors unrolled inside. Gives the loop over the
+    neighbours that one instruction takes, with that over lanes inside; "" without one.
+    """
     sch = group.sch
     below = list(sch.loops(block))
     below = below[below.index(at) + 1 :]
     spatial, reduce = below[: len(axes)], below[len(axes) :]
     vec, lane = sch.split(spatial[-1], [None, tile.lanes])
     unrolled = [*spatial[:-1], vec]
+    near = []
+    if choice is not None:
+        k_out, k_in = sch.split(reduce[-1], [None, choice.group])
+        reduce, near = [*reduce[:-1], k_out], [k_in]
     if tile.unroll > 1:
         k_out, k_in = sch.split(reduce[-1], [None, tile.unroll])
         reduce = [*reduce[:-1], k_out, k_in]
@@ -300,16 +316,17 @@ def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], tile: Ti
     for name in reduce[:-1]:
         if tile.unroll_window and (sch.extent(name) or 99) <= 7:
             sch.unroll(name)
-    sch.reorder(*reduce, *unrolled, lane)
+    sch.reorder(*reduce, *unrolled, *near, lane)
     init = sch.decompose_reduction(block, reduce[0])
     sch.vectorize(lane)
-    for name in unrolled:
+    for name in (*unrolled, *near):
         sch.unroll(name)
     start = list(sch.loops(init))
     start = start[start.index(at) + 1 :]
     sch.vectorize(start[-1])
     for name in start[:-1]:
         sch.unroll(name)
+    return near[0] if near else ""
 
 
 def _finish(group: Group, free: list[str], outer: list[str], whole: list[PrimExpr | None], tile: Tile) -> None:
@@ -328,5 +345,10 @@ def _finish(group: Group, free: list[str], outer: list[str], whole: list[PrimExp
     for name, count in reversed(list(zip(outer, whole, strict=True))):
         if count is None:
             continue
-        for copy in [n for n in sch.loop_names() if n == name or n.startswith(f"{name}_p1")]:
+        for copy in _copies(group, name):
             sch.partition(copy, count)
+
+
+def _copies(group: Group, name: str) -> list[str]:
+    """A loop and its copies in other parts of a partition."""
+    return [n for n in group.sch.loop_names() if n == name or n.startswith(f"{name}_p1")]

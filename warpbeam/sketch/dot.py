@@ -1,0 +1,94 @@
+"""Products of two bytes summed in int32, by the target's dot-product instruction: an option of the tile sketch.
+
+    acc[rows][vectors] += dot4(lhs[rows, 4 neighbours of k], rhs[vectors, 16 columns x 4 neighbours of k])
+
+Found by meaning: the dtypes, a reduce axis along which the lhs lies contiguously, and a constant rhs, which is laid out
+as [column panel][..k..][k // 4][column in panel][k % 4]. Which instructions there are says `tir.tensor_intrin`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.sketch.base import Group, extent
+from warpbeam.sketch.structure import Contraction, variables
+from warpbeam.te.tensor import ComputeOp, PlaceholderOp, ProducerLoad
+from warpbeam.tir.expr import Cast, Mul, Var
+from warpbeam.tir.tensor_intrin.dots import DOTS
+
+
+@dataclass(frozen=True, slots=True)
+class DotChoice:
+    """The intrinsic, its neighbours per lane and lanes, the reduce axis it runs along, and the rhs's dimensions of that
+    axis and of the columns.
+    """
+
+    intrin: str
+    group: int
+    lanes: int
+    axis: Var
+    along: int
+    column: int
+
+
+def find(group: Group, op: ComputeOp, roles: Contraction | None) -> DotChoice | None:
+    """The instruction that does this contraction, if the target has one and the operands lie as it needs them."""
+    if roles is None or op.body[0].dtype != "int32" or not _bare(op):
+        return None
+    have = set(group.target.required_features)
+    named = [
+        (name, d) for name, d in DOTS.items()
+        if (d.a, d.b, d.result, d.group) == (roles.lhs.dtype, roles.rhs.dtype, "int32", 4) and set(d.requires) <= have
+    ]  # fmt: skip
+    rhs = roles.rhs.tensor.op
+    if not named or not isinstance(rhs, PlaceholderOp) or rhs.name not in group.constants:
+        return None
+    name, facts = named[0]
+    last, axis = op.axis[-1].var, roles.k[-1]
+    size, columns = extent(op.reduce_axis[-1].extent), extent(op.axis[-1].extent)
+    if size is None or size % facts.group or columns is None or columns < facts.lanes:
+        return None
+    found = [_only(roles.rhs.indices, v) for v in (axis, last)]
+    inner = roles.lhs.indices[-1] if roles.lhs.indices else None
+    if None in found or inner is not axis or any(axis in variables(i) for i in roles.lhs.indices[:-1]):
+        return None
+    return DotChoice(name, facts.group, facts.lanes, axis, found[0] or 0, found[1] or 0)
+
+
+def _bare(op: ComputeOp) -> bool:
+    """Whether each factor is an element widened to int32 and nothing else."""
+    product: Any = op.body[0].source[0]
+    if not isinstance(product, Mul):
+        return False
+    return all(isinstance(x, Cast) and isinstance(x.value, ProducerLoad) for x in (product.a, product.b))
+
+
+def _only(indices: Any, var: Var) -> int | None:
+    """The one dimension that is indexed by exactly this variable."""
+    at = [k for k, i in enumerate(indices) if var in variables(i)]
+    return at[0] if len(at) == 1 and indices[at[0]] is var else None
+
+
+def layout(roles: Contraction, choice: DotChoice, panel: int, rest: list[int]) -> list[Any]:
+    """The index map of the rhs; `rest`: its other dimensions, in the order of the loops."""
+    column, along = f"i{choice.column}", f"i{choice.along}"
+    middle = [f"i{k}" for k in rest if k != choice.along]
+    head: list[Any] = [("//", column, panel), *middle, ("//", along, choice.group)]
+    return [*head, ("%", column, panel), ("%", along, choice.group)]
+
+
+def tensorize(group: Group, loops: list[str], choice: DotChoice) -> int:
+    """Puts the instruction in place of the loops over neighbours (each around one over lanes); gives how many fit.
+
+    Copies for remainders whose vectors are shorter stay as they are.
+    """
+    done = 0
+    for name in loops:
+        try:
+            group.sch.tensorize(name, choice.intrin)
+        except ScheduleError:
+            continue
+        done += 1
+    return done
