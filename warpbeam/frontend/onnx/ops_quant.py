@@ -53,8 +53,7 @@ def dynamic_quantize(node: NodeView, x: Expr) -> Result:
     scale = get("divide")(get("where")(get("equal")(span, zero), like(1, x), span), like(255, x))
     point = get("round")(get("clip")(get("divide")(get("negative")(low), scale), a_min=0, a_max=255))
     whole = get("add")(get("round")(get("divide")(x, scale)), point)
-    y = cast_to(cast_to(get("clip")(whole, a_min=0, a_max=255), "int32"), "uint8")
-    return [y, scale, cast_to(cast_to(point, "int32"), "uint8")]
+    return [cast_to(whole, "uint8"), scale, cast_to(point, "uint8")]  # which clamps
 
 
 def matmul_integer(node: NodeView, a: Expr, b: Expr, az: Expr | None = None, bz: Expr | None = None) -> Result:
@@ -108,9 +107,7 @@ def qlinear_conv(
     y_zero: Expr, bias: Expr | None = None,
 ) -> Result:  # fmt: skip
     """QLinearConv; the bias is int32 in steps of x_scale * w_scale."""
-    total = integer_conv(x, w, x_zero, w_zero, *conv_attrs(node, x, w))
-    if bias is not None:
-        total = get("nn.bias_add")(total, bias, axis=1)
+    total = integer_conv(x, w, x_zero, w_zero, *conv_attrs(node, x, w), bias)
     rank = rank_of(x) - 2
     weight = reshape(w_scale, () if one_element(w_scale) else (shape_of(w_scale)[0], *[1] * rank))
     return requantised(

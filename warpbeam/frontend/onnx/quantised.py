@@ -60,11 +60,10 @@ def rounded(value: Expr, zero: Expr | None, dtype: str, saturate: bool = True) -
         if zero is not None and dt.SMALL_FLOATS[dtype].nan < 0:
             wide = get("add")(wide, cast_to(zero, "float32"))
         return saturating(wide, dtype) if saturate else cast_to(wide, dtype)
-    low, high = dt.int_range(dtype)
     whole = get("round")(cast_to(value, "float32"))
     if zero is not None and not _is_zero(zero):
         whole = get("add")(whole, cast_to(zero, "float32"))
-    return cast_to(cast_to(get("clip")(whole, a_min=low, a_max=high), "int32"), dtype)
+    return cast_to(whole, dtype)  # which clamps
 
 
 def dequantised(x: Expr, scale: Expr, zero: Expr | None, dtype: str = "") -> Expr:
@@ -148,9 +147,12 @@ def _matrix_zero(zero: Expr | None, x: Expr, side: int) -> Expr | None:
 
 
 def integer_conv(
-    x: Expr, w: Expr, x_zero: Expr | None, w_zero: Expr | None, padding: tuple[Any, ...], attrs: dict[str, Any]
-) -> Expr:
-    """The convolution of (x - x_zero) and (w - w_zero) in int32; borders are x_zero. w_zero: one or per output."""
+    x: Expr, w: Expr, x_zero: Expr | None, w_zero: Expr | None, padding: tuple[Any, ...], attrs: dict[str, Any],
+    bias: Expr | None = None,
+) -> Expr:  # fmt: skip
+    """The convolution of (x - x_zero) and (w - w_zero) in int32, plus bias; borders are x_zero. w_zero: one or per
+    output.
+    """
     rank = rank_of(x) - 2
     w, w_zero = signed_weights(w, w_zero)
     if x_zero is not None and _is_zero(x_zero):
@@ -161,7 +163,7 @@ def integer_conv(
         x = get("nn.pad")(x, border, pad_width=widths)
     conv: Callable[..., Expr] = get(f"nn.conv{rank}d")
     out = conv(x, w, out_dtype="int32", padding=0, **attrs)
-    per_output = (-1, *[1] * rank)
+    offset = None if bias is None else reshape(bias, (shape_of(w)[0], *[1] * rank))
     taps = tuple(range(1, rank + 2))
     zero = None if w_zero is None or _is_zero(w_zero) else cast_to(w_zero, "int32")
     if zero is not None and not one_element(zero):
@@ -169,11 +171,14 @@ def integer_conv(
     elif zero is not None:
         zero = reshape(zero, ())
     if x_zero is not None:
-        sums = reshape(_total(w, taps), (shape_of(w)[0], *per_output[1:]))
+        sums = reshape(_total(w, taps), (shape_of(w)[0], *[1] * rank))
         if zero is not None:
             count = dims.prod(shape_of(w)[1:])
             sums = get("subtract")(sums, get("multiply")(zero, _int(count)))
-        out = get("subtract")(out, get("multiply")(reshape(cast_to(x_zero, "int32"), ()), sums))
+        extra = get("multiply")(reshape(cast_to(x_zero, "int32"), ()), sums)
+        offset = get("negative")(extra) if offset is None else get("subtract")(offset, extra)
+    if offset is not None:
+        out = get("add")(out, offset)
     if zero is not None:
         out = get("subtract")(out, get("multiply")(_window_sums(x, w, attrs), zero))
     return out
