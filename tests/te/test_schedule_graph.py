@@ -235,7 +235,7 @@ def test_attachments_that_cannot_be():
     a, b, c, d = chain()
     s = te.create_schedule(d.op)
     s[b].compute_at(s[c], c.op.axis[0])
-    with pytest.raises(ScheduleError, match="reads B"):
+    with pytest.raises(ScheduleError, match="D reads it outside"):
         te.schedule.lower(s, [a, d])
     s = te.create_schedule(d.op)
     s[b].compute_at(s[c], c.op.axis[0])

@@ -81,9 +81,10 @@ class ComputeAt(Step):
         users = _users(tree, block)
         outside = [as_block(p).name for p in users if not p.within(target)]
         if outside or not users:
+            who = f"{', '.join(outside)} reads it outside of that loop" if outside else "nothing reads it there"
             raise ScheduleError(
-                f"{outside or 'no block'} under {self.loop} reads {self.block}",
-                hint="every consumer must be inside the loop; clone the block for the others",
+                f"block {self.block} cannot be computed inside loop {self.loop}: {who}",
+                hint="every consumer must be inside the loop: place consumers first, or clone the block for the others",
             )
         names = own_loops(tree, place)
         left = loops_at_once(place)

@@ -16,6 +16,7 @@ from typing import Any
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.tree import kids, with_kids
+from warpbeam.tir.expr import Var
 from warpbeam.tir.stmt import Allocate, For, PrimFunc, SeqStmt, Stmt
 from warpbeam.tir.transform.gpu.common import buffers_in, is_block_axis, is_shared, is_thread, kernels, map_kernels
 from warpbeam.tir.transform.mutate import peel, wrap
@@ -62,6 +63,8 @@ def _placed(kernel: For, own: list[Allocate], roots: list[Allocate]) -> Stmt:
         body = body.body
     body = wrap(private, _lifted(body, shared, roots) or SeqStmt(()))
     blocks = [f for f in loops if is_block_axis(f.thread)]
+    if shared and not blocks:  # a block of its own, or the memory would stand outside of the kernel
+        blocks = [For(Var("blockIdx_x", "int64"), 0, 1, "thread_binding", body, {"joined": "blockIdx.x"}, "blockIdx.x")]
     for f in reversed([f for f in loops if f not in blocks]):
         body = For(f.var, f.min, f.extent, f.kind, body, f.annotations, f.thread)
     body = wrap(shared, body)

@@ -9,25 +9,27 @@
 
 In the program before, an inner loop over an axis is one that every thread repeats in full: the copy is redundant.
 After it the threads share the copy out. That is only meant where the inner loop does not depend on the outer thread;
-where it does (its index, or memory private to the thread), the inner loop stays a serial loop of each thread. What
+where it does (its index, or private memory that differs or is filled), the inner loop stays a serial loop of each. What
 stands outside of all loops over an axis is done by each thread for its private memory, and by the first thread for
 memory that others see.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Attrs
-from warpbeam.ir.rewrite import substitute
+from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.analysis.regions import upper_bound
 from warpbeam.tir.analysis.tree import kids, with_kids
 from warpbeam.tir.arith import Facts, prove, simplify
 from warpbeam.tir.expr import Buffer, PrimExpr, Var
-from warpbeam.tir.stmt import BufferStore, For, IfThenElse, LetStmt, PrimFunc, SeqStmt, Stmt, While
+from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, LetStmt, PrimFunc, SeqStmt, Stmt, While
 from warpbeam.tir.transform.gpu.common import (
     TAGS,
     has_thread,
@@ -38,6 +40,7 @@ from warpbeam.tir.transform.gpu.common import (
     map_kernels,
     own_parts,
 )
+from warpbeam.tir.transform.gpu.thread_taint import Taint
 from warpbeam.tir.transform.mutate import peel, wrap
 
 
@@ -64,6 +67,9 @@ class _Kernel:
         self._collect(kernel, {})
         order = [t for t in TAGS if t in self.extents]
         self.vars = {t: Var(t.replace(".", "_"), "int64") for t in order}
+        self.stores = Counter(n.buffer for n in accesses(kernel)[1])
+        self.taint = Taint(kernel)
+        self.taint.vars.update({v: frozenset((t,)) for t, v in self.vars.items()})
 
     def _collect(self, s: Any, seen: dict[Var, str]) -> None:
         if is_thread(s):
@@ -115,7 +121,7 @@ class _Kernel:
 
     def _axis(self, s: For, guards: dict[str, PrimExpr | None], outer: dict[str, Var]) -> Stmt | None:
         tag, var = s.thread, self.vars[s.thread]
-        if tag in outer and not s.annotations.get("cooperative") and _is_private(s, var):
+        if tag in outer and not s.annotations.get("cooperative") and _is_own(s, tag, self.taint):
             plain = For(s.var, s.min, s.extent, "serial", s.body)
             if has_thread(s.body):
                 raise LowerError(
@@ -136,7 +142,7 @@ class _Kernel:
         wide = {t: v for t, v in self.vars.items() if e.const_int(self.extents[t]) != 1}
         idle = [v for t, v in wide.items() if t not in guards]
         blocks = [v for t, v in wide.items() if is_block_axis(t)]
-        s = _ByFirst(idle, [v for t, v in wide.items() if t in guards], blocks).run(s)
+        s = _ByFirst(idle, [v for t, v in wide.items() if t in guards], blocks, self.stores).stmt(s, set())
         conds = [g for g in guards.values() if g is not None]
         return IfThenElse(e.land(*conds), s) if conds else s
 
@@ -145,24 +151,18 @@ class _ByFirst:
     """Lets the first thread alone store what others see: over axes that are not bound here (`idle`), and over those on
     which neither place nor value depends (`bound`), where all would do the same."""
 
-    def __init__(self, idle: list[Var], bound: list[Var], blocks: list[Var]) -> None:
+    def __init__(self, idle: list[Var], bound: list[Var], blocks: list[Var], stores: Mapping[Buffer, int]) -> None:
         self.idle = idle
         self.bound = bound
         self.blocks = blocks
-        self.stores: dict[Buffer, int] = {}
+        self.stores = stores  # of the whole kernel
         self.taint: dict[Var, set[Var]] = {v: {v} for v in bound}
 
-    def run(self, s: Stmt) -> Stmt:
-        """The statement with the stores of others left out."""
-        for n in accesses(s)[1]:
-            self.stores[n.buffer] = self.stores.get(n.buffer, 0) + 1
-        return self.stmt(s, set())
-
-    def uses(self, *exprs: Any) -> set[Var]:
-        """The axes that expressions depend on; what is private may depend on all."""
+    def uses(self, *exprs: Any, private: bool = True) -> set[Var]:
+        """The axes that expressions depend on; what is private may depend on all, where that counts."""
         found: set[Var] = set()
         for x in exprs:
-            if any(is_private(n.buffer.scope) for n in accesses(x)[0]):
+            if private and any(is_private(n.buffer.scope) for n in accesses(x)[0]):
                 return set(self.bound)
             for v in free_vars(x):
                 found |= self.taint.get(v, set())
@@ -181,8 +181,11 @@ class _ByFirst:
         return with_kids(s, [self.stmt(c, context) for c in below]) or SeqStmt(())
 
     def _store(self, s: BufferStore, context: set[Var]) -> Stmt:
-        needed = context | self.uses(s.value, *s.indices)
-        if self.stores.get(s.buffer) == 1 and any(n.buffer is s.buffer for n in accesses(s.value)[0]):
+        # One element holds one value: what threads keep of their own gives the same to each that stores it.
+        needed = context | self.uses(*s.indices) | self.uses(s.value, private=False)
+        if self.stores[s.buffer] == 1 and any(
+            n.buffer is s.buffer and n.indices == s.indices for n in accesses(s.value)[0]
+        ):
             needed |= set(self.bound)  # done once and done by all are not the same: it counts
         axes = [*self.idle, *(v for v in self.bound if v not in needed)]
         if is_shared(s.buffer.scope):  # each block has its own
@@ -190,13 +193,17 @@ class _ByFirst:
         return IfThenElse(e.land(*[v < 1 for v in axes]), s) if axes else s
 
 
-def _is_private(s: For, outer: Var) -> bool:
-    """Whether iterations differ between the threads of an enclosing loop over the same axis."""
-    if outer in _thread_use(s.body):
+def _is_own(s: For, tag: str, taint: Taint) -> bool:
+    """Whether iterations belong to each thread of an enclosing loop over the same axis: they depend on the thread, or
+    fill memory that each thread has for itself."""
+    bound = {n.var for n in post_order(s) if isinstance(n, For | LetStmt | e.Let)}
+    if any(tag in taint.vars.get(v, ()) for v in _thread_use(s.body) - bound):
         return True
     loads, stores = accesses(s.body)
-    touched: list[Any] = [*loads, *stores]
-    return any(is_private(n.buffer.scope) for n in touched)
+    inside = {n.buffer for n in post_order(s.body) if isinstance(n, Allocate)}
+    if any(is_private(n.buffer.scope) and n.buffer not in inside for n in stores):
+        return True
+    return any(tag in taint.memory.get(n.buffer, ()) and n.buffer not in inside for n in loads)
 
 
 def _thread_use(s: Any) -> set[Var]:
