@@ -140,6 +140,21 @@ def test_compute_at_refuses_outside_consumers_and_clone_helps():
     check(f, s.func)
 
 
+def test_clone_beside_its_consumer_in_a_loop_over_time():
+    x, state = te.placeholder((6, 8), name="x"), te.placeholder((6, 8), name="state")
+    start = te.compute((1, 8), lambda t, i: x[t, i], name="start")
+    k = te.reduce_axis(8, "k")
+    total = te.compute((6, 8), lambda t, i: te.sum(state[t - 1, k] * x[i % 6, k], axis=[k]), name="total")
+    step = te.compute((6, 8), lambda t, i: total[t, i] * 0.1 + x[t, i], name="step")
+    f = create_prim_func([x], [te.scan(start, step, state)])
+    s = Schedule(f)
+    _, second, new = s.partition(s.loops("step")[1], 5)
+    twin = s.clone("total", new["step"])
+    assert s.loops(twin)[0] == s.loops("step")[0]
+    s.compute_at(twin, second)
+    check(f, s.func)
+
+
 def test_reverse_compute_at():
     f = programs.matmul(12, 8, 5)
     s = Schedule(f)

@@ -10,7 +10,7 @@ from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, as_block, is_param, read, readers, writers, written
 from warpbeam.tir.analysis.tree import Place, Tree, map_structure, tree_of
 from warpbeam.tir.expr import Buffer, Var
-from warpbeam.tir.schedule.legal import check_computed, check_inputs_stay
+from warpbeam.tir.schedule.legal import check_computed, check_inputs_stay, same_iteration
 from warpbeam.tir.schedule.partition import replace_buffers
 from warpbeam.tir.schedule.place import only_writer
 from warpbeam.tir.schedule.step import Namer, Step, copy_block, full_nest, top_nest
@@ -150,15 +150,20 @@ class Clone(Step):
         if list(tree.blocks).index(self.consumer) < list(tree.blocks).index(self.block):
             raise ScheduleError(f"{self.consumer} runs before {self.block}")
         only_writer(tree, block)
-        check_computed(block, f"clone of {self.block}")
+        shared = same_iteration(place, user)
+        check_computed(block, f"clone of {self.block}", shared)
         check_inputs_stay(tree, place, f"clone of {self.block}")
         top = top_nest(place)
+        if len(tree.blocks_below(top)) > 1:  # beside its consumer, in loops of both
+            own = [p for p in place.ancestors() if isinstance(p.stmt, For) and p.stmt.var not in shared]
+            top = own[-1] if own else place
         if len(tree.blocks_below(top)) > 1:
             raise ScheduleError(f"{self.block} shares its loops with other blocks", hint="clone before compute_at")
         namer = Namer(tree)
         mapping = {b: Buffer(namer.buffer(b.name), b.shape, b.dtype, "global") for b in results}
         name = namer.block(self.block)
-        fresh = {f.var: Var(namer.loop(f.var.name), f.var.dtype) for f in place.loops()}
+        around = [f for f in place.loops() if f.var not in shared or top is top_nest(place)]
+        fresh = {f.var: Var(namer.loop(f.var.name), f.var.dtype) for f in around}
 
         def renamed(b: Block) -> Block:
             new = _with_buffers(b, mapping)
