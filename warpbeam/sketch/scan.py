@@ -82,18 +82,23 @@ def plain(group: Group) -> Plan:
 
 def _outside(group: Group, stage: Stage) -> None:
     """Work before and after the loop over time: a nest of its own."""
-    if stage.kind in ("elementwise", "injective"):
+    if stage.kind not in ("elementwise", "injective") or not stage.op.axis:
+        return
+    if None in [extent(a.extent) for a in stage.op.axis]:
+        lanes = max(1, group.target.vector_bits // max(8, dt.bits(stage.op.body[0].dtype)))
+        _vectors(group, group.blocks[stage.op], group.sch.loops(group.blocks[stage.op])[-1], lanes)
+    else:
         pointwise.nest(group, stage)
 
 
 def _schedule_scan(group: Group, scan: Scan, decisions: dict[str, Any], notes: list[str]) -> None:
     nests = _nests(group, scan)
-    tiles = {n.op: _choose(group, scan, n) for n in nests}
     for op in scan.inner:
         if op not in {n.op for n in nests} and not op.reduce_axis:
             group.sch.compute_inline(group.blocks[op])
     time = group.sch.loops(group.blocks[nests[-1].op])[0]
-    share, rows = _independent(group, scan, nests, tiles)
+    share, rows = _independent(group, scan, nests)
+    tiles = _tiles(group, nests, rows)
     for n in nests:
         _nest(group, n, tiles[n.op], rows.get(n.op))
     _pack(group, nests, tiles)
@@ -178,7 +183,17 @@ def _work(scan: Scan, nests: list[Nest]) -> int | None:
 # ----------------------------------------------------------------------------------------------------------------- tile
 
 
-def _choose(group: Group, scan: Scan, nest: Nest) -> Tile:
+def _tiles(group: Group, nests: list[Nest], rows: dict[Operation, str]) -> dict[Operation, Tile]:
+    """The tile of each nest. Nests with sums have panels of one width, since they may share weights."""
+    tiles = {n.op: _choose(group, n, rows.get(n.op)) for n in nests}
+    summing = [n for n in nests if n.products]
+    if len({tiles[n.op].panel for n in summing}) > 1:
+        vectors = min(tiles[n.op].vectors for n in summing)
+        tiles.update({n.op: _choose(group, n, rows.get(n.op), vectors) for n in summing})
+    return tiles
+
+
+def _choose(group: Group, nest: Nest, row_loop: str | None, vectors: int | None = None) -> Tile:
     """The tile with the fewest cycles of a step: multiply-adds, loads, latency, weights from the second-level cache."""
     bits = max(dt.bits(b.dtype) for p in (nest.op, *nest.products) for b in p.body)
     lanes = max(1, group.target.vector_bits // max(8, bits))
@@ -189,12 +204,14 @@ def _choose(group: Group, scan: Scan, nest: Nest) -> Tile:
         return Tile(1, 1, lanes)
     sums = max(_sums(p) for p in nest.products)
     held = sum(_sums(p) for p in nest.products)
-    rows = (extent(nest.axes[-2].extent) if len(nest.axes) > 1 else 1) or _UNKNOWN_ROWS
+    rows = _rows(group, nest, row_loop)
     depth = product([a.extent for a in nest.products[0].reduce_axis])
     weights = held * depth * columns * (bits // 8)
     resident = weights * product([a.extent for a in nest.axes[:-2]], 1) <= group.target.l1 // 2
     best: tuple[float, int, int] | None = None
     for r, v in cartesian(range(1, min(rows, 8) + 1), range(1, min(8, -(-columns // lanes)) + 1)):
+        if vectors is not None and v != vectors:
+            continue
         if r * v * held > _ACCUMULATORS and (r > 1 or v > 1):
             continue
         tiles = -(-columns // (v * lanes))
@@ -209,6 +226,13 @@ def _choose(group: Group, scan: Scan, nest: Nest) -> Tile:
         best = key if best is None or key < best else best
     assert best is not None
     return Tile(best[2], best[1], lanes)
+
+
+def _rows(group: Group, nest: Nest, row_loop: str | None) -> int:
+    """How many rows one pass over the columns has."""
+    if row_loop is not None:
+        return group.sch.extent(row_loop) or _UNKNOWN_ROWS
+    return (extent(nest.axes[-2].extent) if len(nest.axes) > 1 else 1) or _UNKNOWN_ROWS
 
 
 # ------------------------------------------------------------------------------------------------------ loops of a step
@@ -312,9 +336,7 @@ def _kept_on_stack(group: Group, scan: Scan, nest: Nest, rows: dict[Operation, s
 # ------------------------------------------------------------------------------------------------------ whole sequences
 
 
-def _independent(
-    group: Group, scan: Scan, nests: list[Nest], tiles: dict[Operation, Tile]
-) -> tuple[list[list[str]], dict[Operation, str]]:
+def _independent(group: Group, scan: Scan, nests: list[Nest]) -> tuple[list[list[str]], dict[Operation, str]]:
     """Loops that all nests share, outermost first, and what is left of the loop of rows by nest.
 
     All leading axes but that of rows, and a part of the rows where cores would else be idle.
