@@ -111,4 +111,10 @@ def assert_structural_equal(lhs: Any, rhs: Any, map_free_vars: bool = False) -> 
 
 
 class NotEqual(IRError, ValueError):
-    """Two programs that should be the same are not."""
+    """Two programs that should be the same are not.
+
+    Wrong:
+        tvm.ir.assert_structural_equal(func, tir.Schedule(func).func.with_attr("noalias", False))
+    Right:
+        tvm.ir.assert_structural_equal(func, tir.Schedule(func).func)
+    """

@@ -29,7 +29,13 @@ from warpbeam.tir.transform.pipeline import lower_loops, lower_simple
 
 
 class BuildError(CompileError, ValueError):
-    """What was given to lower or build does not fit together."""
+    """What was given to lower or build does not fit together.
+
+    Wrong:
+        tvm.build(s)
+    Right:
+        tvm.build(s, [A, B])
+    """
 
 
 def lower(

@@ -11,6 +11,11 @@ __all__ = [
 class WarpbeamError(Exception):
     """Root of all errors raised on purpose.
 
+    Wrong:
+        te.create_schedule([])
+    Right:
+        te.create_schedule(B.op)
+
     Args:
         what: what was found, one sentence.
         where: the place (file, node, argument) it was found at; empty if `what` already says so.
@@ -35,27 +40,69 @@ class WarpbeamError(Exception):
 
 
 class ArtifactError(WarpbeamError):
-    """A compiled file is damaged, forged, or of a version or machine that this runtime cannot serve."""
+    """A compiled file is damaged, forged, or of a version or machine that this runtime cannot serve.
+
+    Wrong:
+        Path("model.wbm").write_bytes(b"half a model")
+        tvm.load("model.wbm")
+    Right:
+        tvm.compile("relu.relay").save("model.wbm")
+        tvm.load("model.wbm")
+    """
 
 
 class LinkError(WarpbeamError):
-    """Object files cannot be linked into a shared library."""
+    """Object files cannot be linked into a shared library.
+
+    Wrong:
+        from warpbeam.runtime.linker import link_shared
+        link_shared([b"text"], ["f"])
+    Right:
+        from warpbeam.codegen.llvm import compile_text
+        link_shared([compile_text("define i32 @f() { ret i32 0 }", tvm.target.get("native"))], ["f"])
+    """
 
 
 class LoadError(WarpbeamError):
-    """Machine code or one of its symbols cannot be loaded into this process."""
+    """Machine code or one of its symbols cannot be loaded into this process.
+
+    Wrong:
+        f.export_library("f.so")
+        tvm.runtime.load_module("f.sos")
+    Right:
+        tvm.runtime.load_module("f.so")
+    """
 
 
 class RunError(WarpbeamError):
-    """A model was called with the wrong arrays, or reported a failure while running."""
+    """A model was called with the wrong arrays, or reported a failure while running.
+
+    Wrong:
+        f(x, tvm.nd.array(x).numpy().astype("float64"))
+    Right:
+        f(x, np.zeros((4, 4), "float32"))
+    """
 
 
 class ArgumentError(RunError, ValueError):
-    """A compiled function was called with arguments that do not fit what it was built for."""
+    """A compiled function was called with arguments that do not fit what it was built for.
+
+    Wrong:
+        f(x, np.zeros((4, 5), "float32"))
+    Right:
+        f(x, np.zeros((4, 4), "float32"))
+    """
 
 
 class FunctionError(RunError, ValueError):
-    """A function is not registered under a name, or a name is registered twice."""
+    """A function is not registered under a name, or a name is registered twice.
+
+    Wrong:
+        tvm.get_global_func("docs.answer")
+    Right:
+        tvm.register_func("docs.answer", lambda: 42)
+        tvm.get_global_func("docs.answer")
+    """
 
 
 #: the classic name of the root

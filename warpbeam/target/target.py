@@ -24,7 +24,13 @@ _FOLDER = Path(__file__).parent
 
 
 class TargetError(WarpbeamError, ValueError):
-    """A target is unknown, or its description is wrong."""
+    """A target is unknown, or its description is wrong.
+
+    Wrong:
+        tvm.target.from_dict({"like": "znver4", "coers": 8})
+    Right:
+        tvm.target.from_dict({"like": "znver4", "cores": 8})
+    """
 
 
 class Kind(str):

@@ -10,6 +10,8 @@ class TEError(IRError, ValueError):
 
     It is a ValueError too, so that programs which catch that keep working.
 
-    te.compute((4, 4), lambda i: A[i, 0])       # one index for two dimensions: this error
-    te.compute((4, 4), lambda i, j: A[i, j])    # its fix
+    Wrong:
+        te.compute((4, 4), lambda i: A[i, 0])  # one index for two dimensions
+    Right:
+        te.compute((4, 4), lambda i, j: A[i, j])
     """

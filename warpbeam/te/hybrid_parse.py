@@ -49,6 +49,24 @@ class HybridError(TEError):
 
     for x in enumerate(a):              # no loop of the language: this error
     for i in range(a.shape[0]):         # its fix
+
+    Wrong:
+        @te.hybrid.script
+        def rows(a):
+            b = output_tensor((4,), "float32")
+            b[0] = a.total
+            return b
+
+        rows(A)
+    Right:
+        @te.hybrid.script
+        def rows(a):
+            b = output_tensor((4,), "float32")
+            for i in range(4):
+                b[i] = a[i, 0]
+            return b
+
+        rows(A)
     """
 
 

@@ -28,11 +28,25 @@ from warpbeam.tir.stmt import Evaluate, Stmt
 
 
 class ExpectOperationError(TEError, TypeError):
-    """decl_tensor_intrin was given something that is no operation of te."""
+    """decl_tensor_intrin was given something that is no operation of te.
+
+    Wrong:
+        te.decl_tensor_intrin(B, lambda ins, outs: tir.call_extern("int32", "add_one", outs[0].access_ptr("w")))
+    Right:
+        te.decl_tensor_intrin(B.op, lambda ins, outs: tir.call_extern("int32", "add_one", outs[0].access_ptr("w")))
+    """
 
 
 class CompositionError(TEError, ValueError):
-    """A tensor intrinsic reads a tensor that is itself computed."""
+    """A tensor intrinsic reads a tensor that is itself computed.
+
+    Wrong:
+        D = te.compute((4, 4), lambda i, j: B[i, j] * 2.0, name="D")
+        te.decl_tensor_intrin(D.op, lambda ins, outs: tir.call_extern("int32", "twice", outs[0].access_ptr("w")))
+    Right:
+        D = te.compute((4, 4), lambda i, j: A[i, j] * 2.0, name="D")
+        te.decl_tensor_intrin(D.op, lambda ins, outs: tir.call_extern("int32", "twice", outs[0].access_ptr("w")))
+    """
 
 
 @dataclass(frozen=True, eq=False)

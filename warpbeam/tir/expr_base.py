@@ -18,6 +18,12 @@ class TruthError(IRError, ValueError):
 
     te.compute((4, 4), lambda i, j: A[i, j] if i > j else 0)              # this error
     te.compute((4, 4), lambda i, j: te.if_then_else(i > j, A[i, j], 0))   # its fix
+
+    Wrong:
+        if A[0, 0] < 1:
+            print("small")
+    Right:
+        te.compute((4,), lambda i: te.if_then_else(A[i, 0] < 1, 1.0, 0.0))
     """
 
 

@@ -16,7 +16,22 @@ _NOBODY, _MANY = -1, -2
 
 
 class GpuError(InterpError):
-    """A kernel did what has no meaning on a GPU."""
+    """A kernel did what has no meaning on a GPU.
+
+    Wrong:
+        k = text.parse('''def k(A: float32[4]):
+            for t in thread_binding("threadIdx.x", 64):
+                if t < 32:
+                    eval storage_sync[int32]("shared")''')
+        memory = interp_gpu.Memory.of_array(np.zeros(4, "float32"), k.params[0])
+        interp_gpu.run_kernel(k, [1, 1, 1], [64, 1, 1], [memory])
+    Right:
+        k = text.parse('''def k(A: float32[4]):
+            for t in thread_binding("threadIdx.x", 64):
+                eval storage_sync[int32]("shared")''')
+        memory = interp_gpu.Memory.of_array(np.zeros(4, "float32"), k.params[0])
+        interp_gpu.run_kernel(k, [1, 1, 1], [64, 1, 1], [memory])
+    """
 
 
 class RaceError(GpuError):
@@ -25,11 +40,50 @@ class RaceError(GpuError):
     for tx in 64 (threadIdx.x): S[tx] = A[tx];  B[tx] = S[63 - tx]        # thread 0 may read before thread 63 writes
 
     A barrier between the two statements orders them within a block; `thread_sync` puts it there.
+
+    Wrong:
+        device = text.parse('''def k(A: float32[64], B: float32[64]):
+            for b in thread_binding("blockIdx.x", 1):
+                alloc S: float32[64] @shared
+                for t in thread_binding("threadIdx.x", 64):
+                    S[t] = A[t]
+                    B[t] = S[63 - t]''')
+        memory = [interp_gpu.Memory.of_array(np.zeros(64, "float32"), p) for p in device.params]
+        interp_gpu.run_kernel(device, [1, 1, 1], [64, 1, 1], memory)
+    Right:
+        device = text.parse('''def k(A: float32[64], B: float32[64]):
+            for b in thread_binding("blockIdx.x", 1):
+                alloc S: float32[64] @shared
+                for t in thread_binding("threadIdx.x", 64):
+                    S[t] = A[t]
+                    eval storage_sync[int32]("shared")
+                    B[t] = S[63 - t]''')
+        memory = [interp_gpu.Memory.of_array(np.zeros(64, "float32"), p) for p in device.params]
+        interp_gpu.run_kernel(device, [1, 1, 1], [64, 1, 1], memory)
     """
 
 
 class UninitializedError(GpuError):
-    """An element of shared, local or workspace memory is read before anything was written to it."""
+    """An element of shared, local or workspace memory is read before anything was written to it.
+
+    Wrong:
+        device = text.parse('''def k(A: float32[64], B: float32[64]):
+            for b in thread_binding("blockIdx.x", 1):
+                alloc S: float32[64] @shared
+                for t in thread_binding("threadIdx.x", 64):
+                    B[t] = S[63 - t]''')
+        memory = [interp_gpu.Memory.of_array(np.zeros(64, "float32"), p) for p in device.params]
+        interp_gpu.run_kernel(device, [1, 1, 1], [64, 1, 1], memory)
+    Right:
+        device = text.parse('''def k(A: float32[64], B: float32[64]):
+            for b in thread_binding("blockIdx.x", 1):
+                alloc S: float32[64] @shared
+                for t in thread_binding("threadIdx.x", 64):
+                    S[63 - t] = A[t]
+                    B[t] = S[63 - t]''')
+        memory = [interp_gpu.Memory.of_array(np.zeros(64, "float32"), p) for p in device.params]
+        interp_gpu.run_kernel(device, [1, 1, 1], [64, 1, 1], memory)
+    """
 
 
 class Memory:

@@ -22,7 +22,14 @@ LANE_LIMIT = 1 << 18  # values of a batch; about what a second-level cache holds
 
 
 class KernelAssertError(InterpError):
-    """An assertion of the program does not hold."""
+    """An assertion of the program does not hold.
+
+    Wrong:
+        check = text.parse('def check(A: float32[4]):\\n    assert A[0] > 0.0, "A must be positive"')
+        interp.run(check, np.zeros(4, "float32"))
+    Right:
+        interp.run(check, np.ones(4, "float32"))
+    """
 
 
 @dataclass(slots=True)

@@ -20,11 +20,25 @@ if TYPE_CHECKING:
 
 
 class InterpError(WarpbeamError):
-    """A program did something at run time that has no meaning."""
+    """A program did something at run time that has no meaning.
+
+    Wrong:
+        interp.run(func, x)
+    Right:
+        interp.run(func, x, np.zeros((4, 4), "float32"))
+    """
 
 
 class OutOfBoundsError(InterpError):
-    """An element outside a buffer was read or written."""
+    """An element outside a buffer was read or written.
+
+    Wrong:
+        fill = text.parse("def fill(A: float32[4]):\\n    for i in range(5):\\n        A[i] = 0.0")
+        interp.run(fill, np.ones(4, "float32"))
+    Right:
+        fill = text.parse("def fill(A: float32[4]):\\n    for i in range(4):\\n        A[i] = 0.0")
+        interp.run(fill, np.ones(4, "float32"))
+    """
 
 
 class Storage:

@@ -43,6 +43,13 @@ class IRBuilderError(IRError, ValueError):
 
     with ib.else_scope(): ...                                      # nothing to be the else of: this error
     with ib.if_scope(i < n): ...    then    with ib.else_scope(): ...    # its fix
+
+    Wrong:
+        ib = tir.ir_builder.create()
+        ib.emit("x = 1")
+    Right:
+        ib = tir.ir_builder.create()
+        ib.emit(tir.call_extern("int32", "step"))
     """
 
 

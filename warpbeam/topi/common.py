@@ -22,6 +22,11 @@ class TopiError(IRError, ValueError):
     """A computation of the library was asked for with operands or parameters that do not fit.
 
     For instance `topi.nn.dense(x, w)` where the summed dimensions differ: change the operand's shape.
+
+    Wrong:
+        topi.nn.dense(A, te.placeholder((3, 5), name="W"))
+    Right:
+        topi.nn.dense(A, te.placeholder((3, 4), name="W"))
     """
 
 
@@ -91,6 +96,8 @@ def broadcast_dim(who: Who, a: Any, b: Any) -> Any:
     if equal:
         return a if isinstance(a, int) or not isinstance(b, int) else b
     if equal is None:
+        if dims.assume_equal(a, b, f"operator {who.name}: dimensions must be equal"):
+            return b if isinstance(b, int) or dims.is_counted(a) else a
         raise dims.undecided(f"operator {who.name}", a, b)
     raise who.error(f"dimensions {dims.text(a)} and {dims.text(b)} do not broadcast")
 

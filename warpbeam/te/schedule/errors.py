@@ -8,7 +8,13 @@ from warpbeam.ir.diagnostics import ScheduleError
 
 
 class ScheduleValueError(ScheduleError, ValueError):
-    """An argument of a te schedule primitive has a value that the primitive does not take."""
+    """An argument of a te schedule primitive has a value that the primitive does not take.
+
+    Wrong:
+        s[B].split(B.op.axis[0])
+    Right:
+        s[B].split(B.op.axis[0], factor=2)
+    """
 
 
 def require(cond: Any, what: str, hint: str = "", why: str = "") -> None:

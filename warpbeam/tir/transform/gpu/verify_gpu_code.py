@@ -20,8 +20,18 @@ _VECTOR_BYTES = 16
 class DeviceLimitError(LowerError):
     """A kernel asks for more than a device has: threads per block, shared or local memory, width of vectors.
 
-    s[C].bind(xi, te.thread_axis("threadIdx.x"))    # xi has 2048 iterations: this error
-    xo, xi = s[C].split(x, factor=256)              # its fix
+    Wrong:
+        X = te.placeholder((4096,), name="X")
+        Y = te.compute((4096,), lambda i: X[i] + 1.0, name="Y")
+        t = te.create_schedule(Y.op)
+        t[Y].bind(Y.op.axis[0], te.thread_axis("threadIdx.x"))
+        tvm.build(t, [X, Y], target="cuda")
+    Right:
+        t = te.create_schedule(Y.op)
+        outer, inner = t[Y].split(Y.op.axis[0], factor=256)
+        t[Y].bind(outer, te.thread_axis("blockIdx.x"))
+        t[Y].bind(inner, te.thread_axis("threadIdx.x"))
+        tvm.build(t, [X, Y], target="cuda")
     """
 
 
