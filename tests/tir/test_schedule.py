@@ -10,6 +10,7 @@ from tir_programs import check
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.te import tensor as te
 from warpbeam.te.create import create_prim_func
+from warpbeam.te.scan import scan
 from warpbeam.tir.schedule import Schedule, apply_layout
 
 
@@ -146,7 +147,7 @@ def test_clone_beside_its_consumer_in_a_loop_over_time():
     k = te.reduce_axis(8, "k")
     total = te.compute((6, 8), lambda t, i: te.sum(state[t - 1, k] * x[i % 6, k], axis=[k]), name="total")
     step = te.compute((6, 8), lambda t, i: total[t, i] * 0.1 + x[t, i], name="step")
-    f = create_prim_func([x], [te.scan(start, step, state)])
+    f = create_prim_func([x], [scan(start, step, state)])
     s = Schedule(f)
     _, second, new = s.partition(s.loops("step")[1], 5)
     twin = s.clone("total", new["step"])
