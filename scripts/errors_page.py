@@ -30,10 +30,10 @@ HEAD = """# Errors
 
 Written by `scripts/errors_page.py` from the docstrings of the classes; do not edit it here.
 
-Every error that is raised on purpose is a `WarpbeamError` (`warpbeam.TVMError` is the same class): it says what was found
-and, where that helps, where, why it cannot work, and what to do. The attributes `what`, `where`, `why` and `hint` hold the
-parts. Where classic scripts catch a `ValueError`, the class is one too. Each class is shown with an example that fails, and
-its fix; the examples use this:
+Every error that is raised on purpose is a `WarpbeamError` (`warpbeam.TVMError` is the same class): it says what was
+found and, where that helps, where, why it cannot work, and what to do. The attributes `what`, `where`, `why` and `hint`
+hold the parts. Where classic scripts catch a `ValueError`, the class is one too. Each class is shown with an example
+that fails, and its fix; the examples use this:
 
 ```python
 {prelude}```

@@ -98,9 +98,9 @@ class FunctionError(RunError, ValueError):
     """A function is not registered under a name, or a name is registered twice.
 
     Wrong:
-        tvm.get_global_func("docs.answer")
+        tvm.get_global_func("docs.anwser")
     Right:
-        tvm.register_func("docs.answer", lambda: 42)
+        tvm.register_func("docs.answer", lambda: 42, override=True)
         tvm.get_global_func("docs.answer")
     """
 
