@@ -238,7 +238,7 @@ def _stepping_exprs(cell: Cell, given: dict[str, Expr], swap: bool) -> dict[str,
     rows = dims.dim(directions * gates * units)
     if swap:
         x = _swapped(x)
-    z = get("nn.dense")(x, reshape(w, newshape=(rows, x.ty.shape[2])))
+    z = get("nn.dense")(x, reshape(w, newshape=(rows, w.ty.shape[2])))
     out: dict[str, Expr] = {}
     inner = cell.kind == "gru" and cell.linear_before_reset
     if "b" in given:
