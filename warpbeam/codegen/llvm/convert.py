@@ -46,9 +46,40 @@ def _from_float(fn: FunctionPrinter, value: Value, a: str, b: str, lanes: int) -
     if dt.is_float(b):
         word = "fpext" if dt.bits(b) > dt.bits(a) else "fptrunc"
         return fn.op(f"{word} {value} to {type}", type, value)
+    if lanes > 1:
+        return _clamped(fn, value, a, b, lanes)
     sign = "u" if dt.is_unsigned(b) else "s"
     suffix = f"{_v(lanes)}i{dt.bits(b)}.{_v(lanes)}f{dt.bits(a)}"
     return fn.call(f"llvm.fpto{sign}i.sat.{suffix}", type, value)
+
+
+def _clamped(fn: FunctionPrinter, value: Value, a: str, b: str, lanes: int) -> Value:
+    """A vector of floats as integers; written out, since LLVM takes its saturating conversions apart into scalars."""
+    low, high = dt.int_range(b)
+    type = value_type(dt.with_lanes(b, lanes))
+
+    def real(number: float) -> Value:
+        return fn.literal(fn.real(float(number), value.type), value.type)
+
+    def test(word: str, number: float) -> Value:
+        return fn.op(f"fcmp {word} {value}, {real(number).name}", vector("i1", lanes), value)
+
+    def nan() -> Value:
+        return fn.op(f"fcmp uno {value}, {value.name}", vector("i1", lanes), value)
+
+    unsigned = dt.is_unsigned(b)
+    if dt.bits(b) <= (24 if a == "float32" else 53):  # the bounds are floats
+        value = value if unsigned else _pick(fn, nan(), real(0), value)
+        value = _pick(fn, test("ogt", low), value, real(low))
+        value = _pick(fn, test("olt", high), value, real(high))
+        wide = vector(f"i{max(32, dt.bits(b))}", lanes)
+        word = "fptoui" if dt.bits(b) >= 32 and unsigned else "fptosi"
+        whole = fn.op(f"{word} {value} to {wide}", wide, value)
+        return whole if wide == type else fn.op(f"trunc {whole} to {type}", type, whole)
+    whole = fn.op(f"{'fptoui' if unsigned else 'fptosi'} {value} to {type}", type, value)
+    whole = _pick(fn, test("oge", high + 1), fn.number(-1 if unsigned else high, type), whole)
+    whole = _pick(fn, test("ult" if unsigned else "olt", low), fn.number(low, type), whole)
+    return whole if unsigned else _pick(fn, nan(), fn.number(0, type), whole)
 
 
 def _from_int(fn: FunctionPrinter, value: Value, a: str, b: str, lanes: int) -> Value:
