@@ -62,6 +62,7 @@ class _Entry:
         self.p = program
         self.w = writer
         self.values = {v.id: v for v in program.values}
+        self.fixed: set[int] = set()  # outputs whose shapes are known before anything ran
         self.moved = {i.result for i in P.walk(program.body) if isinstance(i, P.View)}
 
     def print(self, name: str) -> str:
@@ -126,6 +127,7 @@ class _Entry:
             self._check_type(first + i, f"output {port.name!r}", value, compact=False)
             if all(self._at_entry(e, known) for e in value.shape):
                 fixed.append((first + i, port.name, value))
+                self.fixed.add(i)
         w.if_(w.op("and", w.context("flags"), w.number(QUERY_SHAPES)))
         if len(fixed) < len(self.p.outputs):
             w.check(w.number(0), "the shapes of this model's outputs are known only after it ran")
@@ -171,8 +173,26 @@ class _Entry:
         first = len(self.p.inputs)
         for i, port in enumerate(self.p.outputs):
             value = self.values[port.value]
-            if value.storage != ("output", i):
+            if i not in self.fixed and value.storage != ("output", i):
+                self._publish(first + i, port, value)
+            elif value.storage != ("output", i):
                 self.w.copy(self.w.data(first + i), self.pointer(port.value), self._bytes(value))
+
+    def _publish(self, index: int, port: P.Port, value: P.Value) -> None:
+        """An output whose shape was found on the way: copied to the caller's tensor, or left where it is if that has
+        no data.
+        """
+        w = self.w
+        w.if_(w.absent(index))
+        for axis, extent in enumerate(value.shape):
+            w.set_extent(index, axis, self.expr(extent))
+        w.set_data(index, self.pointer(port.value))
+        w.else_()
+        w.check_compact(index, f"output {port.name!r} must be compact (row-major, no gaps)")
+        for axis, extent in enumerate(value.shape):
+            self._check_extent(index, axis, extent, f"output {port.name!r}")
+        w.copy(w.data(index), self.pointer(port.value), self._bytes(value))
+        w.end_if()
 
     # ------------------------------------------------------------------------------------------------------- expression
 
@@ -284,6 +304,10 @@ def _set_symbol(e: _Entry, i: P.SetSymbol) -> None:
     e.w.set(i.symbol, e.expr(i.expr))
 
 
+def _reserve(e: _Entry, i: P.Reserve) -> None:
+    e.w.reserve(e.expr(i.size))
+
+
 def _check(e: _Entry, i: P.Check) -> None:
     e.w.check(e.w.op("ne", e.expr(i.condition), e.w.number(0)), i.message)
 
@@ -320,6 +344,7 @@ _HANDLERS: dict[type, Any] = {
     P.Move: _move,
     P.ShapeOf: _shape_of,
     P.SetSymbol: _set_symbol,
+    P.Reserve: _reserve,
     P.Check: _check,
     P.Branch: _branch,
     P.Loop: _loop,

@@ -136,6 +136,13 @@ class CWriter(Writer):
     def data(self, index: int) -> str:
         return self._v(f"(uint8_t*)args[{index}]->data + args[{index}]->byte_offset", "uint8_t*")
 
+    def absent(self, index: int) -> str:
+        return self._v(f"!args[{index}]->data")
+
+    def set_data(self, index: int, address: str) -> None:
+        self._line(f"args[{index}]->data = {address};")
+        self._line(f"args[{index}]->byte_offset = 0;")
+
     def check_compact(self, index: int, message: str) -> None:
         self.check(f"wb_compact(args[{index}])", message)
 

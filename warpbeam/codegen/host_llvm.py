@@ -297,6 +297,15 @@ class LLVMWriter(Writer):
     def data(self, index: int) -> str:
         return self.offset(self._part(index, 0, "ptr"), self._part(index, 7, "i64"))
 
+    def absent(self, index: int) -> str:
+        data = self._part(index, 0, "ptr")
+        return self._v(f"zext i1 {self._v(f'icmp eq ptr {data}, null')} to i64")
+
+    def set_data(self, index: int, address: str) -> None:
+        for field, type, value in ((0, "ptr", address), (7, "i64", "0")):
+            place = self._v(f"getelementptr {_TENSOR}, ptr {self._tensor(index)}, i32 0, i32 {field}")
+            self.lines.append(f"  store {type} {value}, ptr {place}")
+
     def check_compact(self, index: int, message: str) -> None:
         self.module.helpers["wb_compact"] = _COMPACT
         self.check(self._v(f"call i64 @wb_compact(ptr {self._tensor(index)})"), message)

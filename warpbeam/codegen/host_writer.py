@@ -84,6 +84,14 @@ class Writer(ABC):
         """The address of a tensor's first element."""
 
     @abstractmethod
+    def absent(self, index: int) -> str:
+        """Whether a tensor has no data."""
+
+    @abstractmethod
+    def set_data(self, index: int, address: str) -> None:
+        """Makes a tensor's data begin at an address."""
+
+    @abstractmethod
     def check_compact(self, index: int, message: str) -> None: ...
 
     # addresses

@@ -106,7 +106,8 @@ def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Pla
     types = ret.fields if isinstance(ret, TupleType) else (ret,)
 
     def spec(name: str, ty: TensorType) -> TensorSpec:
-        return TensorSpec(name, ty.dtype, tuple(to_shape_expr(d, symbols) for d in ty.shape))
+        shape = tuple(to_shape_expr(d, symbols) for d in ty.shape)
+        return TensorSpec(name, ty.dtype, shape, late=planner.late.is_late(*ty.shape))
 
     infos = _kernel_infos(program, kernels)
     return Manifest(

@@ -3,7 +3,7 @@
 Constants are laid out in one section (packed as the kernel that reads them wants); views cost nothing; results that
 leave the model are written where the caller wants them. Functions called by name become part of the Program where they
 are called: as they are, as the branches of an If, or, where a function ends by calling itself, as a loop whose state is
-what the function takes.
+what the function takes. Sizes that only contents tell are set on the way (`late`).
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from warpbeam.driver import memory
+from warpbeam.driver import late, memory
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.shapes import bytes_of, to_shape_expr
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.rewrite import post_order, substitute
-from warpbeam.op.assumed import equalities
+from warpbeam.op.assumed import Equality, equalities
 from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, If, IRModule, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime.program import Branch, CallKernel, Check, Instruction, Loop, Move, Port, Program, Symbol, Value
+from warpbeam.tir import expr as E
 from warpbeam.tir.expr import Var as DimVar
 from warpbeam.tir.schedule.layout import apply_layout
+from warpbeam.topi import dims
 from warpbeam.transform.fuse_ops import primitives
 
 _CONST_ALIGN = 64
+_FOUND = (late.Define, late.Hold, late.Verify)
 MAX_NESTING = 64
 
 
@@ -75,6 +78,7 @@ class _Slot:
     origins: tuple[str, ...] = ()
     number: int = -1
     loops: int = 0
+    held: int = -1
 
     def root(self) -> _Slot:
         slot = self
@@ -131,6 +135,10 @@ class Planner:
         self.loops = 0  # around the body under construction
         self.symbols: dict[DimVar, str] = {}
         self.places: tuple[Symbol, ...] = ()
+        self.late = late.Sizes(self.symbols)
+        self.held: list[_Slot] = []  # slots whose size has no bound
+        self.pending = [c for c in self.func.attrs.get("assumptions", ()) if dims.is_counted(c)]
+        self.facts: dict[Function, list[Equality]] = {}
 
     def build(self) -> Program:
         """The whole Program."""
@@ -138,6 +146,7 @@ class Planner:
         for i, p in enumerate(self.func.params):
             values[p] = self._slot(p.ty, ("input", i), p.name)
         symbols = self._symbols()
+        self.checks = self._checks()
         self.inputs = [values[p] for p in self.func.params]
         outputs = self._outputs(self._run(self.func.body, values))
         total = self._place()
@@ -175,6 +184,8 @@ class Planner:
     def _slot(self, ty: TensorType, storage: tuple[Any, ...] | None, name: str = "") -> _Slot:
         slot = _Slot(ty, storage, first=self.at, last=self.at, name=name, loops=self.loops)
         self.slots.append(slot)
+        if storage is None and self.late.is_late(*ty.shape):
+            self.steps.append(late.Hold(slot))
         return slot
 
     def _symbols(self) -> tuple[Symbol, ...]:
@@ -206,6 +217,7 @@ class Planner:
                 why="only calls of operators and of functions by name are first order",
                 hint="closures and references run in relay.interp",
             )
+        self._sizes(call, fn, values)
         if _is_view(fn):
             source = self._value(call.args[0], values)
             slot = self._slot(call.ty, None)
@@ -227,6 +239,31 @@ class Planner:
             s.origins = names
         self._step(_Kernel(kernel, operands, [*results, *scratch], own))
         return results if isinstance(call.ty, TupleType) else results[0]
+
+    def _sizes(self, call: Call, fn: Function, values: dict[Expr, Any]) -> None:
+        """Defines the sizes that a call brings, and checks what it takes for granted of sizes found at run time."""
+        found = self.late.define(fn, lambda k: self._value(call.args[k], values))
+        for step in found:
+            self._use([step.slot])
+            self.steps.append(step)
+        if not self.late.bounds:
+            return
+        if found:
+            known = {v for v in self.symbols if v in self.late.bounds}
+            ready = [c for c in self.pending if set(dims.counted_in(c)) <= known]
+            self.pending = [c for c in self.pending if c not in ready]
+            for condition in ready:
+                self.steps.append(late.Verify(condition, "the sizes do not fit what the model assumes"))
+        for a, b, message in self._equalities(fn):
+            if self.late.is_late(a, b):
+                self.steps.append(late.Verify(E.binary(E.EQ, E.as_expr(a), E.as_expr(b)), message))
+
+    def _equalities(self, fn: Function) -> list[Equality]:
+        """The equalities of sizes that a primitive function takes for granted."""
+        if fn not in self.facts:
+            calls = [n for n in post_order(fn.body) if isinstance(n, Call) and isinstance(n.op, Op)]
+            self.facts[fn] = [q for n in calls for q in equalities(n.op, [x.ty for x in n.args], n.attrs)]
+        return self.facts[fn]
 
     # --------------------------------------------------------------------------------------------------- control flow
 
@@ -325,9 +362,12 @@ class Planner:
         """Results of the function; each is written straight into the caller's tensor."""
         outs = list(value) if isinstance(value, list) else [value]
         for i, slot in enumerate(outs):
-            if slot.root().storage is not None:  # what a loop leaves may be an input or another output
-                outs[i] = self._copied(slot)
+            if self.late.is_late(*slot.ty.shape):  # stays in the arena
+                continue
+            if slot.root().storage is not None or self.late.is_late(*slot.root().ty.shape):
+                outs[i] = self._copied(slot)  # what a loop leaves may be an input or another output
             outs[i].root().storage = ("output", i)
+        self._use(outs)
         return outs
 
     def _place(self) -> Any:
@@ -336,10 +376,19 @@ class Planner:
             if slot.base is not None:
                 root = slot.root()
                 root.last = max(root.last, slot.last)
-        free = [s for s in self.slots if s.storage is None and s.base is None]
+        free = []
         items = []
-        for s in free:
-            size, unit = bytes_of(s.ty, self.symbols)
+        for s in self.slots:
+            if s.storage is not None or s.base is not None:
+                continue
+            room = self.late.bounded(s.ty)
+            if room is None:
+                s.held = len(self.held)
+                s.storage = ("arena", late.place_name(s.held))
+                self.held.append(s)
+                continue
+            size, unit = bytes_of(room, self.symbols)
+            free.append(s)
             items.append(memory.Item(size, s.first, s.last, unit))
         prefix = "arena"
         while any(name.startswith(prefix) for name in self.symbols.values()):
@@ -348,6 +397,8 @@ class Planner:
         for s, offset in zip(free, placed.offsets, strict=True):
             s.storage = ("arena", offset)
         self.places = tuple(Symbol(name, expr) for name, expr in placed.symbols)
+        if self.held:
+            self.places = (*self.places, Symbol("_planned", placed.total))
         return placed.total
 
     def _program(self, symbols: tuple[Symbol, ...], outputs: list[_Slot], total: Any) -> Program:
@@ -364,7 +415,7 @@ class Planner:
             )
             for s in self.slots
         )
-        body = (*self._checks(), *self._body(self.steps))
+        body = (*self.checks, *self._body(self.steps))
         ins = tuple(Port(n, s.number) for n, s in zip(self.input_names, self.inputs, strict=True))
         outs = tuple(Port(n, s.number) for n, s in zip(self.output_names, outputs, strict=True))
         return Program("main", ins, outs, values, body, (*symbols, *self.places), total)
@@ -378,17 +429,32 @@ class Planner:
             for name in self.symbols.values()
         }
         for fn in [p for f in self.mod.functions.values() for p in primitives(f)] if self.symbols else ():
-            for n in post_order(fn.body):
-                if isinstance(n, Call) and isinstance(n.op, Op):
-                    for a, b, message in equalities(n.op, [x.ty for x in n.args], n.attrs):
-                        sides = (to_shape_expr(a, self.symbols), to_shape_expr(b, self.symbols))
-                        found.setdefault(("eq", *sides), message)
+            for a, b, message in self._equalities(fn):
+                if not dims.counted_in(a, b):
+                    sides = (to_shape_expr(a, self.symbols), to_shape_expr(b, self.symbols))
+                    found.setdefault(("eq", *sides), message)
         for condition in self.func.attrs.get("assumptions", ()):
+            if dims.is_counted(condition):
+                continue
             found.setdefault(to_shape_expr(condition, self.symbols), "the sizes do not fit what the model assumes")
         return [Check(condition, message) for condition, message in found.items() if not isinstance(condition, int)]
 
     def _body(self, steps: list[Any]) -> tuple[Instruction, ...]:
-        return tuple(self._instruction(s) for s in steps)
+        return tuple(i for s in steps for i in (self._found(s) if isinstance(s, _FOUND) else [self._instruction(s)]))
+
+    def _found(self, step: Any) -> list[Instruction]:
+        """The instructions of a step about sizes found at run time."""
+        if isinstance(step, late.Define):
+            return late.define_instructions(step, self.symbols)
+        if isinstance(step, late.Verify):
+            condition = to_shape_expr(step.condition, self.symbols)
+            return [] if condition == 1 else [Check(condition, step.message)]
+        slot = step.slot
+        if slot.held < 0:
+            return []
+        with_it = [s for s in self.held if s.held < slot.held and s.first <= slot.first <= s.last]
+        below = ["_planned", *(late.end_name(s.held) for s in with_it)]
+        return late.hold_instructions(slot.held, slot, below, self.symbols)
 
     def _instruction(self, step: Any) -> Instruction:
         if isinstance(step, _Move):
@@ -398,9 +464,9 @@ class Planner:
         if isinstance(step, _Loop):
             self.loops += 1
             return Loop(f"_iteration{self.loops}", -1, ("load", step.cond.number, 0), self._body(step.body))
-        dims = tuple(to_shape_expr(step.own.get(v, v), self.symbols) for v in step.kernel.dims)
+        sizes = tuple(to_shape_expr(step.own.get(v, v), self.symbols) for v in step.kernel.dims)
         args = tuple(s.number for s in [*step.operands, *step.results])
-        return CallKernel(step.kernel.symbol, args, dims, (), tuple(s.number for s in step.results))
+        return CallKernel(step.kernel.symbol, args, sizes, (), tuple(s.number for s in step.results))
 
 
 def _line(body: Expr) -> list[Any]:

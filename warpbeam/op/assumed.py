@@ -6,7 +6,6 @@ A type rule states them through `unify`; `equalities` collects those of one call
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextvars import ContextVar
 from typing import Any
 
 from warpbeam.ir.node import Attrs
@@ -16,15 +15,13 @@ from warpbeam.topi import dims
 
 Equality = tuple[Any, Any, str]
 
-_RECORD: ContextVar[list[Equality] | None] = ContextVar("assumed_equalities", default=None)
-
 
 def unify(op: Op, a: Any, b: Any, what: str) -> Any:
     """The common dimension of two that must agree; a constant wins; certain inequality is an error."""
     same = dims.same(a, b)
     if same is False:
         raise op.error(f"{what} do not agree: {dims.text(a)} and {dims.text(b)}")
-    record = _RECORD.get()
+    record = dims.ASSUMED.get()
     if same is None and record is not None:
         record.append((a, b, f"operator {op.name}: {what} must agree"))
     return b if isinstance(b, int) else a
@@ -40,9 +37,9 @@ def unify_shapes(op: Op, a: Sequence[Any], b: Sequence[Any], what: str) -> tuple
 def equalities(op: Op, types: Sequence[Type], attrs: Attrs) -> list[Equality]:
     """(dimension, dimension, message) of each equality that this call's type takes for granted."""
     found: list[Equality] = []
-    token = _RECORD.set(found)
+    token = dims.ASSUMED.set(found)
     try:
         op.infer(types, attrs)
     finally:
-        _RECORD.reset(token)
+        dims.ASSUMED.reset(token)
     return found

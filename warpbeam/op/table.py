@@ -95,6 +95,18 @@ INDEX_SCATTER = {
 
 INDEX_SCAN = {"cumprod": "CumProd", "cumsum": "CumSum"}
 
+COUNTED = {
+    "counted.arange": "CountedArange", "counted.broadcast_to": "BroadcastTo", "counted.cut": "Cut",
+    "counted.given": "Given", "counted.pad": "PadBy", "counted.range": "RangeOf", "counted.reshape": "ReshapeTo",
+    "counted.shape_tensor": "CountedShape", "counted.slice": "SliceAt",
+}  # fmt: skip
+
+CONTENT = {
+    "broadcast_sizes": "BroadcastSizes", "nonzero_places": "NonzeroPlaces", "range_count": "RangeCount",
+    "resolve_shape": "ResolveShape", "slice_plan": "SlicePlan", "unique_places": "UniquePlaces",
+    "unravel_rows": "UnravelRows", "vision.nms": "NonMaxSuppression",
+}  # fmt: skip
+
 SORT = {"argsort": "Argsort", "sort": "Sort", "topk": "TopK"}
 
 IMAGE_RESIZE = {"image.resize": "Resize"}
@@ -122,10 +134,13 @@ for _module, _ops in {
     "nn_pad": NN_PAD,
     "nn_deform": NN_DEFORM,
     "nn_loss": NN_LOSS,
+    "nn_recurrent": NN_RECURRENT,
     "index_gather": INDEX_GATHER,
     "index_scatter": INDEX_SCATTER,
     "index_scan": INDEX_SCAN,
     "sort_ops": SORT,
+    "counted": COUNTED,
+    "content": CONTENT,
     "image_resize": IMAGE_RESIZE,
     "image_sample": IMAGE_SAMPLE,
     "image_region": IMAGE_REGION,
@@ -134,7 +149,6 @@ for _module, _ops in {
     OPS.update({_name: f"{_module}:{_cls}" for _name, _cls in _ops.items()})
 
 
-    "nn_recurrent": NN_RECURRENT,
 @cache
 def get(name: str) -> Op:
     """The operator called `name`."""

@@ -163,7 +163,7 @@ class Interpreter:
         finally:
             self._tasks = outer
 
-    def _enter(self, closure: Closure, values: Sequence[Any]) -> _Frame:
+    def _enter(self, closure: Closure, values: Sequence[Any], outer: Dims | None = None) -> _Frame:
         fn = closure.function
         if len(values) != len(fn.params):
             raise VerifyError(f"a function of {len(fn.params)} parameters is called with {len(values)} arguments")
@@ -172,6 +172,8 @@ class Interpreter:
             env[p] = v
             if p.ty is not None:
                 bind_value(p.ty, v, dims, f"argument {p.name}")
+        for size, number in (outer or {}).items():  # what no argument's shape tells
+            dims.setdefault(size, number)
         plan = self._plans.get(fn.body)
         if plan is None:
             plan = self._plans[fn.body] = _Plan(fn.body, self.effects)
@@ -247,7 +249,7 @@ class Interpreter:
             return
         if not isinstance(callee, Closure):
             raise IRError(f"a {type(callee).__name__} is called like a function")
-        inner = self._enter(callee, args)
+        inner = self._enter(callee, args, frame.dims if isinstance(node.op, GlobalVar) else None)
         for a in node.args:
             self._release(a, frame)
         body = callee.function.body
@@ -255,6 +257,8 @@ class Interpreter:
         self._tasks.append((self._eval, body, inner, None))
 
     def _operator(self, node: Call, args: list[Any], frame: _Frame) -> Any:
+        for size, operand, element in node.attrs.get("extents", ()):  # sizes that contents tell
+            frame.dims[size] = int(args[operand].reshape(-1)[element])
         attrs = evaluate_attrs(node.attrs, frame.dims)
         if self.wide is not None:
             attrs = _widen_attrs(attrs, self.wide)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,6 +105,9 @@ def run_symbolic(
     results: dict[str, Array] = {}
     taken: list[tuple[int, int]] = []
     for slot, shape in zip(ctx.outputs, ctx.output_shapes, strict=True):
+        if slot.late:
+            slot.tensor.data, slot.tensor.byte_offset = None, 0
+            continue
         given = out.get(slot.name) if out is not None else None
         array = slot.allocate(shape) if given is None else adopt_output(slot, given, shape)
         slot.set_shape(shape)
@@ -117,7 +121,20 @@ def run_symbolic(
     status = entry(ctx.pointer, ctx.arguments, ctx.count)
     if status:
         raise failed(ctx, status)
-    return {slot.name: trimmed(slot, results[slot.name]) for slot in ctx.outputs}
+    return {
+        slot.name: found_late(slot, out) if slot.late else trimmed(slot, results[slot.name]) for slot in ctx.outputs
+    }
+
+
+def found_late(slot: Slot, out: Mapping[str, Any] | None) -> Array:
+    """A copy of an output whose shape depends on the data: the call left it in its scratch memory."""
+    shape = slot.read_shape()
+    slot.set_shape(shape)
+    given = out.get(slot.name) if out is not None else None
+    array = slot.allocate(shape) if given is None else adopt_output(slot, given, shape)
+    if slot.nbytes:
+        ctypes.memmove(address_of(array), slot.tensor.data + slot.tensor.byte_offset, slot.nbytes)
+    return array
 
 
 def bind_shapes(ctx: CallContext, entry: Entry, arrays: list[Array]) -> None:
@@ -139,6 +156,9 @@ def bind_shapes(ctx: CallContext, entry: Entry, arrays: list[Array]) -> None:
         slot.set_shape(array.shape)
     shapes: list[tuple[int, ...] | None] = []
     for slot in ctx.outputs:
+        if slot.late:
+            shapes.append((0,) * len(slot.shape))
+            continue
         try:
             shapes.append(tuple(evaluate(extent, env) for extent in slot.shape))
         except RunError:

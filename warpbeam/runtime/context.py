@@ -17,7 +17,7 @@ _contexts: weakref.WeakValueDictionary[int, HostContext] = weakref.WeakValueDict
 
 
 def _reserve(address: int, size: int) -> int:
-    """`ctx->reserve`: replaces the arena by a larger one."""
+    """`ctx->reserve`: replaces the arena by a larger one with the same contents."""
     owner = _contexts.get(address)
     if owner is None or size < 0:
         return 1
@@ -47,9 +47,11 @@ class HostContext:
         _contexts[self.address] = self
 
     def reserve(self, size: int) -> None:
-        """Makes the arena at least `size` bytes; its content is lost if it moves."""
+        """Makes the arena at least `size` bytes; its content stays, though it may move."""
+        old = self.arena
         if size > self.struct.arena_bytes:
             self.arena = aligned_bytes(size, LARGE_PAGE if size >= 2 * LARGE_PAGE else 64)
+            self.arena[: old.size] = old
             self.struct.arena = self.arena.ctypes.data
             self.struct.arena_bytes = size
 
@@ -63,13 +65,14 @@ class HostContext:
 class Slot:
     """One argument of the entry: its specification and its tensor descriptor."""
 
-    __slots__ = ("dtype", "extents", "name", "nbytes", "shape", "spec", "static", "tensor")
+    __slots__ = ("dtype", "extents", "late", "name", "nbytes", "shape", "spec", "static", "tensor")
 
     def __init__(self, spec: TensorSpec) -> None:
         code, bits = DLPACK_TYPES[spec.dtype]
         self.spec = spec
         self.name = spec.name
         self.dtype: np.dtype[Any] = numpy_dtype(spec.dtype)
+        self.late = spec.late
         self.static = all(isinstance(extent, int) for extent in spec.shape)
         self.shape: tuple[ShapeExpr, ...] = spec.shape
         self.extents = (ctypes.c_int64 * max(len(spec.shape), 1))()

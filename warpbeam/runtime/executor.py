@@ -37,6 +37,7 @@ from .program import (
     MakeObject,
     Move,
     Program,
+    Reserve,
     Return,
     SetSymbol,
     ShapeOf,
@@ -301,6 +302,14 @@ def _set_symbol(frame: _Frame, i: SetSymbol) -> None:
     frame.env[i.symbol] = frame.eval(i.expr)
 
 
+def _reserve(frame: _Frame, i: Reserve) -> None:
+    size = frame.eval(i.size)
+    if size > frame.arena.size:
+        larger = aligned_bytes(size, max(frame.program.alignment, 64))
+        larger[: frame.arena.size] = frame.arena
+        frame.arena = larger
+
+
 def _check(frame: _Frame, i: Check) -> None:
     if not frame.eval(i.condition):
         raise RunError(i.message, f"program {frame.program.name}", f"{show(i.condition)} does not hold")
@@ -344,6 +353,6 @@ def _return(frame: _Frame, i: Return) -> None:
 _HANDLERS: dict[type[Instruction], Callable[[_Frame, Any], None]] = {
     CallKernel: _call_kernel, CallProgram: _call_program, CallExternal: _call_external, CallClosure: _call_closure,
     Alloc: _alloc, Free: _free, View: _view, Move: _move, DeviceCopy: _move, ShapeOf: _shape_of, SetSymbol: _set_symbol,
-    Check: _check, MakeObject: _make_object, GetField: _get_field, Branch: _branch, Loop: _loop, Sync: _sync,
-    Return: _return,
+    Reserve: _reserve, Check: _check, MakeObject: _make_object, GetField: _get_field, Branch: _branch, Loop: _loop,
+    Sync: _sync, Return: _return,
 }  # fmt: skip

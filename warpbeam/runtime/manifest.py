@@ -18,13 +18,15 @@ MAX_PORTS = 65_536
 class TensorSpec:
     """A model's input, output or mutable parameter. Extents are integers, symbols, or (outputs) expressions of them.
 
-    `offset`: byte offset of a parameter in the parameters section; -1 for inputs and outputs.
+    `offset`: byte offset of a parameter in the parameters section; -1 for inputs and outputs. `late`: the shape of this
+    output depends on the data; it is known after the call, which leaves the tensor in its scratch memory.
     """
 
     name: str
     dtype: str
     shape: tuple[ShapeExpr, ...]
     offset: int = -1
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,12 @@ def _int(data: Any, where: str) -> int:
     return data
 
 
+def _bool(data: Any, where: str) -> bool:
+    if not isinstance(data, bool):
+        raise ArtifactError(f"true or false is expected, not {data!r}", where)
+    return data
+
+
 def _str(data: Any, where: str) -> str:
     if not isinstance(data, str):
         raise ArtifactError(f"a string is expected, not {data!r}", where)
@@ -164,6 +172,7 @@ def _tensor(data: Any, where: str) -> TensorSpec:
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     "int": _int,
+    "bool": _bool,
     "str": _str,
     "ShapeExpr": _extent,
     "tuple[ShapeExpr, ...]": _list(_extent),

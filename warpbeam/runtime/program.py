@@ -140,6 +140,13 @@ class SetSymbol:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserve:
+    """Makes the arena at least `size` bytes long; what is in it stays, though it may move."""
+
+    size: ShapeExpr
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Fails with `message` unless `condition` is non-zero."""
 
@@ -218,15 +225,15 @@ class Return:
 
 
 Instruction: TypeAlias = (
-    CallKernel | CallProgram | CallExternal | Alloc | Free | View | Move | ShapeOf | SetSymbol | Check | MakeObject
-    | GetField | CallClosure | Branch | Loop | DeviceCopy | Sync | Return
+    CallKernel | CallProgram | CallExternal | Alloc | Free | View | Move | ShapeOf | SetSymbol | Reserve | Check
+    | MakeObject | GetField | CallClosure | Branch | Loop | DeviceCopy | Sync | Return
 )  # fmt: skip
 Body: TypeAlias = tuple[Instruction, ...]
 INSTRUCTIONS: dict[str, type[Any]] = {
     c.__name__: c
     for c in (
-        CallKernel, CallProgram, CallExternal, Alloc, Free, View, Move, ShapeOf, SetSymbol, Check, MakeObject, GetField,
-        CallClosure, Branch, Loop, DeviceCopy, Sync, Return,
+        CallKernel, CallProgram, CallExternal, Alloc, Free, View, Move, ShapeOf, SetSymbol, Reserve, Check, MakeObject,
+        GetField, CallClosure, Branch, Loop, DeviceCopy, Sync, Return,
     )
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ from .program import (
     MakeObject,
     Move,
     Program,
+    Reserve,
     SetSymbol,
     ShapeOf,
     Value,
@@ -51,6 +52,7 @@ class _Checker:
         self.functions = functions
         self.values = {v.id: v for v in program.values}
         self.symbols: set[str] = set()
+        self.ever: set[str] = set()
         self.where = f"program {program.name}"
 
     def fail(self, what: str, why: str = "") -> ArtifactError:
@@ -72,9 +74,14 @@ class _Checker:
             self.symbols.add(symbol.name)
         self.expr(program.arena_bytes)
         self.body(program.body, 0)
+        self.symbols |= self.ever  # a value used inside a branch or loop may be sized by what is set there
         for value in program.values:
             self.storage(value)
         self.views()
+
+    def define(self, symbol: str) -> None:
+        self.symbols.add(symbol)
+        self.ever.add(symbol)
 
     def value(self, value_id: int, tensor: bool = False) -> Value:
         value = self.values.get(value_id)
@@ -181,10 +188,12 @@ class _Checker:
         elif isinstance(i, ShapeOf):
             if not 0 <= i.axis < len(self.value(i.value, tensor=True).shape):
                 raise self.fail(f"%{i.value} has no axis {i.axis}")
-            self.symbols.add(i.symbol)
+            self.define(i.symbol)
         elif isinstance(i, SetSymbol):
             self.expr(i.expr)
-            self.symbols.add(i.symbol)
+            self.define(i.symbol)
+        elif isinstance(i, Reserve):
+            self.expr(i.size)
         elif isinstance(i, Check):
             self.expr(i.condition)
         elif isinstance(i, MakeObject):

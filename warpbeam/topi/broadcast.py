@@ -22,7 +22,8 @@ def broadcast_shape_to(who: Who, source: Sequence[Any], shape: Sequence[Any]) ->
     if len(target) < len(source):
         raise who.error(f"{dims.shape_text(source)} has more dimensions than {dims.shape_text(target)}")
     for d, o in zip(source, target[len(target) - len(source) :], strict=True):
-        if not (isinstance(d, int) and d == 1) and not dims.same(d, o):
+        same = (isinstance(d, int) and d == 1) or dims.same(d, o)
+        if not same and not (same is None and dims.assume_equal(d, o, "broadcast_to: dimensions must be equal")):
             raise who.error(f"{dims.shape_text(source)} does not broadcast to {dims.shape_text(target)}")
     return target
 

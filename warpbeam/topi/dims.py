@@ -1,7 +1,8 @@
 """Arithmetic of dimensions: ints and symbolic expressions, compared without assuming values.
 
 A dimension is brought to a polynomial over atoms (variables, quotients, remainders, minima, …), in which equality is
-identity. Symbolic sizes are taken to lie between 1 and LARGEST.
+identity. Symbolic sizes are taken to lie between 1 and LARGEST; those that the contents of a tensor give at run time
+(`counted`) between 0 and LARGEST.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from warpbeam.ir.diagnostics import TypeCheckError
@@ -21,6 +23,43 @@ _POLYS: weakref.WeakKeyDictionary[E.PrimExpr, Poly] = weakref.WeakKeyDictionary(
 _INTERVALS: weakref.WeakKeyDictionary[E.PrimExpr, tuple[float, float]] = weakref.WeakKeyDictionary()
 _MAX_TERMS = 64
 LARGEST = 1_000_000_000
+
+
+#: equalities taken for granted while a list stands here: (dimension, dimension, what they are)
+ASSUMED: ContextVar[list[tuple[Any, Any, str]] | None] = ContextVar("assumed_equalities", default=None)
+_COUNTED: weakref.WeakSet[E.Var] = weakref.WeakSet()
+
+
+def counted(size: str | E.Var) -> E.Var:
+    """A size that is known only at run time, from the contents of a tensor; it may be 0."""
+    var = E.SizeVar(size) if isinstance(size, str) else size
+    if var not in _COUNTED:
+        _COUNTED.add(var)
+        _INTERVALS.pop(var, None)
+    return var
+
+
+def is_counted(value: Any) -> bool:
+    """Whether a dimension depends on sizes known only at run time."""
+    return bool(counted_in(value))
+
+
+def counted_in(*values: Any) -> list[E.Var]:
+    """The sizes in dimensions that are known only at run time, in order of first appearance."""
+    nodes = [v for v in values if isinstance(v, E.PrimExpr)]
+    if not _COUNTED or not nodes:
+        return []
+    return [n for n in post_order(*nodes) if isinstance(n, E.Var) and n in _COUNTED]
+
+
+def assume_equal(a: Any, b: Any, what: str) -> bool:
+    """Takes dimensions for equal, to be checked at run time, where a tensor's contents decide; False otherwise."""
+    if not counted_in(a, b):
+        return False
+    record = ASSUMED.get()
+    if record is not None:
+        record.append((a, b, what))
+    return True
 
 
 class Undecided(TypeCheckError):
@@ -294,7 +333,8 @@ def _node_interval(node: Any) -> tuple[float, float]:
     if isinstance(node, E.IntImm):
         return node.value, node.value
     if isinstance(node, E.Var):
-        return (1, LARGEST) if node.nonneg else (-math.inf, math.inf)
+        low = 0 if node in _COUNTED else 1
+        return (low, LARGEST) if node.nonneg else (-math.inf, math.inf)
     if not isinstance(node, E.BinaryExpr):
         return -math.inf, math.inf
     if isinstance(node, E.Add | E.Sub | E.Mul):

@@ -36,8 +36,9 @@ def check_reshape(who: Who, shape: Sequence[Any], new: Sequence[Any]) -> None:
     """Refuses a new shape that does not (certainly) have as many elements."""
     if any(isinstance(d, int) and d < 0 for d in new):
         raise who.error(f"newshape {dims.shape_text(new)} has a negative dimension")
-    equal = dims.same(dims.prod(shape), dims.prod(new))
-    if not equal:
+    have, want = dims.prod(shape), dims.prod(new)
+    equal = dims.same(have, want)
+    if not equal and not (equal is None and dims.assume_equal(have, want, "reshape: the number of elements")):
         verb = "cannot be shown to have" if equal is None else "does not have"
         raise who.error(
             f"shape {dims.shape_text(shape)} {verb} as many elements as {dims.shape_text(new)}",

@@ -16,6 +16,7 @@ import numpy as np
 
 from warpbeam.frontend.onnx import control, schema, table, values
 from warpbeam.frontend.onnx.control import Frame
+from warpbeam.frontend.onnx.found import Found
 from warpbeam.frontend.onnx.inputs import Dims, bind_inputs, order_nodes
 from warpbeam.frontend.onnx.limits import DEFAULT, Limits
 from warpbeam.frontend.onnx.loader import Loaded, domain_versions, load, newest_opset, subgraphs
@@ -71,6 +72,7 @@ class Importer:
         self.loaded = loaded
         self.constants = dict(constants or {})
         self.asked: set[str] = set()
+        self.found = Found()
         self.limits = limits
         self.problems = Diagnostics()
         self.assumptions: list[Any] = []
@@ -226,6 +228,7 @@ class Importer:
             name[:200],
             self.assumptions,
             self.asked,
+            self.found,
         )
 
     def _decode(self, proto: Any) -> Any:
@@ -262,14 +265,20 @@ class Importer:
             return self._enter(frame, view, body)
         known = values.track(view)
         if known is not None:
-            self._define(frame, view, [Entry(content=c, dtype=t) for c, t in known])
+            made = self._content
+            self._define(frame, view, [Entry(content=c, dtype=t, made=made) for c, t in known])
             return None
         fixed = all(e is None or e.constant for e in view.entries)
         result = convert(view, *[None if e is None else e.expr for e in view.entries])
         found = list(result) if isinstance(result, list | tuple) else [result]
+        given = [e.expr for e in view.entries if e is not None]
+        found = [self.found.guarded(f, given) for f in found]
         self._sources(view, found)
         self._define(frame, view, [Entry(e, fixed=fixed, limit=self.limits.folded_bytes) for e in found])
         return None
+
+    def _content(self, content: np.ndarray, dtype: str) -> Expr:
+        return self.found.content(list(content.flat), content.shape, dtype)
 
     def _control(self, frame: Frame, view: NodeView) -> Frame:
         if view.op_type == "If" and view.const(0) is not None:

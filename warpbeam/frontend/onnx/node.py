@@ -27,11 +27,11 @@ class Entry:
     """One value of the graph: its expression, its known integer content, or both.
 
     content: an object array of ints and expressions over symbolic sizes, or None. fixed: all it is computed from is
-    constant. missing: it could not be made, because of something that is unsupported. The expression of an entry with
-    known content is built when it is first needed.
+    constant. made: builds the tensor of known content. missing: it could not be made, because of something that is
+    unsupported. The expression of an entry with known content is built when it is first needed.
     """
 
-    __slots__ = ("_dtype", "_expr", "_foldable", "content", "fixed", "limit", "missing")
+    __slots__ = ("_dtype", "_expr", "_foldable", "_made", "content", "fixed", "limit", "missing")
 
     def __init__(
         self,
@@ -41,8 +41,10 @@ class Entry:
         fixed: bool = False,
         missing: bool = False,
         limit: int = 64 << 20,
+        made: Callable[[np.ndarray, str], Expr] | None = None,
     ) -> None:
         self._expr = expr
+        self._made = made or content_expr
         self._dtype = dtype
         self._foldable = True
         self.content = content
@@ -53,7 +55,7 @@ class Entry:
     @property
     def expr(self) -> Expr:
         if self._expr is None:
-            self._expr = content_expr(self.content, self._dtype)  # type: ignore[arg-type]
+            self._expr = self._made(self.content, self._dtype)  # type: ignore[arg-type]
         return self._expr
 
     @property
@@ -153,6 +155,7 @@ class NodeView:
         name: str = "",
         assumptions: list[Any] | None = None,
         asked: set[str] | None = None,
+        found: Any = None,
     ) -> None:
         self.proto = proto
         self.opset = opset
@@ -166,6 +169,7 @@ class NodeView:
         self._decode = decode
         self._assumptions: list[Any] = [] if assumptions is None else assumptions
         self._asked: set[str] = set() if asked is None else asked
+        self.found: Any = found
 
     def assume(self, condition: Any) -> None:
         """A condition on symbolic sizes that this conversion needs; the compiled module checks it when it is called."""

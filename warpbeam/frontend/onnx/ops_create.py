@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from warpbeam.frontend.onnx import ops_content
 from warpbeam.frontend.onnx.build import Result
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.ir import dtype as dt
@@ -35,6 +36,8 @@ def _constant_of_shape(node: NodeView, shape: Expr) -> Result:
         value = np.zeros(1, np.float32)
     if value.size != 1:
         raise node.error(f"value has {value.size} elements, it must have one")
+    if node.value(0) is None:
+        return ops_content.filled(node, Constant(value.reshape(())), shape)
     sizes = node.ints(0, "the shape")
     if any(isinstance(d, int) and d < 0 for d in sizes):
         raise node.error(f"shape {dims.shape_text(sizes)} has a negative dimension")
@@ -43,6 +46,8 @@ def _constant_of_shape(node: NodeView, shape: Expr) -> Result:
 
 def _range(node: NodeView, start: Expr, limit: Expr, delta: Expr) -> Result:
     dtype = start.checked_type.dtype  # type: ignore[attr-defined]
+    if any(node.const(i) is None and node.value(i) is None for i in range(3)):
+        return ops_content.range_of(node, start, limit, delta)
     numbers: list[Any] = []
     for i, what in enumerate(("start", "limit", "delta")):
         found = node.const(i)

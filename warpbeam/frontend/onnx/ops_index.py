@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from warpbeam.frontend.onnx import ops_content
+from warpbeam.frontend.onnx.found import vector
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_nn_norm import cast_to, dtype_of, scalar, shape_of
 from warpbeam.ir import dtype as dt
@@ -60,9 +62,7 @@ def one_hot(node: NodeView, indices: Expr, depth: Expr, values: Expr) -> Result:
     found = node.value(1)
     if found is None:
         array = node.const(1)
-        if array is None:
-            raise node.unsupported("depth is computed from data at run time")
-        size: Any = int(array.reshape(-1)[0])
+        size: Any = node.found.size(node.name, vector(depth)) if array is None else int(array.reshape(-1)[0])
     else:
         size = dims.dim(found.reshape(-1)[0])
     on, off = (get("take")(values, const(n, "int64"), axis=0) for n in (1, 0))
@@ -91,10 +91,14 @@ def top_k_1(node: NodeView, x: Expr) -> Result:
 
 
 def top_k_10(node: NodeView, x: Expr, k: Expr) -> Result:
+    if node.const(1) is None:
+        return ops_content.top_k(node, x, k, False)
     return _top_k(node, x, node.int_list(1, "k")[0])
 
 
 def top_k_11(node: NodeView, x: Expr, k: Expr) -> Result:
+    if node.const(1) is None:
+        return ops_content.top_k(node, x, k, not node.attr("largest", 1))
     return _top_k(node, x, node.int_list(1, "k")[0], ascending=not node.attr("largest", 1))
 
 
@@ -132,6 +136,8 @@ def pad_2(node: NodeView, x: Expr) -> Result:
 def pad_11(node: NodeView, x: Expr, pads: Expr, value: Expr | None = None, axes: Expr | None = None) -> Result:
     fill = scalar(0, x) if value is None else cast_to(value, dtype_of(x))
     own = None if axes is None else node.int_list(3, "axes")
+    if node.value(1) is None:
+        return ops_content.pad_by(node, x, pads, fill, own, str(node.attr("mode", "constant")))
     return _padded(node, x, node.ints(1, "pads"), fill, own)
 
 

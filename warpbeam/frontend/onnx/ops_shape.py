@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from warpbeam.frontend.onnx import ops_content
 from warpbeam.frontend.onnx.build import Converter, Result, fields, rank_of, reshape, shape_of, transpose
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.op import get
@@ -57,6 +58,8 @@ def _reshape_1(node: NodeView, x: Expr) -> Result:
 
 
 def _reshape_5(node: NodeView, x: Expr, shape: Expr) -> Result:
+    if node.value(1) is None:
+        return ops_content.reshape_to(node, x, shape)
     return reshape(x, _target(node, x, node.ints(1, "the shape")))
 
 
@@ -70,6 +73,8 @@ def _transpose(node: NodeView, x: Expr) -> Result:
 
 
 def _expand(node: NodeView, x: Expr, shape: Expr) -> Result:
+    if node.value(1) is None or dims.counted_in(*shape_of(x)):
+        return ops_content.expand_to(node, x, shape)
     want, have = node.ints(1, "the shape"), list(shape_of(x))
     if any(isinstance(d, int) and d < 0 for d in want):
         raise node.error(f"shape {dims.shape_text(want)} has a negative dimension")
@@ -86,6 +91,8 @@ def _tile_1(node: NodeView, x: Expr, tiles: Expr, axis: Expr) -> Result:
 
 
 def _tile_6(node: NodeView, x: Expr, repeats: Expr) -> Result:
+    if node.value(1) is None:
+        return ops_content.tile_by(node, x, repeats)
     reps = node.ints(1, "repeats")
     if len(reps) != rank_of(x):
         raise node.error(f"{len(reps)} repeats for {rank_of(x)} dimensions")
@@ -210,8 +217,10 @@ def _slice_1(node: NodeView, x: Expr) -> Result:
 
 
 def _slice_10(node: NodeView, x: Expr, *bounds: Expr | None) -> Result:
-    starts, ends = node.ints(1, "starts"), node.ints(2, "ends")
     axes = node.int_list(3, "axes") if node.given(3) else None
+    if any(node.given(k) and node.value(k) is None for k in (1, 2, 4)):
+        return ops_content.slice_at(node, x, bounds[0], bounds[1], axes, bounds[3] if node.given(4) else None)  # type: ignore[arg-type]
+    starts, ends = node.ints(1, "starts"), node.ints(2, "ends")
     return _sliced(node, x, starts, ends, axes, node.int_list(4, "steps") if node.given(4) else None)
 
 

@@ -25,6 +25,7 @@ MODULES = (
     "ops_nn_attention",
     "ops_nn_recurrent",
     "ops_index",
+    "ops_content",
     "ops_quant",
 )
 

@@ -25,7 +25,8 @@ extern "C" {
 
 /* A tensor. Layout and codes are those of DLPack's DLTensor. Generated code expects compact row-major data. */
 typedef struct wb_tensor {
-  void* data;          /* may be NULL when the tensor has no elements */
+  void* data;          /* may be NULL when the tensor has no elements, and for an output whose shape depends on the data:
+                        * the entry then writes shape and data, which stays valid until the context's next call */
   int32_t device_type; /* DLPack device codes: 1 = CPU, 2 = CUDA, ... */
   int32_t device_id;
   int32_t ndim;
@@ -54,7 +55,8 @@ typedef struct wb_ctx {
    * status. May be called from inside fn (it then runs serially). */
   int32_t (*parallel_for)(struct wb_ctx* ctx, wb_loop_fn fn, void* closure, int64_t n);
   void* pool; /* belongs to parallel_for; NULL = serial */
-  /* Makes the arena at least `bytes` long; sets arena and arena_bytes. 0 = ok. Its content is not kept. */
+  /* Makes the arena at least `bytes` long; sets arena and arena_bytes. 0 = ok. Its content is kept, though it
+   * may move: models whose sizes depend on the data call it in the middle of a run. */
   int32_t (*reserve)(struct wb_ctx* ctx, int64_t bytes);
   void* user;          /* the host's, untouched by generated code */
   int32_t status;      /* the last failing status */
