@@ -24,6 +24,7 @@ _CALL_CYCLES = 30.0
 _FORK_CYCLES = 4000.0
 _WAY_BYTES = 4096
 _L2_BYTES_PER_CYCLE, _L3_BYTES_PER_CYCLE = 40.0, 22.0
+_FAR_BYTES_PER_CYCLE = 6.0  # what all cores walk through again and again beyond their own caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,8 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
         panel_from = 0.0 if one_panel <= target.l1 // 2 else _rate(one_panel, target)
         cost = tiles * panels * one_panel * panel_from + panels * lhs * _rate(lhs, target) + rhs / _L3_BYTES_PER_CYCLE
     else:
-        cost = tiles * rhs * _rate(rhs, target) + lhs / _L3_BYTES_PER_CYCLE
+        far = 1.0 / _FAR_BYTES_PER_CYCLE if rhs > target.l2 else _rate(rhs, target)
+        cost = tiles * rhs * far + lhs / _L3_BYTES_PER_CYCLE
     return 0.35 * cost
 
 
