@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from warpbeam.codegen import analysis
 from warpbeam.codegen.c.dialect import C11, Dialect, bare
 from warpbeam.codegen.c.prelude import prelude
-from warpbeam.codegen.c.values import Lanes, memory_type, value_type
+from warpbeam.codegen.c.values import Lanes, crosses_lanes, memory_type, value_type
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.rewrite import post_order
@@ -195,6 +195,12 @@ class KernelPrinter:
                 place = self.element(node.buffer, [one.value(i, True) for i in node.indices])
                 self.line(f"{place} = {bare(self._to_memory(one.value(node.value), node.buffer.dtype))};")
             return
+        if self._lanewise(node):
+            with self.lanes(lanes) as lane:
+                at = Lanes(self, lane)
+                place = self.element(node.buffer, [at.value(i, True) for i in node.indices])
+                self.line(f"{place} = {bare(self._to_memory(at.value(node.value), node.buffer.dtype))};")
+            return
         self.line("{")
         with self.indented():
             all_lanes = self.fresh("a")
@@ -206,6 +212,17 @@ class KernelPrinter:
                 place = self.element(node.buffer, [at.value(i, True) for i in node.indices])
                 self.line(f"{place} = {self._to_memory(f'{all_lanes}[{lane}]', node.buffer.dtype)};")
         self.line("}")
+
+    def _lanewise(self, node: S.BufferStore) -> bool:
+        """Whether no lane reads what another one writes, so that each can be stored at once."""
+        nodes = [n for part in (node.value, *node.indices) for n in post_order(part)]
+        loads = [n for n in nodes if isinstance(n, E.BufferLoad)]
+        if loads and not self.func.attrs.get("noalias", True):
+            return False
+        own = [n for n in loads if n.buffer is node.buffer]
+        if any(n.indices != node.indices for n in own) or not isinstance(node.indices[-1], E.Ramp):
+            return not own
+        return not own or not any(isinstance(n, E.Shuffle | E.Call) and crosses_lanes(n) for n in nodes)
 
     # --------------------------------------------------------------------------------------------------- statements
 
@@ -357,6 +374,7 @@ class KernelPrinter:
                 inner.line(f"{memory_type(item.dtype)}*{alias} {local} = c->f{i};")
             else:
                 inner.line(f"const {self._index(item.dtype)} {local} = c->f{i};")
+            inner.line(f"(void){local};")
         kind = self._index(node.var.dtype)
         inner._loop(node, f"c->low + ({kind})begin", f"c->low + ({kind})end")
         inner.line("return 0;")

@@ -299,6 +299,14 @@ def _regroups(node: E.Call) -> bool:
     return node.op == "reinterpret" and dt.lanes(node.dtype) != dt.lanes(node.args[0].dtype)
 
 
+def crosses_lanes(node: E.PrimExpr) -> bool:
+    """Whether a lane of the result is made of other lanes than its own."""
+    if isinstance(node, E.Call):
+        groups = node.op.startswith("vector_reduce_") or node.op in ("dot4", "dot2", "add_pairs")
+        return groups or node.op in external.OPS or _regroups(node)
+    return isinstance(node, E.Shuffle)
+
+
 def _parts(node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
     """Operands printed before a node."""
     if isinstance(node, (E.BinaryExpr, E.CmpExpr)):
