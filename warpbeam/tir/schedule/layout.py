@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.node import Attrs
 from warpbeam.ir.rewrite import rewrite, substitute
@@ -64,6 +65,11 @@ class TransformLayout(Step):
 
         def change(n: Any) -> Any:
             if isinstance(n, BufferLoad | BufferStore) and n.buffer is old:
+                if any(dt.lanes(i.dtype) > 1 for i in n.indices):
+                    raise ScheduleError(
+                        f"layout of {old.name}: an instruction reaches it in vectors",
+                        hint="transform_layout before tensorize",
+                    )
                 at: dict[Any, Any] = dict(zip(names, n.indices, strict=True))
                 index = tuple(substitute(t, at) for t in targets)
                 return BufferLoad(new, index) if isinstance(n, BufferLoad) else BufferStore(new, n.value, index)

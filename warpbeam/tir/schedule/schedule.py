@@ -23,7 +23,14 @@ from warpbeam.tir.schedule.place import ComputeAt, ReverseComputeAt
 from warpbeam.tir.schedule.reduction import DecomposeReduction, RFactor
 from warpbeam.tir.schedule.root import ComputeRoot
 from warpbeam.tir.schedule.step import Step
-from warpbeam.tir.schedule.storage import DoubleBuffer, Prefetch, RollingBuffer, SoftwarePipeline, StorageAlign
+from warpbeam.tir.schedule.storage import (
+    DoubleBuffer,
+    Prefetch,
+    RollingBuffer,
+    SoftwarePipeline,
+    StorageAlign,
+    check_pipelines,
+)
 from warpbeam.tir.schedule.tensorize import Tensorize
 from warpbeam.tir.stmt import Block, For, PrimFunc
 
@@ -43,10 +50,15 @@ class Schedule:
     def __init__(self, func: PrimFunc) -> None:
         self.func = func
         self.trace: list[Step] = []
+        self.pipelined = False  # whether loops are that later steps must leave as they are
 
     def step(self, step: Step) -> Any:
         """Applies and records one primitive; gives the names that it made."""
-        self.func, made = step.run(self.func)
+        func, made = step.run(self.func)
+        if self.pipelined:
+            check_pipelines(func)
+        self.pipelined = self.pipelined or isinstance(step, SoftwarePipeline)
+        self.func = func
         self.trace.append(step)
         return made
 

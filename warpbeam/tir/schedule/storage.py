@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from warpbeam.ir.diagnostics import ScheduleError
-from warpbeam.tir.analysis.access import as_block, as_loop, is_param, read, writers, written
+from warpbeam.tir.analysis.access import as_block, as_loop, carries, is_param, read, readers, writers, written
 from warpbeam.tir.analysis.coverage import common_loop
 from warpbeam.tir.analysis.tree import Place, Tree, annotated, tree_of
 from warpbeam.tir.expr import Buffer, PrimExpr
@@ -14,6 +14,7 @@ from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import Allocate, For, PrimFunc, SeqStmt
 
 LINE_BYTES = 64
+STAGE, ORDER = "software_pipeline_stage", "software_pipeline_order"
 
 
 def note_allocation(tree: Tree, buffer: Buffer, key: str, value: Any) -> PrimFunc:
@@ -183,39 +184,68 @@ class SoftwarePipeline(Step):
         f = as_loop(place)
         count = len(f.body.stmts) if isinstance(f.body, SeqStmt) else 1
         order = tuple(range(count)) if self.order is None else self.order
-        if len(self.stages) != count or sorted(order) != list(range(count)) or min(self.stages, default=0) < 0:
+        if len(self.stages) != count or sorted(order) != list(range(count)) or min(self.stages, default=0) != 0:
             raise ScheduleError(
                 f"pipeline of loop {self.loop} with stages {self.stages} and order {self.order}",
                 why=f"its body is {count} statements: there must be one stage, from 0, and one place for each",
             )
         if f.kind not in ("serial", "unrolled"):
             raise ScheduleError(f"pipeline: loop {self.loop} is {f.kind}", hint="pipeline a serial loop")
-        self._check(tree, place, order)
-        notes = annotated(f.annotations, "software_pipeline_stage", self.stages)
-        notes = annotated(notes, "software_pipeline_order", order)
+        check_stages(tree, place, self.stages, order)
+        notes = annotated(f.annotations, STAGE, self.stages)
+        notes = annotated(notes, ORDER, order)
         return tree.update({place: f.replace(annotations=notes)}), None
 
-    def _check(self, tree: Tree, place: Place, order: tuple[int, ...]) -> None:
-        """What a statement needs must be made by one that runs at least as early, and private to the iteration."""
-        stmts = as_loop(place).body
-        if not isinstance(stmts, SeqStmt):
-            return
-        below = [[p for p in tree.blocks_below(place) if _child_index(place, p) == k] for k in range(len(stmts.stmts))]
-        for k, mine in enumerate(below):
-            made = {b for p in mine for b in written(as_block(p))}
-            for j, others in enumerate(below):
-                used = {b for p in others for b in (*read(as_block(p)), *written(as_block(p)))}
-                late = self.stages[k] > self.stages[j] or (
-                    self.stages[k] == self.stages[j] and order.index(k) > order.index(j)
+
+def check_pipelines(func: PrimFunc) -> None:
+    """Refuses a program whose pipelined loops no longer hold the statements that they were pipelined with."""
+    tree = tree_of(func)
+    for place in tree.loops.values():
+        notes = as_loop(place).annotations
+        if STAGE in notes:
+            check_stages(tree, place, notes[STAGE], notes[ORDER])
+
+
+def check_stages(tree: Tree, place: Place, stages: tuple[int, ...], order: tuple[int, ...]) -> None:
+    """What a statement needs must be made by one that runs at least as early, and private to the iteration."""
+    loop = as_loop(place)
+    stmts = loop.body.stmts if isinstance(loop.body, SeqStmt) else (loop.body,)
+    if len(stmts) != len(stages):
+        raise ScheduleError(
+            f"loop {loop.var.name} is a pipeline of {len(stages)} statements, its body would become {len(stmts)}",
+            hint="place what it computes first, and pipeline the loop last",
+        )
+    if len(stmts) == 1:
+        return
+    below = [[p for p in tree.blocks_below(place) if _child_index(place, p) == k] for k in range(len(stmts))]
+    made = [{b for p in mine for b in written(as_block(p))} for mine in below]
+    used = [made[k] | {b for p in mine for b in read(as_block(p))} for k, mine in enumerate(below)]
+    for k in range(len(stmts)):
+        for j in range(k + 1, len(stmts)):
+            shared = (made[k] & used[j]) | (used[k] & made[j])
+            if shared and (stages[k], order[k]) > (stages[j], order[j]):
+                raise ScheduleError(
+                    f"pipeline of loop {loop.var.name}: statement {j} uses {next(iter(shared)).name} before "
+                    f"statement {k} has made it",
+                    hint="give the consumer a later stage or a later place",
                 )
-                if j > k and made & used and late:
-                    name = next(iter(made & used)).name
-                    raise ScheduleError(
-                        f"pipeline of loop {self.loop}: statement {j} uses {name} before statement {k} has made it",
-                        hint="give the consumer a later stage or a later place",
-                    )
-                if j > k and any(is_param(tree, b) for b in made & used) and self.stages[k] != self.stages[j]:
-                    raise ScheduleError(f"pipeline of loop {self.loop}: statements share a parameter across stages")
+            if stages[k] != stages[j]:
+                for buffer in shared:
+                    _check_private(tree, place, buffer)
+
+
+def _check_private(tree: Tree, place: Place, buffer: Buffer) -> None:
+    """Refuses a buffer whose values outlive an iteration of a loop, since only others can have a copy per stage."""
+    name = as_loop(place).var.name
+    if is_param(tree, buffer):
+        raise ScheduleError(f"pipeline of loop {name}: statements share a parameter across stages")
+    around = [as_loop(p).var for p in (place, *place.ancestors()) if isinstance(p.stmt, For)]
+    for p in {*writers(tree, buffer), *readers(tree, buffer)}:
+        if not p.within(place) or any(carries(as_block(p), v) for v in around if buffer in written(as_block(p))):
+            raise ScheduleError(
+                f"pipeline of loop {name}: {buffer.name}, which stages share, is needed beyond one iteration",
+                hint="give the statements that use it the same stage, or compute it inside the loop",
+            )
 
 
 def _child_index(place: Place, below: Place) -> int:

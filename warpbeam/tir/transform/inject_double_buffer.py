@@ -17,10 +17,11 @@ from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses
 from warpbeam.tir.expr import Buffer, Var
 from warpbeam.tir.stmt import Allocate, For, PrimFunc, Stmt, seq
-from warpbeam.tir.transform.inject_software_pipeline import parts_of, pipelined
+from warpbeam.tir.transform.inject_software_pipeline import pipelined
 from warpbeam.tir.transform.lower_blocks import Lowering
 from warpbeam.tir.transform.mutate import map_up
 from warpbeam.tir.transform.setting import Setting
+from warpbeam.tir.transform.stage_notes import STAGE, parts_of
 
 NOTE = "double_buffer"
 
@@ -29,7 +30,7 @@ def inject_double_buffer(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
     """Buffers noted "double_buffer" are filled one iteration ahead, in the innermost loop around them.
 
     Config "tir.InjectDoubleBuffer": split_loop 2 writes two iterations into each, so that halves are constants. Where
-    what fills the buffer also needs the iteration before, the note is without effect.
+    what fills the buffer also needs the iteration before, or the loop is pipelined, the note is without effect.
     """
     at = at or Setting()
     split = int(at.option("tir.InjectDoubleBuffer", "split_loop", 1))
@@ -38,7 +39,7 @@ def inject_double_buffer(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
 
 
 def _loop(s: Any, split: int) -> Stmt | None:
-    if not isinstance(s, For) or s.kind not in ("serial", "unrolled"):
+    if not isinstance(s, For) or s.kind not in ("serial", "unrolled") or STAGE in s.annotations:
         return s  # type: ignore[no-any-return]
     allocs, parts = parts_of(s)
     wanted = [a.buffer for a in allocs if NOTE in a.annotations]

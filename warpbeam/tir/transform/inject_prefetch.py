@@ -17,9 +17,10 @@ from warpbeam.tir.analysis.regions import Range, interval, loop_range, union, up
 from warpbeam.tir.analysis.tree import kids, rebuilt
 from warpbeam.tir.arith import Facts, simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
-from warpbeam.tir.stmt import Evaluate, For, PrimFunc, Stmt, seq
-from warpbeam.tir.transform.mutate import map_up
+from warpbeam.tir.stmt import Allocate, Evaluate, For, PrimFunc, Stmt, seq
+from warpbeam.tir.transform.mutate import map_up, wrap
 from warpbeam.tir.transform.setting import Setting
+from warpbeam.tir.transform.stage_notes import parts_of, regrown
 
 NOTE = "prefetch"
 
@@ -34,18 +35,19 @@ def inject_prefetch(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
 def _loop(s: Any, line: int) -> Stmt:
     if not isinstance(s, For) or NOTE not in s.annotations:
         return s  # type: ignore[no-any-return]
-    notes = {k: v for k, v in s.annotations.items() if k != NOTE}
     asks: list[Stmt] = []
     for name, ahead in s.annotations[NOTE]:
         asks.extend(_asks(s, name, ahead, line))
-    return rebuilt(s.replace(annotations=notes), seq(*asks, s.body))
+    allocs, parts = parts_of(s)
+    notes = {k: v for k, v in regrown(s, [len(asks) + 1, *[1] * (len(parts) - 1)]).items() if k != NOTE}
+    return rebuilt(s.replace(annotations=notes), wrap(allocs, seq(*asks, *parts)))
 
 
 def _asks(s: For, name: str, ahead: Any, line: int) -> list[Stmt]:
     facts = Facts()
     facts.bind(s.var, s.min, s.extent)
     buffer, region = _region(s.body, name, facts)
-    if buffer is None or region is None:
+    if buffer is None or region is None or buffer in _made_inside(s):
         return []
     step = max(1, line // dt.nbytes(buffer.dtype))
     index: list[PrimExpr] = []
@@ -67,6 +69,17 @@ def _asks(s: For, name: str, ahead: Any, line: int) -> list[Stmt]:
     for var, count in reversed(loops):
         out = For(var, 0, count, "serial", out)
     return [out]
+
+
+def _made_inside(s: For) -> set[Buffer]:
+    """Buffers that each iteration has for itself: nothing of a later one is there to be asked for."""
+    found, stack = set(), [s.body]
+    while stack:
+        inner = stack.pop()
+        if isinstance(inner, Allocate):
+            found.add(inner.buffer)
+        stack.extend(kids(inner))
+    return found
 
 
 def _region(body: Stmt, name: str, facts: Facts) -> tuple[Buffer | None, list[Range] | None]:

@@ -25,8 +25,7 @@ from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, PrimFunc, 
 from warpbeam.tir.transform.lower_blocks import Lowering
 from warpbeam.tir.transform.mutate import map_up, wrap
 from warpbeam.tir.transform.setting import Setting
-
-STAGE, ORDER = "software_pipeline_stage", "software_pipeline_order"
+from warpbeam.tir.transform.stage_notes import ORDER, STAGE, parts_of
 
 
 def inject_software_pipeline(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
@@ -75,15 +74,6 @@ def pipelined(s: For, stages: list[int], order: list[int], notes: dict[str, Any]
     facts = Facts()
     body = Lowering(facts).stmt(seq(*first, middle, *ends)) or SeqStmt(())
     return wrap([a.replace(buffer=versions[a.buffer][0]) if a.buffer in versions else a for a in allocs], body)
-
-
-def parts_of(s: For) -> tuple[list[Allocate], list[Stmt]]:
-    """The buffers of a loop's body and its statements."""
-    allocs, body = [], s.body
-    while isinstance(body, Allocate):
-        allocs.append(body)
-        body = body.body
-    return allocs, list(body.stmts) if isinstance(body, SeqStmt) else [body]
 
 
 def _versions(

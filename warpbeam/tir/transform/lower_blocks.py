@@ -26,6 +26,8 @@ from warpbeam.tir.stmt import (
     While,
     seq,
 )
+from warpbeam.tir.transform.mutate import wrap
+from warpbeam.tir.transform.stage_notes import STAGE, count_of, parts_of, regrown
 
 
 def lower_blocks(func: PrimFunc) -> PrimFunc:
@@ -76,8 +78,15 @@ class Lowering:
             return body
         with self.facts.scope():
             self.facts.bind(s.var, low, extent)
-            body = self.stmt(s.body)
-        return None if body is None else For(s.var, low, extent, s.kind, body, s.annotations, s.thread)
+            body, notes = self.staged(s) if STAGE in s.annotations else (self.stmt(s.body), s.annotations)
+        return None if body is None else For(s.var, low, extent, s.kind, body, notes, s.thread)
+
+    def staged(self, s: For) -> tuple[Stmt | None, Any]:
+        """The body of a pipelined loop, and its notes for the statements that are then there."""
+        allocs, parts = parts_of(s)
+        new = [self.stmt(p) for p in parts]
+        body = seq(*new)
+        return wrap(allocs, body) if any(n is not None for n in new) else None, regrown(s, [count_of(n) for n in new])
 
     def block(self, b: Block) -> Stmt | None:
         cond = self.expr(b.predicate)
