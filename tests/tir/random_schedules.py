@@ -1,6 +1,6 @@
 """Random schedules: every accepted sequence of steps keeps the result, bit for bit; illegal calls are refused.
 
-    python -m random_schedules --count 20000 --seed 0 --llvm --jobs 2        (in tests/tir)
+    python -m random_schedules --count 20000 --seed 0 --llvm --c --jobs 2        (in tests/tir)
     python -m random_schedules --illegal 5000
 
 Prints what was covered, and for each failure the program, the seed and the steps up to the first that went wrong.
@@ -9,7 +9,10 @@ Prints what was covered, and for each failure the program, the seed and the step
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
+import re
+import subprocess
 import sys
 import time
 import traceback
@@ -23,113 +26,18 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "codegen"))
 
 import schedule_illegal as illegal_calls
+import schedule_native as native
 import schedule_programs as programs
+from schedule_draw import PRIMITIVES, Draw, Mismatch, step
 
-from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.ir.rewrite import rewrite, substitute
-from warpbeam.tir.analysis.access import free_vars
-from warpbeam.tir.arith import simplify
-from warpbeam.tir.expr import Var, const, const_int
+from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.rewrite import rewrite
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule import Schedule, apply_layout
 from warpbeam.tir.stmt import For, PrimFunc
 from warpbeam.tir.transform import lower
-
-SPLITS = ([None, 2], [None, 3], [None, 4], [3, None], [None, 2, 2], [2, None, 3], [None, 8], [1, None])
-SCOPES = ("global", "local", "shared")
-THREADS = ("blockIdx.x", "blockIdx.y", "threadIdx.x", "threadIdx.y", "vthread")
-
-
-@dataclass
-class Draw:
-    """One random choice of arguments: blocks, loops and buffers of the program as it is now."""
-
-    s: Schedule
-    rng: random.Random
-
-    def block(self) -> str:
-        return self.rng.choice(self.s.blocks())
-
-    def loop(self, block: str | None = None) -> str:
-        loops = self.s.loops(block or self.block())
-        return self.rng.choice(loops) if loops else "no loop"
-
-    def loops(self, count: int) -> list[str]:
-        """Some loops around one block, in any order."""
-        around = self.s.loops(self.block())
-        return self.rng.sample(around, min(count, len(around)))
-
-    def nested(self, count: int) -> list[str]:
-        around = self.s.loops(self.block())
-        k = self.rng.randrange(max(1, len(around)))
-        return around[k : k + count]
-
-    def buffer(self) -> str:
-        return self.rng.choice(illegal_calls.buffer_names(self.s))
-
-    def chance(self, part: float) -> bool:
-        return self.rng.random() < part
-
-
-def _cache_read(d: Draw) -> Any:
-    block = d.block()
-    readers = [d.block()] if d.chance(0.2) else []
-    return d.s.cache_read(block, d.buffer(), d.rng.choice(SCOPES), readers)
-
-
-def _layout(d: Draw) -> Any:
-    maps: list[Callable[..., Any]] = [
-        lambda *i: (i[-1] // 4, *i[:-1], i[-1] % 4),
-        lambda *i: i[::-1],
-        lambda *i: (*i[:-1], i[-1] // 3, i[-1] % 3),
-        lambda *i: (*i[:-1], i[-1] + 2),
-    ]
-    return d.s.transform_layout(d.buffer(), d.rng.choice(maps))
-
-
-def _pad(d: Draw) -> Any:
-    block = d.block()
-    return d.s.pad_einsum(block, [d.rng.choice([1, 2, 4]) for _ in d.s.block(block).axes])
-
-
-STEPS: dict[str, tuple[float, Callable[[Draw], Any]]] = {
-    "split": (4, lambda d: d.s.split(d.loop(), d.rng.choice(SPLITS))),
-    "split_guard": (3, lambda d: d.s.split(d.loop(), d.rng.choice(SPLITS), guard=True)),
-    "fuse": (3, lambda d: d.s.fuse(*d.nested(2))),
-    "reorder": (4, lambda d: d.s.reorder(*d.loops(d.rng.choice([2, 3])))),
-    "tile": (1, lambda d: d.s.tile(*[*d.nested(2), "", ""][:2], 2, 3)),
-    "parallel": (1.5, lambda d: d.s.parallel(d.loop())),
-    "vectorize": (1.5, lambda d: d.s.vectorize(d.loop())),
-    "unroll": (1, lambda d: d.s.unroll(d.loop())),
-    "bind": (1, lambda d: d.s.bind(d.loop(), d.rng.choice(THREADS))),
-    "partition": (1.5, lambda d: d.s.partition(d.loop(), d.rng.randrange(5))),
-    "merge": (1, lambda d: d.s.merge(*dict.fromkeys((d.loop(), d.loop())))),
-    "annotate": (0.3, lambda d: d.s.annotate(d.loop(), "note", d.rng.randrange(4))),
-    "unannotate": (0.3, lambda d: d.s.unannotate(d.loop(), "note")),
-    "pragma": (0.5, lambda d: d.s.pragma(d.loop(), "auto_unroll_max_step", d.rng.choice([0, 4, 16]))),
-    "compute_inline": (1, lambda d: d.s.compute_inline(d.block())),
-    "reverse_compute_inline": (1, lambda d: d.s.reverse_compute_inline(d.block())),
-    "compute_at": (3, lambda d: d.s.compute_at(d.block(), d.loop(), guard=d.chance(0.4), relax=d.chance(0.3))),
-    "compute_root": (0.7, lambda d: d.s.compute_root(d.block())),
-    "reverse_compute_at": (3, lambda d: d.s.reverse_compute_at(d.block(), d.loop())),
-    "decompose_reduction": (1, lambda d: (lambda b: d.s.decompose_reduction(b, d.loop(b)))(d.block())),
-    "rfactor": (1, lambda d: d.s.rfactor(d.loop(), d.rng.randrange(2))),
-    "cache_write": (1, lambda d: d.s.cache_write(d.block(), d.rng.choice(SCOPES))),
-    "cache_read": (1.5, _cache_read),
-    "clone": (0.7, lambda d: d.s.clone(d.block(), d.block())),
-    "set_scope": (0.5, lambda d: d.s.set_scope(d.block(), d.rng.choice(SCOPES))),
-    "storage_align": (0.3, lambda d: d.s.storage_align(d.block(), 0, d.rng.choice([4, 8]), d.rng.randrange(2))),
-    "transform_layout": (0.7, _layout),
-    "double_buffer": (0.7, lambda d: d.s.double_buffer(d.block())),
-    "rolling_buffer": (0.7, lambda d: d.s.rolling_buffer(d.block())),
-    "prefetch": (0.5, lambda d: d.s.prefetch(d.loop(), d.buffer(), d.rng.randrange(3))),
-    "pipeline": (0.7, lambda d: d.s.pipeline(d.loop(), d.rng.choice([(0, 1), (0, 0, 1), (0, 1, 1), (0, 1, 2)]))),
-    "blockize": (0.4, lambda d: d.s.blockize(d.loop())),
-    "pad_einsum": (0.5, lambda d: _pad(d)),
-}  # fmt: skip
 
 
 @dataclass
@@ -141,6 +49,7 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter)
     not_lowered: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    through_c: int = 0
 
     def add(self, other: Tally) -> None:
         self.sequences += other.sequences
@@ -148,23 +57,22 @@ class Tally:
         self.refused += other.refused
         self.not_lowered += other.not_lowered
         self.failures += other.failures
+        self.through_c += other.through_c
 
     def text(self) -> str:
         lines = [f"{self.sequences} sequences, {sum(self.accepted.values())} steps accepted, "
-                 f"{sum(self.refused.values())} refused, {len(self.failures)} failures"]  # fmt: skip
-        for name in STEPS:
+                 f"{sum(self.refused.values())} refused, {len(self.failures)} failures",
+                 f"  through C, with LLVM's and the interpreter's bits: {self.through_c}"]  # fmt: skip
+        for name in PRIMITIVES:
             lines.append(f"  {name:24} {self.accepted[name]:7} accepted {self.refused[name]:7} refused")
         lines += [f"  not lowered: {count:5} {why}" for why, count in self.not_lowered.most_common()]
         return "\n".join(lines + self.failures)
 
 
-class Mismatch(AssertionError):
-    """A result that differs from the unscheduled program's."""
-
-
-def compare(name: str, func: PrimFunc, execute: Callable[..., Any], layouts: Any, where: str) -> None:
-    """Runs a program on all cases of a computation; Mismatch where an element differs."""
+def compare(name: str, func: PrimFunc, execute: Callable[..., Any], layouts: Any, where: str) -> list[list[bytes]]:
+    """Runs a program on all cases of a computation; Mismatch where an element differs. Gives the arrays' bytes."""
     ref = programs.program(name)
+    left = []
     for case in range(programs.cases(name)):
         sizes, args, want = programs.reference(name, case)
         got = [a.copy() for a in args]
@@ -183,36 +91,39 @@ def compare(name: str, func: PrimFunc, execute: Callable[..., Any], layouts: Any
                 g, w = g[there], apply_layout(w, fixed[b.name])[there]
             if not np.array_equal(g, w):
                 raise Mismatch(f"{where}: {b.name} differs in {np.count_nonzero(g != w)} of {w.size} elements {sizes}")
+        left.append([a.tobytes() for a in got])
+    return left
 
 
 def _fixed(layout: Any, sizes: dict[str, int]) -> dict[str, Any]:
     """A layout with numbers for the sizes."""
-    return {**layout, **{key: tuple(_number(d, sizes) for d in layout[key]) for key in ("shape", "packed")}}
+    return {**layout, **{key: tuple(native.number(d, sizes) for d in layout[key]) for key in ("shape", "packed")}}
 
 
 def sequence(name: str, seed: int, length: int = 14) -> tuple[Schedule, Tally]:
     """Applies random steps; steps that are refused must leave the program alone and are skipped."""
-    rng = random.Random(f"{name} {seed}")
     s, tally = Schedule(programs.program(name)), Tally(sequences=1)
-    d = Draw(s, rng)
-    names, weights = list(STEPS), [w for w, _ in STEPS.values()]
+    d = Draw(s, random.Random(f"{name} {seed}"), tally.accepted, tally.refused)
     for _ in range(length):
-        before, steps = s.func, len(s.trace)
-        step = rng.choices(names, weights)[0]
-        try:
-            STEPS[step][1](d)
-            tally.accepted[step] += 1
-        except ScheduleError:
-            tally.refused[step] += 1
-            if s.func is not before or len(s.trace) != steps:
-                raise Mismatch(f"a refused {step} changed the program") from None
+        step(d)
         if len(s.loop_names()) > 120:
             break
     return s, tally
 
 
-def attempt(name: str, seed: int, llvm: bool) -> Tally:
-    """One sequence, compared on the interpreter, lowered, and through LLVM."""
+@dataclass
+class Pending:
+    """A lowered program that waits for C, and the bytes of all arrays after it ran through LLVM, case by case."""
+
+    name: str
+    seed: int
+    lowered: PrimFunc
+    layouts: Any
+    wanted: list[list[bytes]]
+
+
+def attempt(name: str, seed: int, llvm: bool, later: list[Pending] | None = None) -> Tally:
+    """One sequence, compared on the interpreter, lowered, and through LLVM; what then waits for C goes to `later`."""
     s: Schedule | None = None
     tally = Tally(sequences=1)
     try:
@@ -222,18 +133,50 @@ def attempt(name: str, seed: int, llvm: bool) -> Tally:
         compare(name, func, lambda *a: run(func, *a), layouts, "scheduled")
         try:
             lowered = lower(_on_host(func))
-            native = _compiled(lowered) if llvm else None
+            compiled = native.by_llvm(lowered) if llvm else None
         except LowerError as refused:
-            tally.not_lowered["…" + str(refused).splitlines()[0][-48:]] += 1
+            if not any(words in str(refused) for words in MAY_NOT_LOWER):
+                raise
+            tally.not_lowered[re.sub(r"'\w+'|\d+|(?<=buffer )\w+", "_", str(refused).splitlines()[0])] += 1
             return tally
-        compare(name, lowered, lambda *a: run(lowered, *a), layouts, "lowered")
-        if native is not None:
-            compare(name, lowered, native, layouts, "LLVM")
+        wanted = compare(name, lowered, lambda *a: run(lowered, *a), layouts, "lowered")
+        if compiled is not None and compare(name, lowered, compiled, layouts, "LLVM") != wanted:
+            raise Mismatch("LLVM: other bits than the interpreter's")
+        if later is not None:
+            later.append(Pending(name, seed, lowered, layouts, wanted))
     except Exception as wrong:
-        kind = f"{type(wrong).__name__}: {str(wrong).splitlines()[0] if str(wrong) else ''}"
-        detail = "" if isinstance(wrong, Mismatch) else "".join(traceback.format_exc().splitlines(True)[-6:])
-        tally.failures.append(f"FAILED {name} seed {seed}: {kind}\n{detail}{first_wrong(name, s)}")
+        tally.failures.append(_failure(name, seed, wrong, first_wrong(name, s)))
     return tally
+
+
+MAY_NOT_LOWER = ("has no constant size",)  # a symbolic number of rows in memory that is a machine's
+
+
+def _failure(name: str, seed: int, wrong: Exception, more: str) -> str:
+    kind = f"{type(wrong).__name__}: {str(wrong).splitlines()[0] if str(wrong) else ''}"
+    detail = "" if isinstance(wrong, Mismatch) else "".join(traceback.format_exc().splitlines(True)[-6:])
+    return f"FAILED {name} seed {seed}: {kind}\n{detail}{more}"
+
+
+def through_c(pending: list[Pending]) -> list[str]:
+    """Compiles all programs with gcc at once and compares bit for bit; gives the failures."""
+    if not pending:
+        return []
+    try:
+        calls = native.by_c([p.lowered for p in pending])
+    except subprocess.CalledProcessError as refused:
+        if len(pending) > 1:
+            half = len(pending) // 2
+            return through_c(pending[:half]) + through_c(pending[half:])
+        return [f"FAILED {pending[0].name} seed {pending[0].seed}: gcc: {refused.stderr[:1500]}"]
+    failures = []
+    for p, call in zip(pending, calls, strict=True):
+        try:
+            if compare(p.name, p.lowered, call, p.layouts, "C") != p.wanted:
+                raise Mismatch("C: other bits than the interpreter's and LLVM's")
+        except Exception as wrong:
+            failures.append(_failure(p.name, p.seed, wrong, ""))
+    return failures
 
 
 def _on_host(func: PrimFunc) -> PrimFunc:
@@ -246,43 +189,15 @@ def _on_host(func: PrimFunc) -> PrimFunc:
     return PrimFunc(func.name, func.params, body, func.attrs)
 
 
-def _compiled(lowered: PrimFunc) -> Callable[..., Any]:
-    from cg_native import build
-
-    kernel = build(lowered)
-    spare = int(lowered.attrs.get("workspace", 0))
-    sizes = [p for p in lowered.params if isinstance(p, Var)]
-    space = lowered.buffers[len(lowered.buffers) - spare :]
-
-    def call(*args: Any) -> None:
-        arrays = [np.ascontiguousarray(a) for a in args if isinstance(a, np.ndarray)]
-        numbers = [a for a in args if not isinstance(a, np.ndarray)]
-        at = {v.name: n for v, n in zip(sizes, numbers, strict=True)}
-        work = [np.full([_number(d, at) for d in b.shape], 99).astype(b.dtype) for b in space]
-        kernel(*arrays, *work, *numbers)
-        for given, used in zip(args, arrays, strict=False):
-            if used is not given:
-                given[...] = used
-
-    return call
-
-
-def _number(dim: Any, sizes: dict[str, int]) -> Any:
-    if isinstance(dim, int):
-        return dim
-    at = {v: const(sizes[v.name]) for v in free_vars(dim)}
-    return const_int(simplify(substitute(dim, at)))
-
-
 def first_wrong(name: str, s: Schedule | None) -> str:
     """The steps of a schedule up to the first after which the interpreter gives something else."""
     if s is None:
         return ""
     func = programs.program(name)
     lines = []
-    for step in s.trace:
-        func = step.apply(func)
-        lines.append(f"    {step}")
+    for each in s.trace:
+        func = each.apply(func)
+        lines.append(f"    {each}")
         try:
             compare(name, func, lambda *a, f=func: run(f, *a), func.attrs.get("layouts", {}), "")
         except Exception:
@@ -290,11 +205,40 @@ def first_wrong(name: str, s: Schedule | None) -> str:
     return "\n".join(lines)
 
 
-def _many(args: tuple[list[tuple[str, int]], bool]) -> Tally:
+def _many(chunk: Chunk) -> Tally:
+    work, llvm, by_c = chunk
     total = Tally()
-    for name, seed in args[0]:
-        total.add(attempt(name, seed, args[1]))
+    later: list[Pending] = []
+    for name, seed in work:
+        total.add(attempt(name, seed, llvm, later if by_c else None))
+    total.through_c += len(later)
+    total.failures += through_c(later)
     return total
+
+
+Chunk = tuple[list[tuple[str, int]], bool, bool]
+
+
+def isolated(chunk: Chunk) -> Tally:
+    """`_many` in a process of its own; where that dies, the halves of the work tell on which program."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    worker = multiprocessing.get_context("fork").Process(target=lambda: there.send(_many(chunk)))
+    worker.start()
+    there.close()
+    try:
+        return here.recv()  # type: ignore[no-any-return]
+    except EOFError:
+        worker.join()
+        work, *how = chunk
+        if len(work) == 1:
+            (name, seed), code = work[0], worker.exitcode
+            return Tally(1, failures=[f"FAILED {name} seed {seed}: the process ended with {code}"])
+        total = Tally()
+        for part in (work[: len(work) // 2], work[len(work) // 2 :]):
+            total.add(isolated((part, *how)))  # type: ignore[arg-type]
+        return total
+    finally:
+        worker.join()
 
 
 def main() -> int:
@@ -304,6 +248,7 @@ def main() -> int:
     parser.add_argument("--program", choices=list(programs.PROGRAMS))
     parser.add_argument("--illegal", type=int, default=0, help="this many illegal calls instead")
     parser.add_argument("--llvm", action="store_true")
+    parser.add_argument("--c", action="store_true", help="through C and gcc, too, bit for bit")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--stop", type=int, default=5, help="stop after so many failures")
     parser.add_argument("--seconds", type=float, default=1e9)
@@ -315,10 +260,10 @@ def main() -> int:
         return bad
     names = [args.program] if args.program else list(programs.PROGRAMS)
     work = [(names[k % len(names)], args.seed + k // len(names)) for k in range(args.count)]
-    chunks = [(work[k : k + 24], args.llvm) for k in range(0, len(work), 24)]
+    chunks = [(work[k : k + 48], args.llvm, args.c) for k in range(0, len(work), 48)]
     total = Tally()
     pool = ProcessPoolExecutor(args.jobs) if args.jobs > 1 else None
-    for part in pool.map(_many, chunks) if pool else map(_many, chunks):
+    for part in pool.map(isolated, chunks) if pool else map(isolated, chunks):
         total.add(part)
         if len(total.failures) >= args.stop or time.perf_counter() - start > args.seconds:
             break
