@@ -101,15 +101,33 @@ def signed_weights(w: Expr, zero: Expr | None) -> tuple[Expr, Expr | None]:
     return moved, get("subtract")(cast_to(zero, "int32"), _int(128))
 
 
+def _short_of(size: Any) -> int:
+    """How many a size lacks to a multiple of four, the neighbours that dot-product instructions take; 0: symbolic."""
+    return -size % 4 if isinstance(size, int) else 0
+
+
+def _with_zeros(w: Expr, axis: int, count: int) -> Constant:
+    """Constant weights with zeros after them along an axis."""
+    assert isinstance(w, Constant)
+    widths = [(0, 0)] * rank_of(w)
+    widths[axis] = (0, count)
+    return Constant(np.pad(w.numpy(), widths))
+
+
 def _total(x: Expr, axes: tuple[int, ...]) -> Expr:
     return get("sum")(cast_to(x, "int32"), axis=axes, keepdims=True)  # type: ignore[no-any-return]
 
 
 def integer_matmul(node: NodeView, a: Expr, b: Expr, a_zero: Expr | None, b_zero: Expr | None) -> Expr:
     """(a - a_zero) @ (b - b_zero) in int32. Zero points: one, or one per row of a and column of b."""
+    weights = isinstance(b, Constant)
     b, b_zero = signed_weights(b, b_zero)
     left = _matrix_zero(a_zero, a, 0)
     right = _matrix_zero(b_zero, b, 1)
+    more = _short_of(shape_of(b)[0]) if rank_of(b) == 2 and weights and right is None else 0
+    if more and rank_of(a) > 1:  # more products by 0
+        a = get("nn.pad")(a, const(0, dtype_of(a)), pad_width=(*[(0, 0)] * (rank_of(a) - 1), (0, more)))
+        b = _with_zeros(b, 0, more)
     out: Expr = get("nn.matmul")(a, b, out_dtype="int32")
     if rank_of(a) < 2 or rank_of(b) < 2:
         if left is None and right is None:
@@ -157,8 +175,12 @@ def integer_conv(
     w, w_zero = signed_weights(w, w_zero)
     if x_zero is not None and _is_zero(x_zero):
         x_zero = None
-    if any(not (isinstance(p, int) and p == 0) for p in padding):
-        widths = ((0, 0), (0, 0), *zip(padding[:rank], padding[rank:], strict=True))
+    plain = w_zero is None or _is_zero(w_zero)
+    more = _short_of(shape_of(w)[1]) if plain and attrs["groups"] == 1 and isinstance(w, Constant) else 0
+    if more:  # more products by 0
+        w = _with_zeros(w, 1, more)
+    if more or any(not (isinstance(p, int) and p == 0) for p in padding):
+        widths = ((0, 0), (0, more), *zip(padding[:rank], padding[rank:], strict=True))
         border = const(0, dtype_of(x)) if x_zero is None else reshape(x_zero, ())
         x = get("nn.pad")(x, border, pad_width=widths)
     conv: Callable[..., Expr] = get(f"nn.conv{rank}d")
