@@ -125,9 +125,10 @@ def compute(
     axes = tuple(IterVar(Var(n), d, "spatial") for n, d in zip(names, dims, strict=True))
     result = fcompute(*[a.var for a in axes])
     many = isinstance(result, list | tuple)
-    bodies = tuple(as_expr(b) for b in (result if many else (result,)))
-    if not bodies:
-        raise TEError(f"fcompute of {name} returns no value")
+    values = tuple(result) if many else (result,)
+    if not values or any(v is None for v in values):
+        raise TEError(f"fcompute of {name} returns no value", hint="return an expression of the indices")
+    bodies = tuple(as_expr(b) for b in values)
     for b in bodies:
         if type(b) is not Reduce and any(type(n) is Reduce for n in post_order(b)):
             raise TEError(f"Reductions are only allowed at the top level of compute, not inside of {b!r}",
