@@ -17,6 +17,7 @@ from warpbeam.codegen.facade_hosted import HOSTED
 from warpbeam.codegen.facade_ir import COMMON, FREESTANDING, QUESTIONS
 from warpbeam.codegen.llvm.helpers import CONTEXT
 from warpbeam.runtime.abi import ABI_VERSION, DLPACK_TYPES
+from warpbeam.runtime.export_header import CONTEXT_HEADER, is_static
 from warpbeam.runtime.manifest import Manifest, TensorSpec
 from warpbeam.runtime.pool_ll import POOL_BYTES
 from warpbeam.runtime.pool_machine import machine_of
@@ -26,7 +27,6 @@ PREFIX = "wbm_"
 CONSTANTS = "wb_model_constants"
 #: what the system's loader looks up
 IMPORTS = ("pthread_create", "pthread_join")
-_HEADER = 320  # bytes before the parameters: a wb_ctx (256) and our words
 #: system calls: unmapping, growing, the processors that may be used
 _CALLS = {
     "x86_64": {"MUNMAP": 11, "MREMAP": 25, "AFFINITY": 204},
@@ -43,12 +43,6 @@ class Sizes:
     params: int = 0
 
 
-def is_static(manifest: Manifest) -> bool:
-    """Whether all shapes are numbers, so that the model can be called with plain pointers."""
-    specs = (*manifest.inputs, *manifest.outputs)
-    return all(isinstance(extent, int) for spec in specs for extent in spec.shape)
-
-
 def hosted(target: Target) -> bool:
     """Whether there is a hosted variant for a target."""
     return machine_of(target.triple) is not None
@@ -60,11 +54,12 @@ def print_facade(manifest: Manifest, sizes: Sizes, target: Target, freestanding:
     params = -(-sizes.params // 64) * 64
     count = len(manifest.inputs) + len(manifest.outputs)
     values = {
-        "CONTEXT": CONTEXT, "HEADER": _HEADER, "WORDS": _HEADER // 8, "PARAMS": sizes.params,
+        "CONTEXT": CONTEXT, "HEADER": CONTEXT_HEADER, "WORDS": CONTEXT_HEADER // 8, "PARAMS": sizes.params,
         "ARENA": -(-arena // 64) * 64,
-        "FIXED": _HEADER + params, "BLOCK": _HEADER + params + -(-arena // 64) * 64, "ENTRY": manifest.entry,
+        "FIXED": CONTEXT_HEADER + params, "BLOCK": CONTEXT_HEADER + params + -(-arena // 64) * 64,
+        "ENTRY": manifest.entry,
         "ABI": ABI_VERSION, "COUNT": count, "INPUTS": len(manifest.inputs), "OUTPUTS": len(manifest.outputs),
-        "ARENAAT": _HEADER + params, "NPARAMS": len(manifest.params),
+        "ARENAAT": CONTEXT_HEADER + params, "NPARAMS": len(manifest.params),
         "CONSTANTS": f"@{CONSTANTS}" if sizes.constants else "null",
     }  # fmt: skip
     parts = [f'target triple = "{target.triple}"', COMMON, QUESTIONS]

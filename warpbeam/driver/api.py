@@ -11,6 +11,7 @@ from typing import Any
 from warpbeam.ir.diagnostics import CompileError, WarpbeamError
 from warpbeam.ir.transform import PassContext
 from warpbeam.runtime.artifact import Artifact
+from warpbeam.runtime.export_model import Exported
 from warpbeam.runtime.module import Module
 from warpbeam.runtime.module import load as load_module
 from warpbeam.runtime.profiler import Roof
@@ -161,12 +162,18 @@ def load(path: str | os.PathLike[str]) -> Module:
 
 
 def _with_roof(module: Module) -> Module:
-    """The module, whose profiles compare with the machine's limits."""
+    """The module, whose profiles compare with the machine's limits and which can be printed as C."""
 
     def measure(threads: int) -> Roof:
         from warpbeam.driver.roof import measured
 
         return measured(threads)
 
+    def print_c(artifact: Artifact, path: Path, name: str, freestanding: bool) -> Exported:
+        from warpbeam.driver.export_c import export_c
+
+        return export_c(artifact, path, name, freestanding)
+
     module.measure_roof = measure
+    module.print_c = print_c
     return module

@@ -12,6 +12,7 @@ from typing import Any
 
 from warpbeam.codegen import facade, host
 from warpbeam.codegen import llvm as llvm_codegen
+from warpbeam.driver import embed
 from warpbeam.driver.cache import Cache
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.pipeline import optimize
@@ -60,33 +61,56 @@ def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options:
     with Compiler(options.target, options.cache, options.workers) as compiler:
         with report.stage("passes"):
             mod = optimize(mod, options.opt_level, options.target, report)
-        pool_job = compiler.submit("wb_pool", pool_ir(options.target.triple))
-        jobs: list[tuple[str, Any]] = [("wb_pool", pool_job)]
+        return _build(mod, inputs, outputs, options, compiler, report)
 
-        def on_new(kernel: Kernel) -> None:
-            text = llvm_codegen.print_kernel(kernel.func, options.target)
-            if options.dump is not None:
-                options.dump(kernel, text)
-            jobs.append((kernel.symbol, compiler.submit(kernel.symbol, text)))
 
-        kernels = KernelSet(options.target, on_new)
-        with report.stage("schedule and lower"):
-            planner = Planner(mod, kernels, inputs, outputs)
-            program = planner.build()
-            program.validate()
-        with report.stage("compile"):
-            jobs.append((ENTRY, compiler.submit(ENTRY, host.print_entry(program, options.target, ENTRY))))
-            manifest = _manifest(mod["main"], program, kernels, planner, options)
-            faces = [(n, compiler.submit(n, text)) for n, text in _facades(manifest, planner, options.target).items()]
-            objects = [job.result() for _, job in jobs]
-            facades = {name: job.result() for name, job in faces}
+def rebuild(artifact: Artifact, options: Options) -> Built:
+    """Compiles what an artefact was compiled from once more; its graph passes are not run again.
+
+    Raises:
+        CompileError: if the artefact does not hold the model's Relay text.
+    """
+    report = Report(options.name, str(options.target.name))
+    with report.stage("read"):
+        mod, _ = embed.restored(artifact)
+    names = artifact.manifest
+    with Compiler(options.target, options.cache, options.workers) as compiler:
+        return _build(mod, [s.name for s in names.inputs], [s.name for s in names.outputs], options, compiler, report)
+
+
+def _build(
+    mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options: Options, compiler: Compiler, report: Report
+) -> Built:
+    """The stages after the graph passes."""
+    pool_job = compiler.submit("wb_pool", pool_ir(options.target.triple))
+    jobs: list[tuple[str, Any]] = [("wb_pool", pool_job)]
+
+    def on_new(kernel: Kernel) -> None:
+        text = llvm_codegen.print_kernel(kernel.func, options.target)
+        if options.dump is not None:
+            options.dump(kernel, text)
+        jobs.append((kernel.symbol, compiler.submit(kernel.symbol, text)))
+
+    kernels = KernelSet(options.target, on_new)
+    with report.stage("schedule and lower"):
+        planner = Planner(mod, kernels, inputs, outputs)
+        planner.constants = recorded = embed.RecordedConstants()
+        program = planner.build()
+        program.validate()
+    with report.stage("compile"):
+        jobs.append((ENTRY, compiler.submit(ENTRY, host.print_entry(program, options.target, ENTRY))))
+        manifest = _manifest(mod["main"], program, kernels, planner, options)
+        faces = [(n, compiler.submit(n, text)) for n, text in _facades(manifest, planner, options.target).items()]
+        objects = [job.result() for _, job in jobs]
+        facades = {name: job.result() for name, job in faces}
     with report.stage("link"):
         exports = [ENTRY, *POOL_SYMBOLS, *kernels.kernels]
         code = link_shared(objects, exports)
     with report.stage("pack"):
         constants = memoryview(planner.constants.blob())
         packed = pack_objects(objects[1:], objects[0], facades)
-        artifact = Artifact.build(manifest, program=program, code=code, constants=constants, objects=packed)
+        relay, more = embed.sections(mod, recorded, options.target)
+        artifact = Artifact.build(manifest, code, constants, program, relay, more=more, objects=packed)
     report.kernels(program, kernels.kernels)
     return Built(artifact, report, kernels.kernels)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Sequence
 
 from .abi import HEADER_PATH
 from .manifest import Manifest, TensorSpec
 from .shape_expr import show
+
+#: bytes of a context before its parameters: a wb_ctx (256) and what belongs to the interface
+CONTEXT_HEADER = 320
 
 _TYPES = {
     "float32": "float", "float64": "double", "bool": "uint8_t", "float16": "uint16_t", "bfloat16": "uint16_t",
@@ -86,7 +90,7 @@ def arguments(manifest: Manifest) -> tuple[list[str], list[str]]:
     return names, out
 
 
-def _macros(manifest: Manifest, name: str) -> list[str]:
+def _macros(manifest: Manifest, name: str, params: int) -> list[str]:
     upper = name.upper()
     lines = [
         f"#define {upper}_NUM_INPUTS {len(manifest.inputs)}",
@@ -100,7 +104,9 @@ def _macros(manifest: Manifest, name: str) -> list[str]:
             if size is not None:
                 lines.append(f"#define {upper}_{group}_{i}_SIZE {size} /* elements */")
     if isinstance(manifest.arena_bytes, int):
-        lines.append(f"#define {upper}_ARENA_BYTES {manifest.arena_bytes}")
+        size = CONTEXT_HEADER + -(-params // 64) * 64 + -(-manifest.arena_bytes // 64) * 64
+        lines.append(f"#define {upper}_ARENA_BYTES {manifest.arena_bytes} /* scratch memory */")
+        lines.append(f"#define {upper}_CONTEXT_BYTES {size} /* of a context in memory aligned to 64 */")
     return lines
 
 
@@ -110,7 +116,7 @@ def _escaped(text: str) -> str:
     )
 
 
-def c_header(manifest: Manifest, name: str, freestanding: bool, form: str, extra: str = "") -> str:
+def c_header(manifest: Manifest, name: str, freestanding: bool, form: str, extra: str = "", params: int = 0) -> str:
     """The header of an exported model.
 
     Args:
@@ -118,19 +124,20 @@ def c_header(manifest: Manifest, name: str, freestanding: bool, form: str, extra
         freestanding: whether contexts live in the caller's memory only.
         form: "object" for compiled code, "c" for C source, which has no threads.
         extra: further declarations.
+        params: bytes of the mutable parameters.
     """
     guard = f"{name.upper()}_H"
     _, args = arguments(manifest)
     own = [_CONTEXT, *([] if freestanding else [_HOSTED]), _IN_MEMORY, _RUN if is_static(manifest) else _RUN_TENSORS]
-    line = ", ".join(["NAME_context* context", *args])
-    own += [f"int32_t NAME_run({line});", "", _CALLS]
+    own += ["$RUN", "", _CALLS]
     threads = not freestanding and form == "object"
     own += [_THREADS] if threads else []
     own += [_PARAMS] if manifest.params else []
     said = "\n/* A context of NULL stands for a serial one that lives for this call. */" if threads else ""
-    body = "\n".join([*own, _QUESTIONS]).replace("NULL_OR", said).replace("NAME_", f"{name}_")
+    run = f"int32_t {name}_run({', '.join([f'{name}_context* context', *args])});"
+    body = string.Template("\n".join([*own, _QUESTIONS])).substitute(N=f"{name}_", NULL=said, RUN=run)
     parts = ["/*", *_described(manifest), " */", f"#ifndef {guard}", f"#define {guard}", "", _base(), "",
-             "#ifdef __cplusplus", 'extern "C" {', "#endif", "", *_macros(manifest, name), "", body, extra,
+             "#ifdef __cplusplus", 'extern "C" {', "#endif", "", *_macros(manifest, name, params), "", body, extra,
              "#ifdef __cplusplus", '} /* extern "C" */', "#endif", "", f"#endif /* {guard} */", ""]  # fmt: skip
     return "\n".join(parts)
 
@@ -144,66 +151,66 @@ def _base() -> str:
 _CONTEXT = """\
 /* What one call at a time needs: scratch memory, mutable parameters, the text of the last error. Calls in parallel use
  * several. It begins with a wb_ctx. */
-typedef struct NAME_context NAME_context;
+typedef struct ${N}context ${N}context;
 """
 _HOSTED = """\
 /* A context in memory of its own; NULL if there is none left. */
-NAME_context* NAME_create(void);
+${N}context* ${N}create(void);
 /* Gives a context back. With the last one the threads end, and the library may be unloaded. */
-void NAME_destroy(NAME_context* context);
+void ${N}destroy(${N}context* context);
 """
 _IN_MEMORY = """\
-/* A context in `bytes` of the caller's memory, at least NAME_context_bytes(); what is more is scratch memory.
+/* A context in `bytes` of the caller's memory, at least ${N}context_bytes(); what is more is scratch memory.
  * 63 bytes more are needed where the memory is not aligned to 64. It is serial, and needs no destroy. NULL if the
  * memory is too small. */
-NAME_context* NAME_create_in(void* memory, int64_t bytes);
-int64_t NAME_context_bytes(void);
+${N}context* ${N}create_in(void* memory, int64_t bytes);
+int64_t ${N}context_bytes(void);
 """
 _RUN = """\
-/* Runs the model on compact row-major data: inputs, then outputs. 0 = done, else see NAME_error. */NULL_OR"""
+/* Runs the model on compact row-major data: inputs, then outputs. 0 = done, else see ${N}error. */$NULL"""
 _RUN_TENSORS = """\
 /* Runs the model on compact row-major tensors: inputs, then outputs, all with data and shape. 0 = done, else see
- * NAME_error. */NULL_OR"""
+ * ${N}error. */$NULL"""
 _CALLS = """\
 /* The same with an array of tensors: the inputs, then the outputs. */
-int32_t NAME_call(NAME_context* context, wb_tensor** args, int32_t n);
+int32_t ${N}call(${N}context* context, wb_tensor** args, int32_t n);
 /* Only writes the shapes of the outputs into their `shape` arrays, as they follow from the inputs' shapes. */
-int32_t NAME_shapes(NAME_context* context, wb_tensor** args, int32_t n);
+int32_t ${N}shapes(${N}context* context, wb_tensor** args, int32_t n);
 /* Why the last call with this context failed; empty if it did not. Never NULL. */
-const char* NAME_error(const NAME_context* context);
-/* The model's entry itself, for a wb_ctx that the caller fills; `constants` is NAME_constants(). */
-int32_t NAME_entry(wb_ctx* context, wb_tensor** args, int32_t n);
-const void* NAME_constants(void);
+const char* ${N}error(const ${N}context* context);
+/* The model's entry itself, for a wb_ctx that the caller fills; `constants` is ${N}constants(). */
+int32_t ${N}entry(wb_ctx* context, wb_tensor** args, int32_t n);
+const void* ${N}constants(void);
 """
 _THREADS = """\
 /* Threads that calls with this context use, 0 = one for each processor; gives the number that it is. */
-int32_t NAME_set_threads(NAME_context* context, int32_t threads);
+int32_t ${N}set_threads(${N}context* context, int32_t threads);
 """
 _PARAMS = """\
 /* The value of a mutable parameter in a context; NULL if there is none of this number. */
-void* NAME_param(NAME_context* context, int32_t index);
-int32_t NAME_num_params(void);
-const char* NAME_param_name(int32_t index);
-const char* NAME_param_dtype(int32_t index);
-int32_t NAME_param_ndim(int32_t index);
-const int64_t* NAME_param_shape(int32_t index);
+void* ${N}param(${N}context* context, int32_t index);
+int32_t ${N}num_params(void);
+const char* ${N}param_name(int32_t index);
+const char* ${N}param_dtype(int32_t index);
+int32_t ${N}param_ndim(int32_t index);
+const int64_t* ${N}param_shape(int32_t index);
 """
 _QUESTIONS = """\
 /* What the model is. Names, element types ("float32") and shapes are NULL for a number that does not exist; an
  * extent that is not fixed is -1. */
-const char* NAME_name(void);
-const char* NAME_compiler(void);
-int32_t NAME_abi(void);
-int32_t NAME_num_inputs(void);
-int32_t NAME_num_outputs(void);
-const char* NAME_input_name(int32_t index);
-const char* NAME_input_dtype(int32_t index);
-int32_t NAME_input_ndim(int32_t index);
-const int64_t* NAME_input_shape(int32_t index);
-const char* NAME_output_name(int32_t index);
-const char* NAME_output_dtype(int32_t index);
-int32_t NAME_output_ndim(int32_t index);
-const int64_t* NAME_output_shape(int32_t index);
+const char* ${N}name(void);
+const char* ${N}compiler(void);
+int32_t ${N}abi(void);
+int32_t ${N}num_inputs(void);
+int32_t ${N}num_outputs(void);
+const char* ${N}input_name(int32_t index);
+const char* ${N}input_dtype(int32_t index);
+int32_t ${N}input_ndim(int32_t index);
+const int64_t* ${N}input_shape(int32_t index);
+const char* ${N}output_name(int32_t index);
+const char* ${N}output_dtype(int32_t index);
+int32_t ${N}output_ndim(int32_t index);
+const int64_t* ${N}output_shape(int32_t index);
 """
 
 
@@ -211,35 +218,34 @@ def cpp_header(manifest: Manifest, name: str, header: str, freestanding: bool) -
     """A C++ class that owns a context and throws where the C functions fail."""
     names, args = arguments(manifest)
     guard = f"{name.upper()}_HPP"
-    make = _CPP_IN if freestanding else _CPP_OWN
-    text = (
-        _CPP.replace("MAKE", make)
-        .replace("ARGS", ", ".join(args))
-        .replace("VALUES", ", ".join(["context_.get()", *names]))
-    )
-    return text.replace("GUARD", guard).replace("HEADER", header).replace("NAME", name)
+    make = string.Template(_CPP_IN if freestanding else _CPP_OWN).substitute(NAME=name)
+    values = {"GUARD": guard, "HEADER": header, "NAME": name, "MAKE": make, "ARGS": ", ".join(args),
+              "VALUES": ", ".join(["context_.get()", *names])}  # fmt: skip
+    return string.Template(_CPP).substitute(values)
 
 
 _CPP_OWN = """  /* Takes memory from the system; throws std::bad_alloc if there is none. */
-  Model() : context_(NAME_create(), &NAME_destroy) {
+  Model() : context_(${NAME}_create(), &${NAME}_destroy) {
     if (!context_) throw std::bad_alloc();
   }
 
  private:
-  std::unique_ptr<NAME_context, void (*)(NAME_context*)> context_;
+  std::unique_ptr<${NAME}_context, void (*)(${NAME}_context*)> context_;
 """
-_CPP_IN = """  /* Lives in memory of its own. */
-  Model() : memory_(static_cast<std::size_t>(NAME_context_bytes()) + 64),
-            context_(NAME_create_in(memory_.data(), static_cast<std::int64_t>(memory_.size())), [](NAME_context*) {}) {
+_CPP_IN = """  /* Lives in memory of its own; `scratch`: bytes of scratch memory beyond what is known before a call. */
+  explicit Model(std::size_t scratch = 0)
+      : memory_(static_cast<std::size_t>(${NAME}_context_bytes()) + 64 + scratch),
+        context_(${NAME}_create_in(memory_.data(), static_cast<std::int64_t>(memory_.size())), &leave) {
     if (!context_) throw std::bad_alloc();
   }
 
  private:
+  static void leave(${NAME}_context*) {}
   std::vector<unsigned char> memory_;
-  std::unique_ptr<NAME_context, void (*)(NAME_context*)> context_;
+  std::unique_ptr<${NAME}_context, void (*)(${NAME}_context*)> context_;
 """
-_CPP = """#ifndef GUARD
-#define GUARD
+_CPP = """#ifndef $GUARD
+#define $GUARD
 
 #include <cstdint>
 #include <memory>
@@ -247,37 +253,37 @@ _CPP = """#ifndef GUARD
 #include <stdexcept>
 #include <vector>
 
-#include "HEADER"
+#include "$HEADER"
 
-namespace NAME {
+namespace $NAME {
 
 /* The model with a context of its own. One call at a time; threads use a Model each. */
 class Model {
  public:
   /* Runs the model; throws std::runtime_error with the reason if it fails. */
-  void run(ARGS) {
-    check(NAME_run(VALUES));
+  void run($ARGS) {
+    check(${NAME}_run($VALUES));
   }
 
   /* The same on tensors: the inputs, then the outputs. */
   void call(std::vector<wb_tensor*> args) {
-    check(NAME_call(context_.get(), args.data(), static_cast<std::int32_t>(args.size())));
+    check(${NAME}_call(context_.get(), args.data(), static_cast<std::int32_t>(args.size())));
   }
 
   /* Only writes the outputs' shapes. */
   void shapes(std::vector<wb_tensor*> args) {
-    check(NAME_shapes(context_.get(), args.data(), static_cast<std::int32_t>(args.size())));
+    check(${NAME}_shapes(context_.get(), args.data(), static_cast<std::int32_t>(args.size())));
   }
 
-  NAME_context* context() { return context_.get(); }
+  ${NAME}_context* context() { return context_.get(); }
 
-MAKE
+$MAKE
   void check(std::int32_t status) {
-    if (status != 0) throw std::runtime_error(NAME_error(context_.get()));
+    if (status != 0) throw std::runtime_error(${NAME}_error(context_.get()));
   }
 };
 
-}  // namespace NAME
+}  // namespace $NAME
 
-#endif  // GUARD
+#endif  // $GUARD
 """

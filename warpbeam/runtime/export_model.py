@@ -100,7 +100,9 @@ def export_model(artifact: Artifact, path: Path, fmt: str = "", name: str = "", 
     pieces = (_shared if kind == "so" else _archive)(artifact, objects, name, constants, freestanding)
     size = write_pieces(path, pieces, 0o777 if kind == "so" else 0o666)
     header, cpp = path.with_suffix(".h"), path.with_suffix(".hpp")
-    write_pieces(header, [c_header(artifact.manifest, name, freestanding, "object").encode()])
+    write_pieces(
+        header, [c_header(artifact.manifest, name, freestanding, "object", params=len(params or b"")).encode()]
+    )
     write_pieces(cpp, [cpp_header(artifact.manifest, name, header.name, freestanding).encode()])
     return Exported((path, header, cpp), name, size, constants.nbytes)
 

@@ -66,6 +66,8 @@ class Module:
         self._constants = aligned_copy(artifact.data("constants") or b"")
         self._params = _writable(artifact.data("params") or b"")
         self.measure_roof: Callable[[int], Roof] | None = None
+        #: prints C source; set where the compiler is
+        self.print_c: Callable[[Artifact, Path, str, bool], Exported] | None = None
         self._threads = 0
         self._contexts: list[CallContext] = []
         self._free: list[CallContext] = []
@@ -232,9 +234,10 @@ class Module:
 
         Args:
             path: the file; headers get its name with .h and .hpp.
-            format: "so" (shared library) or "a" (static archive); by default what the file's name says.
+            format: "so" (shared library), "a" (static archive) or "c" (C11 source, which takes the compiler); by
+                default what the file's name says.
             name: prefix of the C functions; by default the file's name.
-            freestanding: without system calls and threads; the caller gives the memory.
+            freestanding: without system calls, malloc and threads; the caller gives the memory.
 
         Raises:
             ArtifactError: if the model was compiled by a version that kept no objects.
@@ -242,6 +245,11 @@ class Module:
         """
         from .export_model import export_model
 
+        if (format or Path(path).suffix[1:]) == "c":
+            if self.print_c is None:
+                raise LoadError("C source cannot be made here", self.name, "it takes the compiler",
+                                "load the model with warpbeam.load")  # fmt: skip
+            return self.print_c(self.snapshot(), Path(path), name, freestanding)
         return export_model(self.snapshot(), Path(path), format, name, freestanding)
 
     def __getitem__(self, name: str) -> Callable[..., GraphModule]:
