@@ -100,3 +100,13 @@ def test_assumptions_are_used_soundly(
             value = evaluate(x, point)
             assert evaluate(new, point) == value
             assert (lo is None or lo <= value) and (hi is None or value <= hi)
+
+
+def test_quotients_of_quotients():
+    """Rounding a size that is a quotient itself down to whole tiles stays within it."""
+    w = e.SizeVar("w")
+    for size in ((w + 1) // 2, ((w + 1) // 2 + 1) // 2, (w - 1) // 2 + 1):
+        for c in (2, 3, 8):
+            whole = simplify(size // c * c)
+            assert prove(whole <= size) is True and prove(size < whole + c) is True
+            assert prove(size < whole + (c - 1)) is None and prove(size <= whole) is None

@@ -109,6 +109,9 @@ class _Search:
             special = self._floordiv(slope, rest, atom)
             if special is not None:
                 return special
+            nested = self._nested(slope, rest, atom)
+            if nested is not None:
+                return nested
         if lo is not None and lo >= 0:
             return self._bounded(slope, rest, atom, lower=True)
         if hi is not None and hi <= 0:
@@ -161,6 +164,26 @@ class _Search:
             return None
         near = x if factor < 0 else P.plus(P.plus(x, d, -1), P.constant(1))
         return [[P.plus(rest, near, factor)]]
+
+    def _nested(self, slope: Poly, rest: Poly, atom: Any) -> list[list[Poly]] | None:
+        """k*(x//c) beside (x+s)//(c*m), s a multiple of c: x//c + s/c is m*((x+s)//(c*m)) and up to m-1 more."""
+        k, c = P.const_of(slope), P.const_of(P.of_expr(atom.b))
+        if k is None or c is None or c <= 0:
+            return None
+        x = P.of_expr(atom.a)
+        if not exact(x, atom.dtype, self.facts):
+            return None
+        for other in P.atoms(rest):
+            wide = P.const_of(P.of_expr(other.b)) if type(other) is e.FloorDiv else None
+            if wide is None or wide <= c or wide % c:
+                continue
+            shift = P.const_of(P.plus(P.of_expr(other.a), x, -1))
+            if shift is None or shift % c or not exact(P.of_expr(other.a), other.dtype, self.facts):
+                continue
+            m = wide // c
+            least = P.plus(P.scaled(P.of_atom(other), m), P.constant((0 if k > 0 else m - 1) - shift // c))
+            return [[P.plus(rest, least, k)]]
+        return None
 
 
 def decide_ge(a: Poly, b: Poly, facts: Facts) -> bool | None:
