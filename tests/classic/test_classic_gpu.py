@@ -194,3 +194,82 @@ def test_statements_by_hand() -> None:
     x = numbers(64)
     text = check_gpu(te.create_schedule(b.op), [a, b], [x], [x.reshape(4, 16)[:, ::-1].ravel()])
     assert "__syncthreads();" in text
+
+
+def fragment_intrin(op: Any, names: tuple[str, ...], scopes: list[str], parts: list[Any]) -> Any:
+    """An intrinsic over tiles of 16 x 16, each in memory of a scope; `parts` make its calls."""
+    tensors = [*op.input_tensors, op.output(0)]
+    places = {
+        t: tvm.tir.decl_buffer(t.shape, t.dtype, name=n, scope=s, data_alignment=32, offset_factor=256)
+        for t, n, s in zip(tensors, names, scopes, strict=True)
+    }
+
+    def calls(ins: Any, outs: Any) -> Any:
+        made = []
+        for part in parts:
+            ib = tvm.tir.ir_builder.create()
+            ib.emit(part(ins, outs))
+            made.append(ib.get())
+        return made[0] if len(made) == 1 else (made[1], *made)
+
+    return te.decl_tensor_intrin(op, calls, binds=places)
+
+
+def test_matrix_instructions_of_a_warp() -> None:
+    intrin, n = tvm.tir.call_intrin, 16
+    a, b = te.placeholder((n, n), "float16", name="A"), te.placeholder((n, n), "float16", name="B")
+    k = te.reduce_axis((0, n), "k")
+    c = te.compute((n, n), lambda i, j: te.sum(a[i, k].astype("float") * b[k, j].astype("float"), axis=k), name="C")
+    s = te.create_schedule(c.op)
+    near = [s.cache_read(t, "shared", [c]) for t in (a, b)]
+    frags = [s.cache_read(t, f"wmma.matrix_{w}", [c]) for t, w in zip(near, "ab", strict=True)]
+    acc = s.cache_write(c, "wmma.accumulator")
+    block = s[c].fuse()
+    s[c].bind(block, te.thread_axis("blockIdx.x"))
+    s[acc].compute_at(s[c], block)
+    i, j = s[acc].op.axis
+    ko, ki = s[acc].split(s[acc].op.reduce_axis[0], factor=n)
+    s[acc].reorder(ko, i, j, ki)
+    for t in frags:
+        s[t].compute_at(s[acc], ko)
+    for t in near:
+        s[t].compute_at(s[acc], ko)
+        _, lane = s[t].split(s[t].fuse(*s[t].op.axis), factor=32)
+        s[t].bind(lane, te.thread_axis("threadIdx.x"))
+
+    def at(p: Any) -> tuple[Any, Any]:
+        return p.data, p.elem_offset // 256
+
+    def load(ins: Any, outs: Any) -> Any:
+        f, index = at(outs[0])
+        return intrin("handle", "tir.tvm_load_matrix_sync", f, n, n, n, index, ins[0].access_ptr("r"), n, "row_major")
+
+    def store(ins: Any, outs: Any) -> Any:
+        f, index = at(ins[0])
+        to = outs[0].access_ptr("w")
+        return intrin("handle", "tir.tvm_store_matrix_sync", f, n, n, n, index, to, n, "row_major")
+
+    def fill(ins: Any, outs: Any) -> Any:
+        f, index = at(outs[0])
+        return intrin("handle", "tir.tvm_fill_fragment", f, n, n, n, index, 0.0)
+
+    def multiply(ins: Any, outs: Any) -> Any:
+        return intrin("handle", "tir.tvm_mma_sync", *at(outs[0]), *at(ins[0]), *at(ins[1]), *at(outs[0]))
+
+    def copied(dtype: str) -> Any:
+        source = te.placeholder((n, n), dtype, name="source")
+        return te.compute((n, n), lambda i, j: source[i, j], name="copy").op
+
+    for t, w in zip(frags, "ab", strict=True):
+        tile = fragment_intrin(copied("float16"), ("S", "F"), ["shared", f"wmma.matrix_{w}"], [load])
+        s[t].tensorize(s[t].op.axis[0], tile)
+    scopes = ["wmma.matrix_a", "wmma.matrix_b", "wmma.accumulator"]
+    s[acc].tensorize(i, fragment_intrin(c.op, ("FA", "FB", "FC"), scopes, [fill, multiply]))
+    s[c].tensorize(c.op.axis[0], fragment_intrin(copied("float32"), ("F", "G"), [scopes[2], "global"], [store]))
+    x, y = numbers(n, n, dtype="float16"), numbers(n, n, dtype="float16", seed=1)
+    text = check_gpu(s, [a, b, c], [x, y], [x.astype(np.float32) @ y.astype(np.float32)])
+    kind = "wmma::fragment<nvcuda::wmma::matrix_a, 16, 16, 16, half, nvcuda::wmma::row_major>"
+    calls = "wmma::fill_fragment(", "wmma::mma_sync(", "wmma::store_matrix_sync("
+    for words in ("#include <mma.h>", kind, *calls, "__align__(32)"):
+        assert words in text
+    assert "threadIdx.x < 1" not in text  # the whole warp runs each of them

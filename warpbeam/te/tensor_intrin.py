@@ -21,6 +21,7 @@ from warpbeam.te.create import create_prim_func
 from warpbeam.te.errors import TEError
 from warpbeam.te.operation import ComputeOp, Operation, PlaceholderOp, Tensor
 from warpbeam.te.tensor_compute import TensorCall, call
+from warpbeam.te.warp_matrix import as_loops
 from warpbeam.tir import tensor_intrin as ti
 from warpbeam.tir.declare import decl_buffer
 from warpbeam.tir.expr import Buffer, PrimExpr, Var, const_int
@@ -122,7 +123,8 @@ def decl_tensor_intrin(
     ins, outs = buffers[: len(inputs)], buffers[len(inputs) :]
     scalars = tuple(scalar_params or ())
     made = fcompute(ins, outs, list(scalars)) if scalars else fcompute(ins, outs)
-    body, init, update = _statements(made, name)
+    memory = dict(zip([*inputs, *outputs], buffers, strict=True))
+    body, init, update = (as_loops(s, op, memory) for s in _statements(made, name))
     return TensorIntrin(name, op, inputs, tuple(buffers), scalars, body, init, update)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from warpbeam.codegen import analysis
+from warpbeam.codegen.c import warp_matrix
 from warpbeam.codegen.c.dialect import Dialect
 from warpbeam.codegen.c.kernel import KernelPrinter
 from warpbeam.codegen.c.prelude import definitions
@@ -38,6 +39,7 @@ class Device:
         shuffles: intrinsic -> template: {mask}, {0}, {1}, {2}.
         unroll: line before a loop to be unrolled.
         includes: word -> line at the head of a file whose text has the word.
+        fragments: the language has matrix instructions of whole warps (nvcuda::wmma).
         index: words for an index of 32 and of 64 bits.
     """
 
@@ -59,6 +61,7 @@ class Device:
     shuffles: Mapping[str, str] = field(default_factory=dict)
     includes: Mapping[str, str] = field(default_factory=dict)
     reserved: frozenset[str] = frozenset()
+    fragments: bool = False
 
 
 def print_device(funcs: Sequence[S.PrimFunc], target: Target, device: Device) -> str:
@@ -85,6 +88,8 @@ class DevicePrinter(KernelPrinter):
         self.device = device
         self.small = _fits(func)
         self.taken: set[str] = set(device.reserved)
+        self.fragments = warp_matrix.fragments(func.body) if device.fragments else {}
+        self.tiles = warp_matrix.memory(func.body) if device.fragments else set()
         self.wide: set[E.Buffer] = set()
         for n in post_order(func.body):
             if isinstance(n, E.BufferLoad | S.BufferStore) and any(isinstance(i, E.Ramp) for i in n.indices):
@@ -135,6 +140,11 @@ class DevicePrinter(KernelPrinter):
     # ------------------------------------------------------------------------------------------------------ statements
 
     def _for(self, node: S.For) -> None:
+        if "warp_matrix" in node.annotations and self.device.fragments:
+            self.line(
+                warp_matrix.instruction(node, self.fragments, self.names, lambda x: Lanes(self, "").value(x, True))
+            )
+            return
         if node.kind == "thread_binding":
             axis = self.device.axes.get(node.thread)
             if axis is None:
@@ -157,11 +167,18 @@ class DevicePrinter(KernelPrinter):
             if known is None:
                 raise LowerError(f"buffer {buffer.name} of scope {buffer.scope} has a symbolic size", self.func.name)
             size *= known
+        if self.device.fragments and warp_matrix.is_fragment(buffer):
+            name = self.fresh(buffer.name)
+            self.bind(buffer, name)
+            kind = memory_type(buffer.dtype, self.dialect)
+            self.line(warp_matrix.declaration(buffer, self.fragments.get(buffer), name, kind, size))
+            return
         if buffer.scope not in self.device.scopes:
             raise LowerError(f"{self.dialect.name} has no memory of scope {buffer.scope} ({buffer.name})")
         name = self.fresh(buffer.name)
         self.bind(buffer, name)
-        align = self.device.align.format(16) if buffer in self.wide else ""
+        bytes_ = 32 if buffer in self.tiles else 16 if buffer in self.wide else 0
+        align = self.device.align.format(bytes_) if bytes_ else ""
         words = [w for w in (self.device.scopes[buffer.scope], align) if w]
         self.line(" ".join([*words, f"{memory_type(buffer.dtype, self.dialect)} {name}[{max(size, 1)}];"]))
 

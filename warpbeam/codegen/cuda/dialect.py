@@ -90,6 +90,7 @@ DEVICE = Device(
         "warp_shuffle_up": "__shfl_up_sync({mask}, {0}, {1}, {2})",
         "warp_shuffle_xor": "__shfl_xor_sync({mask}, {0}, {1}, {2})",
     },
-    includes={"half": "#include <cuda_fp16.h>", "bfloat16": "#include <cuda_bf16.h>"},
+    fragments=True,
+    includes={"wmma": "#include <mma.h>", "half": "#include <cuda_fp16.h>", "bfloat16": "#include <cuda_bf16.h>"},
     reserved=frozenset(RESERVED.split()),
 )  # fmt: skip

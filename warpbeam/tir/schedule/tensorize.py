@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.tir.analysis.access import carries
 from warpbeam.tir.analysis.tree import annotated, tree_of
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.schedule.tensorize_match import Matcher
@@ -41,7 +42,9 @@ class Tensorize(Step):
         tile = tile_at(tree, place, self.preserve_unit_iters)
         meaning = meaning_of(record)
         found = Matcher(record, meaning, tile).run()
-        init, body = _choose(record, meaning, tile)
+        block = tile.block
+        around = any(isinstance(p.stmt, For) and carries(block, p.stmt.var) for p in place.ancestors())
+        init, body = _choose(record, meaning, tile, around)
 
         def put(stmt: Any) -> Any:
             return placed(stmt, found.regions, found.values) if isinstance(stmt, Stmt) else stmt
@@ -49,9 +52,9 @@ class Tensorize(Step):
         first = _plain_start(tile) if init == "plain" else put(init)
         now = seq(first, put(body)) if tile.inner or tile.whole else put(body)
         later = None if tile.inner or tile.whole else first
-        notes = annotated(tile.block.annotations, "tensorized", record.name)
-        block = Block(tile.block.name, tile.axes, tile.bindings, tile.predicate, later, now, notes)
-        return tree.update({place: block}), tile.block.name
+        notes = annotated(block.annotations, "tensorized", record.name)
+        new = Block(block.name, tile.axes, tile.bindings, tile.predicate, later, now, notes)
+        return tree.update({place: new}), block.name
 
 
 def meaning_of(record: TensorIntrin) -> Tile:
@@ -60,11 +63,15 @@ def meaning_of(record: TensorIntrin) -> Tile:
     return tile_at(tree, tree.root, False)
 
 
-def _choose(record: TensorIntrin, meaning: Tile, tile: Tile) -> tuple[Any, Stmt]:
-    """(start, rest) of the template: start is a statement, "plain" for stores of the block's own, or None."""
+def _choose(record: TensorIntrin, meaning: Tile, tile: Tile, around: bool) -> tuple[Any, Stmt]:
+    """(start, rest) of the template: start is a statement, "plain" for stores of the block's own, or None.
+
+    around: a loop outside carries the reduction, be it of one iteration: who put it there wants start and update.
+    """
     starts = meaning.init is not None
     update = record.update or (None if starts else record.body)
-    if tile.init is not None and starts and tile.whole and record.body is not None:
+    parted = around and record.reset is not None and record.update is not None
+    if tile.init is not None and starts and tile.whole and record.body is not None and not parted:
         return None, record.body
     if update is None:
         raise ScheduleError(

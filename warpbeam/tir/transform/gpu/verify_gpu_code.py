@@ -70,7 +70,8 @@ def _memory(device: PrimFunc, target: Target) -> list[tuple[str, str]]:
         if isinstance(n, Allocate):
             size = _bytes(n.buffer)
             shared += size if is_shared(n.buffer.scope) else 0
-            local += size if is_private(n.buffer.scope) else 0
+            of_warp = n.buffer.scope.startswith("wmma.")  # shared out among the threads of a warp
+            local += 0 if not is_private(n.buffer.scope) else size // 32 if of_warp else size
     found = []
     if target.shared_bytes and shared > target.shared_bytes:
         hint = "use smaller tiles, or compute the cached stages at an inner loop"
