@@ -86,3 +86,21 @@ def test_shared_memory_of_a_single_block_is_inside_of_the_kernel() -> None:
     _, (kernel,) = lower_gpu(lower(s, [a, c], "main"), targets.get("cuda"))
     assert [p.name for p in kernel.params] == ["A", "C"]
     assert any(isinstance(n, Allocate) and n.buffer.scope == "shared" for n in post_order(kernel.body))
+
+
+def test_a_copy_by_threads_that_divides_nothing() -> None:
+    a = te.placeholder((7, 3), name="A")
+    c = te.compute((7, 3), lambda i, j: a[6 - i, j] * 2.0, name="C")
+    s = te.create_schedule(c.op)
+    load = s.cache_read(a, "shared", [c])
+    tx, _ = s[c].split(c.op.axis[0], nparts=2)
+    ty, _ = s[c].split(c.op.axis[1], nparts=2)
+    s[c].reorder(tx, ty)
+    for loop, tag in ((tx, "threadIdx.x"), (ty, "threadIdx.y")):
+        s[c].bind(loop, axis(tag))
+    s[load].compute_at(s[c], ty)
+    outer, rest = s[load].split(s[load].fuse(*s[load].op.axis), nparts=2)  # 21 elements: 2 x 11, and those 2 x 6
+    inner, _ = s[load].split(rest, nparts=2)
+    s[load].bind(outer, axis("threadIdx.y"))
+    s[load].bind(inner, axis("threadIdx.x"))
+    verify(s, [a], [c])

@@ -18,6 +18,7 @@ from warpbeam.tir import expr as e
 from warpbeam.tir import stmt as s
 from warpbeam.tir.interp_machine import KernelAssertError, Machine
 from warpbeam.tir.interp_memory import InterpError, OutOfBoundsError, Storage, undefined
+from warpbeam.tir.transform.lower_init import lower_init
 
 __all__ = ["InterpError", "KernelAssertError", "OutOfBoundsError", "run", "without_blocks"]
 
@@ -35,6 +36,8 @@ def run(func: s.PrimFunc, *args: Any, batch: bool = True) -> None:
     m = Machine(batch)
     _bind_sizes(func, arrays, numbers, m)
     back = _bind_buffers(func, arrays, m)
+    if any(0 in storage.shape for storage in m.memory.values()):
+        func = lower_init(func)  # where a reduction runs over nothing its result is the start
     body = without_blocks(func.body)
     with np.errstate(all="ignore"):
         m.run(body)

@@ -251,26 +251,43 @@ def injective(indices: list[PrimExpr], iters: Mapping[Var, PrimExpr], place: Pla
         return True
     block = as_block(place)
     limits = [_guard(c) for c in conjuncts(block.predicate)] + _short_loops(place, sizes)
+    todo = [x for x in limits if x is not None]
     new = list(indices)
-    for limit in limits:
-        if limit is None:
-            continue
-        whole, size = limit
+    while todo:  # inner limits first: they make one variable of what the outer ones count
+        found = next((x for x in todo if _joins(x, new, sizes)), None)
+        if found is None:
+            break
+        todo.remove(found)
+        whole, size = found
         inside = sorted(free_vars(whole) & sizes.keys(), key=lambda v: v.name)
-        lead = next((v for v in inside if P.of_expr(whole).get((v,)) == 1), None)
-        if len(inside) < 2 or lead is None or not free_vars(size).isdisjoint(inside):
-            continue
-        if not is_injective([whole], {v: sizes[v] for v in inside}):
-            continue
-        x = Var("x", lead.dtype)
-        rest: Any = x - (whole - lead)
-        trial = [simplify(substitute(i, {lead: rest})) for i in new]
-        gone = [v for v in inside if all(v not in free_vars(i) for i in trial)]
-        if len(gone) == len(inside):
-            new = trial
-            sizes = {v: s for v, s in sizes.items() if v not in inside}
-            sizes[x] = _constant(size, facts)
-    return is_injective(new, sizes)
+        x = Var("x", inside[0].dtype)
+        new = _joined(new, whole, inside, x)
+        todo = [(_joined([w], whole, inside, x)[0], n) for w, n in todo]
+        todo = [(w, n) for w, n in todo if free_vars(w).isdisjoint(inside) and free_vars(n).isdisjoint(inside)]
+        sizes = {v: s for v, s in sizes.items() if v not in inside}
+        sizes[x] = _constant(size, facts)
+        if is_injective(new, sizes):
+            return True
+    return False
+
+
+def _joined(indices: list[PrimExpr], whole: PrimExpr, inside: list[Var], x: Var) -> list[PrimExpr]:
+    """The indices in terms of x = whole, as far as that goes."""
+    lead = next(v for v in inside if P.of_expr(whole).get((v,)) == 1)
+    rest: Any = x - (whole - lead)
+    return [simplify(substitute(i, {lead: rest})) for i in indices]
+
+
+def _joins(limit: tuple[PrimExpr, PrimExpr], indices: list[PrimExpr], sizes: Mapping[Var, Any]) -> bool:
+    """Whether indices depend on the variables of `whole` through it alone, which tells all of them apart."""
+    whole, size = limit
+    inside = sorted(free_vars(whole) & sizes.keys(), key=lambda v: v.name)
+    if len(inside) < 2 or not free_vars(size).isdisjoint(inside):
+        return False
+    if all(P.of_expr(whole).get((v,)) != 1 for v in inside) or not is_injective([whole], {v: sizes[v] for v in inside}):
+        return False
+    used = {v for i in _joined(indices, whole, inside, Var("x", inside[0].dtype)) for v in free_vars(i)}
+    return used.isdisjoint(inside)
 
 
 def _constant(extent: Any, facts: Facts) -> Any:

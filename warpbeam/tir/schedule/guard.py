@@ -30,14 +30,19 @@ def guarded(stmt: Stmt, cond: PrimExpr) -> Stmt:
 def at_start(predicate: PrimExpr, carried: list[For], fresh: dict[Var, PrimExpr]) -> PrimExpr:
     """The predicate of a reduction's first instance: loops that carry it at their start, the others renamed.
 
-    i*16 + j < 100 and k*4 + r < 10     ->     i_init*16 + j_init < 100
+    i*16 + j < 100 and likely(k*4 + r < m)     ->     i_init*16 + j_init < 100
+
+    Limits of the reduction's own loops fall away whatever the sizes: a reduction over nothing starts too.
     """
     if isinstance(predicate, IntImm):
         return predicate
     start: dict[Any, Any] = {f.var: f.min for f in carried}
+    carriers = set(start)
     start.update(fresh)
     kept = []
     for c in conjuncts(predicate):
+        if is_likely(c) and mentions(c, carriers) and not mentions(c, set(fresh)):
+            continue
         if mentions(c, set(start)):
             c = substitute(c, start)
             inner = c.args[0] if isinstance(c, e.Call) and is_likely(c) else c

@@ -47,6 +47,8 @@ def loop_partition(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
         at.option(KEY, "partition_const_loop", True),
         at.option(KEY, "no_unroll_loop_with_extent_one", False),
     )
+    for size in (d for b in func.buffers for d in b.shape if isinstance(d, Var)):
+        walk.facts.assume(size >= 0)
     new = walk.stmt(body)
     return func if new is body else func.replace(body=wrap(allocs, new or SeqStmt(())))
 
