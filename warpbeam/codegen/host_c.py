@@ -97,6 +97,7 @@ class CWriter(Writer):
     def variable(self, name: str) -> None:
         self.names[name] = f"s{len(self.names)}"
         self._line(f"int64_t {self.names[name]} = 0;")
+        self._line(f"(void){self.names[name]};")
 
     def get(self, name: str) -> str:
         return self._v(self.names[name])
@@ -154,6 +155,7 @@ class CWriter(Writer):
     def pointer_variable(self, number: int) -> None:
         self.names[number] = f"p{number}"
         self._line(f"uint8_t* p{number} = 0;")
+        self._line(f"(void)p{number};")
 
     def get_pointer(self, number: int) -> str:
         return self._v(self.names[number], "uint8_t*")
