@@ -27,6 +27,8 @@ MODULES = (
     "ops_index",
     "ops_content",
     "ops_quant",
+    "ops_contrib",
+    "ops_contrib_quant",
 )
 
 
