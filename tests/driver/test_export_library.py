@@ -69,10 +69,13 @@ def test_cpp_program(name: str, tmp_path: Path) -> None:
     compiler("c++")
     module = model(name)
     module.export_library(tmp_path / "net.so")
-    module.export_library(tmp_path / "free" / "net.a" if (tmp_path / "free").mkdir() else tmp_path / "free" / "net.a",
-                          freestanding=True)  # fmt: skip
+    (tmp_path / "free").mkdir()
+    module.export_library(tmp_path / "free" / "net.a", freestanding=True)
     if name == "cnn":
-        use = "std::vector<float> x(NET_INPUT_0_SIZE, 0.5f), y(NET_OUTPUT_0_SIZE);\n  net::Model m; m.run(x.data(), y.data());"
+        use = (
+            "std::vector<float> x(NET_INPUT_0_SIZE, 0.5f), y(NET_OUTPUT_0_SIZE);\n"
+            "  net::Model m; m.run(x.data(), y.data());"
+        )
     else:
         use = (
             "std::vector<float> x(2 * 3 * 6, 0.5f), y(2 * 3 * 9), b(2 * 3 * 9);\n"
@@ -146,9 +149,7 @@ def test_two_models_in_one_program(tmp_path: Path) -> None:
             "  if (one_run(a, x, y) || two_run(b, x, z) || memcmp(y, z, sizeof y)) return 1;\n"
             "  one_destroy(a); two_destroy(b); return 0;\n}\n"
         )
-        build(
-            "c", f"one.{form}", f"two.{form}", "main.c", "-lm", "-o", "main", folder=tmp_path
-        ) if form == "c" else build("c", "main.c", "one.a", "two.a", "-o", "main", folder=tmp_path)
+        build("c", "main.c", f"one.{form}", f"two.{form}", "-lm", "-o", "main", folder=tmp_path)
         execute(tmp_path / "main")
 
 
@@ -257,7 +258,8 @@ int main(void) {
 def test_a_saved_model_exports_without_the_compiler(tmp_path: Path) -> None:
     module = model("cnn")
     module.save(tmp_path / "m.wb")
-    module.export_library(tmp_path / "direct" / "m.so" if (tmp_path / "direct").mkdir() else tmp_path / "direct/m.so")
+    (tmp_path / "direct").mkdir()
+    module.export_library(tmp_path / "direct/m.so")
     code = (
         "import sys, warpbeam.runtime as r\n"
         "m = r.load(sys.argv[1]); m.export_library(sys.argv[2])\n"
