@@ -235,8 +235,19 @@ def _same_instances(found: list[Access], moving: Mapping[Var, PrimExpr]) -> bool
     outer = {v: loops[v].extent for v in names if v in loops and v not in iters}  # apart together, so apart when fixed
     if not outer or any(e.const_int(loops[v].min) != 0 for v in outer):
         return False
-    together = {**outer, **iters}
-    return injective(indices, together, first.place) or injective(list(first.raw or indices), together, first.place)
+    # Tiles of loops around may overlap: those that are only added to an index are fixed, and the others are told apart.
+    tied = free_vars(as_block(first.place).predicate).union(*[_inside_atoms(i) for i in (*indices, *(first.raw or ()))])
+    for some in dict.fromkeys((tuple(outer), tuple(v for v in outer if v in tied))):
+        together = {**{v: outer[v] for v in some}, **iters}
+        if any(injective(list(i), together, first.place) for i in (indices, first.raw or indices)):
+            return True
+    return False
+
+
+def _inside_atoms(index: PrimExpr) -> frozenset[Var]:
+    """Variables below quotients and the like, not those that only stand in a sum."""
+    atoms = {a for mono in P.of_expr(index) for a in mono if type(a) is not Var}
+    return frozenset().union(*[free_vars(a) for a in atoms]) if atoms else frozenset()
 
 
 def injective(indices: list[PrimExpr], iters: Mapping[Var, PrimExpr], place: Place) -> bool:
