@@ -300,3 +300,16 @@ def test_workspaces_of_a_chain_are_two_at_most():
     a, out = np.arange(3000, dtype=np.float32), np.zeros(3000, np.float32)
     run(lowered, a, out)
     np.testing.assert_array_equal(out, a + 6)
+
+
+def test_rolling_buffer_of_a_window_that_is_a_reduction():
+    x = te.placeholder((8, 6), name="x")
+    p = te.compute((8, 6), lambda i, j: x[i, j] * 2.0, name="p")
+    r = te.reduce_axis(3, "r")
+    y = te.compute((6, 6), lambda i, j: te.max(p[i + r, j], axis=r), name="y")
+    f = create_prim_func([x], [y])
+    s = Schedule(f)
+    s.compute_at("p", s.loops("y")[0])
+    s.rolling_buffer("p")
+    assert "% 3" in to_text(lower(s.func))
+    check.agree(f, s.func)

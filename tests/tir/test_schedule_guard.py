@@ -11,6 +11,7 @@ from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.te import tensor as te
 from warpbeam.te.create import create_prim_func
 from warpbeam.tir.schedule import Schedule
+from warpbeam.tir.text import parse
 
 
 def test_guarded_split():
@@ -151,3 +152,24 @@ def test_what_a_guarded_producer_makes_must_be_known():
     o, _ = s.split(i, [None, 5], guard=True)
     with pytest.raises(ScheduleError, match="not known to be a box"):
         s.reverse_compute_at("C", o)
+
+
+def test_partition_knows_of_a_loop_only_inside_it():
+    """That one loop runs at all says nothing of the loop beside it."""
+    f = parse(
+        """
+def f(A: float32[4], B: float32[4], C: float32[4]):
+    for i in range(3):
+        for j in range(2):
+            for c in range(1):
+                for k in range(min(1, 4 - i * 2 - j)):
+                    block "B" (v: spatial[4] = i * 2 + j + k):
+                        B[v] = A[v]
+                for k_1 in range(min(1, 4 - i * 2 - j)):
+                    block "C" (v: spatial[4] = i * 2 + j + k_1):
+                        C[v] = A[v]
+"""
+    )
+    s = Schedule(f)
+    s.partition("c", 0)
+    check(f, s.func, outputs=2)

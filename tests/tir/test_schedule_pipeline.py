@@ -92,3 +92,19 @@ def test_layouts_of_what_instructions_reach_are_refused():
     s.tensorize(j, "fma.f32.1x16")
     with pytest.raises(ScheduleError, match="in vectors"):
         s.transform_layout("c", lambda i, j: (j, i))
+
+
+def test_a_buffer_of_unknown_size_keeps_the_loop_as_it_was():
+    n = te.size_var("n")
+    x = te.placeholder((n, 8), name="x")
+    y = te.compute((n, 8), lambda i, j: x[i, j] + 1.0, name="y")
+    z = te.compute((n, 8), lambda i, j: y[i, j] * 2.0, name="z")
+    f = create_prim_func([x], [z], "maps")
+    s = Schedule(f)
+    i, j = s.loops("z")
+    io, ii = s.split(i, [None, 2])
+    s.compute_at("y", io)
+    s.pipeline(io, (0, 1))
+    s.reorder(j, ii)
+    s.fuse(j, ii)
+    check(f, s.func, sizes={"n": 7})

@@ -285,6 +285,7 @@ class KernelPrinter:
         name = self.fresh(buffer.name)
         self.bind(buffer, name)
         self.line(f"{memory_type(buffer.dtype, self.dialect)} {name}[{max(size, 1)}];")
+        self.line(f"(void){name};")
 
     def _evaluate(self, value: E.PrimExpr) -> None:
         if isinstance(value, E.Call) and value.op == "prefetch":

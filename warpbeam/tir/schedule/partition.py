@@ -91,9 +91,10 @@ def _open_extents(stmt: Any) -> bool:
 def _resimplify(stmt: Any, facts: Facts) -> Stmt:
     if type(stmt) is For:
         extent = stmt.extent if isinstance(stmt.extent, IntImm) else simplify(stmt.extent, facts)
-        if e.const_int(extent) != 0:
-            facts.bind(stmt.var, stmt.min, extent)
-        body = _resimplify(stmt.body, facts)
+        with facts.scope():  # that a loop runs at all is known inside it only
+            if e.const_int(extent) != 0:
+                facts.bind(stmt.var, stmt.min, extent)
+            body = _resimplify(stmt.body, facts)
         return For(stmt.var, stmt.min, extent, stmt.kind, body, stmt.annotations, stmt.thread)
     below = getattr(stmt, "stmts", None)
     if below is not None:

@@ -81,10 +81,8 @@ def _ring(buffer: Buffer, body: Stmt, loop: For) -> _Ring | None:
         return None
     r = region[moving[0]]
     made = _region(buffer, body, facts, stores_only=True)
-    if made is None or made[moving[0]].low is not r.low or made[moving[0]].high is not r.high:
-        return (
-            None  # what is read may reach beyond what this iteration writes, so the rows that are there are not known
-        )
+    if made is None or not _same(made[moving[0]], r, facts):
+        return None  # more may be read than this iteration writes, so the rows that are there are not known
     size = upper_bound(r.extent(facts), facts)
     form = linear(r.low, [loop.var])
     step = None if form is None else e.const_int(form[0].get(loop.var))
@@ -92,6 +90,10 @@ def _ring(buffer: Buffer, body: Stmt, loop: For) -> _Ring | None:
         return None
     shape = tuple(size if k == moving[0] else d for k, d in enumerate(buffer.shape))
     return _Ring(buffer, buffer.replace(shape=shape), moving[0], size, simplify(r.low + (size - step)))
+
+
+def _same(a: Range, b: Range, facts: Facts) -> bool:
+    return all(simplify(x - y, facts) is e.const(0, x.dtype) for x, y in ((a.low, b.low), (a.high, b.high)))
 
 
 def _region(buffer: Buffer, body: Stmt, facts: Facts, stores_only: bool = False) -> list[Range] | None:

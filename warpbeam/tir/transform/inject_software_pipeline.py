@@ -52,6 +52,8 @@ def pipelined(s: For, stages: list[int], order: list[int], notes: dict[str, Any]
             hint="give one stage and one place in the order to each statement; the first stage is 0",
         )
     versions = _versions(s, allocs, parts, stages, order)
+    if versions is None:
+        return s.replace(annotations=notes)
     last = max(stages)
     ranked = sorted(range(len(parts)), key=lambda i: order[i])
 
@@ -78,7 +80,8 @@ def pipelined(s: For, stages: list[int], order: list[int], notes: dict[str, Any]
 
 def _versions(
     s: For, allocs: list[Allocate], parts: list[Stmt], stages: list[int], order: list[int]
-) -> dict[Buffer, tuple[Buffer, int]]:
+) -> dict[Buffer, tuple[Buffer, int]] | None:
+    """The buffers with a copy per stage that uses them; None where one has no size of its own for an iteration."""
     found: dict[Buffer, tuple[Buffer, int]] = {}
     own = {a.buffer for a in allocs}
     for b in dict.fromkeys(x.buffer for p in parts for x in accesses(p)[1]):
@@ -88,7 +91,9 @@ def _versions(
         for r in reads:
             for w in writes:
                 early = (stages[r], order[r]) < (stages[w], order[w])
-                if (w < r and early) or (b not in own and len(both) > 1):
+                if b not in own and len(both) > 1:
+                    return None
+                if w < r and early:
                     raise LowerError(
                         f"{b.name} is written in stage {stages[w]} and read in stage {stages[r]} of loop {s.var.name}",
                         hint="a buffer that passes from stage to stage must be allocated in the loop, written first",
