@@ -106,7 +106,7 @@ def sequence(name: str, seed: int, length: int = 14) -> tuple[Schedule, Tally]:
     d = Draw(s, random.Random(f"{name} {seed}"), tally.accepted, tally.refused)
     for _ in range(length):
         step(d)
-        if len(s.loop_names()) > 120:
+        if len(s.loop_names()) > 70:
             break
     return s, tally
 
@@ -132,7 +132,7 @@ def attempt(name: str, seed: int, llvm: bool, later: list[Pending] | None = None
         func = s.func
         compare(name, func, lambda *a: run(func, *a), layouts, "scheduled")
         try:
-            lowered = lower(_on_host(func))
+            lowered = lower(on_host(func))
             compiled = native.by_llvm(lowered) if llvm else None
         except LowerError as refused:
             if not any(words in str(refused) for words in MAY_NOT_LOWER):
@@ -179,7 +179,7 @@ def through_c(pending: list[Pending]) -> list[str]:
     return failures
 
 
-def _on_host(func: PrimFunc) -> PrimFunc:
+def on_host(func: PrimFunc) -> PrimFunc:
     """The program with loops over hardware axes as plain loops, which is what they mean."""
 
     def plain(n: Any) -> Any:
