@@ -158,3 +158,19 @@ def test_a_cache_in_te_becomes_registers_and_pragmas_unroll():
     plain[c].pragma(c.op.axis[0], "unroll_explicit", True)
     loops = [f.var.name for f in post_order(lower(scheduled(plain, [a, b, c], "p", None)).body) if isinstance(f, For)]
     assert not any(name.startswith("k") for name in loops)
+
+
+def test_memory_that_each_iteration_has_anew_is_not_kept_over_iterations():
+    text = """
+        def f(A: float32[6, 4], B: float32[6, 4]):
+            for i in range(6):
+                for j in range(4):
+                    alloc t: float32[8] @local
+                    t[i] = 0.0
+                    for k in range(4):
+                        t[i] = t[i] + A[i, k]
+                    B[i, j] = t[i]
+        """
+    program = check.program(text)
+    check.agree(program, accumulate_registers(program))
+    check.agree(program, lower(program))

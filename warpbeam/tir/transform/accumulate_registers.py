@@ -153,8 +153,13 @@ class _Walk:
         if stores is None or bound is None:
             return []
         found = []
+        inside = {n.buffer for n in post_order(s) if isinstance(n, Allocate)}  # new in each iteration
         for b in dict.fromkeys(x.buffer for x in stores):
-            if b.scope not in MOVING or any(free_vars(i) & bound for x in stores if x.buffer is b for i in x.indices):
+            if (
+                b in inside
+                or b.scope not in MOVING
+                or any(free_vars(i) & bound for x in stores if x.buffer is b for i in x.indices)
+            ):
                 continue
             held = self.held(s, b, bound)
             if held is None or not (set(held.slots) <= {k.indices for k in known if k.buffer is b} or _runs(s, b)):
