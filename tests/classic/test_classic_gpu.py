@@ -273,3 +273,49 @@ def test_matrix_instructions_of_a_warp() -> None:
     for words in ("#include <mma.h>", kind, *calls, "__align__(32)"):
         assert words in text
     assert "threadIdx.x < 1" not in text  # the whole warp runs each of them
+
+
+def parts(s: Any, t: Any, axis: Any, sizes: list[int]) -> list[Any]:
+    """An axis as len(sizes) + 1 nested loops, the inner ones of the given sizes."""
+    found = []
+    for k in range(len(sizes)):
+        outer, axis = s[t].split(axis, factor=int(np.prod(sizes[k:])))
+        found.append(outer)
+    return [*found, axis]
+
+
+def test_depthwise_with_overlapping_tiles() -> None:
+    c, n, k = 4, 12, 3
+    x, w = te.placeholder((c, n, n), name="X"), te.placeholder((c, 1, k, k), name="W")
+    padded = te.compute((c, n + 2, n + 2), lambda *i: te.if_then_else(
+        te.any(i[-2] < 1, i[-2] >= n + 1, i[-1] < 1, i[-1] >= n + 1), 0, x[(*i[:-2], i[-2] - 1, i[-1] - 1)],
+    ), name="padded")  # fmt: skip
+    ry, rx = te.reduce_axis((0, k), "ry"), te.reduce_axis((0, k), "rx")
+    y = te.compute((c, n, n), lambda f, i, j: te.sum(padded[f, i + ry, j + rx] * w[f, 0, ry, rx], axis=[ry, rx]))
+    s = te.create_schedule(y.op)
+    s[padded].compute_inline()
+    near = [s.cache_read(t, "shared", [y]) for t in (padded, w)]
+    regs = [s.cache_read(t, "local", [y]) for t in near]
+    out = s.cache_write(y, "local")
+    sizes = ([1, 2, 2], [2, 1, 2], [1, 4, 3])
+    loops = [parts(s, y, a, z) for a, z in zip(s[y].op.axis, sizes, strict=True)]
+    order = [loop[level] for level in range(4) for loop in loops]
+    s[y].reorder(*order)
+    tags = ["blockIdx.z", "blockIdx.y", "blockIdx.x", *["vthread"] * 3, "threadIdx.z", "threadIdx.y", "threadIdx.x"]
+    threads = [te.thread_axis(t) for t in tags]
+    for loop, axis in zip(order, threads, strict=False):
+        s[y].bind(loop, axis)
+    s[out].compute_at(s[y], order[8])
+    for t in regs:
+        s[t].compute_at(s[out], s[out].op.axis[0])
+    for t in near:
+        s[t].compute_at(s[y], order[2])
+        fused = s[t].fuse(*s[t].op.axis)
+        for size, axis in ((3, threads[8]), (2, threads[7]), (2, threads[6])):  # 3 divides neither rows nor all
+            fused, lane = s[t].split(fused, factor=size)
+            s[t].bind(lane, axis)
+    s[out].pragma(s[out].op.axis[0], "auto_unroll_max_step", 512)
+    s[out].pragma(s[out].op.axis[0], "unroll_explicit", False)
+    a, b = numbers(c, n, n), numbers(c, 1, k, k, seed=1)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(a, ((0, 0), (1, 1), (1, 1))), (k, k), (1, 2))
+    check_gpu(s, [x, w, y], [a, b], [np.einsum("cyxij,cij->cyx", windows, b[:, 0])])
