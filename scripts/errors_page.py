@@ -64,8 +64,9 @@ def classes() -> list[type]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module in pkgutil.walk_packages(package.__path__, "warpbeam."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
+            with contextlib.suppress(ImportError):  # what needs an extra that is not installed
+                if not module.name.endswith("__main__"):
+                    importlib.import_module(module.name)
     found: dict[type, None] = {}
     todo: list[type] = [WarpbeamError]
     while todo:

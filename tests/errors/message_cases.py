@@ -49,6 +49,13 @@ def add_one(n: Any = 4) -> Any:
     return te.decl_tensor_intrin(b.op, lambda ins, outs: tir.call_extern("int32", "one", outs[0].access_ptr("w")))
 
 
+def total() -> Any:
+    """An intrinsic for the sum of 16 elements, which starts anew."""
+    a, k = te.placeholder((16,), name="a"), te.reduce_axis((0, 16), name="k")
+    b = te.compute((1,), lambda i: te.sum(a[k], axis=k), name="b")
+    return te.decl_tensor_intrin(b.op, lambda ins, outs: tir.call_extern("int32", "sum", outs[0].access_ptr("w")))
+
+
 def text(source: str) -> Schedule:
     """The schedule of a program given as text; a line without `def` is the body over A, B, C of 16 elements."""
     if not source.startswith("def"):

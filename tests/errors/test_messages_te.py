@@ -128,6 +128,25 @@ def _prefetch_stranger(p: Te) -> Te:
     return p
 
 
+def _half_fused(p: Te) -> None:
+    stage = p.s[p.D]
+    outer, inner = stage.split(p.k, 4)
+    stage.fuse(p.D.op.axis[1], outer)
+    p.s.rfactor(p.D, inner)
+
+
+def _sum_and_more() -> Any:
+    """An operation that te.compute would not make."""
+    p = Te()
+    op = p.D.op
+    return te.create_prim_func([p.A, type(op)("more", op.axis, (op.body[0] + 1.0,)).output(0)])
+
+
+def _inlined_group(p: Te) -> Te:
+    p.s.create_group(p.B, p.A).compute_inline()
+    return p
+
+
 def _map_without_bounds(p: Te) -> Any:
     p.s[p.B].transform_layout(lambda i, j: [i * j, j])
 
@@ -142,6 +161,20 @@ def _short_slice() -> Any:
     b = te.compute((4, 4), lambda i, j: a[i, j] + 1.0, name="b")
     two = te.decl_tensor_intrin(b.op, lambda ins, outs: tir.call_extern("int32", "two", outs[0].access_ptr("w")))
     return te.compute((16, 4, 4), lambda i: two(Te().A[i, 0:4]), name="calls")
+
+
+def _matrix(statement: Any, buffer: Any = None) -> Any:
+    """A copy that an instruction for the start of a sum is to do."""
+    a = te.placeholder((16, 16), name="a")
+    b = te.compute((16, 16), lambda i, j: a[i, j], name="b")
+
+    def made(ins: Any, outs: Any) -> Any:
+        to = outs[0] if buffer is None else buffer
+        call = tir.call_intrin("handle", "tir.tvm_fill_fragment", to.data, 16, 16, 16, 0, 0.0)
+        found = statement(call, to)
+        return tir.SeqStmt(tuple(tir.Evaluate(c) for c in found)) if isinstance(found, list) else found
+
+    return te.decl_tensor_intrin(b.op, made)
 
 
 def _nested_tag(inner: bool) -> None:
@@ -186,6 +219,9 @@ CASES: list[Case] = [
     ("a slice of a does not have the dimensions", lambda: _slice_case(lambda a, i: a[i, 0:4, 0:4])),
     ("a slice of A has fewer dimensions", _short_slice),
     ("has no constant shape", lambda: add_one(te.var("n"))),
+    ("tvm_fill_fragment is not alone in the statement", lambda: _matrix(lambda call, o: [call, call])),
+    ("tvm_fill_fragment does not compute", lambda: _matrix(lambda call, o: call)),
+    ("tvm_fill_fragment uses other", lambda: _matrix(lambda call, o: call, tir.decl_buffer((16, 16), name="other"))),
     # stages
     ("create_schedule needs an operation", lambda: te.create_schedule([])),
     ("SpecializedCondition needs a condition", lambda: te.SpecializedCondition([])),
@@ -195,7 +231,8 @@ CASES: list[Case] = [
     ("a storage scope is a name, got 3", _te(lambda p: p.s[p.B].set_scope(3))),
     ("Cannot reorder IterVar(Opaque)", lambda: (lambda p: p.s[p.R].reorder(p.R.op.spatial_axis_[0]))(Scan())),
     ("Cannot split by 0", _te(lambda p: p.s[p.C].tile(*p.C.op.axis, 0, 4))),
-    ("Cannot split on Opaque", lambda: (lambda p: p.s[p.R].tile(p.R.op.scan_axis, p.R.op.spatial_axis_[0], 2, 2))(Scan())),
+    ("Cannot split on Opaque", lambda: (
+        lambda p: p.s[p.R].tile(p.R.op.scan_axis, p.R.op.spatial_axis_[0], 2, 2))(Scan())),
     ("Can only transform the layout of a ComputeOp",
      _te(lambda p: p.s[p.A].transform_layout(lambda i, j: [j, i]))),
     ("the axes of the result are not consecutive loops", _te(
@@ -222,7 +259,10 @@ CASES: list[Case] = [
         lambda p: _fused_all(p, lambda stage, fused: p.s.rfactor(p.D, fused)))),
     ("the layout of stage(B) was transformed", _te(
         lambda p: _transformed_then(p, lambda s: s.cache_write(p.B, "local")))),
+    ("Factor axis touches normal axis", _te(_half_fused)),
     # what lowering finds
+    ("a reduction below other arithmetic in main", _sum_and_more),
+    ("stage(B) is attached to nothing that is computed", _te(_inlined_group)),
     ("Cannot inline x, which is no compute operation", _inline_opaque),
     ("Cannot inline two, which has several outputs", _inline_pair),
     ("stage(B) cannot be computed inside i", _at_opaque),

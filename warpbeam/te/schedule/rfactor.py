@@ -33,7 +33,7 @@ def rfactor(sch: Schedule, tensor: Tensor, axis: Any, factor_axis: int = 0) -> A
         f"Cannot find IterVar {name_of(axis)} in leaf iter vars",
         hint=f"the loops of {stage!r} are {[name_of(a) for a in stage.leaf_iter_vars]}",
     )
-    require(isinstance(op.body[tensor.index], Reduce), "Can only rfactor non-inline reductions")
+    assert isinstance(op.body[tensor.index], Reduce)  # or there would be no reduction axis
     count = len(op.axis)
     place = factor_axis if factor_axis >= 0 else count + 1 + factor_axis
     require(0 <= place <= count, f"factor_axis {factor_axis} is outside the {count + 1} dimensions of the result")

@@ -230,8 +230,7 @@ class Reorder(Step):
                 )
             chain.append(parent)
         chain.reverse()
-        if not all(p in chain for p in places):
-            raise ScheduleError(f"loops {self.loops} are not one chain of directly nested loops")
+        assert all(p in chain for p in places)  # a loop beside the chain stands in a sequence, which is none
         wanted = iter(self.loops)
         order = [as_loop(tree.loop(next(wanted))) if p in places else as_loop(p) for p in chain]
         _check_order(tree, chain, order)
