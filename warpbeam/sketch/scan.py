@@ -15,11 +15,12 @@ them. Constant weights are laid out as [panel][k][product][unit in panel], so th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product as cartesian
 from typing import Any
 
 from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import LowerError, ScheduleError
 from warpbeam.sketch import pointwise
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.structure import Contraction, Stage, contraction
@@ -63,12 +64,22 @@ def fits(group: Group) -> bool:
 
 
 def build(group: Group) -> Plan:
+    try:
+        return _build(group, True)
+    except (ScheduleError, LowerError) as error:
+        group.restart()
+        plan = _build(group, False)
+        return replace(plan, notes=(*plan.notes, f"sequences stay together: {error.what}"))
+
+
+def _build(group: Group, apart: bool) -> Plan:
+    """apart: whether independent sequences may be taken out of the loop over time."""
     scans = find_scans(operations(list(group.outputs)), list(group.inputs), list(group.outputs))
     inside = {op for s in scans for op in s.inner} | {t.op for s in scans for t in s.op.init}
     decisions: dict[str, Any] = {}
     notes: list[str] = []
     for scan in scans:
-        _schedule_scan(group, scan, decisions, notes)
+        _schedule_scan(group, scan, apart, decisions, notes)
     for stage in group.stages:
         if stage.op not in inside:
             _outside(group, stage)
@@ -91,22 +102,19 @@ def _outside(group: Group, stage: Stage) -> None:
         pointwise.nest(group, stage)
 
 
-def _schedule_scan(group: Group, scan: Scan, decisions: dict[str, Any], notes: list[str]) -> None:
+def _schedule_scan(group: Group, scan: Scan, apart: bool, decisions: dict[str, Any], notes: list[str]) -> None:
     nests = _nests(group, scan)
     for op in scan.inner:
         if op not in {n.op for n in nests} and not op.reduce_axis:
             group.sch.compute_inline(group.blocks[op])
-    time = group.sch.loops(group.blocks[nests[-1].op])[0]
-    share, rows = _independent(group, scan, nests)
-    tiles = _tiles(group, nests, rows)
+    outer = _take_out(group, scan, nests) if apart else None
+    tiles = _tiles(group, nests)
     for n in nests:
-        _nest(group, n, tiles[n.op], rows.get(n.op))
+        _nest(group, n, tiles[n.op])
     _pack(group, nests, tiles)
     for n in nests:
-        _kept_on_stack(group, scan, n, rows)
-    outer = _hoist(group, nests, time, share)
-    work = _work(scan, nests)
-    if outer is not None and (work is None or work >= _FORK_WORK) and group.target.cores > 1:
+        _kept_on_stack(group, scan, n)
+    if outer is not None and _pays(_work(scan, nests)) and group.target.cores > 1:
         group.sch.parallel(outer)
         notes.append("independent sequences in parallel")
     for n in nests:
@@ -180,20 +188,25 @@ def _work(scan: Scan, nests: list[Nest]) -> int | None:
     return total
 
 
+def _pays(work: int | None) -> bool:
+    """Whether threads are worth starting; many steps are expected where their number is open."""
+    return work is None or work >= _FORK_WORK
+
+
 # ----------------------------------------------------------------------------------------------------------------- tile
 
 
-def _tiles(group: Group, nests: list[Nest], rows: dict[Operation, str]) -> dict[Operation, Tile]:
+def _tiles(group: Group, nests: list[Nest]) -> dict[Operation, Tile]:
     """The tile of each nest. Nests with sums have panels of one width, since they may share weights."""
-    tiles = {n.op: _choose(group, n, rows.get(n.op)) for n in nests}
+    tiles = {n.op: _choose(group, n) for n in nests}
     summing = [n for n in nests if n.products]
     if len({tiles[n.op].panel for n in summing}) > 1:
         vectors = min(tiles[n.op].vectors for n in summing)
-        tiles.update({n.op: _choose(group, n, rows.get(n.op), vectors) for n in summing})
+        tiles.update({n.op: _choose(group, n, vectors) for n in summing})
     return tiles
 
 
-def _choose(group: Group, nest: Nest, row_loop: str | None, vectors: int | None = None) -> Tile:
+def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
     """The tile with the fewest cycles of a step: multiply-adds, loads, latency, weights from the second-level cache."""
     bits = max(dt.bits(b.dtype) for p in (nest.op, *nest.products) for b in p.body)
     lanes = max(1, group.target.vector_bits // max(8, bits))
@@ -204,7 +217,7 @@ def _choose(group: Group, nest: Nest, row_loop: str | None, vectors: int | None 
         return Tile(1, 1, lanes)
     sums = max(_sums(p) for p in nest.products)
     held = sum(_sums(p) for p in nest.products)
-    rows = _rows(group, nest, row_loop)
+    rows = _rows(group, nest)
     depth = product([a.extent for a in nest.products[0].reduce_axis])
     weights = held * depth * columns * (bits // 8)
     resident = weights * product([a.extent for a in nest.axes[:-2]], 1) <= group.target.l1 // 2
@@ -228,17 +241,15 @@ def _choose(group: Group, nest: Nest, row_loop: str | None, vectors: int | None 
     return Tile(best[2], best[1], lanes)
 
 
-def _rows(group: Group, nest: Nest, row_loop: str | None) -> int:
+def _rows(group: Group, nest: Nest) -> int:
     """How many rows one pass over the columns has."""
-    if row_loop is not None:
-        return group.sch.extent(row_loop) or _UNKNOWN_ROWS
-    return (extent(nest.axes[-2].extent) if len(nest.axes) > 1 else 1) or _UNKNOWN_ROWS
+    return (group.sch.extent(group.sch.loops(group.blocks[nest.op])[-2]) if len(nest.axes) > 1 else 1) or _UNKNOWN_ROWS
 
 
 # ------------------------------------------------------------------------------------------------------ loops of a step
 
 
-def _nest(group: Group, nest: Nest, tile: Tile, row_loop: str | None) -> None:
+def _nest(group: Group, nest: Nest, tile: Tile) -> None:
     """Tiles of one nest, its sums inside them, remainders apart."""
     sch, block = group.sch, group.blocks[nest.op]
     if nest.op.reduce_axis or not nest.products:
@@ -247,7 +258,7 @@ def _nest(group: Group, nest: Nest, tile: Tile, row_loop: str | None) -> None:
         return
     names = sch.loops(block)
     column = names[-1]
-    row = row_loop if row_loop is not None else names[-2] if len(nest.axes) > 1 else None
+    row = names[-2] if len(nest.axes) > 1 else None
     variants = [(block, row, column, tile.rows, [group.blocks[p] for p in nest.products])]
     size = None if row is None else sch.extent(row)
     if row is not None and tile.rows > 1 and (size is None or size % tile.rows):
@@ -324,7 +335,7 @@ def _vectors(group: Group, block: str, loop: str, lanes: int) -> None:
         sch.partition(outer, size // lanes)
 
 
-def _kept_on_stack(group: Group, scan: Scan, nest: Nest, rows: dict[Operation, str]) -> None:
+def _kept_on_stack(group: Group, scan: Scan, nest: Nest) -> None:
     """What only one step needs lives on the stack where it is small."""
     if any(t.op is nest.op for t in scan.op.update) or len(nest.op.body) > 1:
         return
@@ -336,39 +347,41 @@ def _kept_on_stack(group: Group, scan: Scan, nest: Nest, rows: dict[Operation, s
 # ------------------------------------------------------------------------------------------------------ whole sequences
 
 
-def _independent(group: Group, scan: Scan, nests: list[Nest]) -> tuple[list[list[str]], dict[Operation, str]]:
-    """Loops that all nests share, outermost first, and what is left of the loop of rows by nest.
+def _take_out(group: Group, scan: Scan, nests: list[Nest]) -> str | None:
+    """Takes loops that a step's whole body shares out of the loop over time; gives the outermost, None without one.
 
-    All leading axes but that of rows, and a part of the rows where cores would else be idle.
+    All leading axes but that of rows, and parts of the rows where cores would else be idle.
     """
     sch = group.sch
-    names = {n.op: sch.loops(group.blocks[n.op])[1:] for n in nests}
-    depth = min(len(n.axes) for n in nests)
+    blocks = [b for n in nests for b in [*(group.blocks[p] for p in n.products), group.blocks[n.op]]]
     sizes = [[extent(a.extent) for a in n.axes] for n in nests]
+    depth = min(len(s) for s in sizes)
     if depth < 2 or any(n.op.reduce_axis for n in nests):
-        return [], {}
-    lead = 0
+        return None
+    time, lead = sch.loops(blocks[-1])[0], 0
     while lead < depth - 2 and all(s[lead] == sizes[0][lead] is not None for s in sizes):
         lead += 1
-    share = [[names[n.op][k] for n in nests] for k in range(lead) if sizes[0][k] != 1]
-    rows, parts = {s[lead] for s in sizes}, 0
+    parts, rows = 0, {s[lead] for s in sizes}
     have = product(sizes[0][:lead])
-    work = _work(scan, nests)
-    if lead == depth - 2 and len(rows) == 1 and have < group.target.cores and (work is None or work >= _FORK_WORK):
+    if lead == depth - 2 and len(rows) == 1 and have < group.target.cores and _pays(_work(scan, nests)):
         parts = _parts(next(iter(rows)), -(-group.target.cores // have))
-    left: dict[Operation, str] = {}
-    if parts > 1:
+    wide = [k for k in range(lead) if sizes[0][k] != 1]
+    names = {b: sch.loops(b)[1 : lead + 2] for b in blocks}
+    out = [sch.merge(*(names[b][k] for b in blocks)) for k in wide if wide == list(range(lead))]
+    if parts > 1 and len(out) == len(wide):
         count = next(iter(rows))
         assert count is not None
-        outer = []
-        for n in nests:
-            around = names[n.op][: lead + 1]
-            ones = [x for x, size in zip(around, sizes[0], strict=False) if size == 1]
-            row = sch.fuse(*ones, around[-1]) if ones and ones == around[:-1] else around[-1]
-            whole, left[n.op] = sch.split(row, [None, count // parts])
-            outer.append(whole)
-        share.append(outer)
-    return share, left
+        first: list[str] = []
+        for b in blocks:
+            part, rest = sch.split(names[b][lead], [None, count // parts])
+            if lead and not out:
+                sch.reorder(part, *names[b][:lead], rest)
+            first.append(part)
+        out.append(sch.merge(*first))
+    if not out:
+        return None
+    sch.reorder(*out, time)
+    return sch.fuse(*out) if len(out) > 1 else out[0]
 
 
 def _parts(rows: int | None, wanted: int) -> int:
@@ -376,21 +389,6 @@ def _parts(rows: int | None, wanted: int) -> int:
     if rows is None:
         return 0
     return next((p for p in range(wanted, 2 * wanted + 1) if rows % p == 0 and rows // p >= 2), 0)
-
-
-def _hoist(group: Group, nests: list[Nest], time: str, share: list[list[str]]) -> str | None:
-    """Takes the shared loops out of the loop over time; gives the outermost one."""
-    sch = group.sch
-    merged: list[str] = []
-    for level in share:
-        merged.append(sch.merge(*level) if len(level) > 1 else level[0])
-    if not merged:
-        return None
-    sch.reorder(*merged, time)
-    wide = [m for m in merged if (sch.extent(m) or 2) > 1]
-    if len(wide) > 1 and len(wide) == len(merged):
-        return sch.fuse(*merged)
-    return wide[0] if wide else None
 
 
 # -------------------------------------------------------------------------------------------------------------- weights

@@ -198,6 +198,9 @@ def _cut(group: Group, x: Variant, axis: Var, row: int) -> list[Variant]:
     if step == 1:
         return [x]
     whole = x.sizes[axis] // step * step
+    others = [n for v, n in x.loops.items() if v is not axis]
+    if next(iter(x.loops)) is not axis:  # each part is a nest of its own
+        group.sch.reorder(x.loops[axis], *others)
     _, _, new = group.sch.partition(x.loops[axis], whole)
     small = replace(x.tile, vectors=1, lanes=1) if row < 0 else replace(x.tile, rows=_with(x.tile.rows, row))
     loops = {v: new.get(n, n) for v, n in x.loops.items()}

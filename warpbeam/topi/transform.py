@@ -104,7 +104,8 @@ def squeezed_axes(who: Who, axis: Any, shape: Sequence[Any]) -> tuple[int, ...]:
         return tuple(i for i, d in enumerate(shape) if isinstance(d, int) and d == 1)
     axes = norm_axes(who, axis, len(shape))
     for a in axes:
-        if not dims.same(shape[a], 1):
+        one = dims.same(shape[a], 1)
+        if not one and not (one is None and dims.assume_equal(shape[a], 1, f"squeeze: dimension {a} must be 1")):
             raise who.error(f"dimension {a} is {dims.text(shape[a])}, not 1", "only dimensions of size 1 can go")
     return axes
 
@@ -181,9 +182,11 @@ def check_joined(who: Who, tensors: Sequence[Any], skip: int | None) -> None:
             )
         for d, (a, b) in enumerate(zip(first.shape, t.shape, strict=True)):
             equal = d == skip or dims.same(a, b)
+            what = f"operator {who.name}, dimension {d}"
             if equal is None:
-                raise dims.undecided(f"operator {who.name}, dimension {d}", a, b)
-            if not equal:
+                if not dims.assume_equal(a, b, f"{what}: sizes must be equal"):
+                    raise dims.undecided(what, a, b)
+            elif not equal:
                 raise who.error(f"dimension {d} of operand {i} is {dims.text(b)}, of operand 0 {dims.text(a)}")
 
 

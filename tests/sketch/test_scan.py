@@ -1,0 +1,118 @@
+"""Scans are one loop over time with everything in it, whatever they compute, and give the right values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from warpbeam.ir.rewrite import post_order
+from warpbeam.sketch.select import schedule
+from warpbeam.target import get
+from warpbeam.te import tensor as te
+from warpbeam.te.scan import scan
+from warpbeam.tir.expr import SizeVar, call, if_then_else
+from warpbeam.tir.interp import run
+from warpbeam.tir.stmt import For
+
+
+def echo(steps: Any, rows: Any, units: int, gates: int = 2, groups: int = 1) -> tuple[list[Any], list[Any]]:
+    """state[t] = tanh(product 0) + 0.5 * product 1 + x[t]: products of the last state with weights."""
+    x = te.placeholder((steps, groups, rows, units), name="x")
+    w = te.placeholder((groups, units, gates, units), name="w")
+    shape = (steps, groups, rows, units)
+    state = te.placeholder(shape, name="state")
+    k = te.reduce_axis((0, units), "k")
+    before = te.compute(shape, lambda t, d, b, j: if_then_else(t > 0, state[t - 1, d, b, j], 0.0), "before")
+    acc = te.compute(
+        (steps, groups, rows, gates, units),
+        lambda t, d, b, g, j: te.sum(before[t, d, b, k] * w[d, k, g, j], axis=[k]),
+        "acc",
+    )
+
+    def step(t: Any, d: Any, b: Any, j: Any) -> Any:
+        rest = sum((acc[t, d, b, g, j] * 0.5 for g in range(1, gates)), x[t, d, b, j])
+        return call("tanh", acc[t, d, b, 0, j]) + rest
+
+    none = te.compute((0, groups, rows, units), lambda t, d, b, j: x[t, d, b, j], "none")
+    out = scan(none, te.compute(shape, step, "step"), state)
+    last = te.compute((groups, rows, units), lambda d, b, j: out[steps - 1, d, b, j], "last")
+    return [x, w], [out, last]
+
+
+def values(steps: int, rows: int, units: int, gates: int, groups: int) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng([steps, rows, units])
+    x = rng.standard_normal((steps, groups, rows, units)).astype(np.float32)
+    w = (rng.standard_normal((groups, units, gates, units)) * 0.2).astype(np.float32)
+    h, y = np.zeros((groups, rows, units)), np.zeros(x.shape)
+    for t in range(steps):
+        acc = np.einsum("dbk,dkgj->dbgj", h, w)
+        h = y[t] = np.tanh(acc[:, :, 0]) + 0.5 * acc[:, :, 1:].sum(axis=2) + x[t]
+    return x, w, y, h
+
+
+def packed(func: Any, w: np.ndarray) -> np.ndarray:
+    """Weights as the kernel wants them."""
+    from warpbeam.tir.schedule import apply_layout
+
+    layout = func.attrs.get("layouts", {}).get("w")
+    return w if layout is None else apply_layout(w, layout)
+
+
+def check(plan: Any, sizes: tuple[int, ...], symbolic: tuple[int, ...] = ()) -> None:
+    x, w, y, h = values(*sizes)
+    out, last = np.zeros(y.shape, np.float32), np.zeros(h.shape, np.float32)
+    run(plan.lowered, x, packed(plan.func, w), out, last, *symbolic)
+    np.testing.assert_allclose(out, y, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(last, h, rtol=1e-4, atol=1e-4)
+
+
+def loops(plan: Any, kind: str) -> list[For]:
+    return [n for n in post_order(plan.lowered.body) if isinstance(n, For) and n.kind == kind]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(4, 1, 32, 2, 1), (3, 5, 36, 3, 1), (3, 2, 17, 1, 2), (2, 19, 16, 4, 1), (3, 1, 7, 2, 1), (1, 3, 80, 2, 2)],
+)
+@pytest.mark.parametrize("constant", [True, False])
+def test_sizes(sizes: tuple[int, ...], constant: bool) -> None:
+    plan = schedule(*echo(*sizes), get("native"), frozenset({"w"} if constant else ()))
+    assert plan.sketch == "scan"
+    assert ("w" in plan.func.attrs.get("layouts", {})) == constant
+    check(plan, sizes)
+
+
+@pytest.mark.parametrize(("steps", "rows"), [(4, 1), (2, 8), (3, 13)])
+def test_symbolic_sizes(steps: int, rows: int) -> None:
+    t, b = SizeVar("t"), SizeVar("b")
+    plan = schedule(*echo(t, b, 20), get("native"), frozenset({"w"}))
+    assert plan.sketch == "scan"
+    check(plan, (steps, rows, 20, 2, 1), (steps, rows))
+
+
+@pytest.mark.parametrize("sizes", [(20, 64, 128, 2, 1), (60, 1, 128, 2, 2)])
+def test_whole_sequences_run_in_parallel(sizes: tuple[int, ...]) -> None:
+    """Threads are started once, around the loop over time: over parts of the batch or over independent groups."""
+    plan = schedule(*echo(*sizes), replace(get("generic-x86-64-v3"), cores=2), frozenset({"w"}))
+    (outer,) = loops(plan, "parallel")
+    inner = [n for n in post_order(outer.body) if isinstance(n, For)]
+    assert any(str(n.extent) == str(sizes[0]) or getattr(n.extent, "value", None) == sizes[0] for n in inner)
+
+
+def test_small_scans_start_no_threads() -> None:
+    plan = schedule(*echo(4, 4, 16), get("native"), frozenset({"w"}))
+    assert not loops(plan, "parallel")
+
+
+def test_a_scan_without_products() -> None:
+    x, state = te.placeholder((9, 40), name="x"), te.placeholder((9, 40), name="state")
+    start = te.compute((1, 40), lambda t, i: x[0, i], "start")
+    step = te.compute((9, 40), lambda t, i: state[t - 1, i] + x[t, i], "step")
+    plan = schedule([x], [scan(start, step, state)], get("native"))
+    a = np.random.default_rng(0).standard_normal((9, 40)).astype(np.float32)
+    out = np.zeros_like(a)
+    run(plan.lowered, a, out)
+    np.testing.assert_allclose(out, a.cumsum(axis=0), rtol=1e-5, atol=1e-5)
