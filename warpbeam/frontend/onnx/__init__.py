@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from warpbeam.frontend.onnx.importer import ImportedModel, NeedsContentError, from_onnx, import_model
+    from warpbeam.frontend.onnx.importer import ImportedModel, from_onnx, import_model
+    from warpbeam.frontend.onnx.refusals import NeedsContentError
 
 __all__ = ["ImportedModel", "NeedsContentError", "from_onnx", "import_model"]
 

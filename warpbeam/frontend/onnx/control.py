@@ -16,10 +16,12 @@ from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order, rewrite
 from warpbeam.op import get
 from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, If, Tuple, TupleGetItem, Var, const
+from warpbeam.relay.infer_call import type_text
 from warpbeam.relay.types import FuncType, TensorType, TupleType
 from warpbeam.tir.expr import PrimExpr
 from warpbeam.topi import dims
 
+_MANY = 1 << 16
 SCALAR_INT, SCALAR_BOOL = TensorType((), "int64"), TensorType((), "bool")
 
 
@@ -107,7 +109,8 @@ def _joined(view: NodeView, then: list[Entry], other: list[Entry]) -> list[Entry
         return [Entry(missing=True)] * len(then)
     for k, (a, b) in enumerate(zip(then, other, strict=True)):
         if not _same_type(a.type, b.type):
-            raise view.unsupported(f"its branches give output {k} as {a.type} and {b.type}")
+            both = f"{type_text(a.type)} and {type_text(b.type)}"
+            raise view.unsupported(f"its branches give output {k} as {both}, which may differ in shape")
     cond = scalar(entry.expr)
     if len(then) == 1:
         return [Entry(If(cond, then[0].expr, other[0].expr))]
@@ -187,15 +190,32 @@ def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[E
         body.count = 0
     if not (always and start is not None):
         body.running = (running, const(True) if first is None else scalar(first.expr), scalar(go.expr))
-        if rows:
-            raise view.unsupported("outputs of one entry per iteration, where a condition decides how many there are")
     elif body.count is None:
         raise view.error("never ends: it has neither a number of iterations nor a condition")
     body.after = [e.expr for e in after]
     body.gathered = [(e.expr, body.step) for e in rows]
     _check_states(view, body)
+    if rows and body.running is not None and (body.count is None or _is_large(body.count)):
+        body.count = _iterations(importer, view, body)
     results = build(importer, view, body)
     return [Entry(r) for r in results]
+
+
+def _is_large(count: Any) -> bool:
+    """Whether a count is no bound worth allocating for."""
+    return isinstance(count, int) and count > _MANY
+
+
+def _iterations(importer: Any, view: NodeView, body: Body) -> Expr:
+    """How often a loop runs whose condition alone says so: it is run once without gathering anything."""
+    own = [body.step, *body.states, *([body.running[0]] if body.running else [])]
+    fresh: dict[Any, Any] = {v: Var(v.name, v.ty) for v in own}
+    after = [rewrite(e, lambda n: None, dict(fresh)) for e in body.after]
+    first = Body(fresh[body.step], body.count, [fresh[s] for s in body.states], body.starts, after)
+    if body.running is not None:
+        var, start, again = body.running
+        first.running = (fresh[var], start, rewrite(again, lambda n: None, dict(fresh)))
+    return build(importer, view, first, steps=True)[-1]
 
 
 def _count(view: NodeView) -> Any:
@@ -213,7 +233,8 @@ def _count(view: NodeView) -> Any:
 def _check_states(view: NodeView, body: Body) -> None:
     for k, (v, e) in enumerate(zip(body.states, body.after, strict=True)):
         if not _same_type(v.ty, e.ty):
-            raise view.unsupported(f"a loop whose state {k} is {v.ty} before and {e.ty} after an iteration")
+            both = f"{type_text(v.ty)} before and {type_text(e.ty)}"
+            raise view.unsupported(f"a loop whose state {k} is {both} after an iteration")
 
 
 # ---------------------------------------------------------------------------------------------------------------- Scan
@@ -285,16 +306,20 @@ def _scan(importer: Any, view: NodeView, body: Body, found: list[Entry]) -> list
 # ------------------------------------------------------------------------------------------------------- the function
 
 
-def build(importer: Any, view: NodeView, body: Body) -> list[Expr]:
-    """The loop as a function of the importer's module and a call of it; gives states, then gathered outputs."""
+def build(importer: Any, view: NodeView, body: Body, steps: bool = False) -> list[Expr]:
+    """The loop as a function of the importer's module and a call of it; gives states, then gathered outputs, then, with
+    `steps`, the number of iterations.
+    """
     count = body.count
     stores = []
+    rows = count
+    if isinstance(count, Expr) and body.gathered:
+        rows = view.found.size(view.name, get("maximum")(count, const(0, "int64")))
+    elif isinstance(count, int):
+        rows = max(count, 0)
     for row, _ in body.gathered:
-        if isinstance(count, Expr) or count is None:
-            raise view.unsupported(
-                "outputs of one entry per iteration, for a number of iterations known at run time only"
-            )
-        stores.append(Var(f"rows{len(stores)}", TensorType((count, *row.ty.shape), row.ty.dtype)))
+        _check_row(view, body, row)
+        stores.append(Var(f"rows{len(stores)}", TensorType((rows, *row.ty.shape), row.ty.dtype)))
     limit = None if count is None else Var("count", SCALAR_INT)
     changing: list[tuple[Var, Expr, Expr]] = [(body.step, const(0, "int64"), get("add")(body.step, const(1, "int64")))]
     changing += list(zip(body.states, body.starts, body.after, strict=True))
@@ -303,10 +328,14 @@ def build(importer: Any, view: NodeView, body: Body) -> list[Expr]:
     if body.running is not None:
         changing.append(body.running)
     fixed = [] if limit is None else [(limit, count if isinstance(count, Expr) else _number(count))]
+    guarded = view.found.guarded
+    changing = [(v, guarded(s, []), guarded(a, [])) for v, s, a in changing]
+    fixed = [(v, guarded(s, [])) for v, s in fixed]
     own = [v for v, _, _ in changing]
     after, outer = _closed([a for _, _, a in changing], own)
     params = (*own, *[v for v, _ in fixed], *outer)
-    results = Tuple((*body.states, *stores))
+    shorter = bool(stores) and body.running is not None
+    results = Tuple((*body.states, *stores, *([body.step] if steps or shorter else [])))
     ret = TupleType(tuple(f.ty for f in results.fields))
     gv = importer.function("loop", FuncType(tuple(p.ty for p in params), ret))
     tests = ([get("less")(body.step, limit)] if limit is not None else []) + ([body.running[0]] if body.running else [])
@@ -314,7 +343,24 @@ def build(importer: Any, view: NodeView, body: Body) -> list[Expr]:
     again = Call(gv, (*after, *[v for v, _ in fixed], *outer))
     importer.loops[gv] = Function(params, If(go, again, results), ret)
     value = Call(gv, (*[s for _, s, _ in changing], *[s for _, s in fixed], *outer.values()))
-    return [TupleGetItem(value, k) for k in range(len(results.fields))]
+    out: list[Expr] = [TupleGetItem(value, k) for k in range(len(results.fields))]
+    if shorter:  # only what the iterations that were done have put there
+        size = view.found.size(view.name, out[-1])
+        attrs = {"extents": ((size, 1, 0),), "bounds": (rows,)}
+        kept = [get("counted.cut")(r, out[-1], **attrs) for r in out[len(body.states) : len(body.states) + len(stores)]]
+        out[len(body.states) : len(body.states) + len(stores)] = kept
+    return out if steps or not shorter else out[:-1]
+
+
+def _check_row(view: NodeView, body: Body, row: Expr) -> None:
+    """Refuses entries whose shape is found anew in each iteration."""
+    own = {body.step, *body.states, *([body.running[0]] if body.running else [])}
+    for size in dims.counted_in(*row.ty.shape):
+        source = view.found.sources.get(size)
+        if source is None or any(n in own for n in post_order(source[0])):
+            raise view.unsupported(
+                f"outputs of one entry per iteration, where the entries' shapes {type_text(row.ty)} differ"
+            )
 
 
 def _number(count: Any) -> Expr:

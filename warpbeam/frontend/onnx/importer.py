@@ -21,6 +21,7 @@ from warpbeam.frontend.onnx.inputs import Dims, bind_inputs, order_nodes
 from warpbeam.frontend.onnx.limits import DEFAULT, Limits
 from warpbeam.frontend.onnx.loader import Loaded, domain_versions, load, newest_opset, subgraphs
 from warpbeam.frontend.onnx.node import Entry, NodeView
+from warpbeam.frontend.onnx.refusals import all_missing, undecided
 from warpbeam.frontend.onnx.tensors import attribute_value, elem_dtype, tensor_array
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
@@ -46,12 +47,6 @@ class ImportedModel:
     sizes: dict[str, Any]
     parameters: dict[str, Constant]
     name: str
-
-
-class NeedsContentError(UnsupportedError):
-    """What is missing comes from small inputs that would have to be known while importing: `inputs` names them."""
-
-    inputs: tuple[str, ...] = ()
 
 
 _CONTROL = {"If": control.branches, "Loop": control.loop, "Scan": control.scan}
@@ -96,7 +91,7 @@ class Importer:
         if not outputs:
             raise ImportModelError("the graph has no outputs", where=self.loaded.source)
         if self.problems:
-            raise _all_missing(self.problems, self.loaded.source, self.asked & set(params))
+            raise all_missing(self.problems, self.loaded.source, self.asked & set(params))
         results = [self._output(o, env) for o in graph.output]
         body = results[0] if len(results) == 1 else Tuple(tuple(results))
         notes = {"assumptions": tuple(self.assumptions)} if self.assumptions else {}
@@ -405,28 +400,6 @@ def _functions(proto: Any) -> dict[tuple[str, str, str], Any]:
     return out
 
 
-def _all_missing(problems: Diagnostics, source: str, asked: set[str]) -> UnsupportedError:
-    """One error that lists everything that is missing, each with the nodes that need it."""
-    grouped: dict[str, list[str]] = {}
-    for text, span in problems.problems:
-        grouped.setdefault(text, []).append(str(span) if span else "")
-    lines = []
-    for text, places in list(grouped.items())[:60]:
-        named = [p for p in dict.fromkeys(places) if p]
-        more = f" and {len(named) - 4} more" if len(named) > 4 else ""
-        lines.append(f"  - {text}" + (f" (nodes {', '.join(n[:60] for n in named[:4])}{more})" if named else ""))
-    if len(grouped) > 60:
-        lines.append(f"  - and {len(grouped) - 60} more kinds")
-    error = (NeedsContentError if asked else UnsupportedError)(
-        "the model uses what has no implementation yet:\n" + "\n".join(lines),
-        where=source,
-        hint=f"give the contents of inputs {sorted(asked)} as constants" if asked else "",
-    )
-    if isinstance(error, NeedsContentError):
-        error.inputs = tuple(sorted(asked))
-    return error
-
-
 def _unify(dims: Dims, cause: Any, aliases: dict[str, str]) -> bool:
     """Two input dimensions that the model needs to be equal become one; False where that is not what went wrong."""
     if not isinstance(cause, Undecided) or len(aliases) >= 64:
@@ -462,7 +435,7 @@ def import_model(
                 return importer.run()
             except ImportModelError as e:
                 if not _unify(importer.dims, e.__cause__, aliases):
-                    raise
+                    raise undecided(e, importer.asked, bool(importer.found.sources)) from e
     except UnicodeDecodeError as e:
         raise ImportModelError("a name in the model is not valid UTF-8", why=str(e)[:100]) from None
 

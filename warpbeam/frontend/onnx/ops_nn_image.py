@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from warpbeam.frontend.onnx.found import elements, vector
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_nn_norm import shape_of
 from warpbeam.op import get
@@ -108,7 +109,11 @@ def resize_11(
     if factors is not None:
         wanted = _scaled_sizes(x, axes, factors)
     elif sizes is not None:
-        wanted = node.ints(3, "sizes")
+        if node.value(3) is None and policy == "stretch":
+            source = vector(sizes)
+            wanted = [node.found.size(node.name, source, k) if v is None else v for k, v in enumerate(elements(source))]
+        else:
+            wanted = node.ints(3, "sizes")
         if policy != "stretch":
             factors, wanted = _keep_ratio(node, x, axes, wanted, policy)
     else:
