@@ -162,7 +162,7 @@ def test_mathematics_by_name_and_by_rule() -> None:
     tir, seen = tvm.tir, []
 
     def rule(op: Any) -> Any:
-        assert isinstance(op, tir.Call) and op.op.name == "tir.cosh" and op.op.same_as(op.op)
+        assert isinstance(op, tir.Call) and op.op.name == "tir.cosh" and op.op.same_as(tvm.ir.Op.get("tir.cosh"))
         seen.append(op.dtype)
         return tir.call_pure_extern("float32", "own_cosh", op.args[0]) if op.dtype == "float32" else op
 

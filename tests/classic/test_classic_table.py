@@ -127,6 +127,9 @@ te.min_value: dtype
 te.max_value: dtype
 te.power:
 te.fmod:
+te.add:
+te.subtract:
+te.multiply:
 te.div:
 te.floordiv:
 te.floormod:

@@ -18,15 +18,25 @@ from warpbeam.relay import text as relay_text
 from warpbeam.relay.expr import Expr, Function, GlobalVar, IRModule
 from warpbeam.relay.types import TensorType, TupleType, Type
 from warpbeam.target import Target
+from warpbeam.tir import intrin
 from warpbeam.tir import text as tir_text
 from warpbeam.tir.expr import FloatImm, IntImm, PrimExpr
 from warpbeam.tir.stmt import PrimFunc, Range
 
 __all__ = [
-    "Expr", "FloatImm", "Function", "GlobalVar", "IRModule", "IntImm", "PrimExpr", "PrimFunc", "Range", "Target",
+    "Expr", "FloatImm", "Function", "GlobalVar", "IRModule", "IntImm", "Op", "PrimExpr", "PrimFunc", "Range", "Target",
     "TensorType", "TupleType", "Type", "assert_structural_equal", "load_json", "register_intrin_lowering",
     "register_op_attr", "save_json", "structural_equal", "structural_hash", "transform",
 ]  # fmt: skip
+
+
+class Op:
+    """The classic registry of operators: `ir.Op.get("tir.exp")`, which `call.op.same_as` compares with."""
+
+    @staticmethod
+    def get(op_name: str) -> Any:
+        """An intrinsic's name ("tir.…") or a Relay operator."""
+        return intrin.op_name(op_name.removeprefix("tir.")) if op_name.startswith("tir.") else op.get(op_name)
 
 
 def save_json(node: Any) -> str:

@@ -103,6 +103,10 @@ _LATE = {
     "decl_tensor_intrin": "warpbeam.te.tensor_intrin:decl_tensor_intrin",
     "TensorIntrin": "warpbeam.te.tensor_intrin:TensorIntrin",
     "hybrid": "warpbeam.te.hybrid",
+    "TensorComputeOp": "warpbeam.te.tensor_compute:TensorComputeOp",
+    "add": "warpbeam.tir.expr:add",
+    "subtract": "warpbeam.tir.expr:sub",
+    "multiply": "warpbeam.tir.expr:mul",
 }
 
 __all__ = [
