@@ -17,7 +17,7 @@ __all__ = ["ImportedModel", "NeedsContentError", "from_onnx", "import_model"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from warpbeam.frontend.onnx import importer
+        from warpbeam.frontend.onnx import importer, refusals
 
-        return getattr(importer, name)
+        return getattr(refusals if name == "NeedsContentError" else importer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
