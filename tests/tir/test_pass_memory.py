@@ -313,3 +313,27 @@ def test_rolling_buffer_of_a_window_that_is_a_reduction():
     s.rolling_buffer("p")
     assert "% 3" in to_text(lower(s.func))
     check.agree(f, s.func)
+
+
+def test_rows_that_conditions_leave_out_are_not_taken_from_the_iteration_before():
+    x = te.placeholder((9, 6), name="x")
+    y = te.compute((9, 6), lambda i, j: x[i, j] * 2.0, name="y")
+    f = create_prim_func([x], [y])
+    s = Schedule(f)
+    copy = s.cache_read("y", "x", "local")
+    s.compute_at(copy, s.loops("y")[1])
+    s.split(s.loops(copy)[-1], [3, None], guard=True)
+    s.rolling_buffer(copy)
+    check.agree(f, s.func)
+
+
+def test_a_pipeline_around_loops_that_become_several_statements():
+    f, s = blur(8, 16)
+    s.compute_at("T", s.loops("B")[0])
+    i = s.loops("B")[0]
+    copy = s.cache_read("T", "A", "local")
+    s.compute_at(copy, s.loops("T")[-2])
+    s.double_buffer(copy)
+    s.pipeline(s.loops("T")[-2], (0, 1))
+    s.pipeline(i, (0, 1))
+    check.agree(f, s.func)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from tir_programs import check
 
+from warpbeam import target
+from warpbeam.codegen import llvm
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.te import tensor as te
 from warpbeam.te.create import create_prim_func
@@ -54,6 +56,14 @@ def test_later_steps_may_not_add_statements():
     with pytest.raises(ScheduleError, match="pipeline of 2 statements"):
         s.decompose_reduction("y", s.loops("y")[-1])
     assert s.func is before
+
+
+@pytest.mark.parametrize("how", ["parallel", "vectorize"])
+def test_a_pipeline_stays_serial(how):
+    _, s, _, loop = _rows()
+    s.pipeline(loop, (0, 1))
+    with pytest.raises(ScheduleError, match="is a pipeline; it cannot be"):
+        getattr(s, how)(loop)
 
 
 def test_what_lives_longer_than_an_iteration_cannot_pass_between_stages():
@@ -108,3 +118,17 @@ def test_a_buffer_of_unknown_size_keeps_the_loop_as_it_was():
     s.reorder(j, ii)
     s.fuse(j, ii)
     check(f, s.func, sizes={"n": 7})
+
+
+def test_what_has_become_a_register_is_not_fetched():
+    x = te.placeholder((4, 8), name="x")
+    k = te.reduce_axis(8, "k")
+    y = te.compute((4,), lambda i: te.sum(x[i, k], axis=k), name="y")
+    z = te.compute((4, 8), lambda i, j: x[i, j] + y[i], name="z")
+    s = Schedule(create_prim_func([x], [z], "f"))
+    i, j = s.loops("z")
+    s.prefetch(j, "y")
+    s.compute_at("y", i)
+    lowered = lower(s.func)
+    assert "@register" in to_text(lowered)
+    llvm.print_kernel(lowered, target.get("native"))

@@ -230,6 +230,8 @@ def prefetch(fn: FunctionPrinter, node: E.Call) -> None:
     """prefetch(load, rw=0|1, locality=0..3): a hint that the element's cache line will be used."""
     target = node.args[0]
     assert isinstance(target, E.BufferLoad)
+    if target.buffer.scope == "register":
+        return  # nothing is nearer
     access = Access(fn, target.buffer, target.indices)
     rw, locality = int(node.attrs.get("rw", 0)), int(node.attrs.get("locality", 3))
     fn.module.declare("llvm.prefetch.p0", "void", "ptr, i32, i32, i32")

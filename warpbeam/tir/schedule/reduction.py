@@ -8,6 +8,7 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.ir.node import Attrs
 from warpbeam.ir.rewrite import substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import (
@@ -56,10 +57,15 @@ def spatial_copy(place: Place, outer: Place, namer: Namer | None, suffix: str) -
         var = Var(namer.loop(name) if namer else name, f.var.dtype)
         kind = "serial" if f.kind == "parallel" else f.kind
         loops.append(
-            For(var, substitute(f.min, fresh), substitute(f.extent, fresh), kind, f.body, f.annotations, f.thread)
+            For(var, substitute(f.min, fresh), substitute(f.extent, fresh), kind, f.body, _notes(f), f.thread)
         )
         fresh[f.var] = var
     return loops, fresh
+
+
+def _notes(f: For) -> Attrs:
+    """A loop's notes for a copy with another body, of which those on its statements and reads say nothing."""
+    return Attrs({k: v for k, v in f.annotations.items() if not k.startswith(("software_pipeline_", "prefetch"))})
 
 
 def _below(place: Place, outer: Place) -> list[For]:

@@ -202,6 +202,11 @@ def check_pipelines(func: PrimFunc) -> None:
     tree = tree_of(func)
     for place in tree.loops.values():
         notes = as_loop(place).annotations
+        if STAGE in notes and as_loop(place).kind not in ("serial", "unrolled"):
+            raise ScheduleError(
+                f"loop {as_loop(place).var.name} is a pipeline; it cannot be {as_loop(place).kind}",
+                hint="its statements run some iterations ahead of each other: choose another loop",
+            )
         if STAGE in notes:
             check_stages(tree, place, notes[STAGE], notes[ORDER])
 

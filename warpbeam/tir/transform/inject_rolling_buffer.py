@@ -81,7 +81,7 @@ def _ring(buffer: Buffer, body: Stmt, loop: For) -> _Ring | None:
         return None
     r = region[moving[0]]
     made = _region(buffer, body, facts, stores_only=True)
-    if made is None or not _same(made[moving[0]], r, facts):
+    if made is None or not _same(made[moving[0]], r, facts) or not _all_written(buffer, body):
         return None  # more may be read than this iteration writes, so the rows that are there are not known
     size = upper_bound(r.extent(facts), facts)
     form = linear(r.low, [loop.var])
@@ -90,6 +90,19 @@ def _ring(buffer: Buffer, body: Stmt, loop: For) -> _Ring | None:
         return None
     shape = tuple(size if k == moving[0] else d for k, d in enumerate(buffer.shape))
     return _Ring(buffer, buffer.replace(shape=shape), moving[0], size, simplify(r.low + (size - step)))
+
+
+def _all_written(buffer: Buffer, body: Stmt) -> bool:
+    """Whether all of the region that the loops span is written: nothing is left out by conditions or uneven loops."""
+    stack: list[tuple[Any, bool]] = [(body, True)]
+    while stack:
+        s, whole = stack.pop()
+        below = kids(s)
+        whole = whole and not isinstance(s, IfThenElse) and not (isinstance(s, For) and e.const_int(s.extent) is None)
+        stack.extend((c, whole) for c in below)
+        if not whole and not below and any(x.buffer is buffer for x in accesses(s)[1]):
+            return False
+    return True
 
 
 def _same(a: Range, b: Range, facts: Facts) -> bool:

@@ -23,18 +23,18 @@ from warpbeam.tir.arith import Facts, simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr
 from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, PrimFunc, SeqStmt, Stmt, seq
 from warpbeam.tir.transform.lower_blocks import Lowering
-from warpbeam.tir.transform.mutate import map_up, wrap
+from warpbeam.tir.transform.mutate import map_down, wrap
 from warpbeam.tir.transform.setting import Setting
 from warpbeam.tir.transform.stage_notes import ORDER, STAGE, parts_of
 
 
 def inject_software_pipeline(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
     """Loops with the notes software_pipeline_stage and software_pipeline_order run in stages."""
-    body = map_up(func.body, _annotated)
+    body = map_down(func.body, _annotated)  # outer loops first: an inner one becomes several statements
     return func if body is func.body else func.replace(body=body)
 
 
-def _annotated(s: Any) -> Stmt | None:
+def _annotated(s: Any) -> Stmt:
     if not isinstance(s, For) or STAGE not in s.annotations:
         return s  # type: ignore[no-any-return]
     stages = [int(x) for x in s.annotations[STAGE]]
