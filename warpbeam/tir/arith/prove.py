@@ -174,7 +174,9 @@ class _Search:
         if not exact(x, atom.dtype, self.facts):
             return None
         for other in P.atoms(rest):
-            wide = P.const_of(P.of_expr(other.b)) if type(other) is e.FloorDiv else None
+            if not isinstance(other, e.FloorDiv):
+                continue
+            wide = P.const_of(P.of_expr(other.b))
             if wide is None or wide <= c or wide % c:
                 continue
             shift = P.const_of(P.plus(P.of_expr(other.a), x, -1))

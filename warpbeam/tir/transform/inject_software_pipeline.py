@@ -53,7 +53,7 @@ def pipelined(s: For, stages: list[int], order: list[int], notes: dict[str, Any]
         )
     versions = _versions(s, allocs, parts, stages, order)
     if versions is None:
-        return s.replace(annotations=notes)
+        return s.replace(annotations=notes)  # type: ignore[no-any-return]
     last = max(stages)
     ranked = sorted(range(len(parts)), key=lambda i: order[i])
 
