@@ -13,6 +13,7 @@ from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.tir.analysis.access import as_block, binding_vars, is_param, read, readers, written
 from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.schedule import Schedule
+from warpbeam.tir.stmt import SeqStmt
 
 Call = Callable[[], Any]
 
@@ -146,8 +147,34 @@ KINDS: dict[str, Callable[[Schedule, random.Random], Call | None]] = {
         s, r, [n for n in s.loop_names() if s.loop(n).kind != "serial"], lambda n: s.split(n, [None, 2])
     ),
     "unknown pragma": lambda s, r: _block_call(s, r, s.loop_names(), lambda n: s.pragma(n, "magic", 1)),
+    "tensorize by integers": lambda s, r: _block_call(s, r, s.loop_names(), lambda n: s.tensorize(n, INTEGERS)),
+    "stages that start late": lambda s, r: _block_call(s, r, s.loop_names(), lambda n: s.pipeline(n, _late(s, n))),
+    "fetch what nothing reads": lambda s, r: _fetch(s, r),
+    "place where it is already": lambda s, r: _block_call(
+        s, r, [b for b in s.blocks() if s.loops(b)], lambda b: s.reverse_compute_at(b, s.loops(b)[0])
+    ),
     "pad what is no einsum": lambda s, r: _block_call(s, r, s.blocks(), lambda b: s.pad_einsum(b, [2] * 17)),
 }
+
+
+INTEGERS = "avx512vnni.u8s8s32"  # no program here has bytes
+
+
+def _late(s: Schedule, loop: str) -> tuple[int, ...]:
+    body = s.loop(loop).body
+    return (1,) * (len(body.stmts) if isinstance(body, SeqStmt) else 1)
+
+
+def _fetch(s: Schedule, rng: random.Random) -> Call | None:
+    tree = tree_of(s.func)
+    found = [
+        (n, b)
+        for n, p in tree.loops.items()
+        for b in tree.buffers
+        if all(b not in {x.name for x in read(as_block(q))} for q in tree.blocks_below(p))
+    ]
+    picked = _pick(rng, found)
+    return None if picked is None else lambda: s.prefetch(*picked)
 
 
 def _too_small(s: Schedule, rng: random.Random) -> Call | None:
