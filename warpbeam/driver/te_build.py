@@ -122,6 +122,8 @@ def _module_of(inp: Any, args: Sequence[Any] | None, name: str, binds: Mapping[T
     if isinstance(inp, Schedule):
         if args is None:
             raise BuildError("args must be given for build from schedule", hint="build(s, [A, B, C])")
+        if not isinstance(args, Sequence) or isinstance(args, str):
+            raise BuildError(f"args is a {type(args).__name__}, not a list", hint="build(s, [A, B, C])")
         return IRModule({name: _with_args(lower_schedule(inp, list(args), name, binds), len(args))})
     if isinstance(inp, Tensor) or (isinstance(inp, list | tuple) and all(isinstance(t, Tensor) for t in inp)):
         tensors = [inp] if isinstance(inp, Tensor) else list(inp)

@@ -56,11 +56,21 @@ _SHORT = {"float": "float32", "int": "int32", "uint": "uint32"}
 _NAMED = {"bool": ("bool", 8, 1), "handle": ("handle", 64, 1), "string": ("string", 0, 1)}
 
 
+def canonical(dtype: object) -> str:
+    """The name with its width: "float" is float32, "int" int32, "uint" uint32; also of a NumPy type."""
+    if isinstance(dtype, str):
+        return _canonical(dtype)
+    if isinstance(dtype, np.dtype | type) and dtype is not object:
+        return from_numpy(dtype)
+    raise IRError(f"a {type(dtype).__name__} is no dtype", hint="use names such as float32, int64, bool, float32x16")
+
+
 @cache
-def canonical(dtype: str) -> str:
-    """The name with its width: "float" is float32, "int" int32, "uint" uint32."""
+def _canonical(dtype: str) -> str:
     base, x, lanes = dtype.partition("x")
-    return f"{_SHORT.get(base, base)}{x}{lanes}"
+    name = f"{_SHORT.get(base, base)}{x}{lanes}"
+    parse(name)
+    return name
 
 
 @cache

@@ -78,6 +78,8 @@ def convert(
 ) -> Conversion:
     """`create_prim_func`, telling also what became of operations, axes and tensors."""
     if outputs is None:
+        if isinstance(inputs, Tensor) or not isinstance(inputs, Iterable):
+            raise TEError(f"create_prim_func takes a list of tensors, not a {type(inputs).__name__}")
         args = list(inputs)
         tensors = [t for t in args if isinstance(t, Tensor)]
         inputs = [t for t in tensors if isinstance(t.op, PlaceholderOp)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from warpbeam.ir.node import EMPTY, Attrs
@@ -33,6 +33,10 @@ def extern(
 
         C = te.extern((n, m), [A, B], lambda ins, outs: tir.call_packed("matmul", ins[0], ins[1], outs[0]))
     """
+    if isinstance(inputs, Tensor) or not isinstance(inputs, Iterable):
+        raise TEError(f"the inputs of extern {name} are a {type(inputs).__name__}", hint="give a list of te tensors")
+    if not callable(fcompute):
+        raise TEError(f"fcompute of extern {name} is a {type(fcompute).__name__}", hint="give lambda ins, outs: …")
     given = list(inputs)
     for t in given:
         if not isinstance(t, Tensor):

@@ -56,7 +56,7 @@ def as_shape(shape: Any) -> tuple[Any, ...]:
 
 def placeholder(shape: Any, dtype: str | None = None, name: str = "placeholder") -> Tensor:
     """An input tensor of `shape` (ints or expressions); float32 unless `dtype` says otherwise."""
-    return PlaceholderOp(name, as_shape(shape), dt.canonical(str(dtype or "float32"))).output(0)
+    return PlaceholderOp(name, as_shape(shape), dt.canonical(dtype or "float32")).output(0)
 
 
 def var(name: str = "tindex", dtype: str = "int64", span: Any = None) -> Var:
@@ -143,18 +143,27 @@ def _notes(tag: str, attrs: dict[str, Any] | None) -> Attrs:
     return Attrs({**(attrs or {}), **({"tag": tag} if tag else {})}) if (attrs or tag) else EMPTY
 
 
+def _parameters(fcompute: Any) -> list[inspect.Parameter]:
+    if not callable(fcompute):
+        raise TEError(f"fcompute is a {type(fcompute).__name__}", hint="give a function of the indices: lambda i, j: …")
+    try:
+        return list(inspect.signature(fcompute).parameters.values())
+    except ValueError as error:  # functions of Python itself may have none
+        raise TEError(f"the parameters of {fcompute!r} are unknown", hint="wrap it in a lambda") from error
+
+
 def _leading_names(fcompute: Any, ndim: int) -> list[str]:
     """Names of the indices of an fcompute that takes fewer than there are dimensions; empty if it takes all."""
-    places = inspect.signature(fcompute).parameters.values()
+    places = _parameters(fcompute)
     if any(p.kind is p.VAR_POSITIONAL for p in places) or not 0 < len(places) < ndim:
         return []
     return [p.name for p in places]
 
 
 def _axis_names(fcompute: Any, ndim: int, name: str, varargs_names: Sequence[str] | None) -> list[str]:
-    code = inspect.signature(fcompute)
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in code.parameters.values())
-    places = [p for p in code.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    parameters = _parameters(fcompute)
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     names = [p.name for p in places]
     while len(names) > ndim and places[len(names) - 1].default is not inspect.Parameter.empty:
         names.pop()

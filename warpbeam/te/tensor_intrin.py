@@ -122,6 +122,8 @@ def decl_tensor_intrin(
         buffers.append(given[t] if t in given else decl_buffer(t.shape, t.dtype, t.op.name, **params))
     ins, outs = buffers[: len(inputs)], buffers[len(inputs) :]
     scalars = tuple(scalar_params or ())
+    if not callable(fcompute):
+        raise TEError(f"fcompute of intrinsic {name} is a {type(fcompute).__name__}", hint="give lambda ins, outs: …")
     made = fcompute(ins, outs, list(scalars)) if scalars else fcompute(ins, outs)
     memory = dict(zip([*inputs, *outputs], buffers, strict=True))
     body, init, update = (as_loops(s, op, memory) for s in _statements(made, name))

@@ -11,6 +11,7 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Binder
 from warpbeam.tir.expr_base import IntImm, PrimExpr, add, as_expr, cast, const, mul
+from warpbeam.tir.literal import integer
 
 _MASKS = {"r": 1, "w": 2, "rw": 3, "wr": 3}
 
@@ -125,7 +126,7 @@ def simplify_dim(value: Any) -> Any:
         value = value.__prim_expr__()
     if isinstance(value, PrimExpr):
         return value if value.dtype == "int64" else cast("int64", value)
-    return int(value)
+    return integer(value, "a size", exact=True)
 
 
 class BufferLoad(PrimExpr):

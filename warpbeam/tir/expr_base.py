@@ -11,6 +11,7 @@ from typing import Any
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Derived, Node
+from warpbeam.tir.literal import integer, real
 
 
 class TruthError(IRError, ValueError):
@@ -152,7 +153,7 @@ class IntImm(PrimExpr):
     def _normalize(cls, value: Any, type: Any = "int64") -> tuple[Any, ...]:
         if isinstance(value, str):  # the classic order: dtype first
             value, type = type, value
-        value = int(value)
+        value = integer(value)
         low, high = dt.int_range(type)
         if not low <= value <= high:
             span = high - low + 1
@@ -177,7 +178,7 @@ class FloatImm(PrimExpr):
     def _normalize(cls, value: Any, type: Any = "float32") -> tuple[Any, ...]:
         if isinstance(value, str):  # the classic order: dtype first
             value, type = type, value
-        value = float(value)
+        value = real(value)
         if type != "float64":
             import numpy as np
 
@@ -327,7 +328,7 @@ def const(value: Any, dtype: str | None = None) -> PrimExpr:
         dtype = str(getattr(value, "dtype", kind))
     dtype = dt.canonical(dtype)
     base = dt.scalar(dtype)
-    lit: PrimExpr = FloatImm(value, base) if dt.is_float(base) else IntImm(int(value), base)
+    lit: PrimExpr = FloatImm(value, base) if dt.is_float(base) else IntImm(integer(value), base)
     return lit if base == dtype else Broadcast(lit, dt.lanes(dtype))
 
 

@@ -191,6 +191,7 @@ def likely(cond: Any) -> PrimExpr:
 
 
 def _limit(dtype: str, low: bool) -> PrimExpr:
+    dtype = dt.canonical(dtype)
     if not dt.is_float(dtype):
         return const(dt.int_range(dt.scalar(dtype))[0 if low else 1], dtype)
     import ml_dtypes

@@ -22,6 +22,7 @@ AXIS_SEPARATOR = AxisSeparator()
 
 def final_indices(mapping: Callable[..., Any], axes: Sequence[Any]) -> list[Any]:
     """What an index map gives for the axes, separators among it; `*args` in the middle takes what is left over."""
+    require(callable(mapping), f"an index map is a function, not a {type(mapping).__name__}", "lambda i, j: [j, i]")
     parameters = list(inspect.signature(mapping).parameters.values())
     named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     rest = any(p.kind is p.VAR_POSITIONAL for p in parameters)

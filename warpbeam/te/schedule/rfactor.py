@@ -35,6 +35,7 @@ def rfactor(sch: Schedule, tensor: Tensor, axis: Any, factor_axis: int = 0) -> A
     )
     assert isinstance(op.body[tensor.index], Reduce)  # or there would be no reduction axis
     count = len(op.axis)
+    require(isinstance(factor_axis, int), f"factor_axis is a position, not a {type(factor_axis).__name__}")
     place = factor_axis if factor_axis >= 0 else count + 1 + factor_axis
     require(0 <= place <= count, f"factor_axis {factor_axis} is outside the {count + 1} dimensions of the result")
     factored = _Factor(StageBounds(stage), axis, place).operation()

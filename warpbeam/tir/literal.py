@@ -1,0 +1,44 @@
+"""Python numbers as they enter expressions: everything else is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warpbeam.ir.diagnostics import IRError
+
+
+class NumberError(IRError, TypeError, ValueError):
+    """A value that is no number stands where a number or an expression belongs.
+
+    It is a TypeError and a ValueError too, as the conversion by Python would raise.
+
+    Wrong:
+        te.placeholder((None, 4))
+    Right:
+        te.placeholder((te.var("n"), 4))
+    """
+
+
+def integer(value: Any, what: str = "an integer", exact: bool = False) -> int:
+    """The value as a Python int; `exact` refuses 2.5, which else becomes 2."""
+    if exact and isinstance(value, float) and value % 1 > 0:
+        raise NumberError(f"{value} stands where {what} belongs", hint="divide with //, which gives integers")
+    return _converted(int, value, what)  # type: ignore[no-any-return]
+
+
+def real(value: Any) -> float:
+    """The value as a Python float."""
+    return _converted(float, value, "a number")  # type: ignore[no-any-return]
+
+
+def _converted(kind: type, value: Any, what: str) -> Any:
+    if isinstance(value, int | float):
+        if kind is float or (value == value and abs(value) != float("inf")):
+            return kind(value)
+    elif not isinstance(value, str | bytes):
+        try:
+            return kind(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    shown = repr(value) if isinstance(value, str | bytes | int | float | None) else f"a {type(value).__name__}"
+    raise NumberError(f"{shown} stands where {what} or an expression belongs", hint="give a number or an expression")
