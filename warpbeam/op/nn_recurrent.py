@@ -81,7 +81,8 @@ class Recurrent(Op):
         ]
         lists = tuple(tuple(full[k * per : (k + 1) * per]) for k in range(len(flags)))
         reset, forget = attrs.get("linear_before_reset", 0), attrs.get("input_forget", 0)
-        return Cell(self.kind, lists, flags, float(attrs["clip"] or 0.0), bool(forget), bool(reset))
+        clip, steps = float(attrs["clip"] or 0.0), int(attrs.get("state_steps", 0))
+        return Cell(self.kind, lists, flags, clip, bool(forget), bool(reset), steps)
 
     # --------------------------------------------------------------------------------------------------------- types
 
@@ -261,10 +262,14 @@ def _stepping_exprs(cell: Cell, given: dict[str, Expr], swap: bool) -> dict[str,
 
 
 class Lstm(Recurrent):
-    """Gates in the order i, o, f, c; activations f (gates), g (candidate), h (cell). input_forget couples f = 1 - i."""
+    """Gates in the order i, o, f, c; activations f (gates), g (candidate), h (cell). input_forget couples f = 1 - i.
+
+    state_steps: where not 0, the products see the state rounded to that many steps between its least and largest value
+    (and 0) in the batch.
+    """
 
     name, kind, usual = "nn.lstm", "lstm", ("sigmoid", "tanh", "tanh")
-    defaults = {**Recurrent.defaults, "input_forget": 0}
+    defaults = {**Recurrent.defaults, "input_forget": 0, "state_steps": 0}
 
 
 class Gru(Recurrent):

@@ -68,10 +68,12 @@ class _Direction:
 
     def run(self) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):
-            for b, size in enumerate(self.lens):
-                times = range(int(size))
-                for t in reversed(times) if self.cell.reverse[self.d] else times:
-                    self.y[t, b] = self.h[b] = self._step(t, b).astype(self.dtype)
+            for s in range(len(self.y)):
+                seen = self._seen(np.where((self.lens >= s)[:, None], self.h, 0))
+                for b, size in enumerate(self.lens):
+                    if s < size:
+                        t = int(size) - 1 - s if self.cell.reverse[self.d] else s
+                        self.y[t, b] = self.h[b] = self._step(t, b, seen[b]).astype(self.dtype)
         return (self.y, self.h, self.c) if self.cell.kind == "lstm" else (self.y, self.h)
 
     def _act(self, k: int, x: Array, clip: bool = True) -> Array:
@@ -80,8 +82,18 @@ class _Direction:
         name, alpha, beta = self.cell.activations[self.d][k]
         return FUNCTIONS[name](x, alpha, beta)
 
-    def _step(self, t: int, b: int) -> Array:
-        z, h = self.z[t, b], self.h[b]
+    def _seen(self, h: Array) -> Array:
+        """The states that products see."""
+        steps = self.cell.state_steps
+        if not steps:
+            return h
+        low, high = min(h.min(), 0), max(h.max(), 0)
+        scale = (high - low) / h.dtype.type(steps) if high > low else h.dtype.type(1)
+        origin = np.clip(np.round(-low / scale), 0, steps)
+        return np.asarray((np.clip(np.round(h / scale) + origin, 0, steps) - origin) * scale)
+
+    def _step(self, t: int, b: int, h: Array) -> Array:
+        z = self.z[t, b]
         if self.cell.kind == "rnn":
             return self._act(0, z[0] + self.r[0] @ h)
         if self.cell.kind == "gru":

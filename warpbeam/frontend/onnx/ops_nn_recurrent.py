@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from warpbeam.frontend.onnx.node import NodeView
-from warpbeam.frontend.onnx.ops_nn_norm import cast_to, dtype_of, shape_of
+from warpbeam.frontend.onnx.ops_nn_norm import cast_to, dtype_of, scalar, shape_of
 from warpbeam.op import get
 from warpbeam.relay.expr import Expr, TupleGetItem
 
@@ -52,10 +52,56 @@ def _layer(operator: str, results: int) -> Any:
     return convert
 
 
+def quantised_lstm(node: NodeView, *given: Expr | None) -> list[Expr]:
+    """DynamicQuantizeLSTM: weights in bytes, (D, I, 4H) and (D, H, 4H); the input and each step's state are rounded to
+    256 values between their extremes before they are multiplied.
+
+    The whole numbers are multiplied as floats: the products and their sums are the same up to rounding.
+    """
+    operands = [*given, *[None] * (12 - len(given))]
+    x, w, r, b, lens, h0, c0, p, w_scale, w_zero, r_scale, r_zero = operands
+    if x is None or w is None or r is None or w_scale is None or r_scale is None:
+        raise node.error("X, W, R and the scales of W and R are needed")
+    wide = dtype_of(x)
+    units, directions = shape_of(r)[1], shape_of(r)[0]
+
+    def real(q: Expr, scale: Expr, zero: Expr | None) -> Expr:
+        def along(v: Expr) -> Expr:  # per direction or per column
+            return get("expand_dims")(v, axis=1, num_newaxis=3 - len(shape_of(v)))  # type: ignore[no-any-return]
+
+        value = cast_to(q, wide)
+        if zero is not None:
+            value = get("subtract")(value, cast_to(along(zero), wide))
+        return get("multiply")(value, cast_to(along(scale), wide))  # type: ignore[no-any-return]
+
+    swapped = [get("transpose")(real(*q), axes=(0, 2, 1)) for q in ((w, w_scale, w_zero), (r, r_scale, r_zero))]
+    found = dict(zip(_NAMES, (_rounded(x), *swapped, b, lens, h0, c0, p), strict=True))
+    found = {n: e for n, e in found.items() if e is not None}
+    attrs = _attributes(node, "nn.lstm")
+    if int(node.attr("hidden_size", units)) != units or shape_of(w_scale)[0] != directions:
+        raise node.error("sizes of weights, scales and hidden_size differ")
+    whole = get("nn.lstm")(*found.values(), operands=tuple(found), state_steps=255, **attrs)
+    return [TupleGetItem(whole, k) for k in range(3)]
+
+
+def _rounded(x: Expr) -> Expr:
+    """`x` rounded to the 256 values of a byte between its extremes (and 0)."""
+    zero, most, one = (scalar(v, x) for v in (0.0, 255.0, 1.0))
+    axes = tuple(range(len(shape_of(x))))
+    low = get("minimum")(get("min")(x, axis=axes), zero)
+    high = get("maximum")(get("max")(x, axis=axes), zero)
+    scale = get("divide")(get("subtract")(high, low), most)
+    scale = get("where")(get("greater")(high, low), scale, one)
+    origin = get("clip")(get("round")(get("divide")(get("negative")(low), scale)), a_min=0.0, a_max=255.0)
+    value = get("add")(get("round")(get("divide")(x, scale)), origin)
+    return get("multiply")(get("subtract")(get("clip")(value, a_min=0.0, a_max=255.0), origin), scale)  # type: ignore[no-any-return]
+
+
 lstm, gru, rnn = _layer("nn.lstm", 3), _layer("nn.gru", 2), _layer("nn.rnn", 2)
 
 TABLE: dict[str, dict[int, Any]] = {
     "LSTM": {1: lstm, 7: lstm, 14: lstm, 22: lstm},
     "GRU": {1: gru, 3: gru, 7: gru, 14: gru, 22: gru},
     "RNN": {1: rnn, 7: rnn, 14: rnn, 22: rnn},
+    "com.microsoft::DynamicQuantizeLSTM": {1: quantised_lstm},
 }

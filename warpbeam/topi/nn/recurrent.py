@@ -62,6 +62,7 @@ class Cell:
     clip: float = 0.0
     input_forget: bool = False
     linear_before_reset: bool = False
+    state_steps: int = 0  # > 0: products see the state rounded to so many steps between its extremes
 
     def apply(self, k: int, d: Any, x: Any, clip: bool = True) -> Any:
         """Activation number `k` of direction `d`, of the clipped `x`."""
@@ -122,7 +123,29 @@ class Recurrence:
 
     def copy_state(self, state: te.Tensor, name: str, label: str) -> Any:
         """The state before each step, as a tensor that products can read."""
-        return te.compute(self.shape, lambda s, d, b, j: self.before(state, name, s, d, b, j), label)
+        exact = te.compute(self.shape, lambda s, d, b, j: self.before(state, name, s, d, b, j), label)
+        return self._rounded(exact) if self.cell.state_steps else exact
+
+    def _rounded(self, x: te.Tensor) -> Any:
+        """What is left of a state that is kept in whole numbers from 0, of all the batch by one scale."""
+        extremes = []
+        for reduce, label in ((te.min, "low"), (te.max, "high")):
+            b, k = te.reduce_axis((0, self.B), "b"), te.reduce_axis((0, self.H), "k")
+            extremes.append(
+                te.compute((self.T, self.D), lambda s, d, f=reduce, b=b, k=k: f(x[s, d, b, k], axis=[b, k]), label)
+            )
+        zero, most = E.const(0, self.wide), E.const(self.cell.state_steps, self.wide)
+
+        def within(v: Any) -> Any:
+            return E.maximum(E.minimum(v, most), zero)
+
+        def value(s: Any, d: Any, b: Any, j: Any) -> Any:
+            low, high = E.minimum(extremes[0][s, d], zero), E.maximum(extremes[1][s, d], zero)
+            scale = E.select(high > low, (high - low) / most, _one(low))
+            origin = within(E.call("round", (zero - low) / scale))
+            return (within(E.call("round", x[s, d, b, j] / scale) + origin) - origin) * scale
+
+        return te.compute(self.shape, value, "rounded")
 
     def product(self, left: te.Tensor, gates: Sequence[int], label: str) -> Any:
         """The state by the recurrent weights of some gates: [s, d, b, gate, j], without the gate's axis for one."""
