@@ -9,6 +9,7 @@ from warpbeam.relay.expr import Function, IRModule
 from warpbeam.target import Target
 from warpbeam.transform import passes
 from warpbeam.transform.fuse_ops import fuse
+from warpbeam.transform.integer_products import has_dots
 from warpbeam.transform.protect_outputs import protect_outputs
 
 
@@ -19,6 +20,7 @@ def graph_passes(target: Target) -> list[Pass]:
         passes.LiftBranches(),  # branches and loops of the model become functions, each a straight line
         passes.SimplifyInference(),  # batch norm becomes scale and shift, dropout nothing
         passes.ExpandOperators(),  # recurrent layers become products over all steps, and the steps
+        *([passes.IntegerProducts()] if has_dots(target) else []),  # products of dequantised bytes, in integers
         passes.FoldConstant(),  # what depends on constants only is computed now
         passes.SimplifyExpr(),  # algebra and cancelling reshapes, transposes, casts
         passes.ConvertLayout(target.prefer_layout),  # the target's preferred layouts; conversions cancel

@@ -8,7 +8,7 @@ as [column panel][..k..][k // 4][column in panel][k % 4]. Which instructions the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from warpbeam.ir.diagnostics import ScheduleError
@@ -16,6 +16,7 @@ from warpbeam.sketch.base import Group, extent
 from warpbeam.sketch.structure import Contraction, variables
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp, ProducerLoad
 from warpbeam.tir.expr import Cast, Mul, Var
+from warpbeam.tir.stmt import For
 from warpbeam.tir.tensor_intrin.dots import DOTS
 
 
@@ -48,7 +49,7 @@ def find(group: Group, op: ComputeOp, roles: Contraction | None) -> DotChoice | 
     name, facts = named[0]
     last, axis = op.axis[-1].var, roles.k[-1]
     size, columns = extent(op.reduce_axis[-1].extent), extent(op.axis[-1].extent)
-    if size is None or size % facts.group or columns is None or columns < facts.lanes:
+    if size is None or size % facts.group or columns is None or columns < 2:
         return None
     found = [_only(roles.rhs.indices, v) for v in (axis, last)]
     inner = roles.lhs.indices[-1] if roles.lhs.indices else None
@@ -82,12 +83,19 @@ def layout(roles: Contraction, choice: DotChoice, panel: int, rest: list[int]) -
 def tensorize(group: Group, loops: list[str], choice: DotChoice) -> int:
     """Puts the instruction in place of the loops over neighbours (each around one over lanes); gives how many fit.
 
-    Copies for remainders whose vectors are shorter stay as they are.
+    Remainders take it with fewer lanes.
     """
     done = 0
     for name in loops:
+        inner = group.sch.loop(name).body
+        lanes = extent(inner.extent) if isinstance(inner, For) else None
+        if lanes is None or lanes < 2:
+            continue
+        record: Any = choice.intrin
+        if lanes != choice.lanes:
+            record = replace(DOTS[choice.intrin], lanes=lanes).record(f"{choice.intrin}.v{lanes}")
         try:
-            group.sch.tensorize(name, choice.intrin)
+            group.sch.tensorize(name, record)
         except ScheduleError:
             continue
         done += 1

@@ -22,6 +22,7 @@ PASSES: dict[str, str] = {
     "FoldScaleAxis": "fold_scale_axis:FoldScaleAxis",
     "ForwardFoldScaleAxis": "fold_scale_axis:forward_fold_scale_axis",
     "InferType": "infer_type:InferType",
+    "IntegerProducts": "integer_products:IntegerProducts",
     "LiftBranches": "lift_branches:LiftBranches",
     "RemoveUnusedFunctions": "dead_code_elimination:RemoveUnusedFunctions",
     "SimplifyExpr": "simplify_expr:SimplifyExpr",

@@ -177,6 +177,11 @@ def _dot(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value, b: Value) -> V
     template = fn.target.intrinsic(f"{node.op}.{types[0]}.{types[1]}.x{lanes}")
     if template is not None:
         return fn.template(template, acc, a, b)
+    for width in (w for w in (4, 8, 16, 32) if lanes > 1 and w > lanes):  # the next wider one, some lanes unused
+        template = fn.target.intrinsic(f"{node.op}.{types[0]}.{types[1]}.x{width}")
+        if template is not None:
+            wide = [_resized(fn, v, width * n) for v, n in ((acc, 1), (a, group), (b, group))]
+            return _resized(fn, fn.template(template, *wide), lanes)
     for j in range(group):
         picks = [i * group + j for i in range(lanes)]
         left, right = (
@@ -189,6 +194,14 @@ def _dot(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value, b: Value) -> V
             product = fn.op(f"mul {left}, {right.name}", acc.type, left, right)
             acc = fn.op(f"add {acc}, {product.name}", acc.type, acc, product)
     return acc
+
+
+def _resized(fn: FunctionPrinter, value: Value, count: int) -> Value:
+    """A vector with lanes of no meaning added at its end, or lanes taken from it."""
+    have = memory.lanes_of(value)
+    mask = ", ".join(f"i32 {i}" if i < have else "i32 poison" for i in range(count))
+    type = vector(value.type[1:-1].split(" x ", 1)[1], count)
+    return fn.op(f"shufflevector {value}, {value.type} poison, <{count} x i32> <{mask}>", type, value)
 
 
 def _add_pairs(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +14,10 @@ from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_nn_attention import merge_heads, split_heads
 from warpbeam.frontend.onnx.ops_nn_window import average_pool
 from warpbeam.frontend.onnx.ops_quant import dequantize, dynamic_quantize, quantize, ratio, requantised
-from warpbeam.frontend.onnx.quantised import dequantised, integer_matmul, one_element, quantised
+from warpbeam.frontend.onnx.quantised import dequantised, quantised
 from warpbeam.frontend.onnx.tensors import unpacked
 from warpbeam.op import get
+from warpbeam.op.integer_products import integer_matmul, one_element
 from warpbeam.relay.expr import Constant, Expr, const
 from warpbeam.topi import dims
 
@@ -109,7 +111,7 @@ def matmul_integer_to_float(
     b_zero: Expr | None = None, bias: Expr | None = None,
 ) -> Result:  # fmt: skip
     """MatMulIntegerToFloat: the int32 product by both scales, plus bias."""
-    total = cast_to(integer_matmul(node, a, b, a_zero, b_zero), dtype_of(a_scale))
+    total = cast_to(integer_matmul(a, b, a_zero, b_zero), dtype_of(a_scale))
     y = get("multiply")(total, get("multiply")(_columns(a_scale), _columns(b_scale)))
     return y if bias is None else get("add")(y, bias)
 
@@ -129,7 +131,7 @@ def qgemm(
     """QGemm: quantised where y_scale is given, else float."""
     flip = [bool(node.attr(n, 0)) for n in ("transA", "transB")]
     a, b = (get("transpose")(x, axes=(1, 0)) if t else x for x, t in zip((a, b), flip, strict=True))
-    total = integer_matmul(node, a, b, _one(a_zero), b_zero)
+    total = integer_matmul(a, b, _one(a_zero), b_zero)
     total = total if c is None else get("add")(total, c)
     alpha = const(float(node.attr("alpha", 1.0)), "float32")
     scale = get("multiply")(get("multiply")(reshape(a_scale, ()), alpha), _columns(b_scale))
@@ -196,7 +198,7 @@ def qattention(
     width = dims.exact_div(shape_of(both)[2], 3)
     edges = [dims.dim(width * i) for i in range(4)]
     cut = get("strided_slice")
-    parts = (cut(both, begin=(i,), end=(j,), strides=(1,), axes=(2,)) for i, j in zip(edges, edges[1:], strict=False))
+    parts = (cut(both, begin=(i,), end=(j,), strides=(1,), axes=(2,)) for i, j in itertools.pairwise(edges))
     q, k, v = (split_heads(node, p, heads) for p in parts)
     size = shape_of(q)[3]
     if not isinstance(size, int):

@@ -7,17 +7,10 @@ from typing import Any
 from warpbeam.frontend.onnx.build import Result, cast_to, dtype_of, like, rank_of, reshape, shape_of
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_nn_window import per_axis, spatial_rank, window_padding
-from warpbeam.frontend.onnx.quantised import (
-    dequantised,
-    integer_conv,
-    integer_matmul,
-    one_element,
-    quantised,
-    rounded,
-    spread,
-)
+from warpbeam.frontend.onnx.quantised import dequantised, quantised, rounded, spread
 from warpbeam.frontend.onnx.tensors import elem_dtype
 from warpbeam.op import get
+from warpbeam.op.integer_products import integer_conv, integer_matmul, one_element
 from warpbeam.relay.expr import Expr
 
 
@@ -58,7 +51,7 @@ def dynamic_quantize(node: NodeView, x: Expr) -> Result:
 
 def matmul_integer(node: NodeView, a: Expr, b: Expr, az: Expr | None = None, bz: Expr | None = None) -> Result:
     """MatMulInteger."""
-    return integer_matmul(node, a, b, az, bz)
+    return integer_matmul(a, b, az, bz)
 
 
 def conv_attrs(node: NodeView, x: Expr, w: Expr) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -97,7 +90,7 @@ def qlinear_matmul(
     y_scale: Expr, y_zero: Expr,
 ) -> Result:  # fmt: skip
     """QLinearMatMul."""
-    total = integer_matmul(node, a, b, a_zero, b_zero)
+    total = integer_matmul(a, b, a_zero, b_zero)
     factor = ratio(_along(a_scale, 0), _along(b_scale, 1), _along(y_scale, 0))
     return requantised(total, factor, _along(y_zero, 0), dtype_of(y_zero))
 
