@@ -17,12 +17,13 @@ import cg_gcc
 from models import INT64, model
 
 import warpbeam
-from warpbeam import target
+from warpbeam import op, target
 from warpbeam.codegen import c, host
 from warpbeam.driver.kernels import KernelSet
 from warpbeam.driver.pipeline import optimize
 from warpbeam.driver.plan import Planner
 from warpbeam.frontend.onnx import import_model
+from warpbeam.relay.text import parse, to_text
 from warpbeam.runtime import executor
 from warpbeam.runtime.abi import DLPACK_TYPES, QUERY_SHAPES, Tensor
 from warpbeam.runtime.program import Program, Reserve, SetSymbol, walk
@@ -199,3 +200,15 @@ def test_what_is_found_in_a_tensor_of_a_found_size() -> None:
         want = np.flatnonzero(x)
         np.testing.assert_array_equal(got["w"], want[want > 3])
         assert got["y"] == got["w"].size
+
+
+def test_sizes_found_at_run_time_survive_as_text() -> None:
+    found = import_model(chosen())
+    text = to_text(found.module)
+    assert " counted" in text
+    again = parse(text, op.get)
+    assert to_text(again) == text
+    module = warpbeam.compile(again, cache=False)
+    x = RNG.standard_normal((3, 8)).astype(F32)
+    for g, w in zip(module.run({"x": x, "s": np.array([4, 1])}).values(), expected(x, 4), strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-5)

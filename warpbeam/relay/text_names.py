@@ -16,6 +16,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.relay.expr import Constant, Var
 from warpbeam.relay.types import FuncType, GlobalTypeVar, RefType, TensorType, TupleType, Type, TypeCall, TypeVar
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 WORD = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
@@ -66,7 +67,7 @@ class Names:
         return "%" + quoted(self._unique(var, var.name, self.locals))
 
     def size(self, var: E.Var) -> str:
-        if var not in self.found and (var.dtype != "int64" or not var.nonneg):
+        if var not in self.found and (var.dtype != "int64" or not var.nonneg or dims.is_counted(var)):
             self.declared.append(var)
         return "?" + quoted(self._unique(var, var.name, self.sizes))
 
@@ -224,3 +225,8 @@ def _nested(array: np.ndarray, dtype: str) -> str | None:
     for size in reversed(array.shape):
         words = [f"[{', '.join(words[i : i + size])}]" for i in range(0, len(words), size)]
     return f"const({words[0]}, {dtype})"
+
+
+def size_words(var: E.Var) -> str:
+    """What follows the dtype where a size is declared: it may be negative, or is found at run time."""
+    return ("" if var.nonneg else " any") + (" counted" if dims.is_counted(var) else "")

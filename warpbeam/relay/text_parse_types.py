@@ -16,6 +16,7 @@ from warpbeam.relay.text_lex import Source, Token, nearest
 from warpbeam.relay.text_names import INFIX, PREFIX, SUFFIX
 from warpbeam.relay.types import FuncType, GlobalTypeVar, RefType, TensorType, TupleType, Type, TypeCall, TypeVar
 from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 _BY_SUFFIX = {v: k for k, v in SUFFIX.items()}
 _SIGNS = {v: k for k, v in INFIX.items()}
@@ -106,12 +107,14 @@ class TypeParser:
         return self.sizes[token.name]
 
     def dims_line(self) -> None:
-        """`dims ?k: int32, ?j: int64 any;`"""
+        """`dims ?k: int32, ?j: int64 any, ?c: int64 counted;`"""
         while True:
             t = self.kind("size", "a size such as ?n")
             self.expect(":")
             dtype = self.kind("word", "a dtype").text
-            self.sizes[t.name] = E.Var(t.name, dtype, not self.take("any"))
+            self.sizes[t.name] = var = E.Var(t.name, dtype, not self.take("any"))
+            if self.take("counted"):
+                dims.counted(var)
             if not self.take(","):
                 break
         self.expect(";")

@@ -41,7 +41,7 @@ from warpbeam.relay.expr import (
     Var,
 )
 from warpbeam.relay.op import Op
-from warpbeam.relay.text_names import Names, attr_key, inline_constant, quoted
+from warpbeam.relay.text_names import Names, attr_key, inline_constant, quoted, size_words
 from warpbeam.relay.types import TensorType
 
 HEADER = '#[version = "1.0"]'
@@ -213,7 +213,7 @@ class Printer:
     def _finish(self, parts: list[str]) -> str:
         head = [HEADER]
         if self.names.declared:
-            words = [f"{self.names.size(v)}: {v.dtype}{'' if v.nonneg else ' any'}" for v in self.names.declared]
+            words = [f"{self.names.size(v)}: {v.dtype}{size_words(v)}" for v in self.names.declared]
             head.append(f"dims {', '.join(words)};")
         meta = self._metadata()
         return "\n\n".join(["\n".join(head), *parts, *meta]) + "\n"
