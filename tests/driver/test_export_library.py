@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +15,13 @@ import pytest
 from export_helpers import branches, build, c_program, cnn, compiler, dynamic, execute, loop, tool
 
 import warpbeam
+from warpbeam.cli.main import main
 from warpbeam.codegen.facade import Sizes, print_facade
 from warpbeam.codegen.llvm import compile_text
 from warpbeam.runtime import Artifact, LoadError, Manifest, Module, TensorSpec, elf, link_shared
 from warpbeam.runtime.ar import read_archive, write_archive
 from warpbeam.runtime.elf_object import merge, write_object
-from warpbeam.runtime.errors import ArtifactError, LinkError
+from warpbeam.runtime.errors import ArtifactError, LinkError, RunError
 from warpbeam.runtime.export_model import FREESTANDING, HOSTED, c_name, export_model, pack_objects
 from warpbeam.runtime.pool_ll import EXPORTS, pool_ir
 from warpbeam.target import get
@@ -271,11 +274,103 @@ def test_a_saved_model_exports_without_the_compiler(tmp_path: Path) -> None:
     assert (tmp_path / "m.so").read_bytes() == (tmp_path / "direct/m.so").read_bytes()
 
 
+def test_an_exported_library_is_a_module(tmp_path: Path) -> None:
+    """It is mapped: the constants of the module are those of the library, and saving it is refused."""
+    for name in MODELS:
+        module, arrays = model(name), inputs_of(name)
+        module.export_library(tmp_path / f"{name}.so")
+        loaded = warpbeam.runtime.load_module(tmp_path / f"{name}.so")
+        for key, value in module.run(arrays).items():
+            assert np.array_equal(loaded.run(arrays)[key], value)
+        assert warpbeam.load(tmp_path / f"{name}.so").inputs == module.inputs
+        with pytest.raises(ArtifactError, match="exported library"):
+            loaded.save(tmp_path / "again.wb")
+
+
+def test_model_by_path(tmp_path: Path) -> None:
+    module, arrays = model("dynamic"), inputs_of("dynamic")
+    want = list(module.run(arrays).values())
+    module.save(tmp_path / "m.wb")
+    module.export_library(tmp_path / "m.so")
+    for file in ("m.wb", "m.so"):
+        loaded = warpbeam.runtime.Model(tmp_path / file)
+        for given in (arrays, list(arrays.values()), arrays["x"]):
+            assert all(np.array_equal(a, b) for a, b in zip(loaded.run(given), want, strict=True))
+        assert loaded.get_input_names() == ["x"] and loaded.get_output_names() == ["y", "z"]
+        assert loaded.get_output(1).shape == (3, 9, 7) and loaded.get_input("x").shape == (3, 7, 6)
+        assert loaded.get_input_dtypes() == ["float32"] and loaded.get_version() == warpbeam.__version__
+        with pytest.raises(RunError):
+            loaded.run([])
+    with pytest.raises(RunError, match="device"):
+        warpbeam.runtime.Model(tmp_path / "m.wb", "gpu")
+
+
+def test_a_model_for_another_processor_is_built_again(tmp_path: Path) -> None:
+    """Its Relay text takes the weights from the constants section, out of the layouts of the kernels."""
+    for name in MODELS:
+        module, arrays = model(name), inputs_of(name)
+        artifact = module.artifact
+        foreign = dataclasses.replace(artifact.manifest, cpu_features=("+not-a-feature",))
+        dataclasses.replace(artifact, manifest=foreign).save(tmp_path / "m.wb")
+        with pytest.raises(ArtifactError, match="not-a-feature"):
+            warpbeam.runtime.load(tmp_path / "m.wb")
+        with pytest.warns(UserWarning, match="another processor"):
+            again = warpbeam.load(tmp_path / "m.wb")
+        for key, value in module.run(arrays).items():
+            assert np.array_equal(again.run(arrays)[key], value)
+        assert bytes(again.artifact.data("constants") or b"") == bytes(artifact.data("constants") or b"")
+    with pytest.warns(UserWarning), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warpbeam.driver.api.equipped", lambda module: module)
+        warpbeam.load(tmp_path / "m.wb")
+
+
+def test_weights_are_not_stored_twice() -> None:
+    sections = model("cnn").artifact.sections
+    weights = sum(a.size * 4 for a in (np.empty((8, 3, 3, 3)), np.empty((16, 8, 3, 3)), np.empty((16, 10))))
+    assert "rebuild-data" not in sections and len(sections["constants"].data) < weights + 1024
+
+
+def test_running_a_saved_model_imports_no_compiler(tmp_path: Path) -> None:
+    model("cnn").save(tmp_path / "m.wb")
+    np.save(tmp_path / "x.npy", inputs_of("cnn")["x"])
+    code = (
+        "import sys, numpy, warpbeam.runtime\n"
+        "m = warpbeam.runtime.Model(sys.argv[1]); m.run(numpy.load(sys.argv[2]))\n"
+        "ours = sorted(n for n in sys.modules if n.startswith('warpbeam.') and not n.startswith('warpbeam.runtime'))\n"
+        "assert not ours, ours\n"
+        "assert not {'llvmlite', 'onnx', 'ml_dtypes', 'rich'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code, str(tmp_path / "m.wb"),
+                           str(tmp_path / "x.npy")], capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "llvmlite" not in done.stderr and "onnx" not in done.stderr
+
+
+def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "m.wb"
+    model("cnn").save(file)
+    assert main(["inspect", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "small cnn" in shown and "constants" in shown and "objects" in shown
+    assert main(["inspect", str(file), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["runs_here"] and data["inputs"][0]["name"] == "x"
+    assert main(["inspect", str(file), "--relay"]) == 0 and "nn.conv2d" in capsys.readouterr().out
+    assert main(["inspect", str(file), "--program"]) == 0 and capsys.readouterr().out
+    for form in ("so", "a", "c"):
+        target = str(tmp_path / f"net.{form}")
+        assert main(["export", str(file), "-o", target, "--name", "other", "--freestanding"]) == 0
+        assert Path(target).exists() and "other_run" in (tmp_path / "net.h").read_text()
+        assert "net.hpp" in capsys.readouterr().out
+    file.write_bytes(file.read_bytes()[:-1])
+    assert main(["inspect", str(file)]) == 1
+
+
 def test_names_and_errors(tmp_path: Path) -> None:
     module = model("cnn")
     assert module.export_library(tmp_path / "libmy-net.so").name == "my_net"
     assert c_name("7seas") == "m7seas"
-    for wrong in (dict(name="a-b"), dict(name="wb"), dict(format="dll")):
+    for wrong in ({"name": "a-b"}, {"name": "wb"}, {"format": "dll"}):
         with pytest.raises(LoadError):
             module.export_library(tmp_path / "m.so", **wrong)  # type: ignore[arg-type]
     with pytest.raises(LoadError, match="cannot write"):
@@ -300,7 +395,7 @@ def test_merged_objects_link_like_their_parts() -> None:
     target = get("native")
     texts = ["declare i32 @g(i32)\ndefine i32 @f(i32 %x) {\n %r = call i32 @g(i32 %x)\n ret i32 %r\n}",
              "@t = internal constant [2 x i32] [i32 3, i32 4]\ndefine i32 @g(i32 %i) {\n"
-             " %p = getelementptr [2 x i32], ptr @t, i32 0, i32 %i\n %v = load i32, ptr %p\n ret i32 %v\n}"]  # fmt: skip
+             " %p = getelementptr i32, ptr @t, i32 %i\n %v = load i32, ptr %p\n ret i32 %v\n}"]  # fmt: skip
     parts = [elf.parse_object(compile_text(t, target), f"o{k}") for k, t in enumerate(texts)]
     data = write_object(merge(parts, ["f"]))
     from warpbeam.runtime import Library

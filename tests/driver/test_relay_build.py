@@ -74,9 +74,13 @@ def test_export_and_load(tmp_path: Path) -> None:
     path = tmp_path / "lib.tar"
     lib.export_library(path)
     assert np.allclose(warpbeam.load(path)(X), EXPECTED, atol=1e-5)
-    with pytest.raises(UnsupportedError, match=r"lib\.so"):
-        lib.export_library(tmp_path / "lib.so")
-    assert not (tmp_path / "lib.so").exists()
+    with pytest.raises(UnsupportedError, match=r"lib\.dll"):
+        lib.export_library(tmp_path / "lib.dll")
+    assert not (tmp_path / "lib.dll").exists()
+    for name in ("lib.so", "lib.c"):
+        lib.export_library(tmp_path / name)
+        assert (tmp_path / name).exists() and (tmp_path / "lib.h").exists()
+    assert np.array_equal(warpbeam.runtime.load_module(tmp_path / "lib.so")(X), warpbeam.load(path)(X))
     with pytest.warns(UserWarning, match="cc"):
         lib.export_library(path, cc="gcc")
 

@@ -17,6 +17,8 @@ from typing import Any
 #: subcommand -> what it does; the code is in the module of the same name
 COMMANDS = {
     "compile": "compile a model to a file",
+    "export": "write a model as a library or C source for other programs",
+    "inspect": "show what is in a compiled file",
     "run": "run a model on arrays from an npz file, or on generated ones",
     "bench": "time a model",
     "profile": "time a model kernel by kernel",
@@ -29,6 +31,7 @@ COMMANDS = {
 _EPILOG = """examples:
   warpbeam demo
   warpbeam compile model.onnx -o model.wb
+  warpbeam export model.onnx -o model.so
   warpbeam run model.wb --inputs in.npz --output out.npz
   warpbeam bench model.onnx --input-shapes "x:[1,3,224,224]" --threads 2
   warpbeam verify model.onnx

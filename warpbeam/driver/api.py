@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 from warpbeam.ir.diagnostics import CompileError, WarpbeamError
 from warpbeam.ir.transform import PassContext
 from warpbeam.runtime.artifact import Artifact
+from warpbeam.runtime.cpu import missing_features, runs_here
+from warpbeam.runtime.errors import ArtifactError
 from warpbeam.runtime.export_model import Exported
+from warpbeam.runtime.model import open_model
 from warpbeam.runtime.module import Module
-from warpbeam.runtime.module import load as load_module
 from warpbeam.runtime.profiler import Roof
 
 
@@ -78,11 +81,11 @@ def compile_with_report(
         found = _cached(path, store)
         if found is not None:
             report = Report(name or found.manifest.name, str(tgt.name), cached=True)
-            return _with_roof(Module(found)), report
+            return equipped(Module(found)), report
     built = _build(model, tgt, shapes, opt_level, store, workers, name, dump)
     if store is not None and key is not None:
         store.put_artifact(key, built.artifact)
-    return _with_roof(Module(built.artifact)), built.report
+    return equipped(Module(built.artifact)), built.report
 
 
 def _watched() -> bool:
@@ -157,11 +160,40 @@ def _build(
 
 
 def load(path: str | os.PathLike[str]) -> Module:
-    """A module from a file that `Module.save` wrote."""
-    return _with_roof(load_module(path))
+    """A module from a file that `Module.save` or `Module.export_library` wrote.
+
+    A saved model whose code is for another processor is compiled again for this one, with a warning.
+    """
+    try:
+        return equipped(open_model(path))
+    except ArtifactError:
+        found = _for_another(path)
+        if found is None:
+            raise
+    reason = f"{found.manifest.name}: the saved code is for another processor; compiling it again for this one"
+    warnings.warn(reason, stacklevel=2)
+    return equipped(Module(_rebuilt(found)))
 
 
-def _with_roof(module: Module) -> Module:
+def _for_another(path: str | os.PathLike[str]) -> Artifact | None:
+    """The artefact, if it is whole, has code for another machine, and holds what it was built from."""
+    try:
+        found = Artifact.load(path)
+    except WarpbeamError:
+        return None
+    other = not runs_here(found.manifest.target) or bool(missing_features(found.manifest.cpu_features))
+    return found if other and found.data("relay") is not None else None
+
+
+def _rebuilt(artifact: Artifact) -> Artifact:
+    from warpbeam.driver.build import Options, rebuild
+    from warpbeam.driver.cache import Cache
+    from warpbeam.target import get
+
+    return rebuild(artifact, Options(get("native"), cache=Cache(), name=artifact.manifest.name)).artifact
+
+
+def equipped(module: Module) -> Module:
     """The module, whose profiles compare with the machine's limits and which can be printed as C."""
 
     def measure(threads: int) -> Roof:

@@ -145,6 +145,7 @@ def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Pla
         kernels=infos,
         precision=precision(func),
         compiler_version=_version(),
+        extra={"constants_bytes": str(planner.constants.size)},
     )
 
 

@@ -73,21 +73,27 @@ class ExecutorFactory:
     graph_json = property(get_graph_json)
 
     def export_library(self, path: str | os.PathLike[str], **options: Any) -> None:
-        """Writes the artefact, which `warpbeam.load` and `runtime.load_module` read.
+        """Writes a shared library (.so), a static archive (.a) or C source (.c) for other programs, which
+        `runtime.load_module` reads if it is a shared library; else the artefact.
 
         Raises:
-            UnsupportedError: for a shared library (.so, .dll, .dylib), which other programs could load.
+            UnsupportedError: for a library of another system (.dll, .dylib).
         """
         suffix = Path(path).suffix.lower()
-        if suffix in (".so", ".dll", ".dylib"):
+        if suffix in (".dll", ".dylib"):
             raise UnsupportedError(
                 f"cannot export {Path(path).name}",
-                why="stand-alone shared libraries are not written yet",
-                hint=f"export {Path(path).stem}.tar or .wb and load it with warpbeam.load(path)",
+                why="libraries are written for Linux only",
+                hint=f"export {Path(path).stem}.wb and load it with warpbeam.load(path), or {Path(path).stem}.c",
             )
         if options:
             warnings.warn(f"export_library ignores {', '.join(sorted(options))}: no compiler is needed", stacklevel=2)
-        self.module.save(path)
+        if suffix in (".so", ".a", ".c"):
+            from warpbeam.driver.api import equipped
+
+            equipped(self.module).export_library(path)
+        else:
+            self.module.save(path)
 
     def __iter__(self) -> Iterator[Any]:
         """(graph_json, lib, params), as the oldest scripts unpack it."""

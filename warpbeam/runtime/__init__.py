@@ -13,6 +13,7 @@ from .graph_executor import GraphModule
 from .linker import link_shared
 from .loader import Library
 from .measure import BenchmarkResult
+from .model import Model, open_model
 from .module import Module, TensorInfo, load
 from .ndarray import Device, NDArray, array, as_numpy, cl, context, cpu, cuda, device, empty, from_dlpack, gpu, opencl
 from .packed import (
@@ -41,9 +42,10 @@ def enabled(target: str) -> bool:
 __all__ = [
     "HEADER_PATH", "ArgumentError", "Artifact", "ArtifactError", "BenchmarkResult", "CompiledFunction", "Device",
     "FunctionError", "FunctionModule", "GraphModule", "KernelInfo", "KernelTime", "Library", "LinkError", "LoadError",
-    "Manifest", "Module", "NDArray", "PackedFunc", "Profile", "Program", "RunError", "Section", "TVMError",
+    "Manifest", "Model", "Module", "NDArray", "PackedFunc", "Profile", "Program", "RunError", "Section", "TVMError",
     "TensorInfo", "TensorSpec", "WarpbeamError", "array", "as_numpy", "cl", "context", "convert", "cpu", "cuda",
     "device", "empty", "enabled", "from_dlpack", "get_global_func", "get_num_threads", "gpu", "link_shared",
-    "list_global_func_names", "load", "load_module", "load_param_dict", "opencl", "pool_ir", "register_func",
+    "list_global_func_names", "load", "load_module", "load_param_dict", "open_model", "opencl", "pool_ir",
+    "register_func",
     "register_global_func", "remove_global_func", "save_param_dict", "set_num_threads",
 ]  # fmt: skip

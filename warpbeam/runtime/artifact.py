@@ -263,6 +263,8 @@ class _Reader:
                 raise self.fail("damaged section table", f"a field of section {row['name']!r} has the wrong type")
             if row["kind"] not in KINDS or row["name"] in names:
                 raise self.fail(f"section {row['name']!r} of kind {row['kind']!r}", "unknown kind or repeated name")
+            if not _fits(row["name"], row["kind"]):
+                raise self.fail(f"section {row['name']!r} of kind {row['kind']!r}", "the name belongs to another kind")
             if row["align"] not in (64, PAGE) or row["size"] < 0 or row["offset"] != _up(end, row["align"]):
                 raise self.fail(f"section {row['name']!r} overlaps another or leaves a hole", f"offset {row['offset']}")
             names.add(row["name"])
@@ -301,6 +303,14 @@ class _Reader:
         for at in range(0, len(view), _CHUNK):
             state.update(view[at : at + _CHUNK])
         return state.hexdigest()
+
+
+def _fits(name: str, kind: str) -> bool:
+    """Whether a section of this kind may have this name: readers find sections by name."""
+    fixed = {"constants", "params", "program", "relay", "objects"}
+    if kind == "cpu-so":
+        return name.startswith("code")
+    return name == kind if kind in fixed else name not in fixed and not name.startswith("code")
 
 
 def _umask() -> int:

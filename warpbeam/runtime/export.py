@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -96,13 +97,14 @@ def _archive(members: dict[str, bytes | None]) -> bytes:
 
 
 def load_module(path: str | os.PathLike[str], fmt: str = "") -> FunctionModule | Module:
-    """Loads what `export_library` or `save` wrote: .so, .tar, .o; or a compiled model. The content says which it is.
+    """Loads what `export_library` or `save` wrote: .so, .tar, .o, or a compiled model. The content says which it is.
 
     Raises:
         LoadError: if it is none of these, or its code cannot be loaded here.
         ArtifactError: if it is a model and damaged.
     """
     from .artifact import MAGIC
+    from .exported import load_exported
     from .function_module import FunctionModule
     from .module import load
 
@@ -111,6 +113,11 @@ def load_module(path: str | os.PathLike[str], fmt: str = "") -> FunctionModule |
             head = file.read(512)
             if head[:8] == MAGIC:
                 return load(path)
+            if head[:4] == b"\x7fELF" and head[16:18] == b"\x03\0":
+                with contextlib.suppress(LoadError):  # it is tried as what it is below
+                    exported = load_exported(path)
+                    if exported is not None:
+                        return exported
             data = head + file.read()
     except OSError as error:
         raise LoadError("the file cannot be read", os.fspath(path), str(error)) from error

@@ -139,12 +139,15 @@ def _shared(
     artifact: Artifact, objects: list[Object], name: str, constants: memoryview, freestanding: bool
 ) -> Iterable[Piece]:
     """A shared library. It describes itself under the name `wb_model`, so that `load_module` reads it."""
-    about = json.dumps(artifact.manifest.to_data(), separators=(",", ":"), ensure_ascii=False).encode() + b"\0"
+    params = len(artifact.data("params") or b"")
+    data = {"name": name, "constants": constants.nbytes, "params": params, "manifest": artifact.manifest.to_data()}
+    about = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode() + b"\0"
     objects.append(_data(objects[0].machine, ABOUT, about))
     for obj in objects:
         elf_object.rename(obj, lambda s: name + "_" + s.removeprefix(PREFIX) if s.startswith(PREFIX) else s)
     own = [s for obj in objects for s in elf_object.defined(obj) if s.startswith(f"{name}_")]
-    exports = [*own, artifact.manifest.entry, ABOUT, *([] if freestanding else POOL_SYMBOLS)]
+    exports = [*own, artifact.manifest.entry, ABOUT, *([PARAMS] if params else [])]
+    exports += [] if freestanding else POOL_SYMBOLS
     blob = Blob(CONSTANTS, constants) if constants.nbytes else None
     return link_parsed(objects, exports, imports=() if freestanding else IMPORTS, blob=blob)
 

@@ -30,9 +30,28 @@ class Library:
         Raises:
             LoadError: if the system's loader refuses it.
         """
+        self._take(_open(data, name), name)
+
+    @staticmethod
+    def of_file(path: str | os.PathLike[str]) -> Library:
+        """Maps a shared library that is a file.
+
+        Raises:
+            LoadError: if the system's loader refuses it.
+        """
+        where = os.path.abspath(path)  # a name without a slash would be searched for
+        made = Library.__new__(Library)
+        try:
+            made._take(ctypes.CDLL(where), os.path.basename(where))
+        except OSError as error:
+            hint = "is it a shared library for this machine?"
+            raise LoadError("the library cannot be loaded", where=where, why=str(error), hint=hint) from error
+        return made
+
+    def _take(self, cdll: ctypes.CDLL, name: str) -> None:
         self.name = name
-        self._cdll = _open(data, name)
-        self._finalizer = weakref.finalize(self, _close, self._cdll._handle)
+        self._cdll = cdll
+        self._finalizer = weakref.finalize(self, _close, cdll._handle)
         self._finalizer.atexit = False
 
     def __contains__(self, symbol: str) -> bool:

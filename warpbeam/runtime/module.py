@@ -48,8 +48,8 @@ class Module:
     shape is an error. An input may share memory with an output: it is then copied first. Outputs must not share memory.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
-        """Loads the code of an artefact.
+    def __init__(self, artifact: Artifact, library: Library | None = None) -> None:
+        """Loads the code of an artefact; `library` is the code where it is loaded already.
 
         Raises:
             ArtifactError: if the artefact is of another ABI version or for a processor with other features.
@@ -58,13 +58,16 @@ class Module:
         manifest = artifact.manifest
         _check_machine(manifest)
         code = artifact.data("code")
-        if code is None:
+        if code is None and library is None:
             raise LoadError("the artefact holds no machine code", manifest.name, hint="rebuild it from its Relay text")
         self.artifact = artifact
-        self.library = Library(code, manifest.name)
+        self.library = library or Library(code or b"", manifest.name)
         self._entry = self.library.function(manifest.entry)
         self._constants = aligned_copy(artifact.data("constants") or b"")
         self._params = _writable(artifact.data("params") or b"")
+        if str(self._constants.size) != manifest.extra.get("constants_bytes", str(self._constants.size)):
+            raise ArtifactError("the constants are not those of the code", manifest.name,
+                                f"{self._constants.size} bytes, not {manifest.extra['constants_bytes']}")  # fmt: skip
         self.measure_roof: Callable[[int], Roof] | None = None
         #: prints C source; set where the compiler is
         self.print_c: Callable[[Artifact, Path, str, bool], Exported] | None = None
@@ -214,7 +217,14 @@ class Module:
         return profile_module(self, dict(inputs) if inputs is not None else self.random_inputs(), repeat, roof)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the artefact to a file, with the current values of mutable parameters."""
+        """Writes the artefact to a file, with the current values of mutable parameters.
+
+        Raises:
+            ArtifactError: if the model was loaded from an exported library, which is no artefact.
+        """
+        if "code" not in self.artifact.sections:
+            raise ArtifactError("a model from an exported library cannot be saved", self.name,
+                                hint="copy the library's file")  # fmt: skip
         self.snapshot().save(path)
 
     def snapshot(self) -> Artifact:

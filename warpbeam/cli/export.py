@@ -1,0 +1,38 @@
+"""`warpbeam export`: a model becomes a library for C and C++ programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from warpbeam.cli import console, options
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's options."""
+    options.add_model(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="the library (default: MODEL's name with .so)")
+    group = parser.add_argument_group("what is written")
+    group.add_argument("--format", choices=("so", "a", "c"), default="",
+                       help="shared library, static archive or C11 source (default: by FILE's name)")  # fmt: skip
+    group.add_argument("--name", default="", help="prefix of the C functions (default: FILE's name)")
+    group.add_argument("--freestanding", action="store_true",
+                       help="without system calls, malloc and threads: the caller gives the memory")  # fmt: skip
+    options.add_compile(parser)
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compiles where that is needed, and writes the library and its headers."""
+    from warpbeam.cli import models
+
+    module, _ = models.compiled(args)
+    output = Path(args.output or Path(args.model).with_suffix(f".{args.format or 'so'}").name)
+    done = module.export_library(output, format=args.format, name=args.name, freestanding=args.freestanding)
+    if args.json:
+        console.emit_json({"files": [str(f) for f in done.files], "name": done.name, "bytes": done.bytes,
+                           "constants": done.constants})  # fmt: skip
+        return 0
+    others = ", ".join(f.name for f in done.files[1:])
+    print(f"{done.files[0]}: {console.size(done.bytes)}, of which weights {console.size(done.constants)}; {others}")
+    return 0

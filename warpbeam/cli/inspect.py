@@ -1,0 +1,84 @@
+"""`warpbeam inspect`: what a compiled file holds, without loading its code."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from typing import Any
+
+from warpbeam.cli import console, options
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's options."""
+    parser.add_argument("file", metavar="FILE", help="a compiled model")
+    parser.add_argument("--relay", action="store_true", help="print the model's Relay text, and nothing else")
+    parser.add_argument("--program", action="store_true", help="print the host side, and nothing else")
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads the file, which checks all its hashes, and prints what is in it."""
+    from warpbeam.runtime.artifact import Artifact
+    from warpbeam.runtime.errors import ArtifactError
+
+    artifact = Artifact.load(args.file)
+    if args.relay or args.program:
+        text = _relay(artifact) if args.relay else _program(artifact)
+        if text is None:
+            raise ArtifactError(f"{args.file} holds no such text", hint="compile the model again")
+        print(text.rstrip())
+        return 0
+    data = _data(artifact)
+    if args.json:
+        console.emit_json(data)
+        return 0
+    _print(data)
+    return 0
+
+
+def _relay(artifact: Any) -> str | None:
+    data = artifact.data("relay")
+    return None if data is None else bytes(data).decode("utf-8", "replace")
+
+
+def _program(artifact: Any) -> str | None:
+    from warpbeam.runtime.program_text import program_text
+
+    program = artifact.program()
+    return None if program is None else program_text(program)
+
+
+def _data(artifact: Any) -> dict[str, Any]:
+    from warpbeam.runtime.cpu import missing_features, runs_here
+
+    m = artifact.manifest
+    missing = missing_features(m.cpu_features)
+    here = runs_here(m.target) and not missing
+    return {
+        "name": m.name, "compiler": m.compiler_version, "abi": m.abi_version, "target": m.target,
+        "cpu_features": list(m.cpu_features), "runs_here": here, "missing_features": missing, "precision": m.precision,
+        "inputs": [_tensor(s) for s in m.inputs], "outputs": [_tensor(s) for s in m.outputs],
+        "params": [_tensor(s) for s in m.params], "kernels": len(m.kernels),
+        "arena_bytes": m.arena_bytes if isinstance(m.arena_bytes, int) else None,
+        "sections": [{"name": s.name, "kind": s.kind, "bytes": len(s.data),
+                      "sha256": hashlib.sha256(s.data).hexdigest()} for s in artifact.sections.values()],
+    }  # fmt: skip
+
+
+def _tensor(spec: Any) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": console.shape(spec.shape)}
+
+
+def _print(data: dict[str, Any]) -> None:
+    for key in ("name", "compiler", "target", "precision", "kernels"):
+        print(f"{key:<11}{data[key]}")
+    size = data["arena_bytes"]
+    print(f"{'scratch':<11}{console.size(size) if size is not None else 'depends on the sizes of the inputs'}")
+    why = f"no: it lacks {', '.join(data['missing_features'])}" if data["missing_features"] else "no"
+    print(f"{'runs here':<11}{'yes' if data['runs_here'] else why}")
+    for group in ("inputs", "outputs", "params"):
+        for t in data[group]:
+            print(f"{group[:-1]:<11}{t['name']}: {t['dtype']} {t['shape']}")
+    rows = [(s["name"], s["kind"], console.size(s["bytes"]), s["sha256"][:16]) for s in data["sections"]]
+    console.table(rows, ("section", "kind", "size", "sha-256"), left=(0, 1, 3))
