@@ -10,7 +10,7 @@ import pytest
 
 import warpbeam as tvm
 from warpbeam import te, tir
-from warpbeam.ir.diagnostics import IRError, WarpbeamError
+from warpbeam.ir.diagnostics import IRError, LowerError, WarpbeamError
 from warpbeam.tir.literal import NumberError
 
 A = te.placeholder((4, 4), name="A")
@@ -24,7 +24,7 @@ def test_what_is_no_size(value: Any) -> None:
 
 def test_sizes_are_whole() -> None:
     assert te.placeholder((4.0, 2)).shape == (4, 2)
-    with pytest.raises(NumberError, match=r"2\.5 stands where a size belongs") as found:
+    with pytest.raises(NumberError, match=r"2\.5 stands where a size or an expression belongs") as found:
         te.reduce_axis((0, 2.5))
     assert isinstance(found.value, TypeError) and isinstance(found.value, ValueError)
 
@@ -97,3 +97,16 @@ def test_calls_with_anything_give_errors_of_ours(seed: int) -> None:
             tvm.lower(s, [A, c])
         except WarpbeamError:
             pass
+
+
+def test_threads_on_a_cpu_and_odd_pragmas() -> None:
+    b = te.compute((4, 4), lambda i, j: A[i, j] * 2.0, name="B")
+    s = te.create_schedule(b.op)
+    s[b].bind(b.op.axis[0], te.thread_axis("threadIdx.x"))
+    for target in ("llvm", "c"):
+        with pytest.raises(LowerError, match=r"bound to threadIdx.x, which a CPU does not have"):
+            tvm.build(s, [A, b], target)
+    s = te.create_schedule(b.op)
+    s[b].pragma(b.op.axis[0], "auto_unroll_max_step", "many")
+    with pytest.raises(NumberError, match="'many' stands where the value of pragma auto_unroll_max_step belongs"):
+        tvm.lower(s, [A, b])

@@ -37,7 +37,13 @@ def check_lowered(func: S.PrimFunc) -> None:
                 why="printers take plain loops",
                 hint="run tir.transform.lower first",
             )
-        if isinstance(node, S.For) and node.kind in ("vectorized", "thread_binding"):
+        if isinstance(node, S.For) and node.kind == "thread_binding":
+            raise LowerError(
+                f"loop {node.var.name!r} is bound to {node.thread}, which a CPU does not have",
+                where=func.name,
+                hint='build for a GPU (target="cuda" or "opencl"), or use parallel and vectorize in place of bind',
+            )
+        if isinstance(node, S.For) and node.kind == "vectorized":
             raise LowerError(
                 f"loop {node.var.name!r} is still {node.kind}",
                 where=func.name,

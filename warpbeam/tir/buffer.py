@@ -126,7 +126,7 @@ def simplify_dim(value: Any) -> Any:
         value = value.__prim_expr__()
     if isinstance(value, PrimExpr):
         return value if value.dtype == "int64" else cast("int64", value)
-    return integer(value, "a size", exact=True)
+    return integer(value, "a size or an expression", exact=True)
 
 
 class BufferLoad(PrimExpr):

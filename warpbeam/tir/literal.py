@@ -19,8 +19,10 @@ class NumberError(IRError, TypeError, ValueError):
     """
 
 
-def integer(value: Any, what: str = "an integer", exact: bool = False) -> int:
+def integer(value: Any, what: str = "an integer or an expression", exact: bool = False) -> int:
     """The value as a Python int; `exact` refuses 2.5, which else becomes 2."""
+    if type(value) is int:
+        return value
     if exact and isinstance(value, float) and value % 1 > 0:
         raise NumberError(f"{value} stands where {what} belongs", hint="divide with //, which gives integers")
     return _converted(int, value, what)  # type: ignore[no-any-return]
@@ -28,7 +30,9 @@ def integer(value: Any, what: str = "an integer", exact: bool = False) -> int:
 
 def real(value: Any) -> float:
     """The value as a Python float."""
-    return _converted(float, value, "a number")  # type: ignore[no-any-return]
+    if type(value) is float:
+        return value
+    return _converted(float, value, "a number or an expression")  # type: ignore[no-any-return]
 
 
 def _converted(kind: type, value: Any, what: str) -> Any:
@@ -41,4 +45,4 @@ def _converted(kind: type, value: Any, what: str) -> Any:
         except (TypeError, ValueError, OverflowError):
             pass
     shown = repr(value) if isinstance(value, str | bytes | int | float | None) else f"a {type(value).__name__}"
-    raise NumberError(f"{shown} stands where {what} or an expression belongs", hint="give a number or an expression")
+    raise NumberError(f"{shown} stands where {what} belongs", hint="give a number")

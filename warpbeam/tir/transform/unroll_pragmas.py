@@ -13,6 +13,7 @@ from typing import Any
 
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.tree import kids, with_kids
+from warpbeam.tir.literal import integer
 from warpbeam.tir.stmt import AssertStmt, BufferStore, Evaluate, For, PrimFunc, Stmt
 from warpbeam.tir.transform.mutate import peel, wrap
 from warpbeam.tir.transform.setting import Setting
@@ -62,7 +63,7 @@ class Limits:
         new: Any = self
         for field, pragma in (("step", PRAGMAS[0]), ("depth", PRAGMAS[1]), ("extent", PRAGMAS[2])):
             if found[pragma] is not None:
-                new = replace(new, **{field: int(found[pragma])})
+                new = replace(new, **{field: integer(found[pragma], f"the value of pragma {pragma}")})
         if found["unroll_explicit"] is not None:
             new = replace(new, explicit=bool(found["unroll_explicit"]) or self.always)
         return new  # type: ignore[no-any-return]
