@@ -28,6 +28,7 @@ def layer(
         "x": real(*((batch, steps) if swap else (steps, batch)), size, dtype=dtype),
         "w": real(d, g * units, size, dtype=dtype) * dtype(0.3),
         "r": real(d, g * units, units, dtype=dtype) * dtype(0.3),
+        "rs": np.abs(real(d, g * units, dtype=dtype)) * dtype(0.01),
         "b": real(d, 2 * g * units, dtype=dtype) * dtype(0.3),
         "lens": np.array([(steps - 2 * k) % (steps + 1) for k in range(batch)], np.int32),
         "h0": real(*state, dtype=dtype),
@@ -35,6 +36,8 @@ def layer(
         "p": real(d, 3 * units, dtype=dtype),
     }
     names = tuple(n for n in made if n in ("x", "w", "r", *extra))
+    if "rs" in extra:
+        made["r"] = (made["r"] * 100).astype(np.int8)
     return f"nn.{kind}", {**attrs, "operands": names}, tuple(made[n] for n in names)
 
 
@@ -62,6 +65,7 @@ CASES: list[Case] = [
     layer("lstm", extra=("b",), dtype=np.float64),
     layer("lstm", extra=("b", "h0"), dtype=np.float16),
     layer("lstm", extra=("b", "h0"), state_steps=255),
+    layer("lstm", extra=("rs", "b", "h0"), direction="bidirectional"),
     layer("gru", extra=("b",)),
     layer("gru", extra=("b", "lens", "h0"), direction="bidirectional", linear_before_reset=1, layout=1),
     layer("gru", direction="reverse", linear_before_reset=1),

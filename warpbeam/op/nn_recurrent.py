@@ -1,11 +1,13 @@
 """Recurrent layers as ONNX defines them: nn.lstm, nn.gru, nn.rnn.
 
 Operands are named by the attribute `operands`, in this order: x (T, B, I) or with layout=1 (B, T, I); w (D, G*H, I);
-r (D, G*H, H); then, where they are given, b (D, 2*G*H), lens (B), h0 and c0 (D, B, H), p (D, 3*H).
+r (D, G*H, H); then, where they are given, rs (D, G*H), the scales of an r in bytes (LSTM only), b (D, 2*G*H), lens (B),
+h0 and c0 (D, B, H), p (D, 3*H).
 
 The same operators also have a *stepping* form, into which `expand` turns the other: z (T, B, D, G, H) in place of x and
-w, the inputs already multiplied and with biases; r (D, H, G, H); rb (D, H), the bias inside a GRU's reset. It exists so
-that the product over all time steps is a matrix product of its own, and constant weights are laid out once.
+w, the inputs already multiplied and with biases; r (D, H, G, H); rs (D, G, H); rb (D, H), the bias inside a GRU's
+reset. It exists so that the product over all time steps is a matrix product of its own, and constant weights are laid
+out once.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from warpbeam.topi.nn.products import dense_stage
 from warpbeam.topi.nn.recurrent import GATES, Cell, Recurrence
 
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
-ORDER = ("x", "w", "r", "b", "lens", "h0", "c0", "p")
-STEPPING = ("z", "r", "rb", "lens", "h0", "c0", "p")
+ORDER = ("x", "w", "r", "rs", "b", "lens", "h0", "c0", "p")
+STEPPING = ("z", "r", "rs", "rb", "lens", "h0", "c0", "p")
 
 #: Activations with parameters, and what these are where a model does not say.
 ALPHA = {"affine": 1.0, "leakyrelu": 0.01, "thresholdedrelu": 1.0, "scaledtanh": 1.0, "hardsigmoid": 0.2, "elu": 1.0}
@@ -92,12 +94,15 @@ class Recurrent(Op):
         if list(names) != [n for n in order if n in names] or len(names) != len(types) or "r" not in names:
             raise self.error(f"operands {names} for {len(types)} tensors", hint=f"some of {order}, in this order")
         found = dict(zip(names, tensors(self, types), strict=True))
+        dtype, bytewise = types[0].dtype, "rs" in found
+        if bytewise and (self.kind != "lstm" or found["r"].dtype != "int8"):
+            raise self.error(f"scales with an r of {found['r'].dtype}", hint="they belong to an int8 r of nn.lstm")
         for n, t in found.items():
-            if n == "lens":
+            if n == "lens" or (n == "r" and bytewise):
                 continue
             require_float(self, t, n)
-            if t.dtype != found["r"].dtype:
-                raise self.error(f"{n} is {t.dtype} and r is {found['r'].dtype}", hint="cast one of them")
+            if t.dtype != dtype:
+                raise self.error(f"{n} is {t.dtype} and {names[0]} is {dtype}", hint="cast one of them")
         directions, swap = len(self.cell(attrs).reverse), bool(attrs["layout"])
         sizes = self._stepping(found, directions) if "z" in found else self._given(found, directions, swap)
         steps, batch, units = sizes
@@ -110,7 +115,10 @@ class Recurrent(Op):
                 self._shape(n, found[n], state)
         if "p" in found:
             self._shape("p", found["p"], (directions, 3, units) if "z" in found else (directions, 3 * units))
-        dtype = found["r"].dtype
+        if bytewise:
+            gates = GATES[self.kind]
+            shape = (directions, gates, units) if "z" in found else (directions, dims.dim(gates * units))
+            self._shape("rs", found["rs"], shape)
         whole = (batch, steps, directions, units) if swap else (steps, directions, batch, units)
         last = TensorType(state, dtype)
         return TupleType((TensorType(whole, dtype), *[last] * (2 if self.kind == "lstm" else 1)))  # type: ignore[no-any-return]
@@ -146,9 +154,12 @@ class Recurrent(Op):
 
     def numpy(self, attrs: Attrs, *args: np.ndarray) -> Any:
         given = dict(zip(attrs["operands"], args, strict=True))
-        dtype = given["r"].dtype
+        dtype = args[0].dtype
         wide = dt.to_numpy(accumulation(dt.from_numpy(dtype)))
         given = {n: a if n == "lens" else a.astype(wide) for n, a in given.items()}
+        if "rs" in given:
+            scale = np.expand_dims(given["rs"], 1 if "z" in given else 2)
+            given["r"] = given["r"] * scale
         outs = reference(self.cell(attrs), given, bool(attrs["layout"]), dtype)
         return tuple(np.ascontiguousarray(o.astype(dtype)) for o in outs)
 
@@ -195,7 +206,7 @@ def _stepping_tensors(cell: Cell, given: dict[str, Any], swap: bool) -> dict[str
     if swap:
         x = te.compute((x.shape[1], x.shape[0], x.shape[2]), lambda t, b, i, x=x: x[b, t, i], "time_first")
     flat = te.compute((directions * gates * units, w.shape[2]), lambda n, i: w[_apart(n, gates * units, i)], "weights")
-    dense = dense_stage(x, flat, r.dtype)
+    dense = dense_stage(x, flat, x.dtype)
     inner = cell.kind == "gru" and cell.linear_before_reset
     out = {n: given[n] for n in ("lens", "h0", "c0") if n in given}
 
@@ -205,7 +216,7 @@ def _stepping_tensors(cell: Cell, given: dict[str, Any], swap: bool) -> dict[str
             return value
         bias, at = given["b"], g * units + j
         extra = bias[d, gates * units + at]
-        extra = E.select(g < 2, extra, E.const(0, r.dtype)) if inner else extra
+        extra = E.select(g < 2, extra, E.const(0, x.dtype)) if inner else extra
         return value + (bias[d, at] + extra)
 
     out["z"] = te.compute((x.shape[0], x.shape[1], directions, gates, units), biased, "inputs")
@@ -218,6 +229,9 @@ def _stepping_tensors(cell: Cell, given: dict[str, Any], swap: bool) -> dict[str
             if n in out:
                 size = (directions, x.shape[1], units)
                 out[n] = te.compute(size, lambda d, b, j, t=out[n]: t[b, d, j], n)
+    if "rs" in given:
+        shape = (directions, gates, units)
+        out["rs"] = te.compute(shape, lambda d, g, j: given["rs"][d, g * units + j], "scales")
     if "p" in given:
         out["p"] = te.compute((directions, 3, units), lambda d, k, j: given["p"][d, k * units + j], "peepholes")
     return out
@@ -248,7 +262,7 @@ def _stepping_exprs(cell: Cell, given: dict[str, Expr], swap: bool) -> dict[str,
         if inner:
             out["rb"] = get("take")(from_state, const(2, "int64"), axis=1)
             mask = np.array([1, 1, 0]).reshape(1, 3, 1)
-            from_state = get("multiply")(from_state, const(mask.astype(dt.to_numpy(r.ty.dtype)), r.ty.dtype))
+            from_state = get("multiply")(from_state, const(mask.astype(dt.to_numpy(x.ty.dtype)), x.ty.dtype))
         z = get("nn.bias_add")(z, reshape(get("add")(from_input, from_state), newshape=(rows,)), axis=-1)
     steps, batch = x.ty.shape[:2]
     out["z"] = reshape(z, newshape=(steps, batch, directions, gates, units))
@@ -256,6 +270,8 @@ def _stepping_exprs(cell: Cell, given: dict[str, Expr], swap: bool) -> dict[str,
     for n in ("lens", "h0", "c0"):
         if n in given:
             out[n] = _swapped(given[n]) if swap and n != "lens" else given[n]
+    if "rs" in given:
+        out["rs"] = reshape(given["rs"], newshape=(directions, gates, units))
     if "p" in given:
         out["p"] = reshape(given["p"], newshape=(directions, 3, units))
     return out

@@ -217,7 +217,8 @@ def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
         return Tile(1, 1, lanes)
     sums = max(_sums(p) for p in nest.products)
     held = sum(_sums(p) for p in nest.products)
-    rows = _rows(group, nest)
+    known = _rows(group, nest)
+    rows = known or _UNKNOWN_ROWS
     depth = product([a.extent for a in nest.products[0].reduce_axis])
     weights = held * depth * columns * (bits // 8)
     resident = weights * product([a.extent for a in nest.axes[:-2]], 1) <= group.target.l1 // 2
@@ -230,7 +231,10 @@ def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
         tiles = -(-columns // (v * lanes))
         last = -(-columns // lanes) - (tiles - 1) * v
         cost = 0.0
-        for height, count in ((r, rows // r), (rows % r, 1 if rows % r else 0)):
+        heights = [(r, rows // r), (rows % r, 1 if rows % r else 0)]
+        if known is None:  # what fills no tile goes row by row; a single row is the likeliest of all
+            heights = [(r, rows // r), (1, rows % r + _UNKNOWN_ROWS // 2)]
+        for height, count in heights:
             for width, many in ((v, tiles - 1), (last, 1)):
                 fma, loaded = height * width * sums / 2, (width * sums + height) / 2
                 memory = 0.0 if resident else width * sums * lanes * bits / 8 / _L2_BYTES_PER_CYCLE
@@ -241,9 +245,9 @@ def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
     return Tile(best[2], best[1], lanes)
 
 
-def _rows(group: Group, nest: Nest) -> int:
-    """How many rows one pass over the columns has."""
-    return (group.sch.extent(group.sch.loops(group.blocks[nest.op])[-2]) if len(nest.axes) > 1 else 1) or _UNKNOWN_ROWS
+def _rows(group: Group, nest: Nest) -> int | None:
+    """How many rows one pass over the columns has; None where that is open."""
+    return group.sch.extent(group.sch.loops(group.blocks[nest.op])[-2]) if len(nest.axes) > 1 else 1
 
 
 # ------------------------------------------------------------------------------------------------------ loops of a step

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_nn_norm import cast_to, dtype_of, scalar, shape_of
 from warpbeam.op import get
-from warpbeam.relay.expr import Expr, TupleGetItem
+from warpbeam.relay.expr import Expr, TupleGetItem, const
+from warpbeam.topi import dims
 
 _NAMES = ("x", "w", "r", "b", "lens", "h0", "c0", "p")
 
@@ -74,14 +77,30 @@ def quantised_lstm(node: NodeView, *given: Expr | None) -> list[Expr]:
             value = get("subtract")(value, cast_to(along(zero), wide))
         return get("multiply")(value, cast_to(along(scale), wide))  # type: ignore[no-any-return]
 
-    swapped = [get("transpose")(real(*q), axes=(0, 2, 1)) for q in ((w, w_scale, w_zero), (r, r_scale, r_zero))]
-    found = dict(zip(_NAMES, (_rounded(x), *swapped, b, lens, h0, c0, p), strict=True))
-    found = {n: e for n, e in found.items() if e is not None}
+    columns = dims.dim(4 * units)
+    small = _signed(node.const(2), node.const(11) if r_zero is not None else None)
+    inner = real(r, r_scale, r_zero) if small is None else const(small, "int8")
+    made: dict[str, Expr | None] = {"x": _rounded(x), "w": get("transpose")(real(w, w_scale, w_zero), axes=(0, 2, 1))}
+    made["r"] = get("transpose")(inner, axes=(0, 2, 1))
+    if small is not None:
+        scale = r_scale if len(shape_of(r_scale)) == 2 else get("expand_dims")(r_scale, axis=1)
+        made["rs"] = cast_to(get("broadcast_to")(scale, shape=(directions, columns)), wide)
+    made.update(zip(_NAMES[3:], (b, lens, h0, c0, p), strict=True))
+    found = {n: e for n, e in made.items() if e is not None}
     attrs = _attributes(node, "nn.lstm")
     if int(node.attr("hidden_size", units)) != units or shape_of(w_scale)[0] != directions:
         raise node.error("sizes of weights, scales and hidden_size differ")
     whole = get("nn.lstm")(*found.values(), operands=tuple(found), state_steps=255, **attrs)
     return [TupleGetItem(whole, k) for k in range(3)]
+
+
+def _signed(values: np.ndarray | None, zero: np.ndarray | None) -> np.ndarray | None:
+    """Known weights less their zero points as signed bytes; None where they do not fit or are not known."""
+    if values is None:
+        return None
+    shift = 0 if zero is None else zero.astype(np.int16).reshape(zero.shape[0], 1, -1)
+    apart = values.astype(np.int16) - shift
+    return apart.astype(np.int8) if apart.min() >= -128 and apart.max() <= 127 else None
 
 
 def _rounded(x: Expr) -> Expr:

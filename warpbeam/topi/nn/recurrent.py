@@ -4,7 +4,7 @@ The products with the inputs do not depend on the state; they are made beforehan
 step is a product of the last state with the recurrent weights, and the gates' arithmetic:
 
     z   (T, B, D, G, H)   inputs by input weights, with all biases that are simply added
-    r   (D, H, G, H)      recurrent weights: [direction, from unit, gate, to unit]
+    r   (D, H, G, H)      recurrent weights: [direction, from unit, gate, to unit]; bytes with scales rs (D, G, H)
     h   (T, D, B, H)      the state after each step, in the order of the steps; direction 1 (or a reversed one) walks
                           each sequence from its own end
 
@@ -228,7 +228,9 @@ class Recurrence:
         cell = self.cell
 
         def gate(s: Any, d: Any, b: Any, g: int, j: Any, peep: int, state: Any) -> Any:
-            value = acc[s, d, b, g, j] + self.z(s, d, b, g, j)
+            value = acc[s, d, b, g, j]
+            value = value * self.read("rs", d, g, j) if "rs" in self.ops else value
+            value = value + self.z(s, d, b, g, j)
             return value + self.read("p", d, peep, j) * state if "p" in self.ops and peep >= 0 else value
 
         def step(s: Any, d: Any, b: Any, j: Any) -> Any:
