@@ -133,7 +133,9 @@ def c_header(manifest: Manifest, name: str, freestanding: bool, form: str, extra
     threads = not freestanding and form == "object"
     own += [_THREADS] if threads else []
     own += [_PARAMS] if manifest.params else []
-    said = "\n/* A context of NULL stands for a serial one that lives for this call. */" if threads else ""
+    late = any(s.late for s in manifest.outputs)
+    null = "\n/* A context of NULL stands for a serial one that lives for this call. */" if threads else ""
+    said = _LATE if late else null
     run = f"int32_t {name}_run({', '.join([f'{name}_context* context', *args])});"
     body = string.Template("\n".join([*own, _QUESTIONS])).substitute(N=f"{name}_", NULL=said, RUN=run)
     parts = ["/*", *_described(manifest), " */", f"#ifndef {guard}", f"#define {guard}", "", _base(), "",
@@ -171,6 +173,9 @@ _RUN = """\
 _RUN_TENSORS = """\
 /* Runs the model on compact row-major tensors: inputs, then outputs, all with data and shape. 0 = done, else see
  * ${N}error. */$NULL"""
+_LATE = """
+/* An output whose shape depends on data is given with data NULL: its shape is written, and data points to memory of the
+ * context that is good until its next call. With data, its shape must be what comes out. */"""
 _CALLS = """\
 /* The same with an array of tensors: the inputs, then the outputs. */
 int32_t ${N}call(${N}context* context, wb_tensor** args, int32_t n);
