@@ -173,3 +173,57 @@ def f(A: float32[4], B: float32[4], C: float32[4]):
     s = Schedule(f)
     s.partition("c", 0)
     check(f, s.func, outputs=2)
+
+
+def test_a_consumer_does_not_go_where_the_part_that_is_made_is_not_known():
+    f = parse(
+        """
+def f(A: float32[4], C: float32[4]):
+    alloc B: float32[4]
+    for i in range(3):
+        for j in range(1):
+            for k in range(min(2, 4 - i * 2)):
+                block "B" (v: spatial[4] = i * 2 + (j * min(2, 4 - i * 2) + k)):
+                    B[v] = A[v]
+    for i_1 in range(4):
+        block "C" (v: spatial[4] = i_1):
+            C[v] = B[v]
+"""
+    )
+    s = Schedule(f)
+    with pytest.raises(ScheduleError, match="not known to be a box"):
+        s.reverse_compute_at("C", "i")
+
+
+def test_a_consumer_does_not_go_where_nothing_may_be_made():
+    f = parse(
+        """
+def f(A: float32[6], C: float32[6]):
+    alloc B: float32[6]
+    for i in range(6):
+        for j in range(2):
+            for k in range(min(1, 1 - j)):
+                block "B" (v: spatial[6] = i):
+                    B[v] = A[v]
+    for i_1 in range(6):
+        block "C" (v: spatial[6] = i_1):
+            C[v] = B[v]
+"""
+    )
+    s = Schedule(f)
+    with pytest.raises(ScheduleError, match="not known to be a box"):
+        s.reverse_compute_at("C", "j")
+
+
+def test_a_producer_does_not_go_before_what_it_reads():
+    f = programs.matmul(4, 4, 6)
+    s = Schedule(f)
+    partial = s.rfactor(s.split(s.loops("C")[2], [None, 2])[1])
+    i = s.loops("C")[0]
+    s.reverse_compute_at("D", s.loops("C")[1])
+    s.reverse_compute_at("E", s.loops("D")[1])
+    assert partial in s.blocks()
+    before = s.func
+    with pytest.raises(ScheduleError, match="would come after it"):
+        s.compute_at("C", i)
+    assert s.func is before

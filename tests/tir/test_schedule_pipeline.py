@@ -132,3 +132,18 @@ def test_what_has_become_a_register_is_not_fetched():
     lowered = lower(s.func)
     assert "@register" in to_text(lowered)
     llvm.print_kernel(lowered, target.get("native"))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 5])
+def test_three_stages_over_few_iterations_run_each_statement_once(n):
+    rows = te.size_var("n")
+    x = te.placeholder((rows, 8), name="x")
+    k = te.reduce_axis(8, "k")
+    y = te.compute((rows,), lambda i: te.sum(x[i, k], axis=k), name="y")
+    f = create_prim_func([x], [y], "sums")
+    s = Schedule(f)
+    loop = s.loops("y")[0]
+    s.compute_at(s.cache_read("y", "x", "local"), loop)
+    s.rfactor(s.loops("y")[-1])
+    s.pipeline(loop, (0, 1, 2, 2))
+    check(f, s.func, sizes={"n": n})

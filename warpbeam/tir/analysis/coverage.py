@@ -86,6 +86,9 @@ def makes_box(target: Place | None, place: Place) -> bool:
     inner = [p.stmt for p in place.ancestors() if isinstance(p.stmt, For) and p.depth > depth and p.stmt.var in names]
     bindings = [b for a, b in zip(block.axes, block.bindings, strict=True) if a.kind != "reduce"]
     facts = facts_at(place)
+    moving = {f.var: loop_range(f, {}) for f in inner}
+    if not _all_run(place, depth, names) or any(interval(b, moving) is None for b in bindings):
+        return False
     sizes: dict[Var, PrimExpr] = {}
     uneven = [f for f in inner if not isinstance(f.extent, e.IntImm)]
     for f in inner:
@@ -105,6 +108,18 @@ def makes_box(target: Place | None, place: Place) -> bool:
         around.assume(e.land(b >= 0, b < a.extent))
     conds = [*conjuncts(block.predicate), *[f.var < x for f in uneven for x in limits(f.extent)]]
     return all(isinstance(c, e.IntImm) or prove(c, around) is True for c in conds)
+
+
+def _all_run(place: Place, depth: int, names: set[Var]) -> bool:
+    """Whether the loops around a block, below a depth and not over `names`, always have an iteration."""
+    for p in place.ancestors():
+        f = p.stmt
+        if p.depth <= depth or not isinstance(f, For) or f.var in names or isinstance(f.extent, e.IntImm):
+            continue
+        own = free_vars(f.extent) & {x.var for x in place.loops()}
+        if own and prove(f.extent >= 1, facts_at(p)) is not True:
+            return False
+    return True
 
 
 def limits(extent: PrimExpr) -> list[PrimExpr]:

@@ -92,6 +92,19 @@ def check_inputs_stay(tree: Tree, place: Place, what: str) -> None:
                 )
 
 
+def check_inputs_made(before: Tree, tree: Tree, name: str, what: str) -> None:
+    """Refuses a block that now stands before one that stood before it and computes what it reads."""
+    was, order = list(before.blocks), list(tree.blocks)
+    for buffer in read(as_block(tree.block(name))):
+        for p in writers(tree, buffer):
+            maker = as_block(p).name
+            if order.index(maker) > order.index(name) and was.index(maker) < was.index(name):
+                raise ScheduleError(
+                    f"{what}: {maker}, which computes {buffer.name}, would come after it",
+                    hint="compute that block there first, or choose a loop further in",
+                )
+
+
 def check_not_read_before(tree: Tree, place: Place, what: str) -> None:
     """Refuses to compute a block earlier if something before it reads what it overwrites."""
     order = list(tree.blocks.values())

@@ -29,6 +29,7 @@ from warpbeam.tir.expr import Buffer, PrimExpr, Var
 from warpbeam.tir.schedule.legal import (
     check_computed,
     check_filled,
+    check_inputs_made,
     check_inputs_stay,
     check_loops,
     check_not_read_before,
@@ -88,6 +89,7 @@ class ComputeAt(Step):
             )
         names = own_loops(tree, place)
         left = loops_at_once(place)
+        before = tree
         tree = tree_of(tree.update({place: None}))
         target = tree.loop(self.loop)
         users = _users(tree, block)
@@ -97,6 +99,7 @@ class ComputeAt(Step):
         ranges = _needed(tree, target, block, users, shared)
         made = region_nest(block, ranges, Namer(tree), names, facts_at(target, True), self.guard)
         func = tree.update({spot: seq(made, spot.stmt)})
+        check_inputs_made(before, tree_of(func), self.block, what)
         if left:
             check_loops(tree_of(func), left, what)
         return func, None

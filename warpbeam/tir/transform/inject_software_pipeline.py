@@ -72,7 +72,7 @@ def pipelined(s: For, stages: list[int], order: list[int], notes: dict[str, Any]
     middle = For(s.var, zero, e.sub(s.extent, last), s.kind, step(e.add(s.var, last), False), notes, s.thread)
     if e.const_int(s.extent) is None:
         middle = middle.replace(extent=e.maximum(middle.extent, zero))
-    ends = [step(e.maximum(e.add(s.extent, t), e.const(last, s.var.dtype)), True) for t in range(last)]
+    ends = [step(e.add(e.maximum(s.extent, e.const(last, s.var.dtype)), t), True) for t in range(last)]
     facts = Facts()
     body = Lowering(facts).stmt(seq(*first, middle, *ends)) or SeqStmt(())
     return wrap([a.replace(buffer=versions[a.buffer][0]) if a.buffer in versions else a for a in allocs], body)
