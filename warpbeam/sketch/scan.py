@@ -220,7 +220,8 @@ def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
     known = _rows(group, nest)
     rows = known or _UNKNOWN_ROWS
     depth = product([a.extent for a in nest.products[0].reduce_axis])
-    weights = held * depth * columns * (bits // 8)
+    stored = _weight_bytes(nest, bits // 8)
+    weights = held * depth * columns * stored
     resident = weights * product([a.extent for a in nest.axes[:-2]], 1) <= group.target.l1 // 2
     best: tuple[float, int, int] | None = None
     for r, v in cartesian(range(1, min(rows, 8) + 1), range(1, min(8, -(-columns // lanes)) + 1)):
@@ -237,12 +238,18 @@ def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
         for height, count in heights:
             for width, many in ((v, tiles - 1), (last, 1)):
                 fma, loaded = height * width * sums / 2, (width * sums + height) / 2
-                memory = 0.0 if resident else width * sums * lanes * bits / 8 / _L2_BYTES_PER_CYCLE
+                memory = 0.0 if resident else width * sums * lanes * stored / _L2_BYTES_PER_CYCLE
                 cost += count * many * (max(fma, loaded, memory, 4.0) * depth + 20)
         key = (round(cost, 1), v, r)
         best = key if best is None or key < best else best
     assert best is not None
     return Tile(best[2], best[1], lanes)
+
+
+def _weight_bytes(nest: Nest, usual: int) -> int:
+    """Bytes of one weight as it lies in memory."""
+    roles = [contraction(p) for p in nest.products]
+    return max((dt.nbytes(r.rhs.dtype) for r in roles if r is not None), default=usual)
 
 
 def _rows(group: Group, nest: Nest) -> int | None:
