@@ -252,3 +252,16 @@ def test_questions_about_programs():
     assert not tir.analysis.verify_gpu_code(s.func, {"max_thread_x": 2})
     twice = tir.SeqStmt((func.body, func.body))
     assert not tir.analysis.verify_ssa(func.with_body(twice))
+
+
+def test_a_pointer_with_dimensions_of_its_own():
+    ib = tir.ir_builder.create()
+    a, b = tir.decl_buffer((12,), "float32", "a"), tir.decl_buffer((4, 3), "float32", "b")
+    x, y = ib.buffer_ptr(a, shape=[3, 4]), ib.buffer_ptr(b, (2, 6))
+    with ib.for_range(0, 12) as i:
+        y[i // 6, i % 6] = x[i // 4, i % 4] * 2.0
+    assert x.shape == (3, 4)
+    func = function(ib, a, b)
+    given, got = np.arange(12, dtype="float32"), np.zeros((4, 3), "float32")
+    run(func, given, got)
+    np.testing.assert_array_equal(got.reshape(-1), given * 2)

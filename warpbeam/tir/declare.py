@@ -32,7 +32,7 @@ def decl_buffer(
     dims = tuple(shape) if isinstance(shape, list | tuple) else (shape,)
     if elem_offset is None:
         elem_offset = Var(f"{name}_elem_offset") if offset_factor else 0
-    kind = dt.canonical(str(dtype or "float32"))
+    kind = dt.canonical(dtype or "float32")
     align = data_alignment if data_alignment > 0 else 0
     return Buffer(
         name,

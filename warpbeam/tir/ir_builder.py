@@ -12,7 +12,7 @@ statement = ib.get()
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -76,8 +76,9 @@ class BufferVar:
     with a Ramp as last index.
     """
 
-    def __init__(self, builder: IRBuilder, buffer: Buffer) -> None:
+    def __init__(self, builder: IRBuilder, buffer: Buffer, view: Sequence[Any] | None = None) -> None:
         self._builder, self.buffer = builder, buffer
+        self._view = buffer.shape if view is None else tuple(view)
 
     @property
     def dtype(self) -> str:
@@ -85,7 +86,7 @@ class BufferVar:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        return self.buffer.shape
+        return self._view
 
     @property
     def name(self) -> str:
@@ -109,11 +110,16 @@ class BufferVar:
     def _place(self, index: Any) -> tuple[PrimExpr, ...]:
         found = [_as_index(i) for i in (index if isinstance(index, tuple | list) else (index,))]
         dims = self.buffer.shape
-        if len(found) == len(dims):
+        if self._view is not dims and len(found) == len(self._view):
+            flat = found[0]
+            for i, size in zip(found[1:], self._view[1:], strict=True):
+                flat = flat * size + i
+            found = [flat]
+        elif len(found) == len(dims):
             return tuple(found)
         if len(found) != 1:
             raise IRBuilderError(
-                f"{self.buffer.name} has {len(dims)} dimensions, indexed with {len(found)}",
+                f"{self.buffer.name} has {len(self._view)} dimensions, indexed with {len(found)}",
                 hint="one index per dimension, or a single one that counts the elements",
             )
         flat, out = found[0], []
@@ -272,10 +278,10 @@ class IRBuilder:
         return BufferVar(self, Buffer(name, (Var(f"{name}_size", "int64", True),), content_type, scope or "global"))
 
     def buffer_ptr(self, buf: Buffer, shape: Any = None) -> BufferVar:
-        """A buffer for use with `[]`."""
+        """A buffer for use with `[]`; `shape` gives its elements, in row-major order, other dimensions."""
         if isinstance(buf, BufferVar):
-            return buf
-        return BufferVar(self, buf)
+            buf = buf.buffer
+        return BufferVar(self, buf, shape)
 
     # ------------------------------------------------------------------------------------------------------- attributes
 
