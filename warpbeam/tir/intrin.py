@@ -186,17 +186,18 @@ def _reinterpret(values: Values, dtype: str) -> Any:
 
 
 def _reduce(fn: Callable[[Any, Any], Any]) -> Meaning:
-    """Lanes (the last axis) combined by halving: lane k with lane k + n/2; an odd last lane is added at the end."""
+    """Lanes (the last axis) combined by halving; those above the largest power of two join the first ones before."""
 
     def meaning(values: Values, dtype: str) -> Any:
-        x, late = np.asarray(values[0]), []
-        while x.shape[-1] > 1:
-            half = x.shape[-1] // 2
-            if x.shape[-1] % 2:
-                late.append(x[..., -1:])
-            x = fn(x[..., :half], x[..., half : 2 * half])
-        for lane in reversed(late):
-            x = fn(x, lane)
+        x = np.asarray(values[0])
+        count = x.shape[-1]
+        half = 1 << (count.bit_length() - 1)
+        if half < count:
+            rest = count - half
+            x = np.concatenate([fn(x[..., :rest], x[..., half:]), x[..., rest:half]], axis=-1)
+        while half > 1:
+            half //= 2
+            x = fn(x[..., :half], x[..., half:])
         return x
 
     return meaning
