@@ -56,9 +56,7 @@ def spatial_copy(place: Place, outer: Place, namer: Namer | None, suffix: str) -
         name = f"{f.var.name}{suffix}"
         var = Var(namer.loop(name) if namer else name, f.var.dtype)
         kind = "serial" if f.kind == "parallel" else f.kind
-        loops.append(
-            For(var, substitute(f.min, fresh), substitute(f.extent, fresh), kind, f.body, _notes(f), f.thread)
-        )
+        loops.append(For(var, substitute(f.min, fresh), substitute(f.extent, fresh), kind, f.body, _notes(f), f.thread))
         fresh[f.var] = var
     return loops, fresh
 
