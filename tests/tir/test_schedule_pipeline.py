@@ -147,3 +147,18 @@ def test_three_stages_over_few_iterations_run_each_statement_once(n):
     s.rfactor(s.loops("y")[-1])
     s.pipeline(loop, (0, 1, 2, 2))
     check(f, s.func, sizes={"n": n})
+
+
+def test_a_double_buffer_used_within_one_stage_of_a_pipeline():
+    x = te.placeholder((4, 8), name="x")
+    a = te.compute((4, 8), lambda i, j: x[i, j] + 1.0, name="a")
+    b = te.compute((4, 8), lambda i, j: a[i, j] * 2.0, name="b")
+    c = te.compute((4, 8), lambda i, j: b[i, j] + x[i, j], name="c")
+    f = create_prim_func([x], [c], "maps")
+    s = Schedule(f)
+    _, inner = s.split(s.loops("c")[0], [None, 2])
+    s.compute_at("b", inner)
+    s.compute_at("a", inner)
+    s.double_buffer("b")
+    s.pipeline(inner, (0, 1, 1))
+    check(f, s.func)

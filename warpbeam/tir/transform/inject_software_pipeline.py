@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.node import Attrs
 from warpbeam.ir.rewrite import rewrite, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses
@@ -75,7 +76,13 @@ def pipelined(s: For, stages: list[int], order: list[int], notes: dict[str, Any]
     ends = [step(e.add(e.maximum(s.extent, e.const(last, s.var.dtype)), t), True) for t in range(last)]
     facts = Facts()
     body = Lowering(facts).stmt(seq(*first, middle, *ends)) or SeqStmt(())
-    return wrap([a.replace(buffer=versions[a.buffer][0]) if a.buffer in versions else a for a in allocs], body)
+    return wrap([_widened(a, versions, STAGE in s.annotations) for a in allocs], body)
+
+
+def _widened(a: Allocate, versions: dict[Buffer, tuple[Buffer, int]], staged: bool) -> Allocate:
+    """An allocation now outside the loop: with its copies, and no longer one to be filled ahead."""
+    notes = Attrs({k: v for k, v in a.annotations.items() if not (staged and k == "double_buffer")})
+    return Allocate(versions[a.buffer][0] if a.buffer in versions else a.buffer, a.body, notes)
 
 
 def _versions(
