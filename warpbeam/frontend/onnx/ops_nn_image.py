@@ -109,7 +109,7 @@ def resize_11(
     if factors is not None:
         wanted = _scaled_sizes(x, axes, factors)
     elif sizes is not None:
-        if node.value(3) is None and policy == "stretch":
+        if node.value(3) is None and policy == "stretch" and not node.attr("antialias", 0):
             source = vector(sizes)
             wanted = [node.found.size(node.name, source, k) if v is None else v for k, v in enumerate(elements(source))]
         else:
