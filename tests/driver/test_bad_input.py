@@ -27,8 +27,8 @@ try:
     warpbeam.compile(sys.argv[1], cache=False)
 except WarpbeamError as error:
     print(type(error).__name__, "|", error)
-usage = resource.getrusage(resource.RUSAGE_SELF)
-print("spent", time.process_time() - start, usage.ru_maxrss * 1024)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # ru_maxrss is the parent's too
+print("spent", time.process_time() - start, int(peak.split()[1]) * 1024)
 """
 
 

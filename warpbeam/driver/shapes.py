@@ -8,9 +8,9 @@ from typing import Any
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.rewrite import post_order
-from warpbeam.topi.dims import content, prod
 from warpbeam.relay.types import TensorType
 from warpbeam.tir import expr as tir
+from warpbeam.topi.dims import content, prod
 
 _BINARY = {
     tir.Add: "add",
