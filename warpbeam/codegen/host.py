@@ -34,11 +34,6 @@ def print_entry(program: P.Program, target: Target, name: str = "wb_entry") -> s
     return _Entry(program, writer).print(name)
 
 
-def is_native(program: P.Program) -> bool:
-    """Whether the Program can be printed as an entry."""
-    return _obstacle(program) is None
-
-
 def _obstacle(program: P.Program) -> str | None:
     for instruction in P.walk(program.body):
         if type(instruction) not in _HANDLERS:

@@ -8,7 +8,6 @@ from typing import Any
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Attrs, Node
 from warpbeam.ir.rewrite import post_order, rewrite
-from warpbeam.relay.types import TensorType, TupleType, Type
 from warpbeam.tir import expr as E
 
 Dims = dict[E.Var, Any]
@@ -147,14 +146,3 @@ def bind_shape(dims: Sequence[Any], shape: Sequence[Any], known: Dims) -> int | 
         if isinstance(number, int) and isinstance(have, int) and number != have:
             return axis
     return None
-
-
-def bind_type(declared: Type | None, actual: Type | None, known: Dims) -> None:
-    """Binds size variables of a declared type from an actual one wherever tensors stand in the same place."""
-    todo = [(declared, actual)]
-    while todo:
-        want, have = todo.pop()
-        if isinstance(want, TensorType) and isinstance(have, TensorType):
-            bind_shape(want.shape, have.shape, known)
-        elif isinstance(want, TupleType) and isinstance(have, TupleType):
-            todo.extend(zip(want.fields, have.fields, strict=False))

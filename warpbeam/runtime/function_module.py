@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +79,6 @@ class FunctionModule:
         self.sources = sources or Sources()
         self.imported_modules: list[FunctionModule] = []
         self._functions: dict[str, PackedFunc] = {}
-        self._lock = threading.Lock()
         self.about: dict[str, Any] = dict(about or {})
         self.entry_name = ""
         if code is not None and about is None:

@@ -9,12 +9,8 @@ BROADCAST = "broadcast"
 INJECTIVE = "injective"
 COMM_REDUCE = "comm_reduce"
 COMM_REDUCE_IDX = "comm_reduce_idx"
-CONV2D = "conv2d"
-DEPTHWISE_CONV2D = "depthwise_conv2d"
 MATMUL = "matmul"
-POOL = "pool"
 SOFTMAX = "softmax_output"
-EXTERN = "extern"
 
 
 def of(operation: Any) -> str:

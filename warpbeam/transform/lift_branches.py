@@ -9,7 +9,6 @@ function it stands in (a loop written as tail recursion) keeps that call; what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from warpbeam.ir.node import Node, children
@@ -138,8 +137,3 @@ class _Lifter:
 def _is_call_of(node: Expr, given: Any) -> bool:
     """Whether a node is already a call of a named function on values from outside."""
     return isinstance(node, Call) and isinstance(node.op, GlobalVar) and all(given(a) for a in node.args)
-
-
-def called(roots: Iterable[Node]) -> list[GlobalVar]:
-    """The functions that expressions call by name, in order of first use."""
-    return [n for n in post_order(*roots, enter=lambda n: not isinstance(n, Function)) if isinstance(n, GlobalVar)]

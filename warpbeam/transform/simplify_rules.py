@@ -424,8 +424,3 @@ def reduce_units(n: Any) -> Expr | None:
     if any(a is not b for a, b in zip(same[1], out[1], strict=True)):
         return None
     return call("reshape", x, newshape=n.ty.shape)
-
-
-def rule_count() -> int:
-    """Number of rules, each counted once."""
-    return len({id(r) for rules in RULES.values() for r in rules})

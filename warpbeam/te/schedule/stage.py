@@ -19,7 +19,7 @@ from warpbeam.te.schedule.roots import root_axes
 from warpbeam.te.tensor import ComputeOp
 from warpbeam.tir.expr import as_expr, const_int
 
-GROUP_ROOT, INLINE, INLINED_ALREADY, SCOPE, SCAN_UPDATE = range(1, 6)
+GROUP_ROOT, INLINE, SCOPE, SCAN_UPDATE = range(1, 5)
 _SPLITTABLE = (ax.DATA_PAR, ax.COMM_REDUCE, ax.ORDERED)
 _REORDERABLE = (ax.DATA_PAR, ax.COMM_REDUCE, ax.THREAD_INDEX)
 

@@ -15,7 +15,7 @@ from warpbeam.tir.arith.poly import Poly
 Bounds = tuple[int | None, int | None]
 Form = frozenset[tuple[Any, int]]
 
-_STATE = ("ranges", "limits", "constraints", "rewrites", "congruences", "known", "hints", "order")
+_STATE = ("ranges", "limits", "constraints", "rewrites", "congruences", "known", "order")
 
 
 class Facts:
@@ -36,7 +36,6 @@ class Facts:
         self.rewrites: list[tuple[P.Mono, Poly]] = []  # monomial == polynomial
         self.congruences: dict[Form, tuple[int, int]] = {}  # const-free sum == base (mod coef)
         self.known: dict[e.PrimExpr, bool] = {}  # conditions of any kind
-        self.hints: dict[e.PrimExpr, tuple[int, ...]] = {}
         self.order: dict[e.Var, int] = {}  # binding order, outer first
         self._forget()
 
@@ -97,13 +96,6 @@ class Facts:
             self.ranges[var] = (list(lows), list(highs))
         else:
             self.ranges.pop(var, None)
-
-    def hint(self, expr: e.PrimExpr, values: Sequence[int]) -> None:
-        """Values that `expr` is likely to take; for decisions, never for proofs."""
-        self.hints[expr] = tuple(values)
-
-    def likely_values(self, expr: e.PrimExpr) -> tuple[int, ...]:
-        return self.hints.get(expr, ())
 
     def assume(self, cond: Any) -> None:
         """From now on `cond` is true. Conjunctions are taken apart; what is not understood is kept verbatim."""

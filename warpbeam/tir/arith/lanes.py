@@ -36,10 +36,6 @@ def trim() -> None:
         _ORIGINALS.clear()
 
 
-def is_special(n: Any) -> bool:
-    return type(n) is e.Var and (n in _ORIGINALS or any(n is v for v in LANES.values()))
-
-
 def ramp(base: P.Poly, stride: P.Poly, count: int, dtype: str) -> P.Poly:
     """base + stride*lane."""
     return P.plus(base, P.times(stride, P.of_atom(lane_var(count, dtype))))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from warpbeam.ir import dtype as dt
 from warpbeam.tir import expr as e
 from warpbeam.tir.arith import poly as P
 from warpbeam.tir.arith.bounds import atom_bounds, exact, poly_bounds
@@ -15,7 +14,6 @@ from warpbeam.tir.arith.facts import Facts
 from warpbeam.tir.arith.poly import Poly
 
 BUDGET = 80
-Limit = tuple[int, Poly]  # (den, q): den * atom >= q (lower) or <= q (upper)
 _DERIVED = (e.FloorDiv, e.FloorMod, e.Min, e.Max, e.Select)
 
 
@@ -222,11 +220,6 @@ def decide_eq(a: Poly, b: Poly, facts: Facts) -> bool | None:
         if nonneg(diff, facts) and nonneg(P.scaled(diff, -1), facts):
             return True
     return None
-
-
-def comparable(a: Any, b: Any, facts: Facts) -> bool:
-    """Whether order comparisons of a and b may be decided over the integers."""
-    return dt.is_int(a.dtype) and exact(P.of_expr(a), a.dtype, facts) and exact(P.of_expr(b), b.dtype, facts)
 
 
 def prove(cond: Any, facts: Facts | None = None) -> bool | None:

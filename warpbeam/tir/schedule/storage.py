@@ -13,7 +13,6 @@ from warpbeam.tir.expr import Buffer, PrimExpr
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import Allocate, For, PrimFunc, SeqStmt
 
-LINE_BYTES = 64
 STAGE, ORDER = "software_pipeline_stage", "software_pipeline_order"
 
 

@@ -7,14 +7,13 @@ from typing import Any
 
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir.analysis.tree import kids, with_kids
-from warpbeam.tir.expr import Buffer, BufferLoad, Call, StringImm, Var
+from warpbeam.tir.expr import Buffer, BufferLoad, Call, StringImm
 from warpbeam.tir.stmt import Allocate, BufferStore, Evaluate, For, IfThenElse, LetStmt, SeqStmt, Stmt
 
 BLOCK_TAGS = ("blockIdx.x", "blockIdx.y", "blockIdx.z")
 THREAD_TAGS = ("threadIdx.x", "threadIdx.y", "threadIdx.z")
 TAGS = (*BLOCK_TAGS, *THREAD_TAGS)
 VIRTUAL = ("vthread", "cthread")
-ON_CHIP = ("shared", "shared.dyn", "local", "register", "warp")
 
 
 def is_shared(scope: str) -> bool:
@@ -96,11 +95,6 @@ def own_parts(s: Any) -> list[Any]:
     if isinstance(s, LetStmt | Evaluate):
         return [s.value]
     return [s.cond] if hasattr(s, "cond") else []
-
-
-def names_in(*exprs: Any) -> set[Var]:
-    """Variables in expressions."""
-    return {n for x in exprs for n in post_order(x) if isinstance(n, Var)}
 
 
 def buffers_in(s: Stmt) -> dict[Buffer, None]:
