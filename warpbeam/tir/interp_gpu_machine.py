@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as e
 from warpbeam.tir import stmt as s
+from warpbeam.tir.interp_control import Control
 from warpbeam.tir.interp_gpu_memory import GpuError, Memory
 from warpbeam.tir.interp_memory import InterpError
 from warpbeam.tir.interp_values import Compiler, Step, uniform
@@ -20,15 +19,18 @@ _AXES = {f"{name}.{d}": (name, k) for name in ("blockIdx", "threadIdx") for k, d
 _WARP = 32
 
 
-class Threads:
+class Threads(Control):
     """State of the threads. `number`: a thread's number in the launch, `block`: its block's, `epoch`: barriers passed.
 
     Values have the shape (threads, lanes of a vector), 1 where they do not vary.
     """
 
+    hint = "run tir.transform.gpu first"
+
     def __init__(
         self, env: dict[Any, Any], device: s.PrimFunc | None, grid: list[int], block: list[int], first: int, count: int
     ) -> None:
+        super().__init__(_Compiler(_load_step))
         self.grid, self.dims, self.device = grid, block, device
         self.threads = int(np.prod(block))
         self.count = count * self.threads
@@ -37,11 +39,6 @@ class Threads:
         self.tid = np.tile(np.arange(self.threads), count)
         self.number = self.block * self.threads + self.tid
         self.epoch = np.zeros(self.count, np.int64)
-        self.mask: Any = None
-        self.env: dict[e.Var, Any] = {}
-        self.memory: dict[e.Buffer, Memory] = {}
-        self.current: Any = None
-        self.compiler = _Compiler(_load_step)
         for key, value in env.items():
             if isinstance(key, e.Buffer):
                 self.memory[key] = value
@@ -54,34 +51,6 @@ class Threads:
     def outside(env: dict[Any, Any]) -> Threads:
         """One thread without a kernel, to evaluate expressions of the host."""
         return Threads(env, None, [1, 1, 1], [1, 1, 1], 0, 1)
-
-    # ------------------------------------------------------------------------------------------ for expressions
-
-    def lookup(self, var: e.Var) -> Any:
-        found = self.env.get(var)
-        if found is None:
-            raise InterpError(f"variable {var.name} has no value here", where=self.describe(), why="nothing binds it")
-        return found
-
-    def bind(self, var: e.Var, value: Any) -> None:
-        self.env[var] = np.array(value)
-
-    def value(self, expr: e.PrimExpr) -> Any:
-        return self.compiler.compile(expr).run(self)  # type: ignore[arg-type]
-
-    @contextmanager
-    def masked(self, cond: Any) -> Iterator[None]:
-        """Only threads where `cond` holds are active."""
-        old = self.mask
-        cond = np.asarray(cond)
-        self.mask = cond if old is None else old & cond
-        try:
-            yield
-        finally:
-            self.mask = old
-
-    def active(self) -> bool:
-        return self.mask is None or bool(np.any(self.mask))
 
     def active_lanes(self, lanes: int) -> Any:
         """Which (thread, lane) take part."""
@@ -97,12 +66,9 @@ class Threads:
 
     def describe(self) -> str:
         """The statement that runs, as text."""
-        if self.current is None:
-            return self.device.name if self.device else ""
-        from warpbeam.tir.text.printer import brief
-
-        name = f"{self.device.name}: " if self.device else ""
-        return f"{name}{brief(self.current)}"
+        inside = super().describe()
+        name = self.device.name if self.device else ""
+        return f"{name}: {inside}" if name and inside else name or inside
 
     def who(self, thread: int) -> str:
         return self.who_number(int(self.number[thread]))
@@ -114,18 +80,6 @@ class Threads:
 
     # ---------------------------------------------------------------------------------------------------- statements
 
-    def run(self, stmt: Any) -> None:
-        """Executes a statement for all active threads."""
-        while stmt is not None:
-            rule = _RULES.get(type(stmt))
-            if rule is None:
-                raise InterpError(f"a kernel cannot run a {type(stmt).__name__}", hint="run tir.transform.gpu first")
-            stmt = rule(self, stmt)
-
-    def seq(self, n: Any) -> None:
-        for c in n.stmts:
-            self.run(c)
-
     def store(self, n: Any) -> None:
         self.current = n
         if dt.scalar(n.value.dtype) != dt.scalar(n.buffer.dtype):
@@ -133,35 +87,12 @@ class Threads:
         value = self.value(n.value)
         self.storage(n.buffer).store(self, [self.value(i) for i in n.indices], value)
 
-    def storage(self, buffer: e.Buffer) -> Memory:
-        found = self.memory.get(buffer)
-        if found is None:
-            raise InterpError(f"buffer {buffer.name} has no memory here", where=self.describe())
-        return found
-
-    def let(self, n: Any) -> Any:
-        self.current = n
-        self.bind(n.var, self.value(n.value))
-        return n.body
-
     def allocate(self, n: Any) -> Any:
         shape = [int(self.value(e.as_expr(d)).reshape(-1)[0]) for d in n.buffer.shape]
         shared = n.buffer.scope.startswith("shared")
         copies = self.count // self.threads if shared else self.count
         self.memory[n.buffer] = Memory.fresh(n.buffer, shape, copies, "block" if shared else "private")
         return n.body
-
-    def branch(self, n: Any) -> Any:
-        self.current = n
-        cond = self.value(n.cond)
-        if uniform(cond):
-            return n.then if cond.item() else n.orelse
-        for side, where in ((n.then, cond), (n.orelse, np.logical_not(cond))):
-            if side is not None:
-                with self.masked(where):
-                    if self.active():
-                        self.run(side)
-        return None
 
     def loop(self, n: Any) -> Any:
         self.current = n
@@ -192,19 +123,6 @@ class Threads:
             raise GpuError(f"{n.thread} has {int(extent.item())} in the kernel, and {dims[k]} in the launch")
         before = int(np.prod(dims[:k]))
         self.env[n.var] = ((source // before) % dims[k]).astype(dt.to_numpy(n.var.dtype)).reshape(-1, 1)
-
-    def loop_while(self, n: Any) -> None:
-        old = self.mask
-        try:
-            while True:
-                self.current = n
-                cond = np.asarray(self.value(n.cond))
-                self.mask = cond if self.mask is None else self.mask & cond
-                if not np.any(self.mask):
-                    return
-                self.run(n.body)
-        finally:
-            self.mask = old
 
     def check(self, n: Any) -> None:
         self.current = n
@@ -244,19 +162,6 @@ def _tuple(number: int, dims: list[int]) -> str:
     return f"({', '.join(map(str, found))})"
 
 
-_RULES: dict[type, Callable[[Threads, Any], Any]] = {
-    s.SeqStmt: Threads.seq,
-    s.BufferStore: Threads.store,
-    s.For: Threads.loop,
-    s.LetStmt: Threads.let,
-    s.Allocate: Threads.allocate,
-    s.IfThenElse: Threads.branch,
-    s.While: Threads.loop_while,
-    s.AssertStmt: Threads.check,
-    s.Evaluate: Threads.evaluate,
-}
-
-
 # --------------------------------------------------------------------------------------------------------- expressions
 
 
@@ -274,7 +179,7 @@ class _Compiler(Compiler):
 
     def step(self, n: Any, at: list[int]) -> Step:
         if type(n) is e.Call and n.op.startswith("warp_shuffle"):
-            return lambda m, slots: _shuffle(m, n, [slots[k] for k in at])  # type: ignore[arg-type]
+            return lambda m, slots: _shuffle(m, n, [slots[k] for k in at])
         return super().step(n, at)
 
 

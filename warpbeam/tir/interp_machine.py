@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir import dtype as dt
-from warpbeam.ir.diagnostics import IRError
 from warpbeam.tir import expr as e
 from warpbeam.tir import stmt as s
+from warpbeam.tir.interp_control import Control
 from warpbeam.tir.interp_memory import Access, InterpError, Storage, load_step, undefined
 from warpbeam.tir.interp_parallel import Independence
 from warpbeam.tir.interp_reduce import Fold, fold_of
@@ -41,48 +41,19 @@ class Axis:
     extent: int
 
 
-class Machine:
+class Machine(Control):
     """State of one run: variables, memory, batched loops and the mask of active iterations."""
 
     def __init__(self, batch: bool = True) -> None:
-        self.env: dict[e.Var, Any] = {}
-        self.memory: dict[e.Buffer, Storage] = {}
+        super().__init__(Compiler(load_step))
         self.axes: list[Axis] = []
         self.axis_of: dict[e.Var, int] = {}
-        self.mask: Any = None
         self.lanes = 1
         self.batch = batch
-        self.compiler = Compiler(load_step)
         self.independence = Independence()
         self.stores: dict[s.BufferStore, tuple[Access, Code]] = {}
         self.folds: dict[s.For, Fold | None] = {}
         self.weights: dict[s.For, int] = {}
-        self.current: Any = None
-
-    # -------------------------------------------------------------------------------------------------------- variables
-
-    def lookup(self, var: e.Var) -> Any:
-        found = self.env.get(var)
-        if found is None:
-            raise InterpError(f"variable {var.name} has no value here", where=self.describe(), why="nothing binds it")
-        return found
-
-    def bind(self, var: e.Var, value: Any) -> None:
-        """Binds a copy: a loaded value may be a view of memory that is overwritten later."""
-        self.env[var] = np.array(value)
-
-    def storage(self, buffer: e.Buffer) -> Storage:
-        found = self.memory.get(buffer)
-        if found is None:
-            raise InterpError(
-                f"buffer {buffer.name} has no memory here",
-                where=self.describe(),
-                why="it is neither a parameter nor allocated by an enclosing statement",
-            )
-        return found
-
-    def value(self, expr: e.PrimExpr) -> Any:
-        return self.compiler.compile(expr).run(self)
 
     def integer(self, expr: Any) -> int:
         """A size: the same for all iterations, or the largest of them."""
@@ -90,14 +61,6 @@ class Machine:
             return expr
         value = self.value(expr)
         return scalar_int(value) if uniform(value) else int(value.max())
-
-    def describe(self) -> str:
-        """The statement that runs, as text."""
-        if self.current is None:
-            return ""
-        from warpbeam.tir.text.printer import brief
-
-        return brief(self.current)
 
     # ------------------------------------------------------------------------------------------------------------- axes
 
@@ -121,35 +84,7 @@ class Machine:
             del self.axis_of[var], self.env[var]
             self.lanes = lanes
 
-    @contextmanager
-    def masked(self, cond: Any) -> Iterator[None]:
-        """Only iterations where `cond` holds are active."""
-        old = self.mask
-        self.mask = cond if old is None else old & cond
-        try:
-            yield
-        finally:
-            self.mask = old
-
-    def active(self) -> bool:
-        return self.mask is None or bool(np.any(self.mask))
-
     # ------------------------------------------------------------------------------------------------------- statements
-
-    def run(self, stmt: s.Stmt) -> None:
-        """Executes a statement; chains of lets, allocations and single-iteration loops take no stack."""
-        while True:
-            handler = _STEPS.get(type(stmt))
-            if handler is None:
-                raise IRError(f"the interpreter has no meaning for statement {type(stmt).__name__}")
-            rest = handler(self, stmt)
-            if rest is None:
-                return
-            stmt = rest
-
-    def seq(self, n: Any) -> None:
-        for x in n.stmts:
-            self.run(x)
 
     def store(self, n: Any) -> None:
         self.current = n
@@ -166,11 +101,6 @@ class Machine:
         value = found[1].run(self)
         found[0].store(self, value)
 
-    def let(self, n: Any) -> s.Stmt:
-        self.current = n
-        self.bind(n.var, self.value(n.value))
-        return n.body  # type: ignore[no-any-return]
-
     def allocate(self, n: Any) -> s.Stmt:
         self.current = n
         shape = [self.integer(d) for d in n.buffer.shape]
@@ -184,33 +114,6 @@ class Machine:
             count *= d
         self.memory[n.buffer] = Storage(undefined(count, n.buffer.dtype), shape, inner, axes)
         return n.body  # type: ignore[no-any-return]
-
-    def branch(self, n: Any) -> s.Stmt | None:
-        self.current = n
-        cond = self.value(n.cond)
-        if uniform(cond):
-            return n.then if cond.item() else n.orelse  # type: ignore[no-any-return]
-        for side, where in ((n.then, cond), (n.orelse, np.logical_not(cond))):
-            if side is not None:
-                with self.masked(where):
-                    if self.active():
-                        self.run(side)
-        return None
-
-    def loop_while(self, n: Any) -> None:
-        old = self.mask
-        try:
-            while True:
-                self.current = n
-                cond = self.value(n.cond)
-                self.mask = cond if self.mask is None else self.mask & cond
-                if not np.any(self.mask):
-                    return
-                if old is None and uniform(self.mask):
-                    self.mask = None
-                self.run(n.body)
-        finally:
-            self.mask = old
 
     def check(self, n: Any) -> None:
         self.current = n
@@ -309,16 +212,3 @@ def _below(x: Any) -> list[Any]:
     from warpbeam.ir.node import children
 
     return children(x)
-
-
-_STEPS: dict[type, Callable[[Machine, Any], s.Stmt | None]] = {
-    s.SeqStmt: Machine.seq,
-    s.BufferStore: Machine.store,
-    s.For: Machine.loop,
-    s.LetStmt: Machine.let,
-    s.Allocate: Machine.allocate,
-    s.IfThenElse: Machine.branch,
-    s.While: Machine.loop_while,
-    s.AssertStmt: Machine.check,
-    s.Evaluate: Machine.evaluate,
-}

@@ -18,9 +18,9 @@ from warpbeam.tir import expr as e
 from warpbeam.tir import interp_foreign, intrin, intrin_llvm
 
 if TYPE_CHECKING:
-    from warpbeam.tir.interp_machine import Machine
+    from warpbeam.tir.interp_control import Control
 
-Step = Callable[["Machine", list[Any]], Any]
+Step = Callable[[Any, list[Any]], Any]
 
 
 class Code:
@@ -31,7 +31,7 @@ class Code:
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
 
-    def run(self, m: Machine) -> Any:
+    def run(self, m: Control) -> Any:
         slots: list[Any] = []
         for step in self.steps:
             slots.append(step(m, slots))
@@ -180,7 +180,7 @@ class Compiler:
         counts = [dt.lanes(v.dtype) for v in n.vectors]
         picks = np.array(n.indices)
 
-        def run(m: Machine, s: list[Any]) -> Any:
+        def run(m: Control, s: list[Any]) -> Any:
             parts = [expanded(s[i], c) for i, c in zip(at, counts, strict=True)]
             outer = np.broadcast_shapes(*[p.shape[:-1] for p in parts])
             whole = np.concatenate([np.broadcast_to(p, (*outer, p.shape[-1])) for p in parts], axis=-1)
@@ -191,7 +191,7 @@ class Compiler:
     def let(self, n: Any, at: list[int]) -> Step:
         body = self.compile(n.body)
 
-        def run(m: Machine, s: list[Any]) -> Any:
+        def run(m: Control, s: list[Any]) -> Any:
             m.bind(n.var, s[at[0]])
             return body.run(m)
 
@@ -219,7 +219,7 @@ class Compiler:
         """if_then_else: a side is evaluated only for the iterations that choose it."""
         yes, no = self.compile(n.args[1]), self.compile(n.args[2])
 
-        def run(m: Machine, s: list[Any]) -> Any:
+        def run(m: Control, s: list[Any]) -> Any:
             c = s[cond]
             if uniform(c):
                 return (yes if c.item() else no).run(m)
