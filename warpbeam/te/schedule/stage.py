@@ -19,7 +19,7 @@ from warpbeam.te.schedule.roots import root_axes
 from warpbeam.te.tensor import ComputeOp
 from warpbeam.tir.expr import as_expr, const_int
 
-GROUP_ROOT, INLINE, SCOPE, SCAN_UPDATE = range(1, 5)
+GROUP_ROOT, INLINE, SCOPE, SCAN_UPDATE = 1, 2, 4, 5  # the numbers of the classic API (3 is not used)
 _SPLITTABLE = (ax.DATA_PAR, ax.COMM_REDUCE, ax.ORDERED)
 _REORDERABLE = (ax.DATA_PAR, ax.COMM_REDUCE, ax.THREAD_INDEX)
 
