@@ -1,4 +1,8 @@
-"""The fast Fourier transform of constant length, as a graph of additions and products.
+"""Fourier transforms of constant length, as graphs of additions and products.
+
+By what the data is: complex data of a length with small factors takes the fast transform, whose rounding error grows
+with log2(n) and not with n as that of direct sums does. Real data keeps real arithmetic, so that what is zero or
+conjugate by symmetry is exactly so: direct sums while they are short, then the fast transform of half the length.
 
 Stockham's form (no bit reversal): with n = l·p·m (l: product of the factors done, p: the factor at hand),
     y[k + l·u][i] = w^(u·i·l) · sum over b of x[k][b][i] · exp(sign·2πi·u·b/p),   w = exp(sign·2πi/n)
@@ -18,6 +22,19 @@ from warpbeam.op import get
 from warpbeam.relay.expr import Constant, Expr
 
 LARGEST_FACTOR = 13
+LARGEST_MATRIX = 128  # real data: up to here a matrix product runs near the machine's peak
+
+
+def circle(numerator: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin of 2π·numerator/n, exact at quarter turns and with all mirror symmetries of the circle."""
+    j = np.asarray(numerator) % n
+    quarter = (8 * j + n) // (2 * n)
+    rest = 4 * j - quarter * n
+    angle = rest * (np.pi / 2 / n)
+    c = np.cos(angle)
+    s = np.where(2 * abs(rest) == n, np.sign(rest) * c, np.sin(angle))
+    turn = quarter % 4
+    return np.choose(turn, (c, -s, -c, s)), np.choose(turn, (s, c, -s, -c))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +54,20 @@ class Complex:
         """Times a real constant."""
         return Complex(_times(self.re, factor), None if self.im is None else _times(self.im, factor))
 
+    def pair(self) -> tuple[Expr, Expr]:
+        """Both parts, zeros written out."""
+        return self.re, get("zeros_like")(self.re) if self.im is None else self.im
+
     def turned(self, sign: int) -> Complex:
         """Times sign·i."""
-        re = get("zeros_like")(self.re) if self.im is None else self.im
+        re = self.pair()[1]
         if sign > 0:
             return Complex(re if self.im is None else get("negative")(re), self.re)
         return Complex(re, get("negative")(self.re))
 
-    def rotated(self, angle: np.ndarray) -> Complex:
-        """Times exp(i·angle)."""
-        cos, sin = np.cos(angle), np.sin(angle)
+    def rotated(self, numerator: np.ndarray, n: int) -> Complex:
+        """Times exp(2πi·numerator/n)."""
+        cos, sin = circle(numerator, n)
         if self.im is None:
             return Complex(_times(self.re, cos), _times(self.re, sin))
         re = get("subtract")(_times(self.re, cos), _times(self.im, sin))
@@ -61,8 +82,16 @@ def _either(name: str, a: Expr | None, b: Expr | None) -> Expr | None:
     return get(name)(a, b)  # type: ignore[no-any-return]
 
 
+def _constant(value: np.ndarray, like: Expr) -> Expr:
+    return Constant(np.asarray(value).astype(dt.to_numpy(like.ty.dtype)))  # type: ignore[no-any-return]
+
+
+def _index(places: np.ndarray) -> Expr:
+    return Constant(places.astype(np.int64))  # type: ignore[no-any-return]
+
+
 def _times(x: Expr, factor: np.ndarray) -> Expr:
-    return get("multiply")(x, Constant(np.asarray(factor).astype(dt.to_numpy(x.ty.dtype))))  # type: ignore[no-any-return]
+    return get("multiply")(x, _constant(factor, x))  # type: ignore[no-any-return]
 
 
 def factors(length: int) -> list[int] | None:
@@ -89,9 +118,9 @@ def fast_transform(x: Complex, radices: list[int], sign: int) -> Complex:
         inner = length // (done * p)
         parts = [_cut(x, (*lead, done, p, inner), b) for b in range(p)]
         sums = _butterfly(parts, p, sign)
-        angle = (sign * 2 * np.pi / length * done) * np.arange(inner)
-        out = [s if u == 0 or inner == 1 else s.rotated(u * angle) for u, s in enumerate(sums)]
-        x = Complex(_joined([s.re for s in out], lead, length), _joined(_imaginary(out), lead, length))
+        turn = sign * done * np.arange(inner)
+        out = [s if u == 0 or inner == 1 else s.rotated(u * turn, length) for u, s in enumerate(sums)]
+        x = Complex(_joined([s.re for s in out], lead, length), _joined([s.pair()[1] for s in out], lead, length))
         done *= p
     return x
 
@@ -106,10 +135,6 @@ def _cut(x: Complex, shape: tuple[Any, ...], b: int) -> Complex:
         return get("squeeze")(t, axis=(at,))  # type: ignore[no-any-return]
 
     return Complex(part(x.re), None if x.im is None else part(x.im))
-
-
-def _imaginary(parts: list[Complex]) -> list[Expr]:
-    return [get("zeros_like")(s.re) if s.im is None else s.im for s in parts]
 
 
 def _joined(parts: list[Expr], lead: list[Any], length: int) -> Expr:
@@ -130,13 +155,86 @@ def _butterfly(x: list[Complex], p: int, sign: int) -> list[Complex]:
     for j in half:
         out[0] = out[0].plus(both[j])
     for u in half:
-        angle = [2 * np.pi * (u * j % p) / p for j in half]
         even, odd = x[0], None
-        for j, a in zip(half, angle, strict=True):
-            even = even.plus(both[j].scaled(np.asarray(np.cos(a))))
-            term = apart[j].scaled(np.asarray(np.sin(a)))
+        for j in half:
+            cos, sin = circle(np.asarray(u * j), p)
+            even = even.plus(both[j].scaled(cos))
+            term = apart[j].scaled(sin)
             odd = term if odd is None else odd.plus(term)
         assert odd is not None
         turned = odd.turned(sign)
         out[u], out[p - u] = even.plus(turned), even.minus(turned)
     return out
+
+
+def spectrum(x: Complex, length: int, columns: int, sign: int, factor: float = 1.0) -> Complex:
+    """factor · sum over l of x[l]·exp(sign·2πi·k·l/length) along the last axis, for k < columns.
+
+    Data longer than `length` is cut, shorter data is filled with zeros.
+    """
+    radices = factors(length) if x.im is not None or length > LARGEST_MATRIX else None
+    if not radices:
+        return _direct(x, length, columns, sign, factor)
+    x = Complex(_fitted(x.re, length), None if x.im is None else _fitted(x.im, length))
+    if x.im is None:
+        y = _mirrored(_real_transform(x, radices, sign), length, columns)
+    else:
+        y = fast_transform(x, radices, sign)
+        y = Complex(*(_fitted(t, columns) for t in y.pair()))
+    return y if factor == 1 else y.scaled(np.asarray(factor))
+
+
+def _fitted(t: Expr, length: int) -> Expr:
+    """The last axis cut, or filled with zeros, to a length."""
+    size, last = t.ty.shape[-1], len(t.ty.shape) - 1
+    if size > length:
+        return get("strided_slice")(t, begin=(0,), end=(length,), axes=(last,))  # type: ignore[no-any-return]
+    grow = ((0, 0),) * last + ((0, length - size),)
+    return t if size == length else get("nn.pad")(t, _constant(np.zeros(()), t), pad_width=grow)  # type: ignore[no-any-return]
+
+
+def _direct(x: Complex, length: int, columns: int, sign: int, factor: float) -> Complex:
+    """`spectrum` as products with constant matrices."""
+    rows = np.arange(x.re.ty.shape[-1])
+    cos, sin = circle(np.outer(rows, np.arange(columns)), length)
+    kept = (rows < length)[:, None] * factor
+    c, s = _constant(cos * kept, x.re), _constant(sin * kept * sign, x.re)
+    mul = get("nn.matmul")
+    if x.im is None:
+        return Complex(mul(x.re, c), mul(x.re, s))
+    return Complex(get("subtract")(mul(x.re, c), mul(x.im, s)), get("add")(mul(x.im, c), mul(x.re, s)))
+
+
+def _real_transform(x: Complex, radices: list[int], sign: int) -> Complex:
+    """The first half (with both ends) of the transform of real data.
+
+    Even lengths pack neighbours into one complex number, z[l] = x[2l] + i·x[2l+1]; with m = n/2 and Z its transform,
+        X[k] = (Z[k] + conj Z[m-k])/2 - i/2·w^k·(Z[k] - conj Z[m-k]),   w = exp(sign·2πi/n)
+    """
+    *lead, n = x.re.ty.shape
+    if n % 2:
+        y = fast_transform(x, radices, sign)
+        return Complex(*(_fitted(t, n // 2 + 1) for t in y.pair()))
+    m = n // 2
+    pairs = get("reshape")(x.re, newshape=(*lead, m, 2))
+    even, odd = (get("take")(pairs, _index(np.asarray(b)), axis=-1) for b in range(2))
+    half = fast_transform(Complex(even, odd), factors(m) or [], sign)
+    assert half.im is not None
+    ahead, back = _index(np.arange(m + 1) % m), _index(np.arange(m, -1, -1) % m)
+    a = Complex(*(get("take")(t, ahead, axis=-1) for t in (half.re, half.im)))
+    b = Complex(*(get("take")(t, back, axis=-1) for t in (half.re, half.im)))
+    assert a.im is not None and b.im is not None
+    plus = Complex(get("add")(a.re, b.re), get("subtract")(a.im, b.im)).scaled(np.asarray(0.5))
+    minus = Complex(get("add")(a.im, b.im), get("subtract")(b.re, a.re)).scaled(np.asarray(0.5))
+    return plus.plus(minus.rotated(sign * np.arange(m + 1), n))
+
+
+def _mirrored(half: Complex, length: int, columns: int) -> Complex:
+    """The first columns of a spectrum of which one half is known: y[n - k] is the conjugate of y[k]."""
+    k = np.arange(columns)
+    back = 2 * k > length
+    place = _index(np.where(back, length - k, k))
+    assert half.im is not None
+    return Complex(
+        get("take")(half.re, place, axis=-1), _times(get("take")(half.im, place, axis=-1), np.where(back, -1.0, 1.0))
+    )

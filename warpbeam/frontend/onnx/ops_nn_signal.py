@@ -1,7 +1,6 @@
 """Converters of Fourier transforms, windows, filter banks, determinants and col2im.
 
-A long DFT whose length has small factors is a fast transform; else, and for the frames of an STFT, it is a product with
-a constant matrix of twiddle factors. Lengths must be constants either way.
+Transforms follow from the structure of the data (`fourier`); their lengths must be constants.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from warpbeam.frontend.onnx.fourier import Complex, factors, fast_transform
+from warpbeam.frontend.onnx.fourier import Complex, circle, spectrum
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_index import onnx_dtype
 from warpbeam.frontend.onnx.ops_nn_norm import dtype_of, shape_of
@@ -20,29 +19,9 @@ from warpbeam.relay.expr import Constant, Expr, const
 
 Result = Expr | list[Expr]
 
-LARGEST_MATRIX = 128  # up to here a matrix product runs near the machine's peak and has fewer roundings
-
 
 def _matrix(array: np.ndarray, like: Expr) -> Expr:
     return Constant(array.astype(dt.to_numpy(dtype_of(like))))  # type: ignore[no-any-return]
-
-
-def _twiddles(rows: int, length: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin of 2π·row·column/length; rows beyond the length are zero, so that longer data is cut."""
-    angle = (np.outer(np.arange(rows), np.arange(columns)) % length) * (2 * np.pi / length)
-    keep = (np.arange(rows) < length)[:, None]
-    return np.cos(angle) * keep, np.sin(angle) * keep
-
-
-def transform(real: Expr, imag: Expr | None, length: int, columns: int, sign: int, factor: float) -> tuple[Expr, Expr]:
-    """(real, imaginary) of factor · sum x[l]·exp(sign·2πi·k·l/length) over the last axis, for k < columns."""
-    rows = shape_of(real)[-1]
-    cos, sin = _twiddles(rows, length, columns)
-    c, s = _matrix(cos * factor, real), _matrix(sin * (sign * factor), real)
-    mul, add, sub = get("nn.matmul"), get("add"), get("subtract")
-    if imag is None:
-        return mul(real, c), mul(real, s)
-    return sub(mul(real, c), mul(imag, s)), add(mul(imag, c), mul(real, s))
 
 
 def _parts(x: Expr) -> tuple[Expr, Expr | None]:
@@ -78,40 +57,15 @@ def _dft(node: NodeView, x: Expr, axis: int) -> Result:
         return get("expand_dims")(_moved(out, rank - 2, axis), axis=rank - 1)
     columns = length // 2 + 1 if onesided else length
     factor = 1.0 / length if inverse else 1.0
-    radices = factors(length) if length > LARGEST_MATRIX else None
-    if radices:
-        pair = _fast(Complex(real, imag), radices, length, columns, 1 if inverse else -1, factor)
-    else:
-        pair = transform(real, imag, length, columns, 1 if inverse else -1, factor)
-    return get("stack")(*[_moved(p, rank - 2, axis) for p in pair], axis=rank - 1)
-
-
-def _fast(x: Complex, radices: list[int], length: int, columns: int, sign: int, factor: float) -> tuple[Expr, Expr]:
-    """`transform` by the fast algorithm: data cut or filled up to the length, then the wanted columns."""
-
-    def fitted(t: Expr) -> Expr:
-        size, last = shape_of(t)[-1], len(shape_of(t)) - 1
-        if size > length:
-            return get("strided_slice")(t, begin=(0,), end=(length,), axes=(last,))  # type: ignore[no-any-return]
-        grow = ((0, 0),) * last + ((0, length - size),)
-        return t if size == length else get("nn.pad")(t, const(0, dtype_of(t)), pad_width=grow)  # type: ignore[no-any-return]
-
-    y = fast_transform(Complex(fitted(x.re), None if x.im is None else fitted(x.im)), radices, sign)
-    if factor != 1:
-        y = y.scaled(np.asarray(factor))
-    assert y.im is not None
-    last = len(shape_of(y.re)) - 1
-    if columns == length:
-        return y.re, y.im
-    re, im = (get("strided_slice")(t, begin=(0,), end=(columns,), axes=(last,)) for t in (y.re, y.im))
-    return re, im
+    y = spectrum(Complex(real, imag), length, columns, 1 if inverse else -1, factor)
+    return get("stack")(*[_moved(p, rank - 2, axis) for p in y.pair()], axis=rank - 1)
 
 
 def _real_inverse(real: Expr, imag: Expr | None, length: int) -> Expr:
     """The real signal of a one-sided spectrum."""
     rows = shape_of(real)[-1]
-    cos, sin = _twiddles(rows, length, length)
     k = np.arange(rows)
+    cos, sin = circle(np.outer(k, np.arange(length)), length)
     used = k <= length // 2
     twice = np.where((k == 0) | (2 * k == length), 1.0, 2.0) * used / length
     y = get("nn.matmul")(real, _matrix(cos * twice[:, None], real))
@@ -155,7 +109,7 @@ def stft(node: NodeView, x: Expr, step: Expr, window: Expr | None = None, length
     columns = size // 2 + 1 if node.attr("onesided", 1) else size
     framed = frames(real)
     assert framed is not None
-    return get("stack")(*transform(framed, frames(imag), size, columns, -1, 1.0), axis=3)
+    return get("stack")(*spectrum(Complex(framed, frames(imag)), size, columns, -1).pair(), axis=3)
 
 
 def _window(cosines: tuple[float, ...]) -> Any:
