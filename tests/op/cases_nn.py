@@ -24,6 +24,24 @@ def whole(low: int, high: int, *shape: int, dtype: Any = np.int64) -> np.ndarray
     return np.asarray(np.random.default_rng([7, *shape]).integers(low, high, shape)).astype(dtype)
 
 
+def _winograd() -> list[Case]:
+    transform, conv = (f"nn.contrib_conv2d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
+
+    def wide(*shape: int) -> np.ndarray:  # F(4x4) amplifies float32's rounding, which orders of summation change
+        return real(*shape, dtype=np.float64)
+
+    return [
+        (transform, {"tile_size": 2}, (real(3, 4, 3, 3),)),
+        (transform, {"tile_size": 4, "kernel_layout": "HWIO"}, (real(3, 3, 2, 5),)),
+        (conv, {"tile_size": 2}, (real(1, 3, 6, 4), real(4, 4, 3, 2))),
+        (conv, {"tile_size": 2, "padding": (1, 0, 2, 1)}, (real(2, 3, 6, 5), real(4, 4, 3, 2))),
+        (conv, {"tile_size": 2, "padding": 1, "data_layout": "NHWC"}, (real(2, 7, 5, 3), real(4, 4, 3, 4))),
+        (conv, {"tile_size": 2, "out_layout": "NHWC"}, (wide(1, 3, 5, 5), wide(4, 4, 3, 2))),
+        (conv, {"tile_size": 4, "padding": 1, "data_layout": "NHWC"}, (wide(1, 7, 9, 3), wide(6, 6, 3, 2))),
+        (conv, {"tile_size": 2}, (real(1, 3, 6, 4, dtype=np.float16), real(4, 4, 3, 2, dtype=np.float16))),
+    ]  # fmt: skip
+
+
 def _conv() -> list[Case]:
     x, w = real(2, 4, 9, 7), real(6, 4, 3, 2)
     return [
@@ -50,6 +68,7 @@ def _conv() -> list[Case]:
             {"out_dtype": "int32"},
             (whole(-90, 90, 1, 3, 5, 6, dtype=np.int8), whole(-90, 90, 2, 3, 3, 3, dtype=np.int8)),
         ),
+        *_winograd(),
         ("nn.conv1d", {"padding": (2, 1), "dilation": 2}, (real(2, 3, 11), real(5, 3, 3))),
         ("nn.conv1d", {"data_layout": "NWC", "kernel_layout": "WIO"}, (real(2, 11, 3), real(3, 3, 5))),
         ("nn.conv3d", {"padding": 1, "strides": (1, 2, 1)}, (real(1, 2, 4, 5, 6), real(3, 2, 3, 3, 2))),

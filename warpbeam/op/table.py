@@ -48,6 +48,11 @@ CREATION = {"arange": "Arange", "full": "Full", "ones": "Ones", "shape_tensor": 
 
 NN_CONV = {f"nn.conv{n}d{t}": f"Conv{n}d{t.title().replace('_', '')}" for n in (1, 2, 3) for t in ("", "_transpose")}
 
+NN_WINOGRAD = {
+    "nn.contrib_conv2d_winograd_weight_transform": "WinogradWeightTransform",
+    "nn.contrib_conv2d_winograd_without_weight_transform": "WinogradConv2d",
+}
+
 NN_POOL = {
     f"nn.{_kind}_pool{_n}d": f"{_cls}Pool{_n}d"
     for _kind, _cls in {
@@ -126,6 +131,7 @@ for _module, _ops in {
     "shape_join": SHAPE_JOIN,
     "creation": CREATION,
     "nn_conv": NN_CONV,
+    "nn_winograd": NN_WINOGRAD,
     "nn_pool": NN_POOL,
     "nn_pool_index": NN_POOL_INDEX,
     "nn_matmul": NN_MATMUL,

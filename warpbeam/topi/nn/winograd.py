@@ -1,0 +1,168 @@
+"""Convolution by 3 taps with fewer products (S. Winograd; A. Lavin, S. Gray, "Fast algorithms for convolutional neural
+networks", CVPR 2016): F(m x m, 3 x 3) computes tiles of m x m results from (m + 2) x (m + 2) inputs d and taps g as
+
+    A^T [ sum over input channels of (G g G^T) * (B^T d B) ] A
+
+with (m + 2)^2 products per channel in place of 9 m^2: 2.25 times fewer for m = 2, 4 times for m = 4.
+
+The sums over channels are (m + 2)^2 independent matrix products. To first order in the unit roundoff u, the error of a
+result is at most
+
+    (C + n) u |A^T| [ sum of (|G| |g| |G^T|) * (|B^T| |d| |B|) ] |A|
+
+C roundings come from the sum over C channels, n from the transforms: both products with B^T and both with A^T round
+once per addition and once where a factor is no power of two, and the weights, transformed in float64, round once. For
+m = 2 that is n = 2 + 4 + 1 = 7, and with all |d| <= D and |g| <= W the bound is at most 81 C (C + 7) u D W; that of the
+plain sum is 9 C (9 C) u D W: the same constant. For m = 4 the constant is some hundred times larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from warpbeam.te import tensor as te
+from warpbeam.tir.expr import EQ, PrimExpr, Select, as_expr, cast, const
+from warpbeam.topi import dims
+from warpbeam.topi.common import TopiError, accumulation, convert_stage
+from warpbeam.topi.nn.common import Layout, arrange, pad_stage
+
+TAPS = 3
+Matrix = tuple[tuple[float, ...], ...]
+
+# (B^T, G, A^T) by m, of the points 0, 1, -1, (2, -2,) infinity.
+_MATRICES: dict[int, tuple[Matrix, Matrix, Matrix]] = {
+    2: (
+        ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+        ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+        ((1, 1, 1, 0), (0, 1, -1, -1)),
+    ),
+    4: (
+        (
+            (4, 0, -5, 0, 1, 0),
+            (0, -4, -4, 1, 1, 0),
+            (0, 4, -4, -1, 1, 0),
+            (0, -2, -1, 2, 1, 0),
+            (0, 2, -1, -2, 1, 0),
+            (0, 4, 0, -5, 0, 1),
+        ),
+        (
+            (1 / 4, 0, 0),
+            (-1 / 6, -1 / 6, -1 / 6),
+            (-1 / 6, 1 / 6, -1 / 6),
+            (1 / 24, 1 / 12, 1 / 6),
+            (1 / 24, -1 / 12, 1 / 6),
+            (0, 0, 1),
+        ),
+        ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+    ),
+}
+TILES = tuple(_MATRICES)
+
+
+def matrices(tile: int) -> tuple[Matrix, Matrix, Matrix]:
+    """(B^T, G, A^T) of F(tile x tile, 3 x 3). Raises TopiError for sizes other than `TILES`."""
+    found = _MATRICES.get(tile)
+    if found is None:
+        raise TopiError(f"there is no F({tile}x{tile}, 3x3) here", hint=f"tile sizes are {TILES}")
+    return found
+
+
+def _mixed(row: Sequence[float], value: Callable[[int], PrimExpr]) -> PrimExpr:
+    """The sum of row[k] * value(k), without what is 0."""
+    total: PrimExpr | None = None
+    for k, c in sorted(enumerate(row), key=lambda entry: entry[1] <= 0):  # begins with a positive one
+        if c == 0:
+            continue
+        v = value(k)
+        term = v if abs(c) == 1 else v * const(abs(c), v.dtype)
+        if total is None:
+            total = term if c > 0 else const(0, v.dtype) - term
+        else:
+            total = total + term if c > 0 else total - term
+    return const(0, value(0).dtype) if total is None else total
+
+
+def _row(matrix: Matrix, index: Any, value: Callable[[int], PrimExpr]) -> PrimExpr:
+    """Row `index` of a matrix times a vector; schedules unroll the index, so that one sum remains."""
+    out = _mixed(matrix[-1], value)
+    for k in range(len(matrix) - 2, -1, -1):
+        out = Select(EQ(as_expr(index), as_expr(k)), _mixed(matrix[k], value), out)
+    return out
+
+
+def winograd_weight(w: te.Tensor, tile: int, kernel: Layout) -> te.Tensor:
+    """G g G^T of a kernel (O, I, 3, 3) in a layout: [tile + 2, tile + 2, I, O] in the kernel's dtype."""
+    g, inner = matrices(tile)[1], accumulation(w.dtype)
+    size = tile + TAPS - 1
+    inputs, outputs = w.shape[kernel["I"]], w.shape[kernel["O"]]
+
+    def tap(i: Any, o: Any, y: int, x: Any) -> PrimExpr:
+        return cast(inner, w[arrange(kernel, {"I": i, "O": o, "H": as_expr(y), "W": x})])
+
+    rows = te.compute(
+        (size, TAPS, inputs, outputs),
+        lambda a, x, i, o: _row(g, a, lambda y: tap(i, o, y, x)),
+        name="weight_rows",
+    )
+    out = te.compute(
+        (size, size, inputs, outputs),
+        lambda a, b, i, o: _row(g, b, lambda x: rows[a, as_expr(x), i, o]),
+        name="weight_planes",
+    )
+    return convert_stage(out, w.dtype, "weight_cast")
+
+
+def winograd(
+    x: te.Tensor, u: te.Tensor, tile: int, maps: tuple[Layout, Layout], begins: Sequence[Any], shape: Sequence[Any]
+) -> te.Tensor:
+    """The convolution of x by transformed weights u [tile + 2, tile + 2, I, O], as te stages.
+
+    maps: letter (N, C, H, W) -> axis of data and result. begins: rows and columns of zeros before the data. shape: the
+    result's; zeros behind the data go as far as it needs.
+    """
+    data, out = maps
+    bt, _, at = matrices(tile)
+    size = tile + TAPS - 1
+    tiles = [dims.dim((shape[out[c]] + tile - 1) // tile) for c in "HW"]
+    before, after = [0] * 4, [0] * 4
+    for c, begin, count in zip("HW", begins, tiles, strict=True):
+        before[data[c]] = begin
+        after[data[c]] = dims.dim(count * tile + TAPS - 1 - begin - x.shape[data[c]])
+    padded = pad_stage(x, before, after, 0)
+    batch, inputs, outputs = x.shape[data["N"]], x.shape[data["C"]], shape[out["C"]]
+    inner = accumulation(x.dtype)
+
+    def element(n: Any, h: Any, w: Any, c: Any) -> PrimExpr:
+        return cast(inner, padded[arrange(data, {"N": n, "H": h, "W": w, "C": c})])
+
+    rows = te.compute(
+        (batch, *tiles, size, size, inputs),
+        lambda n, p, q, i, s, c: _row(bt, i, lambda r: element(n, p * tile + r, q * tile + s, c)),
+        name="data_rows",
+    )
+    planes = te.compute(
+        (size, size, batch, *tiles, inputs),
+        lambda i, j, n, p, q, c: _row(bt, j, lambda s: rows[n, p, q, i, as_expr(s), c]),
+        name="data_planes",
+    )
+    k = te.reduce_axis(inputs, "ic")
+    products = te.compute(
+        (size, size, batch, *tiles, outputs),
+        lambda i, j, n, p, q, o: te.sum(planes[i, j, n, p, q, k.var] * cast(inner, u[i, j, k.var, o]), axis=k),
+        name="products",
+    )
+    back = te.compute(
+        (tile, size, batch, *tiles, outputs),
+        lambda a, j, n, p, q, o: _row(at, a, lambda i: products[as_expr(i), j, n, p, q, o]),
+        name="result_rows",
+    )
+
+    def result(*idx: Any) -> PrimExpr:
+        n, h, w, o = (idx[out[c]] for c in "NHWC")
+        return _row(at, w % tile, lambda j: back[h % tile, as_expr(j), n, h // tile, w // tile, o])
+
+    return convert_stage(te.compute(tuple(shape), result, name="winograd"), x.dtype, "winograd_cast")
+
+
+__all__ = ["TAPS", "TILES", "matrices", "winograd", "winograd_weight"]
