@@ -16,7 +16,8 @@ from models import INT64, model, node, run, value
 
 import warpbeam
 from warpbeam.frontend.onnx import import_model
-from warpbeam.ir.diagnostics import UnsupportedError
+from warpbeam.ir.diagnostics import ImportModelError, UnsupportedError
+from warpbeam.runtime.errors import RunError
 from warpbeam.runtime.program import Branch, CallKernel, Loop
 
 BOOL = TensorProto.BOOL
@@ -83,6 +84,50 @@ def test_branches_of_different_shapes_are_refused() -> None:
     }
     with pytest.raises(UnsupportedError, match="branches give output 0"):
         import_model(model([("If", "c", "z", attrs)], [("x", [4, 6]), ("c", [], BOOL)], [("z", None)]))
+
+
+def half_fitting(wrong_first: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Attributes of an If one branch of which multiplies matrices that do not fit."""
+    wrong = graph([("MatMul", "x x", "p")], [], [("p", None)])
+    right = graph([("MatMul", "x w", "q"), ("Relu", "q", "r")], [], [("r", None)])
+    first, second = (wrong, right) if wrong_first else (right, wrong)
+    return {"then_branch": first, "else_branch": second}, {"w": RNG.standard_normal((6, 6)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("wrong_first", [False, True])
+def test_a_branch_that_cannot_work_with_the_shapes_is_refused_where_it_is_asked_for(wrong_first: bool) -> None:
+    attrs, held = half_fitting(wrong_first)
+    m = model([("If", "c", "z", attrs, "choice")], [("x", [4, 6]), ("c", [], BOOL)], [("z", None)], held)
+    module = warpbeam.compile(m, cache=False)
+    np.testing.assert_allclose(module(X, np.array(not wrong_first)), np.maximum(X @ held["w"], 0), rtol=1e-5)
+    with pytest.raises(RunError, match=r"node 'choice': the branch .* MatMul"):
+        module(X, np.array(wrong_first))
+
+
+def test_a_branch_that_cannot_work_matters_only_where_it_is_reached() -> None:
+    attrs, held = half_fitting(False)
+    outer = {
+        "then_branch": graph([("If", "d", "i", attrs)], [], [("i", None)]),
+        "else_branch": graph([("Neg", "x", "n")], [], [("n", None)]),
+    }
+    m = model([("If", "c", "z", outer)], [("x", [4, 6]), ("c", [], BOOL), ("d", [], BOOL)], [("z", None)], held)
+    module = warpbeam.compile(m, cache=False)
+    no, yes = np.array(False), np.array(True)
+    np.testing.assert_array_equal(module(X, no, no), -X)
+    np.testing.assert_allclose(module(X, yes, yes), np.maximum(X @ held["w"], 0), rtol=1e-5)
+    with pytest.raises(RunError, match="does not fit these shapes"):
+        module(X, yes, no)
+
+
+def test_a_model_with_two_branches_that_cannot_work_is_refused() -> None:
+    wrong = graph([("MatMul", "x x", "p")], [], [("p", None)])
+    m = model(
+        [("If", "c", "z", {"then_branch": wrong, "else_branch": wrong})],
+        [("x", [4, 6]), ("c", [], BOOL)],
+        [("z", None)],
+    )
+    with pytest.raises(ImportModelError, match="MatMul"):
+        import_model(m)
 
 
 def counting(condition: bool) -> Any:

@@ -137,7 +137,11 @@ class Planner:
         self.places: tuple[Symbol, ...] = ()
         self.late = late.Sizes(self.symbols)
         self.held: list[_Slot] = []  # slots whose size has no bound
-        self.pending = [c for c in self.func.attrs.get("assumptions", ()) if dims.is_counted(c)]
+        assumed = self.func.attrs.get("assumptions", ())
+        reasons = self.func.attrs.get("reasons", ()) or ("",) * len(assumed)
+        plain = "the sizes do not fit what the model assumes"
+        self.assumed = {c: r or plain for c, r in zip(assumed, reasons, strict=True)}
+        self.pending = [c for c in self.assumed if dims.is_counted(c)]
         self.facts: dict[Function, list[Equality]] = {}
 
     def build(self) -> Program:
@@ -253,7 +257,7 @@ class Planner:
             ready = [c for c in self.pending if set(dims.counted_in(c)) <= known]
             self.pending = [c for c in self.pending if c not in ready]
             for condition in ready:
-                self.steps.append(late.Verify(condition, "the sizes do not fit what the model assumes"))
+                self.steps.append(late.Verify(condition, self.assumed[condition]))
         for a, b, message in self._equalities(fn):
             if self.late.is_late(a, b):
                 self.steps.append(late.Verify(E.binary(E.EQ, E.as_expr(a), E.as_expr(b)), message))
@@ -433,10 +437,9 @@ class Planner:
                 if not dims.counted_in(a, b):
                     sides = (to_shape_expr(a, self.symbols), to_shape_expr(b, self.symbols))
                     found.setdefault(("eq", *sides), message)
-        for condition in self.func.attrs.get("assumptions", ()):
-            if dims.is_counted(condition):
-                continue
-            found.setdefault(to_shape_expr(condition, self.symbols), "the sizes do not fit what the model assumes")
+        for condition, reason in self.assumed.items():
+            if not dims.is_counted(condition):
+                found.setdefault(to_shape_expr(condition, self.symbols), reason)
         return [Check(condition, message) for condition, message in found.items() if not isinstance(condition, int)]
 
     def _body(self, steps: list[Any]) -> tuple[Instruction, ...]:

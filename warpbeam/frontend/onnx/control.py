@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from warpbeam.frontend.onnx.node import Entry, NodeView
+from warpbeam.frontend.onnx.refusals import MisfitError
 from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order, rewrite
 from warpbeam.op import get
 from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, If, Tuple, TupleGetItem, Var, const
 from warpbeam.relay.infer_call import type_text
 from warpbeam.relay.types import FuncType, TensorType, TupleType
-from warpbeam.tir.expr import PrimExpr
+from warpbeam.tir.expr import EQ, PrimExpr, as_expr, binary
 from warpbeam.topi import dims
 
 _MANY = 1 << 16
@@ -42,6 +43,17 @@ class Frame:
     at: int = 0
     depth: int = 1
     finish: Callable[[Frame], Frame | None] | None = None
+    misfit: Callable[[MisfitError], Frame | None] | None = None
+
+
+def leave(frame: Frame, error: MisfitError) -> Frame | None:
+    """Gives up the innermost branch around a node that cannot work; raises where there is none."""
+    at: Frame | None = frame
+    while at is not None:
+        if at.misfit is not None:
+            return at.misfit(error)
+        at = at.outer
+    raise error
 
 
 def body_frame(importer: Any, frame: Frame, view: NodeView, graph: Any, given: dict[str, Entry] | None = None) -> Frame:
@@ -85,26 +97,31 @@ def branches(importer: Any, frame: Frame, view: NodeView) -> Frame:
     for graph in graphs:
         if len(graph.output) != len(view.outputs):
             raise view.error(f"has {len(view.outputs)} outputs, a branch gives {len(graph.output)}")
-    found: list[list[Entry]] = []
+    found: list[list[Entry] | MisfitError] = []
 
-    def then_done(body: Frame) -> Frame:
-        found.append(_results(view, body, graphs[0]))
-        other = body_frame(importer, frame, view, graphs[1])
-        other.finish = else_done
-        return other
+    def begin(k: int) -> Frame:
+        body = body_frame(importer, frame, view, graphs[k])
+        body.finish = lambda inner: done(_results(view, inner, graphs[k]))
+        body.misfit = done
+        return body
 
-    def else_done(body: Frame) -> Frame:
-        found.append(_results(view, body, graphs[1]))
-        importer.define(frame, view, lambda: _joined(view, *found))
+    def done(result: list[Entry] | MisfitError) -> Frame:
+        found.append(result)
+        if len(found) < len(graphs):
+            return begin(len(found))
+        importer.define(frame, view, lambda: _joined(importer, view, *found))
         return frame
 
-    first = body_frame(importer, frame, view, graphs[0])
-    first.finish = then_done
-    return first
+    return begin(0)
 
 
-def _joined(view: NodeView, then: list[Entry], other: list[Entry]) -> list[Entry]:
+def _joined(
+    importer: Any, view: NodeView, then: list[Entry] | MisfitError, other: list[Entry] | MisfitError
+) -> list[Entry]:
+    """The values of both branches as one; of the only one that can be taken where the other does not fit."""
     entry = view.entry(0)
+    if isinstance(then, MisfitError) or isinstance(other, MisfitError):
+        return _only(importer, view, then, other)
     if entry is None or any(e.missing for e in (*then, *other)):
         return [Entry(missing=True)] * len(then)
     for k, (a, b) in enumerate(zip(then, other, strict=True)):
@@ -116,6 +133,28 @@ def _joined(view: NodeView, then: list[Entry], other: list[Entry]) -> list[Entry
         return [Entry(If(cond, then[0].expr, other[0].expr))]
     value = If(cond, Tuple(tuple(e.expr for e in then)), Tuple(tuple(e.expr for e in other)))
     return [Entry(TupleGetItem(value, k)) for k in range(len(then))]
+
+
+def _only(
+    importer: Any, view: NodeView, then: list[Entry] | MisfitError, other: list[Entry] | MisfitError
+) -> list[Entry]:
+    """The values of the branch that fits; a call whose condition asks for the other one is refused."""
+    if isinstance(then, MisfitError):
+        error, kept, wanted = then, other, 0
+    else:
+        assert isinstance(other, MisfitError)
+        error, kept, wanted = other, then, 1
+    if isinstance(kept, MisfitError):
+        raise error
+    entry = view.entry(0)
+    if entry is None or any(e.missing for e in kept):
+        return [Entry(missing=True)] * len(kept)
+    cond = get("cast")(scalar(entry.expr), dtype="int64")
+    size = importer.found.size(view.name, cond)
+    why = f"node {view.name[-60:]!r}: the branch that the condition asks for does not fit these shapes: {error.what}"
+    importer.assume(binary(EQ, size, as_expr(wanted)), why)
+    sizes = {"extents": ((size, 1, 0),), "bounds": (1,)}
+    return [Entry(get("counted.given")(e.expr, cond, **sizes)) for e in kept]
 
 
 def scalar(x: Expr) -> Expr:

@@ -21,7 +21,7 @@ from warpbeam.frontend.onnx.inputs import Dims, bind_inputs, order_nodes
 from warpbeam.frontend.onnx.limits import DEFAULT, Limits
 from warpbeam.frontend.onnx.loader import Loaded, domain_versions, load, newest_opset, subgraphs
 from warpbeam.frontend.onnx.node import Entry, NodeView
-from warpbeam.frontend.onnx.refusals import all_missing, undecided
+from warpbeam.frontend.onnx.refusals import MisfitError, all_missing, undecided
 from warpbeam.frontend.onnx.tensors import attribute_value, elem_dtype, tensor_array
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
@@ -38,7 +38,7 @@ _BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, Overflow
 class ImportedModel:
     """A model as a Relay module. inputs, outputs: names in order. sizes: symbolic dimension name -> variable.
 
-    main's attribute "assumptions" holds conditions on sizes that must hold at each call.
+    main's attribute "assumptions" holds conditions on sizes that must hold at each call, "reasons" why, or "".
     """
 
     module: IRModule
@@ -71,6 +71,7 @@ class Importer:
         self.limits = limits
         self.problems = Diagnostics()
         self.assumptions: list[Any] = []
+        self.reasons: dict[Any, str] = {}
         self.count = 0
         self.parameters: dict[str, Constant] = {}
         self.loops: dict[GlobalVar, Function] = {}
@@ -94,7 +95,10 @@ class Importer:
             raise all_missing(self.problems, self.loaded.source, self.asked & set(params))
         results = [self._output(o, env) for o in graph.output]
         body = results[0] if len(results) == 1 else Tuple(tuple(results))
-        notes = {"assumptions": tuple(self.assumptions)} if self.assumptions else {}
+        notes: dict[str, Any] = {}
+        if self.assumptions:
+            reasons = tuple(self.reasons.get(c, "") for c in self.assumptions)
+            notes = {"assumptions": tuple(self.assumptions), "reasons": reasons}
         main = Function(tuple(params.values()), body, attrs=Attrs(notes))
         mod = IRModule({"main": main, **self.loops})
         return ImportedModel(mod, list(params), outputs, self.dims.by_name, self.parameters, self.loaded.name)
@@ -143,7 +147,10 @@ class Importer:
             self.count += 1
             if self.count > self.limits.nodes:
                 raise ImportModelError(f"the model has more than {self.limits.nodes} nodes after inlining of functions")
-            frame = self._node(frame, proto) or frame
+            try:
+                frame = self._node(frame, proto) or frame
+            except MisfitError as e:
+                frame = control.leave(frame, e)
 
     def _leave(self, frame: Frame) -> Frame | None:
         if frame.finish is not None:
@@ -177,11 +184,11 @@ class Importer:
         except ImportModelError:
             raise
         except WarpbeamError as e:
-            raise ImportModelError(
+            raise MisfitError(
                 f"{view.op_type}: {e.what}", where=f"node {view.name[:80]!r}", why=e.why, hint=e.hint
             ) from e
         except _BROKEN as e:
-            raise ImportModelError(
+            raise MisfitError(
                 f"{view.op_type}: its operands or attributes do not fit together",
                 where=f"node {view.name[:80]!r}",
                 why=f"{type(e).__name__}: {e}"[:200],
@@ -250,6 +257,7 @@ class Importer:
             raise view.error(f"there is no such operator in set {domain or 'ai.onnx'} version {view.opset}")
         if rules is not None:
             schema.check(view, rules)
+        view.refusal = MisfitError
         if not domain and view.op_type in _CONTROL:
             return self._control(frame, view)
         convert = table.find(view.op_type, domain, view.opset)
@@ -291,6 +299,11 @@ class Importer:
         except UnsupportedError as e:
             self.problems.add(e.what, Span(view.name))
             self._poison(frame, view)
+
+    def assume(self, condition: Any, reason: str) -> None:
+        """A condition on sizes that must hold at each call that comes by it, and what to say where it does not."""
+        self.assumptions.append(condition)
+        self.reasons[condition] = reason
 
     def function(self, name: str, ty: Any) -> GlobalVar:
         """A new name for a function of the module."""

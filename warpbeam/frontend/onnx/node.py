@@ -183,6 +183,7 @@ class NodeView:
                 raise self.error(f"attribute {name!r} is missing")
             return default
         value = self._attributes[name]
+        self.refusal: type[ImportModelError] = ImportModelError  # what errors of the node are from here on
         return (self._decode or attribute_value)(value)
 
     def has_attr(self, name: str) -> bool:
@@ -260,7 +261,7 @@ class NodeView:
 
     def error(self, what: str) -> ImportModelError:
         """The model breaks a rule of the format at this node."""
-        return ImportModelError(f"{self.op_type}: {what}", where=f"node {self.name!r}")
+        return self.refusal(f"{self.op_type}: {what}", where=f"node {self.name!r}")
 
     def unsupported(self, what: str) -> UnsupportedError:
         """The node is valid, but this use of it has no implementation."""

@@ -12,6 +12,10 @@ class NeedsContentError(UnsupportedError):
     inputs: tuple[str, ...] = ()
 
 
+class MisfitError(ImportModelError):
+    """The operands of a well-formed node do not fit together: what fails only where the node is reached."""
+
+
 def all_missing(problems: Diagnostics, source: str, asked: set[str]) -> UnsupportedError:
     """One error that lists everything that is missing, each with the nodes that need it."""
     grouped: dict[str, list[str]] = {}
