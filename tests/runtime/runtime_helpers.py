@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import llvmlite.binding as llvm
+import numpy as np
 import pytest
 
 from warpbeam.runtime import Artifact, KernelInfo, Manifest, Program, TensorSpec, link_shared
 from warpbeam.runtime.pool_ll import EXPORTS, pool_ir
 from warpbeam.runtime.program import CallKernel, Port, Return, Symbol, Value
+
+CONSTANTS = np.arange(10_000, dtype=np.float32).tobytes()
 
 
 @functools.cache
@@ -133,3 +137,12 @@ def add_artifact(extent: int | str = 16, known: bool = True) -> Artifact:
     )
     manifest = Manifest("add", inputs, outputs, target="x86_64-unknown-linux-gnu", kernels=(kernel,))
     return Artifact.build(manifest, add_library(), program=add_program(extent), relay="fn (x, y) { add(x, y) }")
+
+
+def full_artifact(name: str = "add") -> Artifact:
+    """An artefact with sections of every kind but objects."""
+    base = add_artifact("n")
+    return Artifact.build(
+        replace(base.manifest, name=name), add_library(), CONSTANTS, base.program(), "relay text", b"\1\2\3",
+        {"b": b"bb", "a": b""},
+    )  # fmt: skip

@@ -14,19 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runtime_helpers import add_artifact, add_library
+from runtime_helpers import add_artifact, add_library, full_artifact
 
 from warpbeam.runtime import Artifact, ArtifactError, KernelInfo, Manifest, Module, TensorSpec, artifact, load
 from warpbeam.runtime.cpu import host_features, missing_features
-
-CONSTANTS = np.arange(10_000, dtype=np.float32).tobytes()
-
-
-def full_artifact() -> Artifact:
-    base = add_artifact("n")
-    return Artifact.build(
-        base.manifest, add_library(), CONSTANTS, base.program(), "relay text", b"\1\2\3", {"b": b"bb", "a": b""}
-    )
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -142,7 +133,7 @@ def test_unchanged_rebuild_is_accepted() -> None:
         (0, b"X", "not a Warpbeam artefact"),
         (8, b"\2\0", "format version 2.0"),
         (10, b"\7\0", "format version 1.7"),
-        (12, b"\1", "damaged header"),
+        (12, b"\2", "damaged header"),
         (16, b"\xff" * 8, "damaged header"),
         (24, b"\0", "damaged header"),
         (56, b"\0", "wrong length"),
@@ -214,3 +205,53 @@ def test_manifest_keeps_everything() -> None:
         "m", (), (spec,), kernels=(kernel,), cpu_features=("avx2",), precision="exact", extra={"z": "1"}
     )
     assert Manifest.from_data(json.loads(json.dumps(manifest.to_data()))) == manifest
+
+
+def several() -> Artifact:
+    """For a machine that does not exist, for one with a feature nobody has, and for this one."""
+    full = full_artifact()
+    nowhere = replace(full, manifest=replace(full.manifest, target="pdp11-unknown-unix"))
+    future = replace(full, manifest=replace(full.manifest, cpu_features=("warp9",)))
+    return Artifact.join({"pdp11": nowhere, "future": future, "here": full})
+
+
+def test_a_file_for_several_machines_runs_what_fits(tmp_path: Path) -> None:
+    several().save(tmp_path / "m.wb")
+    data = (tmp_path / "m.wb").read_bytes()
+    assert struct.unpack_from("<HH", data, 8) == (1, 2)
+    again = Artifact.load(tmp_path / "m.wb")
+    assert again.variants == ["future", "here"] and again.manifest.target.startswith("pdp11")
+    assert again.variant("here") == full_artifact()
+    if host_features() is not None:
+        assert again.variant("future").manifest.cpu_features == ("warp9",)
+    module = load(tmp_path / "m.wb")
+    assert module.artifact.manifest == full_artifact().manifest
+    x = np.arange(3, dtype=np.float32)
+    assert np.array_equal(module(x, x), x + x)
+    module.save(tmp_path / "again.wb")
+    assert (tmp_path / "again.wb").read_bytes() == data, "a file for several stays one"
+
+
+def test_the_constants_of_several_machines_are_stored_once() -> None:
+    one, three = len(full_artifact().to_bytes()), len(several().to_bytes())
+    assert three - one < 3 * len(add_library()) + 4 * artifact.PAGE
+
+
+def test_a_file_for_other_machines_says_why_it_does_not_run(tmp_path: Path) -> None:
+    full = full_artifact()
+    away = replace(full, manifest=replace(full.manifest, target="pdp11-unknown-unix"))
+    Artifact.join({"a": away, "b": away}).save(tmp_path / "m.wb")
+    with pytest.raises(ArtifactError, match="pdp11"):
+        load(tmp_path / "m.wb")
+
+
+def test_unknown_and_damaged_variants_are_refused() -> None:
+    with pytest.raises(ArtifactError, match="future, here"):
+        several().variant("vax")
+    sections = dict(several().sections)
+    sections["manifest@here"] = replace(sections["manifest@here"], data=b"{}")
+    with pytest.raises(ArtifactError, match="missing or unknown fields"):
+        Artifact(several().manifest, sections).variant("here")
+    sections["manifest@here"] = replace(sections["manifest@here"], data=b"[" * 100_000)
+    with pytest.raises(ArtifactError, match="damaged"):
+        Artifact(several().manifest, sections).variant("here")

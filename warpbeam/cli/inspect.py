@@ -14,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a compiled model")
     parser.add_argument("--relay", action="store_true", help="print the model's Relay text, and nothing else")
     parser.add_argument("--program", action="store_true", help="print the host side, and nothing else")
+    options.add_trusted(parser)
     options.add_json(parser)
 
 
@@ -22,14 +23,14 @@ def run(args: argparse.Namespace) -> int:
     from warpbeam.runtime.artifact import Artifact
     from warpbeam.runtime.errors import ArtifactError
 
-    artifact = Artifact.load(args.file)
+    artifact = Artifact.load(args.file, trusted=args.trusted)
     if args.relay or args.program:
         text = _relay(artifact) if args.relay else _program(artifact)
         if text is None:
             raise ArtifactError(f"{args.file} holds no such text", hint="compile the model again")
         print(text.rstrip())
         return 0
-    data = _data(artifact)
+    data = _data(artifact) | {"signature": _signature(args.file, artifact)}
     if args.json:
         console.emit_json(data)
         return 0
@@ -50,13 +51,15 @@ def _program(artifact: Any) -> str | None:
 
 
 def _data(artifact: Any) -> dict[str, Any]:
-    from warpbeam.runtime.cpu import missing_features, runs_here
+    from warpbeam.runtime.compiled import fits_here
+    from warpbeam.runtime.cpu import missing_features
 
     m = artifact.manifest
     missing = missing_features(m.cpu_features)
-    here = runs_here(m.target) and not missing
+    here = fits_here(artifact.chosen(fits_here).manifest)
     return {
         "name": m.name, "compiler": m.compiler_version, "abi": m.abi_version, "target": m.target,
+        "variants": artifact.variants,
         "cpu_features": list(m.cpu_features), "runs_here": here, "missing_features": missing, "precision": m.precision,
         "inputs": [_tensor(s) for s in m.inputs], "outputs": [_tensor(s) for s in m.outputs],
         "params": [_tensor(s) for s in m.params], "kernels": len(m.kernels),
@@ -66,13 +69,25 @@ def _data(artifact: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _signature(path: str, artifact: Any) -> str:
+    """Who signed the file, in words."""
+    from warpbeam.runtime.signature import claimed, fingerprint
+
+    if artifact.signer is not None:
+        return f"by {fingerprint(artifact.signer)}, checked"
+    key = claimed(path)
+    return f"by {fingerprint(key)}, not checked: give --trusted" if key else "none"
+
+
 def _tensor(spec: Any) -> dict[str, Any]:
     return {"name": spec.name, "dtype": spec.dtype, "shape": console.shape(spec.shape)}
 
 
 def _print(data: dict[str, Any]) -> None:
-    for key in ("name", "compiler", "target", "precision", "kernels"):
+    for key in ("name", "compiler", "target", "precision", "kernels", "signature"):
         print(f"{key:<11}{data[key]}")
+    for other in data["variants"]:
+        print(f"{'also for':<11}{other}")
     size = data["arena_bytes"]
     print(f"{'scratch':<11}{console.size(size) if size is not None else 'depends on the sizes of the inputs'}")
     why = f"no: it lacks {', '.join(data['missing_features'])}" if data["missing_features"] else "no"

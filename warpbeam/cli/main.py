@@ -19,6 +19,7 @@ COMMANDS = {
     "compile": "compile a model to a file",
     "export": "write a model as a library or C source for other programs",
     "inspect": "show what is in a compiled file",
+    "sign": "sign a compiled file, or make keys",
     "run": "run a model on arrays from an npz file, or on generated ones",
     "bench": "time a model",
     "profile": "time a model kernel by kernel",

@@ -40,10 +40,11 @@ def source_of(path: str) -> Any:
 
 def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
     """(module, report) for the model of a command line; the report is None for a model that was compiled before."""
-    if is_artefact(args.model):
+    trusted = getattr(args, "trusted", None)
+    if is_artefact(args.model) or trusted:
         import warpbeam
 
-        module, report = warpbeam.load(args.model), None
+        module, report = warpbeam.load(args.model, trusted=trusted), None
     else:
         from warpbeam.driver.api import compile_with_report
 

@@ -16,6 +16,15 @@ def add_model(parser: argparse.ArgumentParser, artefact: bool = True) -> None:
     """The model argument."""
     what = "an ONNX file, a Relay text (.relay)" + (" or a compiled model" if artefact else "")
     parser.add_argument("model", metavar="MODEL", help=what)
+    if artefact:
+        add_trusted(parser)
+
+
+def add_trusted(parser: argparse.ArgumentParser) -> None:
+    """--trusted."""
+    parser.add_argument(
+        "--trusted", action="append", metavar="KEY.pem", help="refuse compiled files that no such public key signed"
+    )
 
 
 def add_shapes(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +43,13 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
     """Options of every subcommand that compiles."""
     add_shapes(parser)
     group = parser.add_argument_group("compiling")
-    group.add_argument("--target", default="native", help='"native" or a target\'s name (default: native)')
+    group.add_argument(
+        "--target",
+        type=targets,
+        default="native",
+        metavar="NAME[,NAME…]",
+        help='"native" or a target\'s name; several make one file that serves all (default: native)',
+    )
     group.add_argument("-O", "--opt-level", type=int, choices=range(4), default=3, help="0 to 3 (default: 3)")
     group.add_argument("--no-cache", action="store_true", help="neither read nor write the cache on disk")
     group.add_argument("--workers", type=positive, metavar="N", help="compiling processes (default: one per core)")
@@ -68,6 +83,12 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
         metavar="batch=3,length=17",
         help="values of symbolic extents that stay symbolic in the compiled model (default: 1)",
     )
+
+
+def targets(text: str) -> str | list[str]:
+    """One target's name or several."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return names if len(names) > 1 else text
 
 
 def sizes(text: str) -> dict[str, int]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from warpbeam.ir.diagnostics import CompileError, WarpbeamError
 from warpbeam.ir.transform import PassContext
 from warpbeam.runtime.artifact import Artifact
-from warpbeam.runtime.cpu import missing_features, runs_here
+from warpbeam.runtime.compiled import CompiledModel, fits_here
 from warpbeam.runtime.errors import ArtifactError
 from warpbeam.runtime.export_model import Exported
 from warpbeam.runtime.model import open_model
@@ -35,7 +35,9 @@ def compile(  # the name users expect
 
     Args:
         model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or a Relay module or function.
-        target: "native", a target's name, or a `Target`.
+        target: "native", a target's name, or a `Target`; or several of these, the preferred first: the saved file then
+            serves all of them, and the first that fits the machine runs. If none fits this machine, the result can
+            be saved and exported, but not run: it is a `runtime.CompiledModel` and no `Module`.
         shapes: {input name: shape} that fixes dynamic dimensions.
         opt_level: 0 (nothing is fused) to 3.
         threads: threads that run the model; None: all cores.
@@ -65,27 +67,42 @@ def compile_with_report(
     workers: int | None = None,
     name: str | None = None,
     dump: Any = None,
-) -> tuple[Module, Any]:
+) -> tuple[Any, Any]:
     """As `compile`, and also the `Report` of what was done. `dump(kernel, llvm_text)` sees each new kernel."""
     from warpbeam.driver.cache import Cache
     from warpbeam.driver.report import Report
     from warpbeam.target import get
 
-    tgt = get(target)
+    targets = _targets(target, get)
     store = Cache() if cache else None
     source = _source(model)
     key = None
     if store is not None and source is not None and dump is None and not _watched():
-        key = _key(source, tgt, shapes, opt_level, store)
+        key = _key(source, targets, shapes, opt_level, store)
         path = store.artifact_path(key)
         found = _cached(path, store)
         if found is not None:
-            report = Report(name or found.manifest.name, str(tgt.name), cached=True)
-            return equipped(Module(found)), report
-    built = _build(model, tgt, shapes, opt_level, store, workers, name, dump)
+            report = Report(name or found.manifest.name, str(targets[0].name), cached=True)
+            return _module(found), report
+    built = _build(model, targets, shapes, opt_level, store, workers, name, dump)
     if store is not None and key is not None:
         store.put_artifact(key, built.artifact)
-    return equipped(Module(built.artifact)), built.report
+    return _module(built.artifact), built.report
+
+
+def _targets(target: Any, get: Any) -> tuple[Any, ...]:
+    given = [target] if isinstance(target, str | Mapping) or not isinstance(target, Iterable) else list(target)
+    found = tuple(get(t) for t in given)
+    names = [t.name for t in found]
+    if not found or len(set(names)) != len(names):
+        raise CompileError(f"targets {', '.join(names)}" if names else "no target is given", "compile",
+                           "each machine can be there once" if names else "", 'give "native", or names')  # fmt: skip
+    return found
+
+
+def _module(artifact: Artifact) -> Any:
+    """What `compile` gives: a module where the code runs here."""
+    return equipped(Module(artifact) if fits_here(artifact.chosen(fits_here).manifest) else CompiledModel(artifact))
 
 
 def _watched() -> bool:
@@ -105,14 +122,16 @@ def _source(model: Any) -> Any:
     return None
 
 
-def _key(source: Any, target: Any, shapes: Mapping[str, Any] | None, opt_level: int, store: Any) -> str:
+def _key(source: Any, targets: Sequence[Any], shapes: Mapping[str, Any] | None, opt_level: int, store: Any) -> str:
     from warpbeam.driver.cache import package_stamp
     from warpbeam.driver.identity import model_digest
 
     digest = hashlib.sha256()
     ctx = PassContext.current()
     passes = sorted(ctx.disabled_pass), sorted(ctx.required_pass), sorted(ctx.config.items())
-    digest.update(repr((package_stamp(), target.key, sorted((shapes or {}).items()), opt_level, passes)).encode())
+    digest.update(
+        repr((package_stamp(), [t.key for t in targets], sorted((shapes or {}).items()), opt_level, passes)).encode()
+    )
     if isinstance(source, Path):
         try:
             digest.update(model_digest(source, store).encode())
@@ -143,7 +162,7 @@ def _cached(path: Path, store: Any) -> Artifact | None:
 
 def _build(
     model: Any,
-    target: Any,
+    targets: Sequence[Any],
     shapes: Mapping[str, Any] | None,
     opt_level: int,
     store: Any,
@@ -155,19 +174,25 @@ def _build(
     from warpbeam.driver.build import Options, build
 
     found = source.read(model, shapes, name or "")
-    options = Options(target, opt_level, store, workers, found.name, dump)
+    options = Options(targets[0], opt_level, store, workers, found.name, dump, tuple(targets[1:]))
     return build(found.module, found.inputs, found.outputs, options)
 
 
-def load(path: str | os.PathLike[str]) -> Module:
+def load(path: str | os.PathLike[str], trusted: Any = None) -> Module:
     """A module from a file that `Module.save` or `Module.export_library` wrote.
 
     A saved model whose code is for another processor is compiled again for this one, with a warning.
+
+    Args:
+        trusted: public keys (PEM files, or 32 bytes each). If given, only files that one of them signed are opened.
+
+    Raises:
+        ArtifactError: if the file is damaged, of another version, or not signed as required.
     """
     try:
-        return equipped(open_model(path))
+        return equipped(open_model(path, trusted=trusted))
     except ArtifactError:
-        found = _for_another(path)
+        found = _for_another(path, trusted)
         if found is None:
             raise
     reason = f"{found.manifest.name}: the saved code is for another processor; compiling it again for this one"
@@ -175,13 +200,13 @@ def load(path: str | os.PathLike[str]) -> Module:
     return equipped(Module(_rebuilt(found)))
 
 
-def _for_another(path: str | os.PathLike[str]) -> Artifact | None:
-    """The artefact, if it is whole, has code for another machine, and holds what it was built from."""
+def _for_another(path: str | os.PathLike[str], trusted: Any) -> Artifact | None:
+    """The artefact, if it is whole, has code for other machines only, and holds what it was built from."""
     try:
-        found = Artifact.load(path)
+        found = Artifact.load(path, trusted=trusted)
     except WarpbeamError:
         return None
-    other = not runs_here(found.manifest.target) or bool(missing_features(found.manifest.cpu_features))
+    other = not fits_here(found.chosen(fits_here).manifest)
     return found if other and found.data("relay") is not None else None
 
 
@@ -193,7 +218,7 @@ def _rebuilt(artifact: Artifact) -> Artifact:
     return rebuild(artifact, Options(get("native"), cache=Cache(), name=artifact.manifest.name)).artifact
 
 
-def equipped(module: Module) -> Module:
+def equipped(module: Any) -> Any:
     """The module, whose profiles compare with the machine's limits and which can be printed as C."""
 
     def measure(threads: int) -> Roof:
@@ -206,6 +231,7 @@ def equipped(module: Module) -> Module:
 
         return export_c(artifact, path, name, freestanding)
 
-    module.measure_roof = measure
+    if isinstance(module, Module):
+        module.measure_roof = measure
     module.print_c = print_c
     return module

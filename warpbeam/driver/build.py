@@ -6,8 +6,10 @@ scheduling here and code generation there overlap.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from warpbeam.codegen import facade, host
@@ -23,12 +25,13 @@ from warpbeam.driver.workers import Compiler
 from warpbeam.ir import dtype as dt
 from warpbeam.relay.expr import Function, IRModule
 from warpbeam.relay.types import TensorType, TupleType
+from warpbeam.runtime import hosted
 from warpbeam.runtime.artifact import Artifact, KernelInfo, Manifest, TensorSpec
 from warpbeam.runtime.export_model import FREESTANDING, HOSTED, pack_objects
 from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
-from warpbeam.runtime.program import CallKernel, Program, Value, walk
+from warpbeam.runtime.program import CallExternal, CallKernel, Check, Program, Value, walk
 from warpbeam.target import Target
 
 ENTRY = "wb_entry"
@@ -36,7 +39,13 @@ ENTRY = "wb_entry"
 
 @dataclass(slots=True)
 class Options:
-    """How to compile. `workers`: compiling processes (None: one per core)."""
+    """How to compile.
+
+    Attributes:
+        target: the machine; of a file for several machines, the first.
+        others: further machines that the same file is to serve.
+        workers: compiling processes (None: one per core).
+    """
 
     target: Target
     opt_level: int = 3
@@ -44,6 +53,7 @@ class Options:
     workers: int | None = None
     name: str = "model"
     dump: Any = None
+    others: tuple[Target, ...] = ()
 
 
 @dataclass(slots=True)
@@ -58,10 +68,17 @@ class Built:
 def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options: Options) -> Built:
     """Compiles the module's main function; `inputs` and `outputs` name its parameters and results."""
     report = Report(options.name, str(options.target.name))
-    with Compiler(options.target, options.cache, options.workers) as compiler:
-        with report.stage("passes"):
-            mod = optimize(mod, options.opt_level, options.target, report)
-        return _build(mod, inputs, outputs, options, compiler, report)
+    with ExitStack() as stack:
+        recorded = embed.RecordedConstants()
+        parts = []
+        for target in (options.target, *options.others):
+            compiler = stack.enter_context(Compiler(target, options.cache, options.workers))
+            with report.stage("passes"):
+                first = report if not parts else None
+                optimized = optimize(mod, options.opt_level, target, first)
+            parts.append(_Part(optimized, inputs, outputs, replace(options, target=target), compiler, recorded))
+            parts[-1].plan(report)
+        return _finish(parts, report)
 
 
 def rebuild(artifact: Artifact, options: Options) -> Built:
@@ -75,44 +92,83 @@ def rebuild(artifact: Artifact, options: Options) -> Built:
         mod, _ = embed.restored(artifact)
     names = artifact.manifest
     with Compiler(options.target, options.cache, options.workers) as compiler:
-        return _build(mod, [s.name for s in names.inputs], [s.name for s in names.outputs], options, compiler, report)
+        ports = [s.name for s in names.inputs], [s.name for s in names.outputs]
+        part = _Part(mod, *ports, options, compiler, embed.RecordedConstants())
+        part.plan(report)
+        return _finish([part], report)
 
 
-def _build(
-    mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options: Options, compiler: Compiler, report: Report
-) -> Built:
-    """The stages after the graph passes."""
-    pool_job = compiler.submit("wb_pool", pool_ir(options.target.triple))
-    jobs: list[tuple[str, Any]] = [("wb_pool", pool_job)]
-
-    def on_new(kernel: Kernel) -> None:
-        text = llvm_codegen.print_kernel(kernel.func, options.target)
-        if options.dump is not None:
-            options.dump(kernel, text)
-        jobs.append((kernel.symbol, compiler.submit(kernel.symbol, text)))
-
-    kernels = KernelSet(options.target, on_new)
-    with report.stage("schedule and lower"):
-        planner = Planner(mod, kernels, inputs, outputs)
-        planner.constants = recorded = embed.RecordedConstants()
-        program = planner.build()
-        program.validate()
+def _finish(parts: Sequence[_Part], report: Report) -> Built:
+    """Artefact and report of one or several machines' parts."""
+    first = parts[0]
     with report.stage("compile"):
-        jobs.append((ENTRY, compiler.submit(ENTRY, host.print_entry(program, options.target, ENTRY))))
-        manifest = _manifest(mod["main"], program, kernels, planner, options)
-        faces = [(n, compiler.submit(n, text)) for n, text in _facades(manifest, planner, options.target).items()]
-        objects = [job.result() for _, job in jobs]
-        facades = {name: job.result() for name, job in faces}
+        for part in parts:
+            part.interface()
+        for part in parts:
+            part.wait()
     with report.stage("link"):
-        exports = [ENTRY, *POOL_SYMBOLS, *kernels.kernels]
-        code = link_shared(objects, exports)
+        codes = [part.link() for part in parts]
     with report.stage("pack"):
-        constants = memoryview(planner.constants.blob())
-        packed = pack_objects(objects[1:], objects[0], facades)
-        relay, more = embed.sections(mod, recorded, options.target)
-        artifact = Artifact.build(manifest, code, constants, program, relay, more=more, objects=packed)
-    report.kernels(program, kernels.kernels)
-    return Built(artifact, report, kernels.kernels)
+        constants = memoryview(first.recorded.blob())
+        relay, more = embed.sections(first.mod, first.recorded, first.options.target)
+        made = {p.options.target.name: p.pack(code, constants, relay, more) for p, code in zip(parts, codes)}
+        artifact = Artifact.join(made)
+    report.kernels(first.program, first.kernels.kernels)
+    return Built(artifact, report, first.kernels.kernels)
+
+
+class _Part:
+    """One machine's share of a compilation: the stages after the graph passes, in the order of the methods.
+
+    Parts may share `recorded`, the constants; so the C interface, which states their size, comes after all are planned.
+    """
+
+    def __init__(
+        self, mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options: Options, compiler: Compiler,
+        recorded: embed.RecordedConstants,
+    ) -> None:  # fmt: skip
+        self.mod = mod
+        self.options = options
+        self.compiler = compiler
+        self.recorded = recorded
+        self.jobs: list[tuple[str, Any]] = [("wb_pool", compiler.submit("wb_pool", pool_ir(options.target.triple)))]
+        self.kernels = KernelSet(options.target, self._submit)
+        self.planner = Planner(mod, self.kernels, inputs, outputs)
+        self.planner.constants = recorded
+
+    def _submit(self, kernel: Kernel) -> None:
+        text = llvm_codegen.print_kernel(kernel.func, self.options.target)
+        if self.options.dump is not None:
+            self.options.dump(kernel, text)
+        self.jobs.append((kernel.symbol, self.compiler.submit(kernel.symbol, text)))
+
+    def plan(self, report: Report) -> None:
+        """Schedules and lowers; the workers compile meanwhile."""
+        with report.stage("schedule and lower"):
+            self.program = self.planner.build()
+            self.program.validate()
+
+    def interface(self) -> None:
+        """Prints the entry and the C interface."""
+        target = self.options.target
+        self.jobs.append((ENTRY, self.compiler.submit(ENTRY, host.print_entry(_native(self.program), target, ENTRY))))
+        self.manifest = _manifest(self.mod["main"], self.program, self.kernels, self.planner, self.options)
+        texts = _facades(self.manifest, self.planner, target)
+        self.faces = [(name, self.compiler.submit(name, text)) for name, text in texts.items()]
+
+    def wait(self) -> None:
+        """Waits for the machine code."""
+        self.objects = [job.result() for _, job in self.jobs]
+        self.facades = {name: job.result() for name, job in self.faces}
+
+    def link(self) -> bytes:
+        """The shared library."""
+        return link_shared(self.objects, [ENTRY, *POOL_SYMBOLS, *self.kernels.kernels])
+
+    def pack(self, code: bytes, constants: memoryview, relay: str, more: dict[str, bytes]) -> Artifact:
+        """The artefact."""
+        packed = pack_objects(self.objects[1:], self.objects[0], self.facades)
+        return Artifact.build(self.manifest, code, constants, self.program, relay, more=more, objects=packed)
 
 
 def _facades(manifest: Manifest, planner: Planner, target: Target) -> dict[str, str]:
@@ -145,8 +201,24 @@ def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Pla
         kernels=infos,
         precision=precision(func),
         compiler_version=_version(),
-        extra={"constants_bytes": str(planner.constants.size)},
+        extra={"constants_bytes": str(planner.constants.size), **_host_facts(func, program)},
     )
+
+
+def _host_facts(func: Function, program: Program) -> dict[str, str]:
+    """What the manifest says of host calls, strings and sequences."""
+    calls = sorted({i.function for i in walk(program.body) if isinstance(i, CallExternal)})
+    found = {hosted.CALLS: json.dumps(calls)} if calls else {}
+    return found | ({hosted.LAYOUT: func.attrs[hosted.LAYOUT]} if hosted.LAYOUT in func.attrs else {})
+
+
+def _native(program: Program) -> Program:
+    """What the native entry does: a program that calls the host can only say so."""
+    calls = sorted({i.function for i in walk(program.body) if isinstance(i, CallExternal)})
+    if not calls:
+        return program
+    text = f"the model calls host functions ({', '.join(calls)})"[:120]
+    return replace(program, body=(Check(0, f"{text}: run it with warpbeam.runtime"),))
 
 
 def _kernel_infos(program: Program, kernels: KernelSet) -> tuple[KernelInfo, ...]:

@@ -5,6 +5,7 @@ Imports nothing else of the package. The usual way in is `load(path)`, which giv
 
 from .abi import HEADER_PATH
 from .artifact import Artifact, KernelInfo, Manifest, Section, TensorSpec
+from .compiled import CompiledModel, TensorInfo
 from .errors import ArgumentError, ArtifactError, FunctionError, LinkError, LoadError, RunError, TVMError, WarpbeamError
 from .export import load_module
 from .function_call import CompiledFunction
@@ -14,7 +15,7 @@ from .linker import link_shared
 from .loader import Library
 from .measure import BenchmarkResult
 from .model import Model, open_model
-from .module import Module, TensorInfo, load
+from .module import Module, load
 from .ndarray import Device, NDArray, array, as_numpy, cl, context, cpu, cuda, device, empty, from_dlpack, gpu, opencl
 from .packed import (
     PackedFunc,
@@ -40,7 +41,8 @@ def enabled(target: str) -> bool:
 
 
 __all__ = [
-    "HEADER_PATH", "ArgumentError", "Artifact", "ArtifactError", "BenchmarkResult", "CompiledFunction", "Device",
+    "HEADER_PATH", "ArgumentError", "Artifact", "ArtifactError", "BenchmarkResult", "CompiledFunction",
+    "CompiledModel", "Device",
     "FunctionError", "FunctionModule", "GraphModule", "KernelInfo", "KernelTime", "Library", "LinkError", "LoadError",
     "Manifest", "Model", "Module", "NDArray", "PackedFunc", "Profile", "Program", "RunError", "Section", "TVMError",
     "TensorInfo", "TensorSpec", "WarpbeamError", "array", "as_numpy", "cl", "context", "convert", "cpu", "cuda",

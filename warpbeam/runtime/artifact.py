@@ -4,7 +4,7 @@
     0       8       magic "WARPBEAM"
     8       2       format major version, little-endian as all numbers
     10      2       format minor version
-    12      4       0
+    12      4       flags: 1 = signed, the others 0
     16      8       length of the header text, at most 16 MiB
     24      32      SHA-256 of the header text
     56      8       file length
@@ -12,16 +12,21 @@
     H               sections, H = end of the header rounded up to 4096; offsets count from H
 
 Sections follow each other in the order of the table; each starts at its predecessor's end rounded up to its alignment
-(64, or 4096 for constants so that they can be mapped). Gaps are zero. The last section ends the file. So there are no
-overlaps and no holes, and every byte of a file is either hashed or checked to be zero.
+(64, or 4096 for constants so that they can be mapped). Gaps are zero. The last section ends the file, or is followed by
+the signature (`signature`). So there are no overlaps and no holes, and every byte is hashed or checked to be zero.
+
+One file may hold the model for several machines. The first is described by the header's manifest. Another, named M, has
+a section `manifest@M` (JSON) and whichever of `code@M`, `program@M` and `objects@M` differ; it shares the rest, the
+constants above all. `Artifact.variant` gives one of them as an artefact of its own.
 
 Versions: a reader refuses a major version other than its own. It reads minor versions up to its own; a newer minor
 version is refused too, because it may hold instructions this reader cannot honour. A writer uses the lowest version
-that can express the file: 1.0, or 1.1 if there is a section of a kind that 1.0 does not know.
+that can express the file: 1.0; 1.1 with a section of a kind that 1.0 does not know; 1.2 for several machines or signed.
 
 Section kinds: `cpu-so` (ELF shared library), `constants`, `params` (initial mutable parameters), `program` (JSON, see
 `program`), `relay` (text to rebuild the model for another machine), `data` (anything else); since 1.1 `objects`
-(relocatable objects of the code and of its C interface: an archive, compressed with zlib), for `export_library`.
+(relocatable objects of the code and of its C interface: an archive, compressed with zlib), for `export_library`; since
+1.2 `manifest`.
 Code is never executed, nor mapped executable, before its hash has been checked. The same artefact gives the same bytes.
 """
 
@@ -32,27 +37,30 @@ import json
 import mmap
 import os
 import struct
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
+from . import signature
 from .errors import ArtifactError
+from .files import atomic
 from .manifest import KernelInfo, Manifest, TensorSpec
 from .program import Program
 
 __all__ = ["Artifact", "KernelInfo", "Manifest", "Section", "TensorSpec"]
 
 MAGIC = b"WARPBEAM"
-VERSION = (1, 1)
+VERSION = (1, 2)
 HEAD = struct.Struct("<8sHHIQ32sQ")
 PAGE = 4096
 MAX_HEADER = 16 << 20
 MAX_SECTIONS = 4096
-KINDS = ("cpu-so", "constants", "params", "program", "relay", "data", "objects")
+KINDS = ("cpu-so", "constants", "params", "program", "relay", "data", "objects", "manifest")
 #: kinds by the minor version that brought them
-_SINCE = {"objects": 1}
+_SINCE = {"objects": 1, "manifest": 2}
+_SIGNED = 1
+#: kinds that a machine of a file for several may have of its own
+_OWN = ("cpu-so", "program", "objects", "manifest")
 #: sections up to this size are read into memory and checked at once
 SMALL = 64 << 20
 _CHUNK = 1 << 20
@@ -85,6 +93,8 @@ class Artifact:
 
     manifest: Manifest
     sections: Mapping[str, Section] = field(default_factory=dict)
+    #: raw public key of a file's signature that was checked when the file was opened
+    signer: bytes | None = None
 
     @staticmethod
     def build(
@@ -117,6 +127,55 @@ class Artifact:
         sections += [Section("constants", "constants", constants)] if len(constants) else []
         return Artifact(manifest, {s.name: s for s in sections})
 
+    @staticmethod
+    def join(artifacts: Mapping[str, Artifact]) -> Artifact:
+        """One artefact for several machines; they share the sections of the first that are not code.
+
+        Args:
+            artifacts: by the machine's name, the preferred first; all of them over the same constants and parameters.
+        """
+        first, *others = artifacts.values()
+        sections = dict(first.sections)
+        for name, other in zip(list(artifacts)[1:], others, strict=True):
+            text = json.dumps(other.manifest.to_data(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            own = {s.name: s for s in other.sections.values() if s.kind in _OWN}
+            own["manifest"] = Section("manifest", "manifest", text.encode())
+            sections |= {f"{n}@{name}": replace(s, name=f"{n}@{name}") for n, s in own.items()}
+        order = sorted(sections.values(), key=lambda s: s.kind in ("constants", "params"))  # pages last, as in `build`
+        return Artifact(first.manifest, {s.name: s for s in order})
+
+    @property
+    def variants(self) -> list[str]:
+        """Names of the further machines that the file serves, in order of preference; the first has no name."""
+        return [s.name.partition("@")[2] for s in self.sections.values() if s.kind == "manifest"]
+
+    def variant(self, name: str) -> Artifact:
+        """The artefact for one machine.
+
+        Raises:
+            ArtifactError: if the file does not serve it, or its manifest is damaged.
+        """
+        section = self.sections.get(f"manifest@{name}")
+        if section is None:
+            raise ArtifactError(f"no variant {name!r}", self.manifest.name, f"there are {', '.join(self.variants)}")
+        try:
+            manifest = Manifest.from_data(json.loads(bytes(section.data)))
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"section {section.name!r} is damaged", self.manifest.name, str(error)) from error
+        sections: dict[str, Section] = {}
+        for own in self.sections.values():
+            plain, _, machine = own.name.partition("@")
+            if own.kind not in _OWN or (machine == name and own.kind != "manifest"):
+                sections[plain] = replace(own, name=plain)
+        return Artifact(manifest, sections, self.signer)
+
+    def chosen(self, fits: Callable[[Manifest], bool]) -> Artifact:
+        """The artefact for the first machine that fits; for the first of all if none does."""
+        first = replace(self, sections={n: s for n, s in self.sections.items() if "@" not in n})
+        if fits(self.manifest):
+            return first
+        return next((v for v in map(self.variant, self.variants) if fits(v.manifest)), first)
+
     def data(self, name: str) -> Data | None:
         """Bytes of a section; None if there is no such section."""
         section = self.sections.get(name)
@@ -131,8 +190,8 @@ class Artifact:
         data = self.data("program")
         return None if data is None else Program.from_json(bytes(data))
 
-    def chunks(self) -> Iterator[Data]:
-        """The file's bytes, piece by piece."""
+    def chunks(self, key: signature.Key | None = None) -> Iterator[Data]:
+        """The file's bytes, piece by piece; signed if there is a private key."""
         table: list[dict[str, Any]] = []
         end = 0
         for section in self.sections.values():
@@ -146,8 +205,12 @@ class Artifact:
         if len(header) > MAX_HEADER:
             raise ArtifactError("the manifest is too large", why=f"{len(header)} bytes of at most {MAX_HEADER}")
         base = _up(HEAD.size + len(header), PAGE)
+        signed = key is not None
         minor = max((_SINCE.get(s.kind, 0) for s in self.sections.values()), default=0)
-        yield HEAD.pack(MAGIC, VERSION[0], minor, 0, len(header), hashlib.sha256(header).digest(), base + end)
+        total = base + end + (signature.TRAILER_BYTES if signed else 0)
+        head = HEAD.pack(MAGIC, VERSION[0], max(minor, 2 * signed), _SIGNED * signed, len(header),
+                         hashlib.sha256(header).digest(), total)  # fmt: skip
+        yield head
         yield header
         at = HEAD.size + len(header)
         for row, section in zip(table, self.sections.values(), strict=True):
@@ -155,47 +218,49 @@ class Artifact:
             yield section.data
             at = base + row["offset"] + row["size"]
         yield bytes(base + end - at)
+        if key is not None:
+            yield signature.sign(head, key)
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
         return b"".join(self.chunks())
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the file: all of it or nothing, also when the machine fails in between."""
-        target = Path(path)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for chunk in self.chunks():
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        _sync_folder(target.parent)
+    def save(self, path: str | os.PathLike[str], key: signature.Key | None = None) -> None:
+        """Writes the file: all of it or nothing, also when the machine fails in between.
+
+        Args:
+            key: PEM file of the private key that signs it.
+        """
+        with atomic(path) as file:
+            for chunk in self.chunks(key):
+                file.write(chunk)
 
     @staticmethod
-    def load(path: str | os.PathLike[str], verify_constants: bool = True) -> Artifact:
+    def load(
+        path: str | os.PathLike[str],
+        verify_constants: bool = True,
+        trusted: signature.Key | Iterable[signature.Key] | None = None,
+    ) -> Artifact:
         """Opens a file; large sections are mapped, not read.
 
         Args:
             verify_constants: False skips the hash of mapped sections other than code, for files known to be good.
+            trusted: public keys (PEM files, or 32 bytes each). If given, a file that none of them signed is refused
+                before anything else in it is read, and all its hashes are checked.
 
         Raises:
-            ArtifactError: if the file is not an artefact, is damaged, or is of another version.
+            ArtifactError: if the file is not an artefact, is damaged, of another version, or not signed as required.
         """
         where = os.fspath(path)
         try:
             with open(path, "rb") as file:
-                return _Reader(file, where, verify_constants).read()
+                keys = None if trusted is None else signature.public_keys(trusted)
+                return _Reader(file, where, verify_constants or trusted is not None, keys).read()
         except OSError as error:
             raise ArtifactError("the file cannot be read", where, str(error)) from error
 
     @staticmethod
-    def from_bytes(data: bytes) -> Artifact:
+    def from_bytes(data: bytes, trusted: signature.Key | Iterable[signature.Key] | None = None) -> Artifact:
         """An artefact from the bytes of its file.
 
         Raises:
@@ -203,14 +268,19 @@ class Artifact:
         """
         import io
 
-        return _Reader(io.BytesIO(data), "<bytes>", True, memoryview(data)).read()
+        keys = None if trusted is None else signature.public_keys(trusted)
+        return _Reader(io.BytesIO(data), "<bytes>", True, keys, memoryview(data)).read()
 
 
 class _Reader:
-    def __init__(self, file: IO[bytes], where: str, verify: bool, view: memoryview | None = None) -> None:
+    def __init__(
+        self, file: IO[bytes], where: str, verify: bool, trusted: tuple[bytes, ...] | None,
+        view: memoryview | None = None,
+    ) -> None:  # fmt: skip
         self.file = file
         self.where = where
         self.verify = verify
+        self.trusted = trusted
         self.view = view
 
     def fail(self, what: str, why: str = "", hint: str = _DAMAGED) -> ArtifactError:
@@ -222,23 +292,36 @@ class _Reader:
         head = self.file.read(HEAD.size)
         if len(head) < HEAD.size or head[:8] != MAGIC:
             raise self.fail("not a Warpbeam artefact", f"it starts with {head[:8]!r}", "compile a model and save it")
-        _, major, minor, zero, length, digest, total = HEAD.unpack(head)
+        _, major, minor, flags, length, digest, total = HEAD.unpack(head)
         if major != VERSION[0] or minor > VERSION[1]:
             raise self.fail(f"format version {major}.{minor}", f"this runtime reads 1.0 to {VERSION[0]}.{VERSION[1]}",
                             "use the runtime of the version that wrote it, or compile the model again")  # fmt: skip
-        if zero or length > MAX_HEADER:
+        if flags & ~_SIGNED or length > MAX_HEADER:
             raise self.fail("damaged header", f"length {length}, at most {MAX_HEADER} is allowed")
         if total != size:
             raise self.fail("the file has the wrong length", f"{size} bytes, its header says {total}")
+        end = size - (signature.TRAILER_BYTES if flags & _SIGNED else 0)
+        signer = self.signer(head, end, size)
         text = self.file.read(length)
         if hashlib.sha256(text).digest() != digest:
             raise self.fail("damaged header", "its checksum does not match")
         data = self.parse(text)
         base = _up(HEAD.size + length, PAGE)
         self.zeros(base - HEAD.size - length)
-        rows = self.table(data["sections"], size - base)
+        rows = self.table(data["sections"], end - base)
         manifest = Manifest.from_data(data["manifest"])
-        return Artifact(manifest, {row["name"]: self.section(row, base) for row in rows})
+        return Artifact(manifest, {row["name"]: self.section(row, base) for row in rows}, signer)
+
+    def signer(self, head: bytes, end: int, size: int) -> bytes | None:
+        """Checks who signed the file, if that matters; leaves the position behind the head."""
+        if end < HEAD.size:
+            raise self.fail("damaged header", "the file is shorter than its signature")
+        self.file.seek(end)
+        trailer = self.file.read(size - end)
+        self.file.seek(HEAD.size)
+        if trailer and not trailer.startswith(signature.MAGIC):
+            raise self.fail("the signature is damaged")
+        return None if self.trusted is None else signature.check(head, trailer, self.trusted, self.where)
 
     def parse(self, text: bytes) -> dict[str, Any]:
         try:
@@ -307,28 +390,11 @@ class _Reader:
 
 def _fits(name: str, kind: str) -> bool:
     """Whether a section of this kind may have this name: readers find sections by name."""
-    fixed = {"constants", "params", "program", "relay", "objects"}
+    plain, at, machine = name.partition("@")
+    if at:
+        fixed = {"cpu-so": "code"}.get(kind, kind)
+        return kind in _OWN and plain == fixed and bool(machine)
     if kind == "cpu-so":
-        return name.startswith("code")
-    return name == kind if kind in fixed else name not in fixed and not name.startswith("code")
-
-
-def _umask() -> int:
-    """The process's file mode mask, read without changing it where the system shows it."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as file:
-            return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
-    except (OSError, StopIteration, ValueError):
-        return 0o077
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable; systems that cannot open folders do that by themselves."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return name == "code"
+    fixed_names = {"constants", "params", "program", "relay", "objects"}
+    return name == kind if kind in fixed_names else kind == "data" and name not in {*fixed_names, "code", "manifest"}

@@ -7,9 +7,7 @@ linked with the constants, and are written.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from .elf import Object, Section, Symbol
 from .elf_writer import Blob
 from .errors import ArtifactError, LoadError
 from .export_header import c_header, cpp_header
+from .files import atomic
 from .linker import link_parsed
 from .pool_ll import EXPORTS as POOL_SYMBOLS
 
@@ -169,20 +168,11 @@ def _archive(
 
 def write_pieces(path: Path, pieces: Iterable[Piece], mode: int = 0o666) -> int:
     """Writes a file: all of it or nothing. Gives its size."""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise LoadError(f"cannot write {path.name}", str(path.parent), str(error.strerror)) from error
     size = 0
     try:
-        with os.fdopen(handle, "wb") as file:
+        with atomic(path, mode) as file:
             for piece in pieces:
                 size += file.write(piece)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, mode & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    except OSError as error:
+        raise LoadError(f"cannot write {path.name}", str(path.parent), str(error.strerror)) from error
     return size

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .abi import numpy_dtype
+from .compiled import TensorInfo
 from .errors import RunError
 from .measure import BenchmarkResult, benchmark_call
-from .module import Module, TensorInfo
+from .module import Module
 from .ndarray import Device, NDArray, as_numpy, cpu
 from .params import load_param_dict
 from .shape_expr import ShapeExpr

@@ -7,7 +7,7 @@ probabilities = model.run({"input": image})[0]
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,21 @@ import numpy.typing as npt
 from .errors import RunError
 from .exported import load_exported
 from .module import Module, load
+from .signature import Key
 
 Array = npt.NDArray[Any]
 
 
-def open_model(path: str | os.PathLike[str], verify_constants: bool = True) -> Module:
+def open_model(
+    path: str | os.PathLike[str], verify_constants: bool = True, trusted: Key | Iterable[Key] | None = None
+) -> Module:
     """A model from a file that `Module.save` or `Module.export_library` wrote.
 
+    Args:
+        verify_constants, trusted: as `Artifact.load` takes them. Exported libraries carry no signature.
+
     Raises:
-        ArtifactError: if it is none of these, is damaged, or for another machine.
+        ArtifactError: if it is none of these, is damaged, for another machine, or not signed as required.
         LoadError: if its code cannot be loaded.
     """
     try:
@@ -32,15 +38,24 @@ def open_model(path: str | os.PathLike[str], verify_constants: bool = True) -> M
             is_library = file.read(4) == b"\x7fELF"
     except OSError:
         is_library = False
-    module = load_exported(path) if is_library else None
-    return module if module is not None else load(path, verify_constants)
+    module = load_exported(path) if is_library and trusted is None else None
+    return module if module is not None else load(path, verify_constants, trusted)
 
 
 class Model:
     """A compiled model: names in order, results in a list."""
 
-    def __init__(self, model_path: str | os.PathLike[str], dev_type: str = "cpu", dev_id: int = 0) -> None:
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        dev_type: str = "cpu",
+        dev_id: int = 0,
+        trusted: Key | Iterable[Key] | None = None,
+    ) -> None:
         """Loads a file (.wb or an exported .so).
+
+        Args:
+            trusted: public keys, one of which must have signed the file; see `Artifact.load`.
 
         Raises:
             RunError: if the device is not there.
@@ -48,7 +63,7 @@ class Model:
         """
         if dev_type != "cpu" or dev_id != 0:
             raise RunError(f"there is no device {dev_type}:{dev_id}", hint="models run on cpu:0")
-        self.module = open_model(model_path)
+        self.module = open_model(model_path, trusted=trusted)
         self.input_names = [s.name for s in self.module.inputs]
         self.output_names = [s.name for s in self.module.outputs]
         self._results: dict[str, Array] = {}

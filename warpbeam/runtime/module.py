@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,33 +13,25 @@ import numpy.typing as npt
 from . import call, pool
 from .abi import ABI_VERSION, numpy_dtype
 from .artifact import Artifact, Manifest, TensorSpec
+from .compiled import CompiledModel, why_not_here
 from .context import CallContext, HostContext
-from .cpu import host_machine, missing_features, runs_here
 from .errors import ArtifactError, LoadError, RunError
+from .hosted import Hosted
 from .loader import Library
 from .measure import BenchmarkResult, benchmark_call
 from .memory import Bytes, aligned_bytes, aligned_copy
 from .ndarray import Device, as_numpy
-from .shape_expr import ShapeExpr, symbols_of
+from .shape_expr import symbols_of
 
 if TYPE_CHECKING:
-    from .export_model import Exported
     from .graph_executor import GraphModule
     from .profiler import Profile, Roof
+    from .signature import Key
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Name, shape (integers, symbol names or expressions of them) and element type of an input or output."""
-
-    name: str
-    shape: tuple[ShapeExpr, ...]
-    dtype: str
-
-
-class Module:
+class Module(CompiledModel):
     """A compiled model in this process.
 
     Calls from several threads run at the same time, each in a context of its own. Arrays are NumPy arrays or anything
@@ -55,12 +46,13 @@ class Module:
             ArtifactError: if the artefact is of another ABI version or for a processor with other features.
             LoadError: if the code cannot be loaded.
         """
+        super().__init__(artifact)
+        artifact = self.artifact
         manifest = artifact.manifest
         _check_machine(manifest)
         code = artifact.data("code")
         if code is None and library is None:
             raise LoadError("the artefact holds no machine code", manifest.name, hint="rebuild it from its Relay text")
-        self.artifact = artifact
         self.library = library or Library(code or b"", manifest.name)
         self._entry = self.library.function(manifest.entry)
         self._constants = aligned_copy(artifact.data("constants") or b"")
@@ -69,44 +61,34 @@ class Module:
             raise ArtifactError("the constants are not those of the code", manifest.name,
                                 f"{self._constants.size} bytes, not {manifest.extra['constants_bytes']}")  # fmt: skip
         self.measure_roof: Callable[[int], Roof] | None = None
-        #: prints C source; set where the compiler is
-        self.print_c: Callable[[Artifact, Path, str, bool], Exported] | None = None
         self._threads = 0
         self._contexts: list[CallContext] = []
         self._free: list[CallContext] = []
         specs = (*manifest.inputs, *manifest.outputs)
         static = all(isinstance(extent, int) for spec in specs for extent in spec.shape)
+        self._hosted = Hosted.of(manifest)
         self._call: Callable[..., dict[str, Array]] = call.run_static if static else call.run_symbolic
         self._release(self._acquire())
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.artifact.manifest.name
-
-    @property
-    def inputs(self) -> list[TensorInfo]:
-        """The model's inputs in order."""
-        return [TensorInfo(s.name, s.shape, s.dtype) for s in self.artifact.manifest.inputs]
-
-    @property
-    def outputs(self) -> list[TensorInfo]:
-        """The model's outputs in order."""
-        return [TensorInfo(s.name, s.shape, s.dtype) for s in self.artifact.manifest.outputs]
 
     def run(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> dict[str, Array]:
         """Runs the model.
 
         Args:
-            inputs: an array for each input name.
+            inputs: an array for each input name; of str (dtype object) for strings, a list of arrays for a sequence.
             out: arrays to write outputs to; those not named are allocated.
 
         Returns:
-            An array for each output name.
+            An array for each output name, or what stands for a sequence or an empty optional: a list, None.
 
         Raises:
             RunError: if names, shapes or element types do not fit, or the model reports a failure.
         """
+        if self._hosted is not None:
+            return self._hosted.run(self, inputs, out)
+        return self.run_tensors(inputs, out)
+
+    def run_tensors(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> dict[str, Array]:
+        """One call of the native entry, on its tensors as the manifest lists them; otherwise as `run`."""
         try:
             ctx = self._free.pop()
         except IndexError:
@@ -125,7 +107,8 @@ class Module:
         Returns:
             One array if the model has one output, else a tuple.
         """
-        names = [spec.name for spec in self.artifact.manifest.inputs]
+        layout = self._hosted.layout if self._hosted is not None else None
+        names = [spec.name for spec in (layout and layout.inputs) or self.artifact.manifest.inputs]
         if len(arrays) != len(names):
             raise RunError(f"{len(arrays)} arrays given", f"model {self.name}", f"it has {len(names)} inputs",
                            f"pass, in this order: {', '.join(names)}")  # fmt: skip
@@ -216,51 +199,12 @@ class Module:
         roof = self.measure_roof(self.num_threads) if self.measure_roof is not None else None
         return profile_module(self, dict(inputs) if inputs is not None else self.random_inputs(), repeat, roof)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the artefact to a file, with the current values of mutable parameters.
-
-        Raises:
-            ArtifactError: if the model was loaded from an exported library, which is no artefact.
-        """
-        if "code" not in self.artifact.sections:
-            raise ArtifactError("a model from an exported library cannot be saved", self.name,
-                                hint="copy the library's file")  # fmt: skip
-        self.snapshot().save(path)
-
-    def snapshot(self) -> Artifact:
-        """The artefact with the current values of mutable parameters."""
-        if "params" not in self.artifact.sections:
-            return self.artifact
-        from dataclasses import replace
-
-        sections = dict(self.artifact.sections)
+    def _with_params(self, artifact: Artifact) -> Artifact:
+        if "params" not in artifact.sections:
+            return artifact
+        sections = dict(artifact.sections)
         sections["params"] = replace(sections["params"], data=self._params.tobytes())
-        return replace(self.artifact, sections=sections)
-
-    def export_library(
-        self, path: str | os.PathLike[str], *, format: str = "", name: str = "", freestanding: bool = False
-    ) -> Exported:
-        """Writes the model for other programs: one library that needs nothing, with a C header and a C++ header.
-
-        Args:
-            path: the file; headers get its name with .h and .hpp.
-            format: "so" (shared library), "a" (static archive) or "c" (C11 source, which takes the compiler); by
-                default what the file's name says.
-            name: prefix of the C functions; by default the file's name.
-            freestanding: without system calls, malloc and threads; the caller gives the memory.
-
-        Raises:
-            ArtifactError: if the model was compiled by a version that kept no objects.
-            LoadError: if the name or format makes no sense, or the file cannot be written.
-        """
-        from .export_model import export_model
-
-        if (format or Path(path).suffix[1:]) == "c":
-            if self.print_c is None:
-                raise LoadError("C source cannot be made here", self.name, "it takes the compiler",
-                                "load the model with warpbeam.load")  # fmt: skip
-            return self.print_c(self.snapshot(), Path(path), name, freestanding)
-        return export_model(self.snapshot(), Path(path), format, name, freestanding)
+        return replace(artifact, sections=sections)
 
     def __getitem__(self, name: str) -> Callable[..., GraphModule]:
         """The classic factory: `lib["default"](device)` is a graph executor over this module."""
@@ -269,9 +213,6 @@ class Module:
         from .graph_executor import GraphModule
 
         return lambda *devices: GraphModule(self, _one_device(devices))
-
-    def __repr__(self) -> str:
-        return f"<Module {self.name}: {', '.join(map(_show, self.inputs))} -> {', '.join(map(_show, self.outputs))}>"
 
     def host_context(self) -> HostContext:
         """A fresh `wb_ctx` over this module's constants and parameters, for stepping through its kernels."""
@@ -302,27 +243,30 @@ class Module:
         self._free.append(ctx)
 
 
-def load(path: str | os.PathLike[str], verify_constants: bool = True) -> Module:
+def load(
+    path: str | os.PathLike[str], verify_constants: bool = True, trusted: Key | Iterable[Key] | None = None
+) -> Module:
     """Loads a model that `Module.save` wrote.
 
+    Args:
+        verify_constants, trusted: as `Artifact.load` takes them.
+
     Raises:
-        ArtifactError: if the file is damaged, or for another version or machine.
+        ArtifactError: if the file is damaged, for another version or machine, or not signed as required.
         LoadError: if its code cannot be loaded.
     """
-    return Module(Artifact.load(path, verify_constants))
+    return Module(Artifact.load(path, verify_constants, trusted))
 
 
 def _check_machine(manifest: Manifest) -> None:
     if manifest.abi_version != ABI_VERSION:
         raise ArtifactError(f"ABI version {manifest.abi_version}", manifest.name, f"this runtime has {ABI_VERSION}",
                             "compile the model again with this version")  # fmt: skip
-    if not runs_here(manifest.target):
-        raise ArtifactError(f"the code is for {manifest.target}", manifest.name, f"this machine is {host_machine()}",
+    why = why_not_here(manifest)
+    if why:
+        needs = f" with {', '.join(manifest.cpu_features)}" if manifest.cpu_features else ""
+        raise ArtifactError(f"the code is for {manifest.target}{needs}", manifest.name, why,
                             "compile for this machine: target 'native'")  # fmt: skip
-    missing = missing_features(manifest.cpu_features)
-    if missing:
-        raise ArtifactError(f"the code needs processor features {', '.join(missing)}", manifest.name,
-                            "this processor lacks them", "compile for this machine: target 'native'")  # fmt: skip
 
 
 def _writable(data: Any) -> Bytes:
@@ -341,7 +285,3 @@ def _one_device(devices: tuple[Device, ...]) -> Device | None:
     if len(devices) > 1 or (devices and devices[0].device_type != 1):
         raise RunError(f"device {', '.join(map(str, devices))} is not supported", hint="use cpu()")
     return devices[0] if devices else None
-
-
-def _show(info: TensorInfo) -> str:
-    return f"{info.name}: {info.dtype}{list(info.shape)}"

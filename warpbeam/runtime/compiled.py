@@ -1,0 +1,145 @@
+"""`CompiledModel`: what a compiled model is without running it: names, shapes, files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .artifact import Artifact
+from .cpu import host_machine, missing_features, runs_here
+from .errors import ArtifactError, LoadError, RunError
+from .hosted import LAYOUT, host_calls_of
+from .manifest import Manifest
+from .shape_expr import ShapeExpr
+
+if TYPE_CHECKING:
+    from .export_model import Exported
+    from .signature import Key
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Name, shape (integers, symbol names or expressions of them) and element type of an input or output."""
+
+    name: str
+    shape: tuple[ShapeExpr, ...]
+    dtype: str
+
+
+class CompiledModel:
+    """A model compiled for a machine, perhaps another one than this: it can be looked at, saved and exported.
+
+    Attributes:
+        artifact: the model for one machine.
+        whole: the artefact with the code of all machines it was compiled for.
+    """
+
+    def __init__(self, whole: Artifact) -> None:
+        """Takes what fits this machine out of an artefact, or its first machine's part."""
+        self.whole = whole
+        self.artifact = whole.chosen(fits_here)
+        #: prints C source; set where the compiler is
+        self.print_c: Callable[[Artifact, Path, str, bool], Exported] | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.artifact.manifest.name
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        """The model's inputs in order."""
+        return [TensorInfo(s.name, s.shape, s.dtype) for s in self.artifact.manifest.inputs]
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """The model's outputs in order."""
+        return [TensorInfo(s.name, s.shape, s.dtype) for s in self.artifact.manifest.outputs]
+
+    def __call__(self, *arrays: Any, **options: Any) -> Any:
+        """Raises RunError: the code is for another machine, see `Module` for models that run here."""
+        raise self._foreign()
+
+    def run(self, inputs: Any, out: Any = None) -> dict[str, Any]:
+        """Raises RunError: the code is for another machine, see `Module` for models that run here."""
+        raise self._foreign()
+
+    def _foreign(self) -> RunError:
+        why = why_not_here(self.artifact.manifest)
+        hint = "save or export it, and run it on that machine; or compile for 'native'"
+        return RunError(f"the model was compiled for {self.artifact.manifest.target}", self.name, why, hint)
+
+    def snapshot(self) -> Artifact:
+        """The artefact of one machine with the current values of mutable parameters."""
+        return self._with_params(self.artifact)
+
+    def _with_params(self, artifact: Artifact) -> Artifact:
+        return artifact
+
+    def save(self, path: str | os.PathLike[str], key: Key | None = None) -> None:
+        """Writes the artefact to a file, with the current values of mutable parameters.
+
+        Args:
+            key: PEM file of an Ed25519 private key that signs the file.
+
+        Raises:
+            ArtifactError: if the model was loaded from an exported library, which is no artefact.
+        """
+        if "code" not in self.artifact.sections:
+            raise ArtifactError("a model from an exported library cannot be saved", self.name,
+                                hint="copy the library's file")  # fmt: skip
+        self._with_params(self.whole).save(path, key)
+
+    def export_library(
+        self, path: str | os.PathLike[str], *, format: str = "", name: str = "", freestanding: bool = False
+    ) -> Exported:
+        """Writes the model for other programs: one library that needs nothing, with a C header and a C++ header.
+
+        Args:
+            path: the file; headers get its name with .h and .hpp.
+            format: "so" (shared library), "a" (static archive) or "c" (C11 source, which takes the compiler); by
+                default what the file's name says.
+            name: prefix of the C functions; by default the file's name.
+            freestanding: without system calls, malloc and threads; the caller gives the memory.
+
+        Raises:
+            ArtifactError: if the model was compiled by a version that kept no objects.
+            LoadError: if the name or format makes no sense, or the file cannot be written.
+        """
+        from .export_model import export_model
+
+        calls = host_calls_of(self.artifact.manifest)
+        if calls or LAYOUT in self.artifact.manifest.extra:
+            why = f"it calls host functions: {', '.join(calls)}" if calls else "its inputs or outputs are no tensors"
+            raise LoadError("the model cannot be exported as a library", self.name, why,
+                            "save it, and run it with warpbeam.load")  # fmt: skip
+        if (format or Path(path).suffix[1:]) == "c":
+            if self.print_c is None:
+                raise LoadError("C source cannot be made here", self.name, "it takes the compiler",
+                                "load the model with warpbeam.load")  # fmt: skip
+            return self.print_c(self.snapshot(), Path(path), name, freestanding)
+        return export_model(self.snapshot(), Path(path), format, name, freestanding)
+
+    def __repr__(self) -> str:
+        tensors = f"{', '.join(map(_show, self.inputs))} -> {', '.join(map(_show, self.outputs))}"
+        return f"<{type(self).__name__} {self.name}: {tensors}>"
+
+
+def fits_here(manifest: Manifest) -> bool:
+    """Whether this machine can run the code that a manifest describes."""
+    return not why_not_here(manifest)
+
+
+def why_not_here(manifest: Manifest) -> str:
+    """What keeps code from running on this machine, in words; empty if nothing does."""
+    if not runs_here(manifest.target):
+        return f"this machine is {host_machine()}"
+    missing = missing_features(manifest.cpu_features)
+    return f"this processor lacks {', '.join(missing)}" if missing else ""
+
+
+def _show(info: TensorInfo) -> str:
+    return f"{info.name}: {info.dtype}{list(info.shape)}"

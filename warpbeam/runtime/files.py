@@ -1,0 +1,57 @@
+"""Writing files: all of it or nothing, also when the process or the machine fails in between."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str], mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """A file opened for writing that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Args:
+        path: what to write; a file that stands there is replaced.
+        mode: permissions before the process's mask is applied.
+
+    Raises:
+        OSError: if the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_folder(target.parent)
+
+
+def _umask() -> int:
+    """The process's file mode mask, read without changing it where the system shows it."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
+    except (OSError, StopIteration, ValueError):
+        return 0o077
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename durable; systems that cannot open folders do that by themselves."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
