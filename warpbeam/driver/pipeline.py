@@ -28,6 +28,9 @@ def graph_passes(target: Target) -> list[Pass]:
         passes.FoldScaleAxis(),  # scales and shifts into weights and bias
         passes.ExpandConvTranspose(),  # a plain convolution for every remainder of the stride, all in one
         passes.SimplifyExpr(),
+        passes.KeepPrecision(),  # half-float rows on their way into a product are not rounded
+        passes.FoldConstant(),
+        passes.ChooseConvolution(target),  # 3x3 taps with fewer products, where that is predicted to be faster
         passes.FoldConstant(),
         passes.EliminateCommonSubexpr(),
         passes.DeadCodeElimination(),
@@ -50,12 +53,14 @@ def optimize(mod: IRModule, opt_level: int, target: Target, report: Report | Non
 
 
 def _context(opt_level: int, report: Report | None) -> PassContext:
-    """The current context at another level; the times of its passes go to the report."""
+    """The current context at another level; the times of its passes and what they chose go to the report."""
     outer = PassContext.current()
 
     def note(event: Event) -> None:
         if report is not None and event.stage == "pass" and event.phase == "end" and event.name != "sequential":
             report.passes.append((event.name, event.seconds))
+        elif report is not None and event.stage == "choice":
+            report.choices.append({"node": event.name, **event.data})
 
     return PassContext(
         opt_level, outer.required_pass, outer.disabled_pass, outer.instruments, outer.config, [*outer.events, note]

@@ -13,6 +13,7 @@ from warpbeam.ir.transform import Sequential as _Sequential
 PASSES: dict[str, str] = {
     "BackwardFoldScaleAxis": "fold_scale_axis:backward_fold_scale_axis",
     "CanonicalizeOps": "canonicalize_ops:CanonicalizeOps",
+    "ChooseConvolution": "choose_convolution:ChooseConvolution",
     "ConvertLayout": "convert_layout:ConvertLayout",
     "DeadCodeElimination": "dead_code_elimination:DeadCodeElimination",
     "EliminateCommonSubexpr": "eliminate_common_subexpr:EliminateCommonSubexpr",
@@ -23,6 +24,7 @@ PASSES: dict[str, str] = {
     "ForwardFoldScaleAxis": "fold_scale_axis:forward_fold_scale_axis",
     "InferType": "infer_type:InferType",
     "IntegerProducts": "integer_products:IntegerProducts",
+    "KeepPrecision": "keep_precision:KeepPrecision",
     "LiftBranches": "lift_branches:LiftBranches",
     "RemoveUnusedFunctions": "dead_code_elimination:RemoveUnusedFunctions",
     "SimplifyExpr": "simplify_expr:SimplifyExpr",
