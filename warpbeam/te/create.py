@@ -15,7 +15,16 @@ from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Attrs, Node
 from warpbeam.ir.rewrite import post_order, rewrite, substitute
 from warpbeam.te.errors import TEError
-from warpbeam.te.operation import ComputeOp, ExternOp, Operation, PlaceholderOp, ProducerLoad, ScanOp, Tensor
+from warpbeam.te.operation import (
+    ComputeOp,
+    ExternOp,
+    Operation,
+    PlaceholderOp,
+    ProducerLoad,
+    ScanOp,
+    Tensor,
+    operations,
+)
 from warpbeam.te.recurrence import Scan, Time, find_scans
 from warpbeam.tir.arith import simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var, as_expr, cast, const_int, if_then_else, mul
@@ -95,7 +104,7 @@ class _Creator:
         self, inputs: list[Tensor], outputs: list[Tensor], name: str, binds: Mapping[Tensor, Buffer] | None = None
     ) -> None:
         self.inputs, self.outputs, self.name, self.binds = inputs, outputs, name, dict(binds or {})
-        self.order = _operations(inputs, outputs)
+        self.order = operations(outputs, inputs)
         self.scans = find_scans(self.order, inputs, outputs)
         self.buffer_names, self.loop_names, self.block_names = Names(), Names(), Names()
         self.buffers: dict[Tensor, Buffer] = {}
@@ -310,23 +319,6 @@ def _place_of(declared: Buffer, real: Buffer) -> dict[Any, Any]:
     known = [*zip(declared.shape, real.shape), *zip(declared.strides, real.strides or steps)]
     known.append((declared.elem_offset, real.elem_offset))
     return {v: as_expr(x) for v, x in known if isinstance(v, Var) and v is not x}
-
-
-def _operations(inputs: list[Tensor], outputs: list[Tensor]) -> list[Operation]:
-    """Operations between inputs (excluded when all their tensors are inputs) and outputs, producers first."""
-    given = set(inputs)
-    order: list[Operation] = []
-    seen: set[Operation] = set()
-    stack: list[tuple[Operation, bool]] = [(t.op, False) for t in reversed(outputs) if t not in given]
-    while stack:
-        op, done = stack.pop()
-        if done:
-            order.append(op)
-        elif op not in seen:
-            seen.add(op)
-            stack.append((op, True))
-            stack.extend((t.op, False) for t in reversed(op.input_tensors) if t not in given and t.op not in seen)
-    return order
 
 
 def _stores(targets: list[Buffer], values: list[PrimExpr], index: tuple[Var, ...]) -> Stmt:

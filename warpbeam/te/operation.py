@@ -6,7 +6,7 @@ Operations: PlaceholderOp (an input), ComputeOp (element by element), ScanOp (al
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from warpbeam.ir.node import EMPTY, Attrs, Binder, Derived, Node
@@ -297,11 +297,17 @@ class ExternOp(Operation):
         return ExternOp(self.name, inputs, self.input_placeholders, self.output_placeholders, self.body, self.attrs)
 
 
-def operations(outputs: Sequence[Tensor]) -> list[Operation]:
-    """Every operation below the outputs, producers first, without recursion."""
+def operations(outputs: Sequence[Tensor], inputs: Collection[Tensor] = ()) -> list[Operation]:
+    """Every operation below the outputs, producers first; not below `inputs`, which count as given."""
+    given = set(inputs)
+    return operations_below([t.op for t in outputs if t not in given], given)
+
+
+def operations_below(roots: Sequence[Operation], given: Collection[Tensor] = ()) -> list[Operation]:
+    """`roots` and every operation below them, producers first, without recursion; not below the tensors `given`."""
     order: list[Operation] = []
     seen: set[Operation] = set()
-    stack: list[tuple[Operation, bool]] = [(t.op, False) for t in reversed(list(outputs))]
+    stack: list[tuple[Operation, bool]] = [(op, False) for op in reversed(roots)]
     while stack:
         op, done = stack.pop()
         if done:
@@ -309,7 +315,8 @@ def operations(outputs: Sequence[Tensor]) -> list[Operation]:
         elif op not in seen:
             seen.add(op)
             stack.append((op, True))
-            stack.extend((t.op, False) for t in reversed(op.input_tensors) if t.op not in seen)
+            below = (t for t in reversed(op.input_tensors) if t not in given and t.op not in seen)
+            stack.extend((t.op, False) for t in below)
     return order
 
 

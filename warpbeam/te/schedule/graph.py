@@ -5,7 +5,7 @@ An operation made anew keeps its axes, so that handles to them stay valid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from warpbeam.te.schedule.roots import is_placeholder, outputs_of
@@ -13,22 +13,6 @@ from warpbeam.te.tensor import Operation, Tensor
 
 if TYPE_CHECKING:
     from warpbeam.te.schedule.schedule import Schedule
-
-
-def post_order_ops(outputs: Iterable[Operation]) -> list[Operation]:
-    """Every operation at or below the outputs, producers first, without recursion."""
-    order: list[Operation] = []
-    seen: set[Operation] = set()
-    stack: list[tuple[Operation, bool]] = [(op, False) for op in reversed(list(outputs))]
-    while stack:
-        op, done = stack.pop()
-        if done:
-            order.append(op)
-        elif op not in seen:
-            seen.add(op)
-            stack.append((op, True))
-            stack.extend((t.op, False) for t in reversed(op.input_tensors) if t.op not in seen)
-    return order
 
 
 def with_inputs(op: Operation, mapping: dict[Tensor, Tensor]) -> Operation:

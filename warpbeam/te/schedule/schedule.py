@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from warpbeam.te.operation import operations_below
 from warpbeam.te.schedule import cache, groups, rfactor
 from warpbeam.te.schedule.errors import ScheduleValueError, require
-from warpbeam.te.schedule.graph import post_order_ops
 from warpbeam.te.schedule.roots import is_placeholder, is_scan, outputs_of
 from warpbeam.te.schedule.stage import SCAN_UPDATE, Stage
 from warpbeam.te.tensor import Operation, Tensor
@@ -38,7 +38,7 @@ class Schedule:
         self.groups: list[Stage] = []
         self.stage_map: dict[Operation, Stage] = {}
         wanted = set(self.outputs)
-        for op in post_order_ops(self.outputs):
+        for op in operations_below(self.outputs):
             stage = self.stage_map[op] = Stage(op)
             stage.is_output = op in wanted
             self.stages.append(stage)

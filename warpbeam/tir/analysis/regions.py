@@ -14,10 +14,11 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import map_children
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as e
-from warpbeam.tir.analysis.access import free_vars
+from warpbeam.tir.analysis.access import accesses, free_vars
+from warpbeam.tir.analysis.tree import kids
 from warpbeam.tir.arith import Facts, bounds, prove, simplify
-from warpbeam.tir.expr import IntImm, PrimExpr, Var
-from warpbeam.tir.stmt import For
+from warpbeam.tir.expr import Buffer, IntImm, PrimExpr, Var
+from warpbeam.tir.stmt import For, Stmt
 
 _LIMIT = 4
 
@@ -236,6 +237,29 @@ def union(a: Range, b: Range, facts: Facts) -> Range | None:
     if low is None or high is None:
         return None
     return Range(a.lows if low else b.lows, b.highs if high else a.highs)
+
+
+def touched(buffer: Buffer, body: Stmt, facts: Facts, loads: bool = True, stores: bool = True) -> list[Range] | None:
+    """What statements load or store of a buffer, per dimension; None where that is nothing, or cannot be told."""
+    found: list[Range] | None = None
+    stack: list[tuple[Any, dict[Var, Range | None]]] = [(body, {})]
+    while stack:
+        s, env = stack.pop()
+        below = kids(s)
+        if isinstance(s, For):
+            env = {**env, s.var: loop_range(s, env)}
+        stack.extend((c, env) for c in below)
+        read, written = accesses(s) if not below else ((), ())
+        used: list[Any] = [*(read if loads else ()), *(written if stores else ())]
+        for x in used:
+            if x.buffer is not buffer:
+                continue
+            here = [interval(i, env) for i in x.indices]
+            both = here if found is None else [a and union(a, b, facts) for a, b in zip(here, found, strict=True)]
+            if any(r is None for r in both):
+                return None
+            found = [r for r in both if r is not None]
+    return found
 
 
 def _first_smaller(a: PrimExpr, b: PrimExpr, facts: Facts) -> bool | None:

@@ -201,6 +201,14 @@ class _Detector:
 
     # ------------------------------------------------------------------------------------------------------ whole maps
 
+    def separated(self, indices: Sequence[Any], exact: bool) -> list[IterSum] | None:
+        """The forms of indices that tell iterations apart (`exact`: without gaps); None where they may not."""
+        forms = [self.detect(i) for i in indices]
+        found = [f for f in forms if f is not None]
+        if len(found) < len(forms) or not self.chains(found, exact):
+            return None
+        return found if all(self.separate(f, compact=exact) for f in found) else None
+
     def chains(self, forms: Iterable[IterSum], exact: bool) -> bool:
         """Whether every loop variable is used up, each part exactly once, by all forms together."""
         pieces: dict[Any, list[IterSplit]] = {}
@@ -302,11 +310,8 @@ def is_bijective(
     facts = Facts() if facts is None else facts
     with facts.scope():
         d = _Detector(iters, _with(iters, facts))
-        forms = [d.detect(i) for i in indices]
-        found = [f for f in forms if f is not None]
-        if len(found) < len(forms) or not d.chains(found, exact=True):
-            return False
-        if not all(d.separate(f, compact=True) for f in found):
+        found = d.separated(indices, exact=True)
+        if found is None:
             return False
         return extents is None or all(d.same(d.total(f), d.dim(x)) for f, x in zip(found, extents, strict=True))
 
@@ -315,12 +320,7 @@ def is_injective(indices: Sequence[Any], iters: Mapping[e.Var, Any], facts: Fact
     """Whether different iterations give different index tuples (False also where that is not decided)."""
     facts = Facts() if facts is None else facts
     with facts.scope():
-        d = _Detector(iters, _with(iters, facts))
-        forms = [d.detect(i) for i in indices]
-        found = [f for f in forms if f is not None]
-        if len(found) < len(forms) or not d.chains(found, exact=False):
-            return False
-        return all(d.separate(f, compact=False) for f in found)
+        return _Detector(iters, _with(iters, facts)).separated(indices, exact=False) is not None
 
 
 def subspace(

@@ -98,34 +98,24 @@ CHOICE: list[Rule] = [
     ),
 ]
 
-EXTREMA: list[Rule] = [
-    rule(Pat(e.Min, (a, a)), lambda a: a, comment="min(a, a) = a"),
-    rule(Pat(e.Max, (a, a)), lambda a: a, comment="max(a, a) = a"),
-    rule(
-        Pat(e.Min, (Pat(e.Min, (a, b)), b)),
-        lambda a, b: e.Min(a, b),
-        _INT,
-        "min(min(a, b), b) = min(a, b) (no signed zeros)",
-    ),
-    rule(
-        Pat(e.Max, (Pat(e.Max, (a, b)), b)),
-        lambda a, b: e.Max(a, b),
-        _INT,
-        "max(max(a, b), b) = max(a, b) (no signed zeros)",
-    ),
-    rule(
-        Pat(e.Min, (Pat(e.Min, (a, b)), a)),
-        lambda a, b: e.Min(a, b),
-        _INT,
-        "min(min(a, b), a) = min(a, b) (no signed zeros)",
-    ),
-    rule(
-        Pat(e.Max, (Pat(e.Max, (a, b)), a)),
-        lambda a, b: e.Max(a, b),
-        _INT,
-        "max(max(a, b), a) = max(a, b) (no signed zeros)",
-    ),
-]
+
+def _extremum(node: type, word: str) -> list[Rule]:
+    """The identities of min or max alone."""
+
+    def once(a: e.PrimExpr, b: e.PrimExpr) -> e.PrimExpr:
+        return node(a, b)  # type: ignore[no-any-return]
+
+    inner = Pat(node, (a, b))
+    return [
+        rule(Pat(node, (a, a)), lambda a: a, comment=f"{word}(a, a) = a"),
+        *[
+            rule(Pat(node, (inner, x)), once, _INT, f"{word}({word}(a, b), {x.name}) = {word}(a, b) (no signed zeros)")
+            for x in (b, a)
+        ],
+    ]
+
+
+EXTREMA: list[Rule] = [*_extremum(e.Min, "min"), *_extremum(e.Max, "max")]
 
 
 _ARITH: dict[type, Callable[[Any, Any], Any]] = {

@@ -33,6 +33,7 @@ from warpbeam.tir.stmt import (
     While,
     seq,
 )
+from warpbeam.tir.transform.mutate import peel
 
 STACK_BYTES = 256 * 1024
 SMALL_BYTES = 16 * 1024
@@ -64,11 +65,7 @@ class _Open:
 
 def compact_buffers(func: PrimFunc) -> PrimFunc:
     """Intermediates have the size of what they hold at a time."""
-    allocs = []
-    body = func.body
-    while isinstance(body, Allocate):
-        allocs.append(body)
-        body = body.body
+    allocs, body = peel(func.body)
     planner = _Planner()
     for a in allocs:
         planner.open[a.buffer] = _Open(a, 0, True, {})

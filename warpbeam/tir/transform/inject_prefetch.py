@@ -13,7 +13,7 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses
-from warpbeam.tir.analysis.regions import Range, interval, loop_range, union, upper_bound
+from warpbeam.tir.analysis.regions import touched, upper_bound
 from warpbeam.tir.analysis.tree import kids, rebuilt
 from warpbeam.tir.arith import Facts, simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
@@ -46,7 +46,8 @@ def _loop(s: Any, line: int) -> Stmt:
 def _asks(s: For, name: str, ahead: Any, line: int) -> list[Stmt]:
     facts = Facts()
     facts.bind(s.var, s.min, s.extent)
-    buffer, region = _region(s.body, name, facts)
+    buffer = next((x.buffer for x in accesses(s.body)[0] if x.buffer.name == name), None)
+    region = None if buffer is None else touched(buffer, s.body, facts, stores=False)
     if buffer is None or region is None or buffer in _made_inside(s):
         return []
     step = max(1, line // dt.nbytes(buffer.dtype))
@@ -80,25 +81,3 @@ def _made_inside(s: For) -> set[Buffer]:
             found.add(inner.buffer)
         stack.extend(kids(inner))
     return found
-
-
-def _region(body: Stmt, name: str, facts: Facts) -> tuple[Buffer | None, list[Range] | None]:
-    """What one iteration reads of a buffer."""
-    buffer: Buffer | None = None
-    found: list[Any] | None = None
-    stack: list[tuple[Any, dict[Var, Range | None]]] = [(body, {})]
-    while stack:
-        s, env = stack.pop()
-        below = kids(s)
-        if isinstance(s, For):
-            env = {**env, s.var: loop_range(s, env)}
-        stack.extend((c, env) for c in below)
-        for x in () if below else accesses(s)[0]:
-            if x.buffer.name != name:
-                continue
-            buffer = x.buffer
-            here = [interval(i, env) for i in x.indices]
-            found = (
-                here if found is None else [a and b and union(a, b, facts) for a, b in zip(here, found, strict=True)]
-            )
-    return buffer, None if found is None or any(r is None for r in found) else found

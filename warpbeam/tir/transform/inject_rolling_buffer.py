@@ -18,12 +18,12 @@ from warpbeam.ir.node import Attrs
 from warpbeam.ir.rewrite import rewrite
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
-from warpbeam.tir.analysis.regions import Range, interval, loop_range, union, upper_bound
+from warpbeam.tir.analysis.regions import Range, touched, upper_bound
 from warpbeam.tir.analysis.tree import kids, rebuilt, with_kids
 from warpbeam.tir.arith import Facts, linear, simplify
-from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
+from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr
 from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, PrimFunc, Stmt
-from warpbeam.tir.transform.mutate import map_up
+from warpbeam.tir.transform.mutate import map_up, peel, wrap
 from warpbeam.tir.transform.setting import Setting
 
 NOTE = "rolling_buffer"
@@ -47,10 +47,7 @@ class _Ring:
 def _loop(s: Any) -> Stmt:
     if not isinstance(s, For) or s.kind != "serial":
         return s  # type: ignore[no-any-return]
-    allocs, body = [], s.body
-    while isinstance(body, Allocate):
-        allocs.append(body)
-        body = body.body
+    allocs, body = peel(s.body)
     outside: list[Allocate] = []
     inside: list[Allocate] = []
     for a in allocs:
@@ -63,24 +60,18 @@ def _loop(s: Any) -> Stmt:
         outside.append(Allocate(ring.new, body, notes))
     if not outside:
         return s
-    out: Stmt = body
-    for a in reversed(inside):
-        out = Allocate(a.buffer, out, a.annotations)
-    out = rebuilt(s, out)
-    for a in reversed(outside):
-        out = Allocate(a.buffer, out, a.annotations)
-    return out
+    return wrap(outside, rebuilt(s, wrap(inside, body)))
 
 
 def _ring(buffer: Buffer, body: Stmt, loop: For) -> _Ring | None:
     facts = Facts()
     facts.bind(loop.var, loop.min, loop.extent)
-    region = _region(buffer, body, facts)
+    region = touched(buffer, body, facts)
     moving = [] if region is None else [k for k, r in enumerate(region) if loop.var in free_vars(r.low)]
     if region is None or len(moving) != 1:
         return None
     r = region[moving[0]]
-    made = _region(buffer, body, facts, stores_only=True)
+    made = touched(buffer, body, facts, loads=False)
     if made is None or not _same(made[moving[0]], r, facts) or not _all_written(buffer, body):
         return None  # more may be read than this iteration writes, so the rows that are there are not known
     size = upper_bound(r.extent(facts), facts)
@@ -107,27 +98,6 @@ def _all_written(buffer: Buffer, body: Stmt) -> bool:
 
 def _same(a: Range, b: Range, facts: Facts) -> bool:
     return all(simplify(x - y, facts) is e.const(0, x.dtype) for x, y in ((a.low, b.low), (a.high, b.high)))
-
-
-def _region(buffer: Buffer, body: Stmt, facts: Facts, stores_only: bool = False) -> list[Range] | None:
-    """What one iteration touches (or writes), per dimension."""
-    found: list[Range] | None = None
-    stack: list[tuple[Any, dict[Var, Range | None]]] = [(body, {})]
-    while stack:
-        s, env = stack.pop()
-        below = kids(s)
-        if isinstance(s, For):
-            env = {**env, s.var: loop_range(s, env)}
-        stack.extend((c, env) for c in below)
-        loads, stores = accesses(s) if not below else ((), ())
-        touched: list[Any] = list(stores) if stores_only else [*loads, *stores]
-        for x in (x for x in touched if x.buffer is buffer):
-            here = [interval(i, env) for i in x.indices]
-            both = here if found is None else [a and union(a, b, facts) for a, b in zip(here, found, strict=True)]
-            if any(r is None for r in both):
-                return None
-            found = [r for r in both if r is not None]
-    return found
 
 
 def _rolled(s: Any, ring: _Ring, loop: For) -> Any:

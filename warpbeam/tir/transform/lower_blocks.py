@@ -26,21 +26,15 @@ from warpbeam.tir.stmt import (
     While,
     seq,
 )
-from warpbeam.tir.transform.mutate import wrap
+from warpbeam.tir.transform.mutate import peel, wrap
 from warpbeam.tir.transform.stage_notes import STAGE, count_of, parts_of, regrown
 
 
 def lower_blocks(func: PrimFunc) -> PrimFunc:
     """The program without blocks."""
-    allocs = []
-    body = func.body
-    while isinstance(body, Allocate):
-        allocs.append(body)
-        body = body.body
+    allocs, body = peel(func.body)
     body = Lowering().stmt(body) or SeqStmt(())
-    for a in reversed(allocs):
-        body = Allocate(a.buffer, body, a.annotations)
-    return PrimFunc(func.name, func.params, body, func.attrs)
+    return PrimFunc(func.name, func.params, wrap(allocs, body), func.attrs)
 
 
 class Lowering:

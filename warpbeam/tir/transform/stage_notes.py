@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from warpbeam.tir.stmt import Allocate, For, SeqStmt, Stmt
+from warpbeam.tir.transform.mutate import peel
 
 STAGE, ORDER = "software_pipeline_stage", "software_pipeline_order"
 
 
 def parts_of(s: For) -> tuple[list[Allocate], list[Stmt]]:
     """The buffers of a loop's body and its statements."""
-    allocs, body = [], s.body
-    while isinstance(body, Allocate):
-        allocs.append(body)
-        body = body.body
+    allocs, body = peel(s.body)
     return allocs, list(body.stmts) if isinstance(body, SeqStmt) else [body]
 
 
