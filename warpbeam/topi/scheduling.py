@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from warpbeam import te
@@ -55,6 +55,20 @@ def inline_injective(s: Any, keep: Sequence[Any] = ()) -> None:
     for op in stages(s):
         if not reducing(op) and op not in s.outputs and op not in keep and op.num_outputs == 1:
             s[op].compute_inline()
+
+
+def each_injective(outs: Any, loops: Callable[[Any, Any], Any], inline: bool = True) -> Any:
+    """A schedule in which `loops(schedule, operation)` places the loops of each injective output.
+
+    Reductions and external computations are left as they are; with `inline`, what is no output is inlined.
+    """
+    s, tensors = begin(outs)
+    if inline:
+        inline_injective(s)
+    for t in tensors:
+        if is_compute(t.op) and not reducing(t.op):
+            loops(s, t.op)
+    return s
 
 
 def parallel_outer(s: Any, op: Any, axes: Sequence[Any]) -> Any:

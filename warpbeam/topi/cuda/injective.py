@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from warpbeam import te
-from warpbeam.topi.scheduling import begin, inline_injective, reducing, stages
+from warpbeam.topi.scheduling import begin, each_injective, inline_injective, reducing, stages
 
 THREADS = 256
 
@@ -28,21 +28,12 @@ def schedule_injective_from_existing(sch: Any, out: Any) -> Any:
 
 def schedule_injective(outs: Any) -> Any:
     """Injective stages inlined; a thread per element of each output."""
-    s, tensors = begin(outs)
-    inline_injective(s)
-    for t in tensors:
-        if not reducing(t.op):
-            bind_elements(s, s[t].op)
-    return s
+    return each_injective(outs, bind_elements)
 
 
 def schedule_extern(outs: Any) -> Any:
     """A thread per element of injective outputs; external computations are left as they are."""
-    s, tensors = begin(outs)
-    for t in tensors:
-        if hasattr(t.op, "reduce_axis") and not reducing(t.op):
-            bind_elements(s, s[t].op)
-    return s
+    return each_injective(outs, bind_elements, inline=False)
 
 
 def per_element(s: Any, out: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from warpbeam.topi.scheduling import (
     begin,
+    each_injective,
     extent,
     inline_injective,
     is_compute,
@@ -37,12 +38,7 @@ def schedule_injective_from_existing(sch: Any, out: Any) -> Any:
 
 def schedule_injective(outs: Any) -> Any:
     """Injective stages inlined; outer loops parallel, the innermost in vectors."""
-    s, tensors = begin(outs)
-    inline_injective(s)
-    for t in tensors:
-        if not reducing(t.op):
-            injective_loops(s, s[t].op)
-    return s
+    return each_injective(outs, injective_loops)
 
 
 schedule_concatenate = schedule_injective
@@ -50,11 +46,7 @@ schedule_concatenate = schedule_injective
 
 def schedule_extern(outs: Any) -> Any:
     """Injective outputs as schedule_injective does; external computations are left as they are."""
-    s, tensors = begin(outs)
-    for t in tensors:
-        if hasattr(t.op, "reduce_axis") and not reducing(t.op):
-            injective_loops(s, s[t].op)
-    return s
+    return each_injective(outs, injective_loops, inline=False)
 
 
 def reduction_loops(s: Any, op: Any) -> None:
