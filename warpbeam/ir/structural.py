@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from warpbeam.ir.diagnostics import IRError
@@ -47,7 +47,7 @@ def _lines(root: Any, names: bool) -> Iterator[str]:
         if not ready:
             if id(n) in seen:
                 raise IRError(f"a {type(n).__name__} contains itself")
-            below = _below(n, names)
+            below = nodes_in(_fields(n, names))
             if any(id(c) not in number for c in below):
                 seen.add(id(n))
                 stack.append((n, True))
@@ -67,9 +67,10 @@ def _fields(n: Node, names: bool) -> list[Any]:
     return [getattr(n, f) for f in cls._fields]
 
 
-def _below(n: Node, names: bool) -> list[Node]:
+def nodes_in(values: Sequence[Any]) -> list[Node]:
+    """The nodes among field values, those inside tuples and Attrs included, in order."""
     found: list[Node] = []
-    todo = list(reversed(_fields(n, names)))
+    todo = list(reversed(values))
     while todo:
         v = todo.pop()
         if isinstance(v, Node):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,23 @@ class Sorting(Op):
         outer = [s for a, s in enumerate(x.shape) if a != axis]
         return loops.nest(outer, lambda at: body(Row(x, at, axis)), "r", parallel=True)
 
+    def sorted_rows(
+        self, attrs: Attrs, inputs: Sequence[Any], out_type: Any, give: Callable[[Row, Any], Any]
+    ) -> PrimFunc:
+        """Each row sorted; an element of the result is what `give` makes of the row and the place it came from."""
+        loops = Loops(self.name, inputs, [out_type])
+        (x,), (out,), axis = loops.ins, loops.outs, attrs["axis"] % out_type.ndim
+        order, other = loops.temp(x.shape, "int64"), loops.temp(x.shape, "int64")
+        size = x.shape[axis]
+
+        def body(row: Row) -> Any:
+            def put(i: Any) -> Any:
+                return loops.store(out, row.at(i), give(row, order[tuple(row.at(i))]))
+
+            return [merge_sort(loops, row, order, other, size, attrs["is_ascend"]), loops.loop(size, put, "o")]
+
+        return loops.func(self.rows(loops, axis, body))
+
 
 class Argsort(Sorting):
     """Places of the elements in sorted order along `axis`."""
@@ -51,18 +68,8 @@ class Argsort(Sorting):
         return reference_order(x, attrs["axis"] % x.ndim, attrs["is_ascend"]).astype(dt.to_numpy(attrs["dtype"]))
 
     def compute_prim(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> PrimFunc:
-        loops = Loops(self.name, inputs, [out_type])
-        (x,), (out,), axis = loops.ins, loops.outs, attrs["axis"] % out_type.ndim
-        order, other = loops.temp(x.shape, "int64"), loops.temp(x.shape, "int64")
-        size = x.shape[axis]
-
-        def body(row: Row) -> Any:
-            def give(i: Any) -> Any:
-                return loops.store(out, row.at(i), E.cast(out.dtype, order[tuple(row.at(i))]))
-
-            return [merge_sort(loops, row, order, other, size, attrs["is_ascend"]), loops.loop(size, give, "o")]
-
-        return loops.func(self.rows(loops, axis, body))
+        dtype = out_type.dtype
+        return self.sorted_rows(attrs, inputs, out_type, lambda row, place: E.cast(dtype, place))
 
 
 class Sort(Sorting):
@@ -81,18 +88,7 @@ class Sort(Sorting):
         return np.take_along_axis(x, reference_order(x, axis, attrs["is_ascend"]), axis)  # type: ignore[no-any-return]
 
     def compute_prim(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> PrimFunc:
-        loops = Loops(self.name, inputs, [out_type])
-        (x,), (out,), axis = loops.ins, loops.outs, attrs["axis"] % out_type.ndim
-        order, other = loops.temp(x.shape, "int64"), loops.temp(x.shape, "int64")
-        size = x.shape[axis]
-
-        def body(row: Row) -> Any:
-            def give(i: Any) -> Any:
-                return loops.store(out, row.at(i), row.value(order[tuple(row.at(i))]))
-
-            return [merge_sort(loops, row, order, other, size, attrs["is_ascend"]), loops.loop(size, give, "o")]
-
-        return loops.func(self.rows(loops, axis, body))
+        return self.sorted_rows(attrs, inputs, out_type, lambda row, place: row.value(place))
 
 
 class TopK(Sorting):

@@ -8,6 +8,7 @@ from typing import Any
 
 from warpbeam.ir.diagnostics import VerifyError
 from warpbeam.ir.node import Attrs, Binder, Node
+from warpbeam.ir.structural import nodes_in
 from warpbeam.relay.expr import ConstData, Constructor, Expr, GlobalVar, IRModule
 from warpbeam.relay.types import GlobalTypeVar
 
@@ -65,7 +66,7 @@ def _rows(program: IRModule | Node) -> Iterator[Row]:
             parts = _parts(node)
             if not done:
                 stack.append((node, True))
-                below = [n for p in parts for n in _nodes(p)]
+                below = nodes_in(parts)
                 stack.extend((n, False) for n in reversed(below) if id(n) not in number)
                 continue
             number[id(node)] = len(number)
@@ -89,20 +90,6 @@ def _parts(node: Node) -> list[Any]:
     values = [getattr(node, f) for f in fields if f != skip]
     name = getattr(type(node), "name", None)
     return [*values, name] if not fields and isinstance(name, str) else values
-
-
-def _nodes(value: Any) -> list[Node]:
-    found: list[Node] = []
-    todo = [value]
-    while todo:
-        v = todo.pop()
-        if isinstance(v, Node):
-            found.append(v)
-        elif type(v) is tuple:
-            todo.extend(reversed(v))
-        elif isinstance(v, Attrs):
-            todo.extend(reversed(list(v.values())))
-    return found
 
 
 def _shown(value: Any, number: dict[int, int]) -> Any:
