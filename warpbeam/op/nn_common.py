@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import numpy as np
 
 from warpbeam.ir import dtype as dt
@@ -25,6 +27,7 @@ from warpbeam.topi.nn.common import (
 
 __all__ = [
     "SPATIAL",
+    "Ranked",
     "dim_max",
     "dim_min",
     "layout_map",
@@ -41,6 +44,17 @@ __all__ = [
     "unify_shapes",
     "window_out",
 ]
+
+
+class Ranked(Op):
+    """Base of operators of one to three spatial dimensions, `nd`: `class Conv2d(Conv, name="nn.conv2d", nd=2): ...`."""
+
+    nd: ClassVar[int] = 2
+
+    def __init_subclass__(cls, name: str = "", nd: int = 0, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        if name:
+            cls.name, cls.nd = name, nd
 
 
 def np_accum(array: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
-from warpbeam.op.nn_common import require_rank, spatial_letters, tuple_of, unify
+from warpbeam.op.base import REQUIRED, accumulation, tensors
+from warpbeam.op.nn_common import Ranked, require_rank, spatial_letters, tuple_of, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
 from warpbeam.topi.nn.common import Geometry, arrange, geometry
@@ -23,11 +23,10 @@ from warpbeam.topi.nn.conv_transpose import transposed, transposed_shape
 from warpbeam.topi.nn.convolution import conv_maps, conv_shape, convolve
 
 
-class ConvBase(Op):
+class ConvBase(Ranked):
     """What convolution and its transpose share: operands (data, weight), layouts, geometry."""
 
     arity = 2
-    nd: ClassVar[int] = 2
     defaults = {
         "strides": 1,
         "padding": 0,
@@ -123,19 +122,11 @@ class ConvNd(ConvBase):
         return dims.prod([2, taps, *out_type.shape])
 
 
-class Conv1d(ConvNd):
-    name = "nn.conv1d"
-    nd = 1
-
-
-class Conv2d(ConvNd):
-    name = "nn.conv2d"
-    nd = 2
-
-
-class Conv3d(ConvNd):
-    name = "nn.conv3d"
-    nd = 3
+# fmt: off
+class Conv1d(ConvNd, name="nn.conv1d", nd=1): ...
+class Conv2d(ConvNd, name="nn.conv2d", nd=2): ...
+class Conv3d(ConvNd, name="nn.conv3d", nd=3): ...
+# fmt: on
 
 
 class ConvTransposeNd(ConvBase):
@@ -193,19 +184,11 @@ class ConvTransposeNd(ConvBase):
         return dims.prod([2, taps, *types[0].shape])
 
 
-class Conv1dTranspose(ConvTransposeNd):
-    name = "nn.conv1d_transpose"
-    nd = 1
-
-
-class Conv2dTranspose(ConvTransposeNd):
-    name = "nn.conv2d_transpose"
-    nd = 2
-
-
-class Conv3dTranspose(ConvTransposeNd):
-    name = "nn.conv3d_transpose"
-    nd = 3
+# fmt: off
+class Conv1dTranspose(ConvTransposeNd, name="nn.conv1d_transpose", nd=1): ...
+class Conv2dTranspose(ConvTransposeNd, name="nn.conv2d_transpose", nd=2): ...
+class Conv3dTranspose(ConvTransposeNd, name="nn.conv3d_transpose", nd=3): ...
+# fmt: on
 
 
 __all__ = [

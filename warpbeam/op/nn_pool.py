@@ -14,8 +14,8 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op.base import REQUIRED, Op, tensors
-from warpbeam.op.nn_common import np_accum, require_float, require_rank
+from warpbeam.op.base import REQUIRED, tensors
+from warpbeam.op.nn_common import Ranked, np_accum, require_float, require_rank
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.topi import dims
@@ -53,10 +53,9 @@ def reference_windows(x: np.ndarray, win: Window, out: Sequence[int], fill: Any)
     return found
 
 
-class Pool(Op):
+class Pool(Ranked):
     """Base of window pooling; a subclass gives the reference and the te stages."""
 
-    nd: ClassVar[int] = 2
     defaults = {
         "pool_size": REQUIRED,
         "strides": 1,
@@ -139,10 +138,9 @@ class LpPool(Pool):
         return norm_windows(inputs[0], window(self, attrs), out_type.shape, attrs["p"])
 
 
-class GlobalPool(Op):
+class GlobalPool(Ranked):
     """Base of pooling over all spatial positions, kept as dimensions of 1."""
 
-    nd: ClassVar[int] = 2
     defaults = {"layout": ""}
 
     def axes(self, attrs: Attrs) -> tuple[int, ...]:
@@ -192,85 +190,23 @@ class GlobalLpPool(GlobalPool):
         return norm_plane(inputs[0], self.axes(attrs), attrs["p"])
 
 
-class MaxPool1d(MaxPool):
-    name = "nn.max_pool1d"
-    nd = 1
-
-
-class MaxPool2d(MaxPool):
-    name = "nn.max_pool2d"
-
-
-class MaxPool3d(MaxPool):
-    name = "nn.max_pool3d"
-    nd = 3
-
-
-class AvgPool1d(AvgPool):
-    name = "nn.avg_pool1d"
-    nd = 1
-
-
-class AvgPool2d(AvgPool):
-    name = "nn.avg_pool2d"
-
-
-class AvgPool3d(AvgPool):
-    name = "nn.avg_pool3d"
-    nd = 3
-
-
-class LpPool1d(LpPool):
-    name = "nn.lp_pool1d"
-    nd = 1
-
-
-class LpPool2d(LpPool):
-    name = "nn.lp_pool2d"
-
-
-class LpPool3d(LpPool):
-    name = "nn.lp_pool3d"
-    nd = 3
-
-
-class GlobalMaxPool1d(GlobalMaxPool):
-    name = "nn.global_max_pool1d"
-    nd = 1
-
-
-class GlobalMaxPool2d(GlobalMaxPool):
-    name = "nn.global_max_pool2d"
-
-
-class GlobalMaxPool3d(GlobalMaxPool):
-    name = "nn.global_max_pool3d"
-    nd = 3
-
-
-class GlobalAvgPool1d(GlobalAvgPool):
-    name = "nn.global_avg_pool1d"
-    nd = 1
-
-
-class GlobalAvgPool2d(GlobalAvgPool):
-    name = "nn.global_avg_pool2d"
-
-
-class GlobalAvgPool3d(GlobalAvgPool):
-    name = "nn.global_avg_pool3d"
-    nd = 3
-
-
-class GlobalLpPool1d(GlobalLpPool):
-    name = "nn.global_lp_pool1d"
-    nd = 1
-
-
-class GlobalLpPool2d(GlobalLpPool):
-    name = "nn.global_lp_pool2d"
-
-
-class GlobalLpPool3d(GlobalLpPool):
-    name = "nn.global_lp_pool3d"
-    nd = 3
+# fmt: off
+class MaxPool1d(MaxPool, name="nn.max_pool1d", nd=1): ...
+class MaxPool2d(MaxPool, name="nn.max_pool2d", nd=2): ...
+class MaxPool3d(MaxPool, name="nn.max_pool3d", nd=3): ...
+class AvgPool1d(AvgPool, name="nn.avg_pool1d", nd=1): ...
+class AvgPool2d(AvgPool, name="nn.avg_pool2d", nd=2): ...
+class AvgPool3d(AvgPool, name="nn.avg_pool3d", nd=3): ...
+class LpPool1d(LpPool, name="nn.lp_pool1d", nd=1): ...
+class LpPool2d(LpPool, name="nn.lp_pool2d", nd=2): ...
+class LpPool3d(LpPool, name="nn.lp_pool3d", nd=3): ...
+class GlobalMaxPool1d(GlobalMaxPool, name="nn.global_max_pool1d", nd=1): ...
+class GlobalMaxPool2d(GlobalMaxPool, name="nn.global_max_pool2d", nd=2): ...
+class GlobalMaxPool3d(GlobalMaxPool, name="nn.global_max_pool3d", nd=3): ...
+class GlobalAvgPool1d(GlobalAvgPool, name="nn.global_avg_pool1d", nd=1): ...
+class GlobalAvgPool2d(GlobalAvgPool, name="nn.global_avg_pool2d", nd=2): ...
+class GlobalAvgPool3d(GlobalAvgPool, name="nn.global_avg_pool3d", nd=3): ...
+class GlobalLpPool1d(GlobalLpPool, name="nn.global_lp_pool1d", nd=1): ...
+class GlobalLpPool2d(GlobalLpPool, name="nn.global_lp_pool2d", nd=2): ...
+class GlobalLpPool3d(GlobalLpPool, name="nn.global_lp_pool3d", nd=3): ...
+# fmt: on

@@ -91,18 +91,11 @@ class MaxPoolWithIndices(Pool):
         return te.compute(shape, body, name="max_pool")
 
 
-class MaxPoolWithIndices1d(MaxPoolWithIndices):
-    name = "nn.max_pool_with_indices1d"
-    nd = 1
-
-
-class MaxPoolWithIndices2d(MaxPoolWithIndices):
-    name = "nn.max_pool_with_indices2d"
-
-
-class MaxPoolWithIndices3d(MaxPoolWithIndices):
-    name = "nn.max_pool_with_indices3d"
-    nd = 3
+# fmt: off
+class MaxPoolWithIndices1d(MaxPoolWithIndices, name="nn.max_pool_with_indices1d", nd=1): ...
+class MaxPoolWithIndices2d(MaxPoolWithIndices, name="nn.max_pool_with_indices2d", nd=2): ...
+class MaxPoolWithIndices3d(MaxPoolWithIndices, name="nn.max_pool_with_indices3d", nd=3): ...
+# fmt: on
 
 
 class MaxUnpool(Op):
