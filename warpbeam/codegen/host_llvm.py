@@ -17,9 +17,7 @@ _FIELDS = {"abi_version": (0, "i32"), "flags": (1, "i32"), "arena": (2, "ptr"), 
 _WORDS = {"add": "add", "sub": "sub", "mul": "mul"}
 _COMPARE = {"eq": "eq", "ne": "ne", "lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge"}
 
-_COMPACT = f"""define internal i64 @wb_compact(ptr %tensor) noinline #0 {{
-entry:
-  %pn = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 3
+_GEOMETRY = f"""  %pn = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 3
   %n32 = load i32, ptr %pn
   %n = sext i32 %n32 to i64
   %ps = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 5
@@ -27,7 +25,10 @@ entry:
   %pt = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 6
   %strides = load ptr, ptr %pt
   %none = icmp eq ptr %strides, null
-  br i1 %none, label %yes, label %loop
+"""  # %n dimensions, %shape, %strides of a tensor; whether there are no strides
+_COMPACT = f"""define internal i64 @wb_compact(ptr %tensor) noinline #0 {{
+entry:
+{_GEOMETRY}  br i1 %none, label %yes, label %loop
 loop:
   %i = phi i64 [ %n, %entry ], [ %j, %next ]
   %step = phi i64 [ 1, %entry ], [ %wider, %next ]
@@ -56,15 +57,7 @@ yes:
 """
 _STRIDE = f"""define internal i64 @wb_stride(ptr %tensor, i64 %axis) noinline #0 {{
 entry:
-  %pn = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 3
-  %n32 = load i32, ptr %pn
-  %n = sext i32 %n32 to i64
-  %ps = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 5
-  %shape = load ptr, ptr %ps
-  %pt = getelementptr {_TENSOR}, ptr %tensor, i32 0, i32 6
-  %strides = load ptr, ptr %pt
-  %none = icmp eq ptr %strides, null
-  br i1 %none, label %loop, label %given
+{_GEOMETRY}  br i1 %none, label %loop, label %given
 given:
   %pd = getelementptr i64, ptr %strides, i64 %axis
   %stride = load i64, ptr %pd

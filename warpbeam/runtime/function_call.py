@@ -48,7 +48,7 @@ class CompiledFunction(PackedFunc):
     __slots__ = ("_count", "_entry", "_free", "_host", "_pack", "_rows", "_size", "_writes", "module")
 
     def __init__(self, module: FunctionModule, about: dict[str, Any], host: tuple[int, int]) -> None:
-        super().__init__(self.call, about["name"])
+        super().__init__(self.__call__, about["name"])
         self.module = module
         self._rows: list[list[Any]] = about["args"]
         self._writes = [i for i, row in enumerate(self._rows) if row[0] == "tensor" and row[4]]
@@ -65,25 +65,8 @@ class CompiledFunction(PackedFunc):
         except AttributeError:
             handles = []
         if len(set(handles)) != self._size or len(args) != self._size:
-            self.call(*args)
-            return
-        try:
-            frame = self._free.pop()
-        except IndexError:
-            frame = Frame(self._host, self._size)
-        try:
-            self._pack(frame.table, 0, *handles)
-            if self._entry(frame.pointer, frame.arguments, self._count):
-                raise self._failed(frame, args)
-        finally:
-            self._free.append(frame)
-
-    def call(self, *args: Any) -> None:
-        """The call for any kind of arguments."""
-        if len(args) != self._size:
-            raise self._wrong_count(args)
-        keep: list[Any] = []
-        handles = self.handles(args, keep)
+            keep: list[Any] = []
+            handles = self.handles(args, keep)
         try:
             frame = self._free.pop()
         except IndexError:
@@ -97,6 +80,8 @@ class CompiledFunction(PackedFunc):
 
     def handles(self, args: Sequence[Any], keep: list[Any]) -> list[int]:
         """Addresses of tensor descriptors for arguments; what they point at is put into `keep`."""
+        if len(args) != self._size:
+            raise self._wrong_count(args)
         out = [self._handle(i, a, keep) for i, a in enumerate(args)]
         foreign = any(not isinstance(a, NDArray) for a, row in zip(args, self._rows, strict=True) if row[0] == "tensor")
         if foreign or len(set(out)) < len(out):
