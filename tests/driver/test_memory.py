@@ -1,8 +1,11 @@
 """The arena planner: values alive together never overlap, and the total stays near the lower bound."""
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warpbeam.driver import memory
 from warpbeam.driver.memory import Item, plan, round_up
 from warpbeam.runtime.shape_expr import evaluate
 
@@ -56,3 +59,27 @@ def test_symbolic_values_share_memory_when_they_never_meet():
     placed = plan([Item(4, 0, 1, "n"), Item(8, 2, 3, "n"), Item(64, 0, 3)])
     assert placed.offsets == [64, 64, 0]
     assert evaluate(placed.total, {"n": 100}) == 64 + 2 * 448
+
+
+@given(ITEMS)
+def test_the_best_order_is_kept_and_the_bound_is_the_busiest_step(rows):
+    items = [Item(size, first, first + length) for size, first, length in rows]
+    sizes = [round_up(x.size) for x in items]
+    placed = plan(items)
+    peak = max((sum(s for x, s in zip(items, sizes) if x.first <= t <= x.last) for t in range(60)), default=0)
+    assert placed.bound == peak <= placed.total <= placed.apart == sum(sizes)
+    for key in memory.ORDERS.values():
+        order = sorted(range(len(items)), key=lambda k: (*key(items[k], sizes[k]), k))
+        assert placed.total <= memory._place(items, sizes, order)[1]
+
+
+def test_an_order_other_than_by_size_can_be_the_best():
+    found = set()
+    rng = random.Random(3)
+    for _ in range(300):
+        items = []
+        for _ in range(rng.randint(3, 12)):
+            first = rng.randint(0, 12)
+            items.append(Item(64 * rng.randint(1, 20), first, first + rng.randint(0, 6)))
+        found.update(plan(items).orders)
+    assert len(found) >= 3, found

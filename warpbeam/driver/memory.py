@@ -2,13 +2,16 @@
 
 A value takes `size * unit` bytes: `unit` is 1, or a shape expression over the model's symbolic dimensions
 (`runtime.shape_expr` form: nested tuples). Values of one unit share a region of the arena, in which they are placed
-largest first over the intervals they live in, as if the unit were 1. Regions follow each other, the static one first.
+over the intervals they live in, as if the unit were 1. Regions follow each other, the static one first.
+
+A region is packed greedily in several orders (ORDERS); where none reaches the lower bound, the bytes alive at the
+busiest step, what stood highest is placed first in a few more rounds. The best packing is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from math import gcd
 from typing import Any
 
@@ -32,12 +35,16 @@ class Item:
 class Placement:
     """Offsets of the items and bytes in total: ints where all units are 1, else expressions.
 
-    symbols: (name, expression) of what offsets refer to, in the order in which they are to be computed.
+    symbols: (name, expression) of what offsets refer to, in the order in which they are to be computed. bound: what
+    no packing of the regions can go below; apart: bytes if nothing shared memory. orders: how each region was packed.
     """
 
     offsets: list[Any]
     total: Any
     symbols: list[tuple[str, Any]]
+    bound: Any = 0
+    apart: Any = 0
+    orders: list[str] = field(default_factory=list)
 
 
 def round_up(size: int) -> int:
@@ -52,24 +59,26 @@ def plan(items: Sequence[Item], prefix: str = "arena") -> Placement:
     for i, item in enumerate(items):
         regions.setdefault(item.unit, []).append(i)
     static = regions.pop(1)
-    places, used = _place([items[i] for i in static], [round_up(items[i].size) for i in static])
-    for i, place in zip(static, places, strict=True):
+    packed = _pack([items[i] for i in static], [round_up(items[i].size) for i in static])
+    for i, place in zip(static, packed.places, strict=True):
         offsets[i] = place
-    total: Any = used
-    base: Any = used
-    symbols: list[tuple[str, Any]] = []
+    out = Placement(offsets, packed.end, [], packed.bound, packed.apart, [packed.order] if static else [])
+    base: Any = packed.end
     for number, (unit, members) in enumerate(regions.items()):
         sizes, step = _steps([items[i].size for i in members], unit)
-        places, used = _place([items[i] for i in members], sizes)
+        packed = _pack([items[i] for i in members], sizes)
         name = f"{prefix}_step{number}"
-        symbols.append((name, step))
-        for i, place in zip(members, places, strict=True):
+        out.symbols.append((name, step))
+        for i, place in zip(members, packed.places, strict=True):
             offsets[i] = _add(base, ("mul", name, place) if place else 0)
-        total = _add(total, ("mul", step, used))
         if number + 1 < len(regions):
-            symbols.append((f"{prefix}_base{number + 1}", _add(base, ("mul", name, used))))
-            base = symbols[-1][0]
-    return Placement(offsets, total, symbols)
+            out.symbols.append((f"{prefix}_base{number + 1}", _add(base, ("mul", name, packed.end))))
+            base = out.symbols[-1][0]
+        total = _add(out.total, ("mul", step, packed.end))
+        bound = _add(out.bound, ("mul", step, packed.bound))
+        apart = _add(out.apart, ("mul", step, packed.apart))
+        out = Placement(offsets, total, out.symbols, bound, apart, [*out.orders, packed.order])
+    return out
 
 
 def _add(a: Any, b: Any) -> Any:
@@ -83,12 +92,85 @@ def _steps(sizes: list[int], unit: Any) -> tuple[list[int], Any]:
     return [-(-size // grain) for size in sizes], step
 
 
-def _place(items: Sequence[Item], sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Offsets and their end: largest first, each at the lowest offset where it meets no value alive with it."""
+@dataclass(frozen=True, slots=True)
+class _Packing:
+    places: list[int]
+    end: int
+    bound: int
+    apart: int
+    order: str
+
+
+def _by_size(item: Item, size: int) -> tuple[int, ...]:
+    return -size, item.first
+
+
+def _by_life(item: Item, size: int) -> tuple[int, ...]:
+    return item.first - item.last, -size
+
+
+def _by_area(item: Item, size: int) -> tuple[int, ...]:
+    return -size * (item.last - item.first + 1), item.first
+
+
+def _by_time(item: Item, size: int) -> tuple[int, ...]:
+    return item.first, -size
+
+
+#: how values are put in order before each takes the lowest place that is free: name -> sort key
+ORDERS: dict[str, Callable[[Item, int], tuple[int, ...]]] = {
+    "size": _by_size,
+    "live range": _by_life,
+    "size x live range": _by_area,
+    "time": _by_time,
+}
+_ROUNDS = 12
+_MANY = 2000  # values above which one order has to do: placing takes quadratic time
+
+
+def _pack(items: Sequence[Item], sizes: Sequence[int]) -> _Packing:
+    """The best packing found; of equal ones the first."""
+    bound, apart = _busiest(items, sizes), sum(sizes)
+    best: _Packing | None = None
+    numbers = range(len(items))
+    for name, key in ORDERS.items():
+        order = sorted(numbers, key=lambda k: (*key(items[k], sizes[k]), k))
+        places, end = _place(items, sizes, order)
+        if best is None or end < best.end:
+            best = _Packing(places, end, bound, apart, name)
+        if best.end == bound or len(items) > _MANY:
+            return best
+    assert best is not None
+    order = sorted(numbers, key=lambda k: (*_by_size(items[k], sizes[k]), k))
+    for _ in range(_ROUNDS):
+        places, end = _place(items, sizes, order)
+        if end < best.end:
+            best = _Packing(places, end, bound, apart, "size, highest first")
+        high = [k for k in order if places[k] + sizes[k] == end]
+        order = [*high, *(k for k in order if k not in high)]
+        if best.end == bound:
+            break
+    return best
+
+
+def _busiest(items: Sequence[Item], sizes: Sequence[int]) -> int:
+    """The most bytes alive at one step."""
+    changes: dict[int, int] = {}
+    for item, size in zip(items, sizes, strict=True):
+        changes[item.first] = changes.get(item.first, 0) + size
+        changes[item.last + 1] = changes.get(item.last + 1, 0) - size
+    alive = most = 0
+    for step in sorted(changes):
+        alive += changes[step]
+        most = max(most, alive)
+    return most
+
+
+def _place(items: Sequence[Item], sizes: Sequence[int], order: Sequence[int]) -> tuple[list[int], int]:
+    """Offsets and their end: in order, each at the lowest offset where it meets no value alive with it."""
     count = len(items)
     offsets, total = [0] * count, 0
     start, end, first, last = (np.empty(count, np.int64) for _ in range(4))
-    order = sorted(range(count), key=lambda k: (-sizes[k], items[k].first, k))
     for n, i in enumerate(order):
         item, size, offset = items[i], sizes[i], 0
         meets = np.flatnonzero((first[:n] <= item.last) & (last[:n] >= item.first))
