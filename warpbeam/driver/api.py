@@ -102,7 +102,8 @@ def _targets(target: Any, get: Any) -> tuple[Any, ...]:
 
 def _module(artifact: Artifact) -> Any:
     """What `compile` gives: a module where the code runs here."""
-    return equipped(Module(artifact) if fits_here(artifact.chosen(fits_here).manifest) else CompiledModel(artifact))
+    found = artifact.chosen(fits_here)
+    return equipped(Module(artifact) if found.data("code") and fits_here(found.manifest) else CompiledModel(artifact))
 
 
 def _watched() -> bool:

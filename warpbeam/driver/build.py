@@ -121,6 +121,7 @@ class _Part:
     """One machine's share of a compilation: the stages after the graph passes, in the order of the methods.
 
     Parts may share `recorded`, the constants; so the C interface, which states their size, comes after all are planned.
+    For a target of kind "c" no machine code is made: its artefact can be exported as source.
     """
 
     def __init__(
@@ -131,12 +132,17 @@ class _Part:
         self.options = options
         self.compiler = compiler
         self.recorded = recorded
-        self.jobs: list[tuple[str, Any]] = [("wb_pool", compiler.submit("wb_pool", pool_ir(options.target.triple)))]
+        self.source_only = options.target.kind == "c"
+        self.jobs: list[tuple[str, Any]] = []
+        if not self.source_only:
+            self.jobs.append(("wb_pool", compiler.submit("wb_pool", pool_ir(options.target.triple))))
         self.kernels = KernelSet(options.target, self._submit)
         self.planner = Planner(mod, self.kernels, inputs, outputs)
         self.planner.constants = recorded
 
     def _submit(self, kernel: Kernel) -> None:
+        if self.source_only:
+            return
         text = llvm_codegen.print_kernel(kernel.func, self.options.target)
         if self.options.dump is not None:
             self.options.dump(kernel, text)
@@ -151,9 +157,12 @@ class _Part:
     def interface(self) -> None:
         """Prints the entry and the C interface."""
         target = self.options.target
-        self.jobs.append((ENTRY, self.compiler.submit(ENTRY, host.print_entry(_native(self.program), target, ENTRY))))
         self.manifest = _manifest(self.mod["main"], self.program, self.kernels, self.planner, self.options)
-        texts = _facades(self.manifest, self.planner, target)
+        texts: dict[str, str] = {}
+        if not self.source_only:
+            entry = host.print_entry(_native(self.program), target, ENTRY)
+            self.jobs.append((ENTRY, self.compiler.submit(ENTRY, entry)))
+            texts = _facades(self.manifest, self.planner, target)
         self.faces = [(name, self.compiler.submit(name, text)) for name, text in texts.items()]
 
     def wait(self) -> None:
@@ -162,12 +171,14 @@ class _Part:
         self.facades = {name: job.result() for name, job in self.faces}
 
     def link(self) -> bytes:
-        """The shared library."""
+        """The shared library; empty where there is no machine code."""
+        if self.source_only:
+            return b""
         return link_shared(self.objects, [ENTRY, *POOL_SYMBOLS, *self.kernels.kernels])
 
     def pack(self, code: bytes, constants: memoryview, relay: str, more: dict[str, bytes]) -> Artifact:
         """The artefact."""
-        packed = pack_objects(self.objects[1:], self.objects[0], self.facades)
+        packed = b"" if self.source_only else pack_objects(self.objects[1:], self.objects[0], self.facades)
         return Artifact.build(self.manifest, code, constants, self.program, relay, more=more, objects=packed)
 
 

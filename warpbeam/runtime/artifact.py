@@ -110,7 +110,8 @@ class Artifact:
         """An artefact for the CPU.
 
         Args:
-            code: an ELF shared library that exports `manifest.entry` and the symbols of `manifest.kernels`.
+            code: an ELF shared library that exports `manifest.entry` and the symbols of `manifest.kernels`; empty for
+                a model that only its source can be made of.
             constants: bytes that `ctx->constants` points at.
             program: the host side, for profiling and debugging.
             relay: text to rebuild the model from.
@@ -118,7 +119,7 @@ class Artifact:
             more: further sections of kind `data`.
             objects: what `export_library` links.
         """
-        sections = [Section("code", "cpu-so", code)]
+        sections = [Section("code", "cpu-so", code)] if len(code) else []
         sections += [Section("program", "program", program.to_json().encode())] if program else []
         sections += [Section("relay", "relay", relay.encode())] if relay else []
         sections += [Section(name, "data", data) for name, data in sorted((more or {}).items())]

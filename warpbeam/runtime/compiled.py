@@ -68,9 +68,12 @@ class CompiledModel:
         raise self._foreign()
 
     def _foreign(self) -> RunError:
-        why = why_not_here(self.artifact.manifest)
+        manifest = self.artifact.manifest
+        if "code" not in self.artifact.sections:
+            return RunError("the model has no machine code", self.name, "it was compiled for a C compiler",
+                            "export it as C source, or compile for 'native'")  # fmt: skip
         hint = "save or export it, and run it on that machine; or compile for 'native'"
-        return RunError(f"the model was compiled for {self.artifact.manifest.target}", self.name, why, hint)
+        return RunError(f"the model was compiled for {manifest.target}", self.name, why_not_here(manifest), hint)
 
     def snapshot(self) -> Artifact:
         """The artefact of one machine with the current values of mutable parameters."""
@@ -89,8 +92,8 @@ class CompiledModel:
             ArtifactError: if the model was loaded from an exported library, which is no artefact.
         """
         if "code" not in self.artifact.sections:
-            raise ArtifactError("a model from an exported library cannot be saved", self.name,
-                                hint="copy the library's file")  # fmt: skip
+            raise ArtifactError("a model without its machine code cannot be saved", self.name,
+                                hint="export it; if it came from an exported library, copy that file")  # fmt: skip
         self._with_params(self.whole).save(path, key)
 
     def export_library(

@@ -1,6 +1,6 @@
 """Reading ELF64 relocatable objects: just what the linker needs.
 
-Source of the format: System V gABI, chapter 4; processor supplements for x86-64 and AArch64.
+Source of the format: System V gABI, chapter 4; processor supplements for x86-64, AArch64 and RISC-V.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from .errors import LinkError
 
-EM_X86_64, EM_AARCH64 = 62, 183
+EM_X86_64, EM_AARCH64, EM_RISCV = 62, 183, 243
 ET_REL, ET_DYN = 1, 3
 SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_HASH, SHT_DYNAMIC = 1, 2, 3, 4, 5, 6
 SHT_NOBITS, SHT_DYNSYM, SHT_INIT_ARRAY, SHT_FINI_ARRAY, SHT_PREINIT_ARRAY = 8, 11, 14, 15, 16
@@ -65,12 +65,13 @@ class Symbol:
 
 @dataclass(slots=True)
 class Object:
-    """A parsed relocatable object."""
+    """A parsed relocatable object; `flags` are the machine's (e_flags: RISC-V's calling convention)."""
 
     name: str
     machine: int
     sections: list[Section]
     symbols: list[Symbol]
+    flags: int = 0
 
 
 def parse_object(data: bytes, name: str) -> Object:
@@ -88,7 +89,7 @@ def parse_object(data: bytes, name: str) -> Object:
 def _parse(data: bytes, name: str) -> Object:
     if data[:4] != b"\x7fELF":
         raise LinkError("not an ELF object", where=name, why=f"it starts with {data[:4]!r}")
-    ident, kind, machine, _, _, _, shoff, _, _, _, _, shentsize, shnum, shstrndx = EHDR.unpack_from(data)
+    ident, kind, machine, _, _, _, shoff, flags, _, _, _, shentsize, shnum, shstrndx = EHDR.unpack_from(data)
     if ident[4:6] != b"\x02\x01" or kind != ET_REL or (shnum and shentsize != SHDR.size):
         raise LinkError("not a 64-bit little-endian relocatable object", where=name, why=f"type {kind}")
     _slice(data, shoff, SHDR.size if shoff else 0, name)
@@ -114,7 +115,7 @@ def _parse(data: bytes, name: str) -> Object:
             sections[h[7]].relocations += [Relocation(o, i & 0xFFFFFFFF, i >> 32, a) for o, i, a in entries]
         elif h[1] == 9:
             raise LinkError("relocations without addends", where=f"{name}, section {sections[index].name}")
-    return Object(name, machine, sections, symbols)
+    return Object(name, machine, sections, symbols, flags)
 
 
 def _symbols(table: bytes, strings: bytes, name: str) -> list[Symbol]:

@@ -41,7 +41,7 @@ def merge(objects: Sequence[Object], keep: Collection[str] | None = None, name: 
     for symbol in symbols[1:]:
         if keep is not None and symbol.section != elf.SHN_UNDEF and symbol.name not in keep:
             symbol.bind = elf.STB_LOCAL
-    return _in_order(Object(name, objects[0].machine, sections, symbols))
+    return _in_order(Object(name, objects[0].machine, sections, symbols, objects[0].flags))
 
 
 def _nothing() -> Section:
@@ -108,15 +108,15 @@ def write_object(obj: Object) -> bytes:
     return b"".join(_write(obj, {}))
 
 
-def data_object(machine: int, symbol: str, data: memoryview) -> list[Piece]:
+def data_object(like: Object, symbol: str, data: memoryview) -> list[Piece]:
     """An object that holds one read-only, page-aligned run of bytes under a name; in pieces, `data` one of them."""
-    align = MACHINES[machine].page
+    align = MACHINES[like.machine].page
     section = Section(".rodata.constants", elf.SHT_PROGBITS, elf.SHF_ALLOC, b"", data.nbytes, align)
     symbols = [
         Symbol("", elf.STB_LOCAL, elf.STT_NOTYPE, elf.SHN_UNDEF, 0, 0),
         Symbol(symbol, elf.STB_GLOBAL, elf.STT_OBJECT, 1, 0, data.nbytes),
     ]
-    return _write(Object(symbol, machine, [_nothing(), section], symbols), {1: data})
+    return _write(Object(symbol, like.machine, [_nothing(), section], symbols, like.flags), {1: data})
 
 
 def _write(obj: Object, large: dict[int, memoryview]) -> list[Piece]:
@@ -160,7 +160,7 @@ def _write(obj: Object, large: dict[int, memoryview]) -> list[Piece]:
     shoff = put(b"".join(headers), 8)
     if len(headers) >= 0xFF00:
         raise LinkError("the object has too many sections", obj.name, f"{len(headers)}")
-    out[0] = elf.EHDR.pack(b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_REL, obj.machine, 1, 0, 0, shoff, 0,
+    out[0] = elf.EHDR.pack(b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_REL, obj.machine, 1, 0, 0, shoff, obj.flags,
                            elf.EHDR.size, 0, 0, elf.SHDR.size, len(headers), len(headers) - 1)  # fmt: skip
     return out
 

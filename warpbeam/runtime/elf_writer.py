@@ -154,11 +154,12 @@ class Layout:
 
 
 def write(
-    layout: Layout, machine: int, exports: Sequence[tuple[str, int, int, int]], rela: Sequence[tuple[int, int, int]]
+    layout: Layout, like: elf.Object, exports: Sequence[tuple[str, int, int, int]], rela: Sequence[tuple[int, int, int]]
 ) -> list[bytes | memoryview]:
     """The library's bytes, in pieces.
 
     Args:
+        like: an object for the same machine.
         exports: name, address, size, symbol type of each exported symbol, in the order of `layout.names`.
         rela: place, symbol and kind, addend of each load-time relocation.
     """
@@ -190,7 +191,7 @@ def write(
     for at, piece in pieces:
         image[at : at + len(piece)] = piece
     image[: elf.EHDR.size] = elf.EHDR.pack(
-        b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_DYN, machine, 1, 0, elf.EHDR.size, shoff, 0, elf.EHDR.size,
+        b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_DYN, like.machine, 1, 0, elf.EHDR.size, shoff, like.flags, elf.EHDR.size,
         elf.PHDR.size, len(phdrs) // elf.PHDR.size, elf.SHDR.size, count, count - 1,
     )  # fmt: skip
     image += bytes(names_at - len(image)) + names

@@ -95,7 +95,7 @@ def export_model(artifact: Artifact, path: Path, fmt: str = "", name: str = "", 
     constants = memoryview(artifact.data("constants") or b"").cast("B")
     params = artifact.data("params")
     if params:
-        objects.append(_data(objects[0].machine, PARAMS, bytes(params)))
+        objects.append(_data(objects[0], PARAMS, bytes(params)))
     pieces = (_shared if kind == "so" else _archive)(artifact, objects, name, constants, freestanding)
     size = write_pieces(path, pieces, 0o777 if kind == "so" else 0o666)
     header, cpp = path.with_suffix(".h"), path.with_suffix(".hpp")
@@ -123,11 +123,11 @@ def _objects(artifact: Artifact, freestanding: bool) -> list[Object]:
     return [elf.parse_object(members[n], n) for n in (MODEL, variant)]
 
 
-def _data(machine: int, symbol: str, data: bytes) -> Object:
+def _data(like: Object, symbol: str, data: bytes) -> Object:
     """Read-only data as an object."""
     section = Section(f".rodata.{symbol}", elf.SHT_PROGBITS, elf.SHF_ALLOC, data, len(data), 64)
     symbols = [Symbol("", 0, 0, 0, 0, 0), Symbol(symbol, elf.STB_GLOBAL, elf.STT_OBJECT, 1, 0, len(data))]
-    return Object(symbol, machine, [Section("", 0, 0, b"", 0, 1), section], symbols)
+    return Object(symbol, like.machine, [Section("", 0, 0, b"", 0, 1), section], symbols, like.flags)
 
 
 def _named(name: str) -> dict[str, str]:
@@ -141,7 +141,7 @@ def _shared(
     params = len(artifact.data("params") or b"")
     data = {"name": name, "constants": constants.nbytes, "params": params, "manifest": artifact.manifest.to_data()}
     about = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode() + b"\0"
-    objects.append(_data(objects[0].machine, ABOUT, about))
+    objects.append(_data(objects[0], ABOUT, about))
     for obj in objects:
         elf_object.rename(obj, lambda s: name + "_" + s.removeprefix(PREFIX) if s.startswith(PREFIX) else s)
     own = [s for obj in objects for s in elf_object.defined(obj) if s.startswith(f"{name}_")]
@@ -161,7 +161,7 @@ def _archive(
     members: dict[str, Sequence[Piece]] = {f"{name}.o": [elf_object.write_object(merged)]}
     symbols = {f"{name}.o": elf_object.defined(merged)}
     if constants.nbytes:
-        members[f"{name}_constants.o"] = elf_object.data_object(merged.machine, own[CONSTANTS], constants)
+        members[f"{name}_constants.o"] = elf_object.data_object(merged, own[CONSTANTS], constants)
         symbols[f"{name}_constants.o"] = [own[CONSTANTS]]
     return write_archive(members, symbols)
 

@@ -52,7 +52,7 @@ def link_shared(objects: Sequence[bytes], exports: Sequence[str], soname: str = 
     """Links relocatable objects into a shared library.
 
     Args:
-        objects: ELF64 objects for x86-64 or AArch64, position-independent code, small code model.
+        objects: ELF64 objects for x86-64, AArch64 or RISC-V, position-independent code, small code model.
         exports: names of the symbols to export; every other symbol is hidden.
         soname: the library's name for the loader; normally none.
 
@@ -101,6 +101,8 @@ class _Linker:
         self.globals: dict[str, tuple[Object, Symbol]] = {}
         self.got: dict[tuple[int, int, str], int] = {}
         self.relatives: dict[int, int] = {}
+        #: place of an instruction with the high part of a distance -> that distance
+        self.distances: dict[int, int] = {}
         self.blob = blob
         self.imports = sorted(set(imports))
         #: place -> (number of the import, addend)
@@ -129,7 +131,7 @@ class _Linker:
         rela = [(place, self.machine.relative, addend) for place, addend in sorted(self.relatives.items())]
         for place, (number, addend) in sorted(self.lookups.items()):
             rela.append((place, names.index_of(number) << 32 | self.machine.absolute, addend))
-        return elf_writer.write(layout, self.objects[0].machine, table, rela)
+        return elf_writer.write(layout, self.objects[0], table, rela)
 
     def _export(self, name: str) -> tuple[int, int, int]:
         owner, symbol = self.globals[name]
@@ -197,7 +199,7 @@ class _Linker:
 
     def _check_places(self, obj: Object, section: Section) -> None:
         for r in section.relocations:
-            width = 8 if r.kind == self.machine.absolute else 4
+            width = 8 if r.kind == self.machine.absolute else self.machine.widths.get(r.kind, 4)
             if section.kind == elf.SHT_NOBITS or r.offset > section.size - width:
                 raise LinkError("a relocation lies outside its section", f"{obj.name}, section {section.name}")
 
@@ -312,14 +314,14 @@ class _Linker:
             for section in obj.sections:
                 if section.address >= 0 and section.relocations:
                     output = self.outputs[_output_of(section)]
-                    for r in section.relocations:
+                    for r in sorted(section.relocations, key=lambda r: r.kind in self.machine.low):
                         self._apply(number, obj, section, output, r, got)
 
     def _apply(
         self, number: int, obj: Object, section: Section, output: Output, r: elf.Relocation, got: Output
     ) -> None:
         where = f"{obj.name}, section {section.name}, symbol {_symbol(obj, r.symbol).name!r}"
-        if r.kind == self.machine.none:
+        if r.kind == self.machine.none or r.kind in self.machine.ignored:
             return
         place = section.address + r.offset
         value = self._value(obj, r.symbol) + r.addend
@@ -341,12 +343,21 @@ class _Linker:
                 self.relatives[entry] = value - r.addend
             struct.pack_into("<Q", got.image, entry - got.address, (value - r.addend) & (2**64 - 1))
             site.value = entry + r.addend
-            self.machine.apply[r.kind](site)
+            self._patch(r.kind, site)
         elif r.kind in self.machine.apply:
-            self.machine.apply[r.kind](site)
+            self._patch(r.kind, site)
         else:
             raise LinkError(f"relocation type {r.kind} of {self.machine.name} is not supported", where,
                             hint="compile with -fPIC and the small code model")  # fmt: skip
+
+    def _patch(self, kind: int, site: Site) -> None:
+        if kind in self.machine.high:
+            self.distances[site.place] = site.value - site.place
+        elif kind in self.machine.low:
+            if site.value not in self.distances:
+                raise LinkError("damaged object file", site.where, "the low part of a distance without its high part")
+            site.value = self.distances[site.value]
+        self.machine.apply[kind](site)
 
     def _absolute(self, obj: Object, r: elf.Relocation, output: Output, site: Site) -> None:
         number = self._import(obj, r.symbol)

@@ -1,16 +1,16 @@
 """Applying relocations, by machine. Each function patches `image` at `place` and refuses what would not fit.
 
 Names follow the psABIs: S = value of the symbol, A = addend, P = place.
-Sources: x86-64 psABI 1.0 section 4.4; AArch64 ELF ABI (AAELF64) section 5.7.
+Sources: x86-64 psABI 1.0 section 4.4; AArch64 ELF ABI (AAELF64) section 5.7; RISC-V ELF psABI 1.0 section 8.4.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from .elf import EM_AARCH64, EM_X86_64
+from .elf import EM_AARCH64, EM_RISCV, EM_X86_64
 from .errors import LinkError
 
 
@@ -39,7 +39,7 @@ class Site:
         return value
 
     def word(self) -> int:
-        """The instruction word at the place (AArch64)."""
+        """The instruction word at the place (AArch64, RISC-V)."""
         return int(struct.unpack_from("<I", self.image, self.offset)[0])
 
     def put_word(self, keep: int, bits: int) -> None:
@@ -92,6 +92,67 @@ def _aarch64_low12(shift: int) -> Callable[[Site], None]:
     return apply
 
 
+def _riscv_branch(site: Site) -> None:
+    at = site.signed(site.value - site.place, 13, "BRANCH")
+    bits = (at >> 12 & 1) << 31 | (at >> 5 & 63) << 25 | (at >> 1 & 15) << 8 | (at >> 11 & 1) << 7
+    site.put_word(0x01FFF07F, bits)
+
+
+def _riscv_jump(site: Site) -> None:
+    at = site.signed(site.value - site.place, 21, "JAL")
+    bits = (at >> 20 & 1) << 31 | (at >> 1 & 1023) << 21 | (at >> 11 & 1) << 20 | (at >> 12 & 255) << 12
+    site.put_word(0xFFF, bits)
+
+
+def _riscv_high20(site: Site) -> None:
+    """auipc: rounded, since the low 12 bits that another instruction adds are signed."""
+    at = site.signed(site.value - site.place + 0x800, 32, "PCREL_HI20")
+    site.put_word(0xFFF, at & 0xFFFFF000)
+
+
+def _riscv_call(site: Site) -> None:
+    """auipc and the jalr behind it."""
+    _riscv_high20(site)
+    low = Site(site.image, site.offset + 4, site.place, site.value - site.place, site.where)
+    _riscv_low12_load(low)
+
+
+def _riscv_low12_load(site: Site) -> None:
+    site.put_word(0xFFFFF, (site.value & 0xFFF) << 20)
+
+
+def _riscv_low12_store(site: Site) -> None:
+    site.put_word(0x01FFF07F, (site.value >> 5 & 127) << 25 | (site.value & 31) << 7)
+
+
+def _riscv_short_branch(site: Site) -> None:
+    at = site.signed(site.value - site.place, 9, "RVC_BRANCH")
+    bits = (at >> 8 & 1) << 12 | (at >> 3 & 3) << 10 | (at >> 6 & 3) << 5 | (at >> 1 & 3) << 3 | (at >> 5 & 1) << 2
+    _put_half(site, 0xE383, bits)
+
+
+def _riscv_short_jump(site: Site) -> None:
+    at = site.signed(site.value - site.place, 12, "RVC_JUMP")
+    bits = (at >> 11 & 1) << 12 | (at >> 4 & 1) << 11 | (at >> 8 & 3) << 9 | (at >> 10 & 1) << 8
+    _put_half(site, 0xE003, bits | (at >> 6 & 1) << 7 | (at >> 7 & 1) << 6 | (at >> 1 & 7) << 3 | (at >> 5 & 1) << 2)
+
+
+def _put_half(site: Site, keep: int, bits: int) -> None:
+    word = struct.unpack_from("<H", site.image, site.offset)[0]
+    struct.pack_into("<H", site.image, site.offset, word & keep | bits)
+
+
+def _change(code: str, sign: int) -> Callable[[Site], None]:
+    """Adds the value to what stands at the place, or (sign 0) replaces it: differences of labels come as such pairs."""
+
+    def apply(site: Site) -> None:
+        old = struct.unpack_from(code, site.image, site.offset)[0] if sign else 0
+        mask = (1 << 8 * struct.calcsize(code)) - 1
+        struct.pack_into(code, site.image, site.offset, (old + (sign or 1) * site.value) & mask)
+
+    return apply
+
+
 Apply = Callable[[Site], None]
 
 
@@ -105,6 +166,10 @@ class Machine:
         got: kinds that want the address of a GOT entry instead of the symbol's.
         apply: kind -> function that patches the place.
         page: alignment of segments, the largest page the machine may use.
+        high: kinds of instructions that hold the high part of a distance.
+        low: kinds that name such an instruction in place of a symbol, and hold the low part of its distance.
+        ignored: kinds that ask for nothing but what a linker may do to save space.
+        widths: bytes that a kind patches, where not 4.
     """
 
     name: str
@@ -114,6 +179,10 @@ class Machine:
     got: frozenset[int]
     apply: dict[int, Apply]
     page: int
+    high: frozenset[int] = frozenset()
+    low: frozenset[int] = frozenset()
+    ignored: frozenset[int] = frozenset()
+    widths: Mapping[int, int] = field(default_factory=dict)
 
 
 MACHINES: dict[int, Machine] = {
@@ -153,6 +222,34 @@ MACHINES: dict[int, Machine] = {
             312: _aarch64_low12(3),
         },
         page=0x10000,
+    ),
+    EM_RISCV: Machine(
+        "RISC-V",
+        absolute=2,
+        relative=3,
+        none=0,
+        got=frozenset({20}),
+        apply={
+            16: _riscv_branch,
+            17: _riscv_jump,
+            18: _riscv_call,
+            19: _riscv_call,
+            20: _riscv_high20,
+            23: _riscv_high20,
+            24: _riscv_low12_load,
+            25: _riscv_low12_store,
+            **{33 + i: _change(f"<{code}", 1) for i, code in enumerate("BHIQ")},
+            **{37 + i: _change(f"<{code}", -1) for i, code in enumerate("BHIQ")},
+            44: _riscv_short_branch,
+            45: _riscv_short_jump,
+            **{54 + i: _change(f"<{code}", 0) for i, code in enumerate("BHI")},
+            57: _pc32,
+        },
+        page=0x1000,
+        high=frozenset({20, 23}),
+        low=frozenset({24, 25}),
+        ignored=frozenset({51}),
+        widths={18: 8, 19: 8, 33: 1, 34: 2, 36: 8, 37: 1, 38: 2, 40: 8, 44: 2, 45: 2, 51: 0, 54: 1, 55: 2},
     ),
 }
 X86_ABSOLUTE_32 = {10: "R_X86_64_32", 11: "R_X86_64_32S"}
