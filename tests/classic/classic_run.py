@@ -33,7 +33,8 @@ def naive(outs: Any, args: Any, ins: Any, wants: Any, rtol: float = 0.0) -> Any:
 
 
 def check_gpu(s: Any, args: Any, ins: Any, outs: Any, rtol: float = 0.0, target: str = "cuda") -> str:
-    """As `check`, by the executor that keeps the rules of a GPU; gives the text of the kernels."""
-    config = {"warpbeam.gpu_executor": True}
-    mod = check(s, args, ins, outs, tvm.target.Target(target, host="llvm"), rtol, **config)
+    """As `check`, by the executor that keeps the rules of a GPU and on the processor; gives the text of the kernels."""
+    machine = tvm.target.Target(target, host="llvm")
+    check(s, args, ins, outs, machine, rtol, **{"warpbeam.gpu_executor": True})
+    mod = check(s, args, ins, outs, machine, rtol)
     return str(mod.imported_modules[0].get_source())

@@ -1,5 +1,5 @@
-"""Test helpers: a scheduled program run four ways, as the interpreter reads it, by the executor of the GPU's model, as
-CUDA text through a shim and g++, and as OpenCL text where a platform is installed."""
+"""Test helpers: a scheduled program run five ways, as the interpreter reads it, by the executor of the GPU's model,
+with its threads as loops, as CUDA text through a shim and g++, and as OpenCL text where a platform is installed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from warpbeam.tir import expr as E
 from warpbeam.tir import interp, interp_gpu
 from warpbeam.tir.interp_gpu import integer
 from warpbeam.tir.stmt import Evaluate, For, IfThenElse, PrimFunc, SeqStmt
+from warpbeam.tir.transform.gpu import lower_device
+from warpbeam.tir.transform.gpu.serialize_threads import serialize_threads
 
 CUDA = target.get("cuda")
 OPENCL = target.get("opencl")
@@ -48,6 +50,8 @@ def check(
     interp.run(plain, *want, *numbers)
     host, devices = cuda.lower_gpu(func, CUDA)
     runs: list[Any] = [lambda *a: interp_gpu.run(host, devices, *a, *numbers)]
+    loops = serialize_threads(lower_device(func, CUDA.replace(warp_shuffle=False)))
+    runs.append(lambda *a: interp.run(loops, *a, *numbers))
     if gxx():
         runs.append(lambda *a: run_text(host, devices, cuda.print_kernels(devices, CUDA), a, numbers))
     if platform() is not None:

@@ -142,11 +142,11 @@ def _with_args(func: PrimFunc, count: int) -> PrimFunc:
 
 def _build(funcs: list[PrimFunc], target: Target) -> FunctionModule:
     sources = te_link.imported_sources(funcs)
-    ready = [intrin_rules.apply(f, target) for f in funcs]
     if target.device != "cpu":
         from warpbeam.driver import te_device
 
-        return te_device.build(ready, target)
+        return te_device.build(funcs, target)
+    ready = [intrin_rules.apply(f, target) for f in funcs]
     entries = [entry(f, target) for f in ready]
     if target.kind == "c":
         return te_link.build_c(entries, target, sources)

@@ -230,7 +230,8 @@ class FunctionModule:
         """A function of the same arguments that measures: `repeat` times the mean time of `number` calls.
 
         Args:
-            dev: where it runs; only the processor is there (`ctx` is its oldest name).
+            dev: where it runs; code for a device without a driver is measured on the processor (`ctx` is its oldest
+                name).
             min_repeat_ms: `number` grows until one measurement takes so long.
             limit_zero_time_iterations: measurements of 0 seconds that are tolerated while `number` grows.
             cooldown_interval_ms, repeats_to_cooldown: a pause after every so many measurements.
@@ -239,7 +240,9 @@ class FunctionModule:
         """
         where = dev if dev is not None else ctx
         place = device(where) if isinstance(where, str) else where
-        function = self.get_function(func_name)
+        function: Any = self.get_function(func_name)
+        if hasattr(function, "compiled"):
+            function, place = function.compiled(), None
         if not isinstance(function, CompiledFunction):
             raise RunError(f"{func_name} is not machine code", why="only compiled functions can be timed")
         return TimeEvaluator(

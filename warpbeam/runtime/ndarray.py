@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,8 +135,8 @@ class NDArray:
     def __init__(self, array: npt.NDArray[Any], device: Device | None = None) -> None:
         self._array = array
         self.device = device or cpu()
-        if self.device.kind not in ("cpu", "cpu_pinned"):
-            raise RunError(f"no memory manager for device {self.device}", hint="use cpu()")
+        if self.device.device_type not in (1, 3):
+            _in_host_memory(self.device)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -220,10 +221,23 @@ class NDArray:
         return dlpack.export(self._array, self.__dlpack_device__())
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self.device.device_type, self.device.device_id
+        return 1, 0  # whatever the device, the memory is the host's
 
     def __repr__(self) -> str:
         return f"<NDArray {self.dtype} {self.shape} on {self.device}>\n{self._array}"
+
+
+@functools.cache
+def _in_host_memory(device: Device) -> None:
+    """Says once per device that it is not driven.
+
+    Raises:
+        RunError: if there is no such kind of device.
+    """
+    if device.kind not in DEVICE_TYPES:
+        raise RunError(f"no memory manager for device {device}", hint="use cpu()")
+    warnings.warn(f"there is no driver for {device} here: its arrays live in host memory, and its kernels run on the "
+                  "processor, with a device's results but not its speed", RuntimeWarning, stacklevel=4)  # fmt: skip
 
 
 def _same(target: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:

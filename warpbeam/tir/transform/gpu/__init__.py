@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from warpbeam.tir.transform.gpu.pipeline import lower_gpu
+from warpbeam.tir.transform.gpu.pipeline import lower_device, lower_gpu
 
-__all__ = ["lower_gpu"]
+__all__ = ["lower_device", "lower_gpu"]

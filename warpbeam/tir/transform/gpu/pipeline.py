@@ -49,9 +49,14 @@ def passes(target: Target) -> tuple[Pass, ...]:
         hoist_shared,
         lower_blocks,
         thread_sync,
-        lift_workspace,
-        verify_memory,
     )
+
+
+def lower_device(func: PrimFunc, target: Target) -> PrimFunc:
+    """The program with its kernels in place, each a nest of hardware axes with barriers; raises as `lower_gpu`."""
+    for run in passes(target):
+        func = run(func)
+    return func
 
 
 def lower_gpu(func: PrimFunc, target: Target) -> tuple[PrimFunc, list[PrimFunc]]:
@@ -60,9 +65,7 @@ def lower_gpu(func: PrimFunc, target: Target) -> tuple[PrimFunc, list[PrimFunc]]
     Raises:
         LowerError: for programs that are no kernels, or kernels that the target cannot run.
     """
-    for run in passes(target):
-        func = run(func)
-    host, devices = split_host_device(func)
+    host, devices = split_host_device(verify_memory(lift_workspace(lower_device(func, target))))
     return host, [verify_gpu_code(d, target) for d in devices]
 
 
