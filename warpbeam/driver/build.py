@@ -35,6 +35,7 @@ from warpbeam.runtime.program import CallExternal, CallKernel, Check, Program, V
 from warpbeam.target import Target
 
 ENTRY = "wb_entry"
+FACADE_LEVEL = 0  # the C interface runs once per call; unoptimised code takes a sixth of the time to make
 
 
 @dataclass(slots=True)
@@ -163,7 +164,7 @@ class _Part:
             entry = host.print_entry(_native(self.program), target, ENTRY)
             self.jobs.append((ENTRY, self.compiler.submit(ENTRY, entry)))
             texts = _facades(self.manifest, self.planner, target)
-        self.faces = [(name, self.compiler.submit(name, text)) for name, text in texts.items()]
+        self.faces = [(name, self.compiler.submit(name, text, FACADE_LEVEL)) for name, text in texts.items()]
 
     def wait(self) -> None:
         """Waits for the machine code."""

@@ -198,11 +198,14 @@ class Compiler:
         count = default_workers() if workers is None else workers
         self._pool = _pool(count) if count > 0 and sys.executable else None
 
-    def submit(self, name: str, text: str) -> Future[bytes]:
-        """Starts compiling; the future gives object bytes, or raises CompileError naming `name`."""
+    def submit(self, name: str, text: str, level: int | None = None) -> Future[bytes]:
+        """Starts compiling at `level` (None: the compiler's own); the future gives object bytes, or raises CompileError
+        naming `name`.
+        """
+        level = self.level if level is None else level
         future: Future[bytes] = Future()
         self._jobs.append(future)
-        key = self.cache.object_key(text, self.machine, self.level) if self.cache is not None else ""
+        key = self.cache.object_key(text, self.machine, level) if self.cache is not None else ""
         found = self.cache.get(key) if self.cache is not None else None
         if found is not None:
             future.set_result(found)
@@ -210,10 +213,10 @@ class Compiler:
         if self.cache is not None:
             future.add_done_callback(lambda done: self._keep(key, done))
         if self._pool is None:
-            self._here(future, name, text)
+            self._here(future, name, text, level)
         else:
             data = text.encode()
-            head = {"name": name, "bytes": len(data), "machine": self.machine, "level": self.level}
+            head = {"name": name, "bytes": len(data), "machine": self.machine, "level": level}
             self._pool.jobs.put((future, name, head, data, self.seconds))
         return future
 
@@ -225,11 +228,11 @@ class Compiler:
         if self.cache is not None and not done.cancelled() and done.exception() is None:
             self.cache.put(key, done.result())
 
-    def _here(self, future: Future[bytes], name: str, text: str) -> None:
+    def _here(self, future: Future[bytes], name: str, text: str, level: int) -> None:
         from warpbeam.codegen.llvm.compile import compile_text
 
         try:
-            future.set_result(compile_text(text, self.target, self.level, name))
+            future.set_result(compile_text(text, self.target, level, name))
         except CompileError as error:
             future.set_exception(error)
 
