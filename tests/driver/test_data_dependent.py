@@ -26,6 +26,7 @@ from warpbeam.frontend.onnx import import_model
 from warpbeam.relay.text import parse, to_text
 from warpbeam.runtime import executor
 from warpbeam.runtime.abi import DLPACK_TYPES, QUERY_SHAPES, Tensor
+from warpbeam.runtime.context import HostContext
 from warpbeam.runtime.program import Program, Reserve, SetSymbol, walk
 
 F32 = np.float32
@@ -212,3 +213,30 @@ def test_sizes_found_at_run_time_survive_as_text() -> None:
     x = RNG.standard_normal((3, 8)).astype(F32)
     for g, w in zip(module.run({"x": x, "s": np.array([4, 1])}).values(), expected(x, 4), strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["x i x", "x i y", "y i x"])
+def test_a_kernel_with_its_own_loops_takes_an_operand_twice(order: str) -> None:
+    nodes = [("ScatterElements", order, "o", {"reduction": "add"})]
+    ins = [("x", [5, 3]), ("i", [5, 3], INT64), ("y", [5, 3])]
+    module = warpbeam.compile(model(nodes, ins, [("o", None)], opset=18), cache=False)
+    given = {"x": RNG.standard_normal((5, 3)).astype(F32), "y": RNG.standard_normal((5, 3)).astype(F32)}
+    given["i"] = RNG.integers(0, 5, (5, 3))
+    data, _, more = (given[n] for n in order.split())
+    want = data.copy()
+    np.add.at(want, (given["i"], np.arange(3)), more)
+    np.testing.assert_allclose(module.run(given)["o"], want, rtol=1e-5, atol=1e-6)
+
+
+def test_an_arena_that_grows_step_by_step_is_seldom_moved() -> None:
+    ctx = HostContext(0, 0, 0, 0, 1)
+    ctx.reserve(64)
+    ctx.arena[:] = np.arange(64)
+    moves = 0
+    for size in range(128, 64 * 2000, 64):
+        before = ctx.arena
+        ctx.reserve(size)
+        moves += ctx.arena is not before
+        assert ctx.arena.size >= size
+    assert moves <= 1 + np.ceil(np.log(2000) / np.log(1.5))
+    np.testing.assert_array_equal(ctx.arena[:64], np.arange(64))

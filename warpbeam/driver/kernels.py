@@ -21,6 +21,7 @@ from warpbeam.target import Target
 from warpbeam.te.create import create_prim_func
 from warpbeam.tir.expr import Buffer, Var
 from warpbeam.tir.stmt import PrimFunc
+from warpbeam.tir.schedule.partition import replace_buffers
 from warpbeam.tir.transform import lower
 from warpbeam.transform.fuse_ops import group_tensors
 
@@ -148,7 +149,8 @@ def _direct_prim(fn: Function) -> PrimFunc | None:
         from warpbeam.transform.fuse_ops import group_inputs
 
         by_param = dict(zip(fn.params, group_inputs(fn), strict=True))
-        return call.op.compute_prim(call.attrs, [by_param[a] for a in call.args], call.ty)  # type: ignore[no-any-return]
+        prim = call.op.compute_prim(call.attrs, [by_param[a] for a in call.args], call.ty)
+        return _without_repeats(prim, [fn.params.index(a) for a in call.args])  # type: ignore[arg-type]
     return None
 
 
@@ -158,3 +160,13 @@ def _flops(fn: Function) -> Any:
         if isinstance(n, Call) and isinstance(n.op, Op):
             total = total + n.op.flops(n.attrs, [a.ty for a in n.args], n.ty)
     return total
+def _without_repeats(prim: PrimFunc, places: list[int]) -> PrimFunc:
+    """A loop program that takes each operand once, in the order of the group: operand i is its parameter places[i]."""
+    if places == list(range(len(places))):
+        return prim
+    own, rest = prim.params[: len(places)], prim.params[len(places) :]
+    first = {place: own[places.index(place)] for place in sorted(set(places))}
+    swap = {b: first[p] for b, p in zip(own, places, strict=True) if b is not first[p]}
+    return prim.replace(params=(*first.values(), *rest), body=replace_buffers(prim.body, swap))  # type: ignore[no-any-return]
+
+

@@ -47,9 +47,14 @@ class HostContext:
         _contexts[self.address] = self
 
     def reserve(self, size: int) -> None:
-        """Makes the arena at least `size` bytes; its content stays, though it may move."""
+        """Makes the arena at least `size` bytes; its content stays, though it may move.
+
+        One that has contents grows by half at least, so that a call with many tensors of sizes found on the way moves
+        each byte a few times and not once per tensor.
+        """
         old = self.arena
         if size > self.struct.arena_bytes:
+            size = max(size, old.size + old.size // 2)
             self.arena = aligned_bytes(size, LARGE_PAGE if size >= 2 * LARGE_PAGE else 64)
             self.arena[: old.size] = old
             self.struct.arena = self.arena.ctypes.data
