@@ -16,6 +16,8 @@ from warpbeam.frontend.onnx.ops_nn_norm import dtype_of, shape_of
 from warpbeam.ir import dtype as dt
 from warpbeam.op import get
 from warpbeam.relay.expr import Constant, Expr, const
+from warpbeam.tir import expr as E
+from warpbeam.topi import dims
 
 Result = Expr | list[Expr]
 
@@ -88,17 +90,16 @@ def stft(node: NodeView, x: Expr, step: Expr, window: Expr | None = None, length
     shape = shape_of(x)
     signal = shape[1]
     hop = int(node.scalar(1, "frame_step"))
-    if not isinstance(signal, int):
-        raise node.unsupported("a signal of symbolic length")
     if length is not None:
         size = int(node.scalar(3, "frame_length"))
     else:
         size = shape_of(window)[0] if window is not None else signal
-    if not isinstance(size, int) or not 0 < size <= signal or hop < 1:
-        raise node.error(f"frames of {size} every {hop} in a signal of {signal}")
+    if not isinstance(size, int):
+        raise node.unsupported("frames of symbolic length")
+    if size < 1 or hop < 1 or (isinstance(signal, int) and size > signal):
+        raise node.error(f"frames of {size} every {hop} in a signal of {dims.text(signal)}")
     real, imag = _parts(x) if len(shape) == 3 else (x, None)
-    starts = np.arange(0, signal - size + 1, hop)
-    places = const((starts[:, None] + np.arange(size)).astype(np.int64), "int64")
+    places = _places(node, signal, size, hop)
 
     def frames(part: Expr | None) -> Expr | None:
         if part is None:
@@ -110,6 +111,16 @@ def stft(node: NodeView, x: Expr, step: Expr, window: Expr | None = None, length
     framed = frames(real)
     assert framed is not None
     return get("stack")(*spectrum(Complex(framed, frames(imag)), size, columns, -1).pair(), axis=3)
+
+
+def _places(node: NodeView, signal: Any, size: int, hop: int) -> Expr:
+    """Where the elements of each frame are in the signal, (frames, size)."""
+    within = const(np.arange(size, dtype=np.int64), "int64")
+    count = dims.dim(E.floordiv(E.as_expr(signal) - size, E.as_expr(hop)) + 1)
+    if not isinstance(count, int):
+        node.assume(E.binary(E.LE, E.as_expr(size), E.as_expr(signal)))
+    starts = get("multiply")(get("arange")(start=0, stop=count, step=1, dtype="int64"), const(hop, "int64"))
+    return get("add")(get("expand_dims")(starts, axis=1), within)  # type: ignore[no-any-return]
 
 
 def _window(cosines: tuple[float, ...]) -> Any:
