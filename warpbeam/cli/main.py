@@ -18,6 +18,7 @@ from typing import Any
 COMMANDS = {
     "compile": "compile a model to a file",
     "export": "write a model as a library or C source for other programs",
+    "micro": "write a project that runs a model on a device without an operating system",
     "inspect": "show what is in a compiled file",
     "sign": "sign a compiled file, or make keys",
     "run": "run a model on arrays from an npz file, or on generated ones",

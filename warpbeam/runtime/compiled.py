@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
+from .abi import numpy_dtype
 from .artifact import Artifact
 from .cpu import host_machine, missing_features, runs_here
 from .errors import ArtifactError, LoadError, RunError
@@ -18,6 +22,9 @@ from .shape_expr import ShapeExpr
 if TYPE_CHECKING:
     from .export_model import Exported
     from .signature import Key
+
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,17 @@ class CompiledModel:
     def outputs(self) -> list[TensorInfo]:
         """The model's outputs in order."""
         return [TensorInfo(s.name, s.shape, s.dtype) for s in self.artifact.manifest.outputs]
+
+    def random_inputs(self, seed: int = 0, **symbols: int) -> dict[str, Array]:
+        """Arrays that fit the inputs: floats from a normal distribution, integers 0 or 1, symbols as given, else 1."""
+        generator = np.random.default_rng(seed)
+        arrays = {}
+        for spec in self.artifact.manifest.inputs:
+            shape = tuple(e if isinstance(e, int) else symbols.get(str(e), 1) for e in spec.shape)
+            integral = spec.dtype.startswith(("int", "uint", "bool"))
+            values = generator.integers(0, 2, shape) if integral else generator.standard_normal(shape)
+            arrays[spec.name] = np.asarray(values).astype(numpy_dtype(spec.dtype))
+        return arrays
 
     def __call__(self, *arrays: Any, **options: Any) -> Any:
         """Raises RunError: the code is for another machine, see `Module` for models that run here."""

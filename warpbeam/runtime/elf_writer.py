@@ -191,7 +191,8 @@ def write(
     for at, piece in pieces:
         image[at : at + len(piece)] = piece
     image[: elf.EHDR.size] = elf.EHDR.pack(
-        b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_DYN, like.machine, 1, 0, elf.EHDR.size, shoff, like.flags, elf.EHDR.size,
+        b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_DYN, like.machine, 1, 0, elf.EHDR.size, shoff, like.flags,
+        elf.EHDR.size,
         elf.PHDR.size, len(phdrs) // elf.PHDR.size, elf.SHDR.size, count, count - 1,
     )  # fmt: skip
     image += bytes(names_at - len(image)) + names

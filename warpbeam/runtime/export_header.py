@@ -103,11 +103,18 @@ def _macros(manifest: Manifest, name: str, params: int) -> list[str]:
             lines.append(f"#define {upper}_{group}_{i}_NDIM {len(spec.shape)}")
             if size is not None:
                 lines.append(f"#define {upper}_{group}_{i}_SIZE {size} /* elements */")
-    if isinstance(manifest.arena_bytes, int):
-        size = CONTEXT_HEADER + -(-params // 64) * 64 + -(-manifest.arena_bytes // 64) * 64
+    size = context_bytes(manifest, params)
+    if size is not None:
         lines.append(f"#define {upper}_ARENA_BYTES {manifest.arena_bytes} /* scratch memory */")
         lines.append(f"#define {upper}_CONTEXT_BYTES {size} /* of a context in memory aligned to 64 */")
     return lines
+
+
+def context_bytes(manifest: Manifest, params: int) -> int | None:
+    """Bytes of a context in the caller's memory; None where they depend on sizes known at run time."""
+    if not isinstance(manifest.arena_bytes, int):
+        return None
+    return CONTEXT_HEADER + -(-params // 64) * 64 + -(-manifest.arena_bytes // 64) * 64
 
 
 def _escaped(text: str) -> str:

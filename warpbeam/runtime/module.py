@@ -162,17 +162,6 @@ class Module(CompiledModel):
         known = ", ".join(spec.name for spec in self.artifact.manifest.params) or "none"
         raise RunError(f"the model has no mutable parameter {name!r}", hint=f"its parameters: {known}")
 
-    def random_inputs(self, seed: int = 0, **symbols: int) -> dict[str, Array]:
-        """Arrays that fit the inputs: floats from a normal distribution, integers 0 or 1, symbols as given, else 1."""
-        generator = np.random.default_rng(seed)
-        arrays = {}
-        for spec in self.artifact.manifest.inputs:
-            shape = tuple(e if isinstance(e, int) else symbols.get(str(e), 1) for e in spec.shape)
-            integral = spec.dtype.startswith(("int", "uint", "bool"))
-            values = generator.integers(0, 2, shape) if integral else generator.standard_normal(shape)
-            arrays[spec.name] = np.asarray(values).astype(numpy_dtype(spec.dtype))
-        return arrays
-
     def benchmark(
         self, inputs: Mapping[str, Any] | None = None, repeat: int = 10, number: int = 0, warmup: int = 3
     ) -> BenchmarkResult:
