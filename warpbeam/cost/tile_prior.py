@@ -21,15 +21,19 @@ from warpbeam.target import Target
 
 _UNKNOWN = 64
 _CALL_CYCLES = 30.0
-_FORK_CYCLES = 4000.0
+FORK_CYCLES = 4000.0
 _WAY_BYTES = 4096
 _L2_BYTES_PER_CYCLE, _L3_BYTES_PER_CYCLE = 40.0, 22.0
-_FAR_BYTES_PER_CYCLE = 6.0  # what all cores walk through again and again beyond their own caches
+EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
+FAR_BYTES_PER_CYCLE = 6.0  # what all cores walk through again and again beyond their own caches
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Extents by role; None is symbolic. rows: the last two row axes; outer: iterations of all other outer axes."""
+    """Extents by role; None is symbolic. rows: the last two row axes; outer: iterations of all other outer axes.
+
+    whole: for each of rows, then columns, whether tiles must divide the extent (a part of a larger axis).
+    """
 
     rows: tuple[int | None, ...]
     columns: int | None
@@ -41,13 +45,15 @@ class Shape:
     bytes: int = 4
     reads: int = 2
     row_bytes: int = 0
+    whole: tuple[bool, ...] = (False, False, False)
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """Decisions of the tile sketch.
 
-    parallel: "free" (axes that are not tiled), "first" (first tiled loop) or "none".
+    parallel: "free" (axes that are not tiled), "first" (first tiled loop) or "none". cycles: predicted, on all cores
+    that the parallel loop uses.
     """
 
     rows: tuple[int, ...]
@@ -59,6 +65,7 @@ class Tile:
     unroll_window: bool
     packed: bool
     reason: str = ""
+    cycles: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -78,7 +85,7 @@ def choose(shape: Shape, target: Target) -> Tile:
     best: tuple[Any, ...] | None = None
     for rows in cartesian(*_row_choices(shape)):
         for vectors in range(1, min(6, -(-columns // lanes)) + 1):
-            if not _fits_registers(rows, vectors, shape, target):
+            if not _fits_registers(rows, vectors, shape, target) or (shape.whole[-1] and columns % (vectors * lanes)):
                 continue
             for columns_outer in (True, False):
                 cycles = _cycles(shape, rows, vectors, lanes, columns_outer, target)
@@ -88,9 +95,9 @@ def choose(shape: Shape, target: Target) -> Tile:
                 parallel, speedup = _parallel(shape, first, cycles, target.cores)
                 key = (_quantise(cycles / speedup), vectors, rows, columns_outer)
                 if best is None or key < best[0]:
-                    best = (key, rows, vectors, columns_outer, cycles, parallel)
+                    best = (key, rows, vectors, columns_outer, cycles, parallel, speedup)
     assert best is not None
-    _, rows, vectors, columns_outer, cycles, parallel = best
+    _, rows, vectors, columns_outer, cycles, parallel, speedup = best
     flops = 2.0 * shape.outer * columns * shape.reduce
     for e in shape.rows:
         flops *= e or _UNKNOWN
@@ -104,7 +111,14 @@ def choose(shape: Shape, target: Target) -> Tile:
         not shape.broadcast,
         shape.packed,
         f"{cycles:.0f} cycles predicted, {100 * flops / (cycles * 4 * shape.lanes):.0f} % of the multiply-add ceiling",
+        cycles / speedup,
     )
+
+
+def elapsed(cycles: float, weights: int, cores: int) -> float:
+    """Cycles of a computation that takes `cycles` on all cores while its weights come from memory, once."""
+    memory = weights / (FAR_BYTES_PER_CYCLE * cores)
+    return max(cycles, memory) + EXPOSED * min(cycles, memory)
 
 
 def _quantise(cycles: float) -> float:
@@ -119,7 +133,8 @@ def _row_choices(shape: Shape) -> list[list[int]]:
         inner = k == len(shape.rows) - 1
         limit = 16 if inner else 4
         known = size if size is not None else (8 if inner else 1)
-        choices.append(list(range(1, min(known, limit) + 1)) if size is not None else [known])
+        sizes = [n for n in range(1, min(known, limit) + 1) if not shape.whole[k] or known % n == 0]
+        choices.append(sizes if size is not None else [known])
     return choices
 
 
@@ -176,12 +191,14 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
         rows *= e or _UNKNOWN
     lhs = rows * shape.reduce * shape.bytes
     if columns_outer:
-        panel_from = 0.0 if one_panel <= target.l1 // 2 else _rate(one_panel, target)
-        cost = tiles * panels * one_panel * panel_from + panels * lhs * _rate(lhs, target) + rhs / _L3_BYTES_PER_CYCLE
+        panel_from = 0.0 if one_panel <= target.l1 // 2 else cache_rate(one_panel, target)
+        cost = (
+            tiles * panels * one_panel * panel_from + panels * lhs * cache_rate(lhs, target) + rhs / _L3_BYTES_PER_CYCLE
+        )
     else:
-        far = 1.0 / _FAR_BYTES_PER_CYCLE if rhs > target.l2 else _rate(rhs, target)
+        far = 1.0 / FAR_BYTES_PER_CYCLE if rhs > target.l2 else cache_rate(rhs, target)
         cost = tiles * rhs * far + lhs / _L3_BYTES_PER_CYCLE
-    return 0.35 * cost
+    return EXPOSED * cost
 
 
 def _aliasing(shape: Shape, rows: tuple[int, ...], target: Target) -> float:
@@ -194,7 +211,7 @@ def _aliasing(shape: Shape, rows: tuple[int, ...], target: Target) -> float:
     return 1.0 + 0.02 * max(0.0, crowd - ways / 2)
 
 
-def _rate(resident: int, target: Target) -> float:
+def cache_rate(resident: int, target: Target) -> float:
     """Cycles per byte from the level that holds `resident` bytes."""
     if resident <= target.l1 // 2:
         return 0.0
@@ -203,7 +220,7 @@ def _rate(resident: int, target: Target) -> float:
 
 def _parallel(shape: Shape, first: int, cycles: float, cores: int) -> tuple[str, float]:
     """(which loop is parallel, share of the cores' time that is used)."""
-    if cores < 2 or cycles < 4 * _FORK_CYCLES:
+    if cores < 2 or cycles < 4 * FORK_CYCLES:
         return "none", 1.0
     choices = [("free", shape.outer), ("first", first)]
     scored = [(n / (-(-n // cores) * cores), n >= 4 * cores, -k, name) for k, (name, n) in enumerate(choices) if n > 1]
@@ -213,4 +230,4 @@ def _parallel(shape: Shape, first: int, cycles: float, cores: int) -> tuple[str,
     if used * cores <= 1.0:
         return "none", 1.0
     forks = shape.outer if name == "first" else 1
-    return name, used * cores / (1.0 + forks * _FORK_CYCLES / cycles)
+    return name, used * cores / (1.0 + forks * FORK_CYCLES / cycles)

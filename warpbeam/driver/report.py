@@ -20,6 +20,7 @@ class Report:
     stages: list[tuple[str, float]] = field(default_factory=list)
     passes: list[tuple[str, float]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    choices: list[dict[str, Any]] = field(default_factory=list)
     cached: bool = False
 
     @contextmanager
@@ -53,13 +54,25 @@ class Report:
             "cached": self.cached,
             "stages": [{"name": n, "seconds": s} for n, s in self.stages],
             "passes": [{"name": n, "seconds": s} for n, s in self.passes],
+            "choices": self.choices,
             "kernels": self.rows,
         }
 
     def text(self) -> str:
         lines = [f"{self.model} for {self.target}" + (" (from cache)" if self.cached else "")]
         lines += [f"  {name:<24}{seconds * 1e3:10.1f} ms" for name, seconds in self.stages]
+        lines += [f"  {_choice(c)}" for c in self.choices]
         for row in self.rows:
             chosen = ", ".join(f"{k}={v}" for k, v in row["decisions"].items())
             lines.append(f"  {row['kernel']}  {row['sketch']:<12} {chosen:<40} {', '.join(row['nodes'][:3])}")
         return "\n".join(lines)
+
+
+def _choice(choice: dict[str, Any]) -> str:
+    """An algorithm with its predicted cycles, and the others with theirs, the next best first."""
+    cycles = choice["cycles"]
+    others = sorted((c, name) for name, c in cycles.items() if name != choice["chosen"])
+    rest = "; ".join(f"{name} {c / 1e3:.0f}" for c, name in others)
+    own = cycles.get(choice["chosen"])
+    told = f" {own / 1e3:.0f}" if own is not None else ""
+    return f"{choice['node']}: {choice['chosen']}{told} thousand cycles predicted" + (f"; {rest}" if rest else "")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.sketch import columns, generic, pointwise, rows, scan, tile, window
+from warpbeam.sketch import columns, generic, pointwise, rows, scan, tile, window, winograd
 from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
 from warpbeam.target import Target
@@ -19,6 +19,7 @@ _SKETCHES = (
     ("rows", rows),
     ("window", window),
     ("tile", tile),
+    ("winograd", winograd),
     ("columns", columns),
 )
 
@@ -48,3 +49,13 @@ def schedule(
             group.restart()
     plan = scan.plain(group) if scan.fits(group) else generic.build(group)
     return replace(plan, lowered=lower(plan.func, target), notes=(*plan.notes, *refused))
+
+
+def predict(
+    inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target, constants: frozenset[str] = frozenset()
+) -> float | None:
+    """Cycles that the prior expects of a group with one contraction, on all cores; None for anything else."""
+    ins, outs = collapse(inputs, outputs)
+    group = Group(ins, outs, target, constants)
+    found = (sketch.predict(group) for sketch in (tile, winograd))
+    return next((cycles for cycles in found if cycles is not None), None)

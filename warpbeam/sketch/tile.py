@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from warpbeam.cost.tile_prior import Shape, Tile, choose
+from warpbeam.cost.tile_prior import Shape, Tile, choose, elapsed
 from warpbeam.ir import dtype as dt
 from warpbeam.sketch import dot, pointwise
 from warpbeam.sketch.base import Group, Plan, extent, product
@@ -112,6 +112,21 @@ def build(group: Group) -> Plan:
     return Plan(group.sch.func, "tile", decisions, (tile.reason,))
 
 
+def predict(group: Group) -> float | None:
+    """Cycles that the prior expects on all cores with a constant operand in memory; None where the sketch does not
+    fit.
+    """
+    parts = anatomy(group)
+    if parts is None:
+        return None
+    roles = contraction(parts.anchor.op)
+    tile = choose(describe(group, parts, roles), group.target)
+    weights = 0
+    if roles is not None and roles.rhs.tensor.op.name in group.constants:
+        weights = product(roles.rhs.tensor.shape) * dt.nbytes(roles.rhs.dtype)
+    return elapsed(tile.cycles, weights, 1 if tile.parallel == "none" else group.target.cores)
+
+
 def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
     """The extents the prior needs, by role."""
     op = parts.anchor.op
@@ -122,7 +137,7 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
     reduce = product([a.extent for a in op.reduce_axis])
     lanes = max(1, group.target.vector_bits // dt.bits(op.body[0].dtype))
     outer = product([sizes[v] or 64 for v in axes[:-1] if v not in tiled])
-    packed = roles is not None and _packable(group, roles, axes[-1])
+    packed = roles is not None and packable(group, roles, axes[-1])
     return Shape(
         rows=tuple(sizes[v] for v in tiled),
         columns=sizes[axes[-1]],
@@ -146,7 +161,7 @@ def _row_bytes(roles: Contraction | None, rows: list[Var]) -> int:
     return 0 if step is None else step * dt.nbytes(roles.lhs.dtype)
 
 
-def _packable(group: Group, roles: Contraction, last: Var) -> bool:
+def packable(group: Group, roles: Contraction, last: Var) -> bool:
     """Whether the rhs is a constant whose dimension along the vector axis is exactly that axis."""
     op = roles.rhs.tensor.op
     plain = sum(i is last for i in roles.rhs.indices) == 1
@@ -177,7 +192,7 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     axes = [a.var for a in op.axis]
     rows = [v for v in axes[:-1] if roles is None or v in roles.m][-2:]
     if roles is not None and tile.packed:
-        _pack(group, roles, axes[-1], tile, choice)
+        pack(group, roles, axes[-1], tile, choice)
     sizes = {a.var: a.extent for a in op.axis}
     variants = [Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile)]
     for k, v in enumerate([axes[-1], *rows]):
@@ -186,7 +201,7 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     for x in variants[1:]:
         x.block = sch.clone(block, x.out)
     for x in variants:
-        _nest(group, x, axes, rows, choice)
+        nest(group, x, axes, rows, choice)
 
 
 def _cut(group: Group, x: Variant, axis: Var, row: int) -> list[Variant]:
@@ -214,7 +229,7 @@ def _with(rows: tuple[int, ...], index: int) -> tuple[int, ...]:
     return tuple(1 if k == index else r for k, r in enumerate(rows))
 
 
-def _nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None) -> None:
+def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None) -> None:
     """One nest: tiles of the output outside, the reduction of a tile inside, remainders apart."""
     tile = x.tile
     free, outer = _tile_output(group, x.loops, axes, rows, tile)
@@ -249,7 +264,7 @@ def _epilogue(group: Group, parts: Anatomy) -> tuple[str, str]:
     return block, group.blocks[parts.out]
 
 
-def _pack(group: Group, roles: Contraction, last: Var, tile: Tile, choice: DotChoice | None) -> None:
+def pack(group: Group, roles: Contraction, last: Var, tile: Tile, choice: DotChoice | None) -> None:
     """Asks for the constant rhs as [column panel][..k..][column in panel]."""
     position = next(k for k, i in enumerate(roles.rhs.indices) if i is last)
     rest = [k for k in range(len(roles.rhs.indices)) if k != position]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.tir import expr as e
@@ -41,12 +41,15 @@ class Split(Step):
         for i_0 in 7:
             for i_1 in 16:
                 B(16*i_0 + i_1) if likely(16*i_0 + i_1 < 100)
+
+    With guard="kept" the condition is not marked likely, so that lowering tests it where it stands and makes no copies
+    of the loops around it.
     """
 
     loop: str
     factors: tuple[int | None, ...]
     names: tuple[str, ...] | None = None
-    guard: bool = False
+    guard: bool | Literal["kept"] = False
 
     def run(self, func: PrimFunc) -> tuple[PrimFunc, tuple[str, ...]]:
         tree = tree_of(func)
@@ -63,7 +66,7 @@ class Split(Step):
         value, extents, inside = (self._whole if self.guard else self._parts)(place, loop, parts)
         body = subst_structure(loop.body, {loop.var: value})
         if inside is not None:
-            body = guarded(body, likely(inside))
+            body = guarded(body, inside if self.guard == "kept" else likely(inside))
         for v, extent in zip(reversed(parts), reversed(extents), strict=True):
             body = For(v, 0, extent, "serial", body)
         return tree.update({place: body}), names

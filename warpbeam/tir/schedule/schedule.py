@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.node import Attrs, freeze
@@ -112,9 +112,13 @@ class Schedule:
     # ------------------------------------------------------------------------------------------------------------ loops
 
     def split(
-        self, loop: str, factors: Sequence[int | None], names: Sequence[str] | None = None, guard: bool = False
+        self,
+        loop: str,
+        factors: Sequence[int | None],
+        names: Sequence[str] | None = None,
+        guard: bool | Literal["kept"] = False,
     ) -> tuple[str, ...]:
-        """Nested loops in place of one; see Split. Gives their names, outer first."""
+        """Nested loops in place of one; see Split, also for `guard`. Gives their names, outer first."""
         wanted = None if names is None else tuple(names)
         return self.step(Split(loop, tuple(factors), wanted, guard))  # type: ignore[no-any-return]
 

@@ -1,0 +1,112 @@
+"""Products between transforms of tiles: right at every border and remainder, within the stated error bound."""
+
+import numpy as np
+import pytest
+from winograd_bound import direct, error_bound
+
+from warpbeam.op.table import get
+from warpbeam.sketch.base import Group
+from warpbeam.sketch.select import schedule
+from warpbeam.sketch.winograd import fits
+from warpbeam.target import get as target
+from warpbeam.te import tensor as te
+from warpbeam.tir.expr import SizeVar, const_int
+from warpbeam.tir.interp import run
+from warpbeam.tir.schedule.layout import apply_layout
+from warpbeam.topi.nn.winograd import winograd
+
+NHWC = {c: i for i, c in enumerate("NHWC")}
+
+
+def stages(n, h, w, c, o, borders, tile=2, epilogue=True):
+    top, left, bottom, right = borders
+    shape = (n, h + top + bottom - 2, w + left + right - 2, o)
+    x, u = te.placeholder((n, h, w, c), name="x"), te.placeholder((tile + 2, tile + 2, c, o), name="u")
+    y = winograd(x, u, tile, (NHWC, NHWC), (top, left), shape)
+    if not epilogue:
+        return [x, u], [y]
+    b, r = te.placeholder((o,), name="b"), te.placeholder(shape, name="r")
+    y = te.compute(shape, lambda i, j, k, f: y[i, j, k, f] + b[f], name="biased")
+    return [x, u, b, r], [te.compute(shape, lambda i, j, k, f: y[i, j, k, f] + r[i, j, k, f], name="sum")]
+
+
+def arrays(n, h, w, c, o, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, h, w, c)).astype(np.float32)
+    return x, (rng.standard_normal((3, 3, c, o)) / np.sqrt(9 * c)).astype(np.float32)
+
+
+def transformed(w, tile=2):
+    transform = get("nn.contrib_conv2d_winograd_weight_transform")
+    return transform.numpy(transform.attrs({"tile_size": tile, "kernel_layout": "HWIO"}), w)
+
+
+SHAPES = [
+    (1, 8, 8, 16, 32, (1, 1, 1, 1)),  # whole tiles and vectors
+    (1, 7, 9, 16, 16, (1, 1, 1, 1)),  # odd sizes
+    (2, 9, 6, 12, 20, (0, 0, 0, 0)),  # channels that are no multiple of the vector; two images
+    (3, 6, 7, 3, 40, (1, 0, 2, 1)),  # uneven borders
+    (1, 5, 11, 17, 33, (2, 2, 2, 2)),
+    (1, 14, 14, 32, 96, (1, 1, 1, 1)),
+]
+
+
+def fitted(array, buffer):
+    """An array in a parameter's shape."""
+    return array.reshape([const_int(d) for d in buffer.shape])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s[:5])))
+def test_values(shape):
+    x, k = arrays(*shape[:5])
+    ins, outs = stages(*shape)
+    plan = schedule(ins, outs, target("native"), frozenset({"u"}), "k")
+    assert plan.sketch == "winograd", plan.notes
+    rng = np.random.default_rng(1)
+    plain = direct(x, k, shape[5])
+    b, r = (rng.standard_normal(s).astype(np.float32) for s in (shape[4], plain.shape))
+    want = plain + b + r
+    bound = error_bound(x, k, shape[5]) + 2.0**-23 * (np.abs(plain) + np.abs(b) + np.abs(r))
+    layout = plan.func.attrs["layouts"]["u"]
+    packed = np.ascontiguousarray(apply_layout(transformed(k).reshape(layout["shape"]), layout))
+    for func in (plan.func, plan.lowered):
+        given = [fitted(a, f) for a, f in zip((x, packed, b, r), func.buffers[:4], strict=True)]
+        results = [np.full([const_int(d) for d in f.shape], np.nan, np.float32) for f in func.buffers[4:]]
+        run(func, *given, *results)
+        error = np.abs(results[0].reshape(want.shape) - want)
+        assert (error <= bound).all(), (error / bound).max()
+
+
+def test_the_bound_is_of_the_right_size():
+    """What was computed with one wrong tap in a thousand would not pass."""
+    x, k = arrays(1, 8, 8, 16, 32)
+    bound = error_bound(x, k, (1, 1, 1, 1))
+    wrong = k.copy()
+    wrong[1, 1, 3] *= 1.001
+    off = np.abs(direct(x, wrong, (1, 1, 1, 1)) - direct(x, k, (1, 1, 1, 1)))
+    assert (off > bound).any() and bound.max() < 1e-4
+
+
+def test_it_is_found_by_structure_only():
+    """A product whose lhs is not computed, or whose weights are not constant, is something else."""
+    ins, outs = stages(1, 8, 8, 16, 32, (1, 1, 1, 1))
+    assert fits(Group(ins, outs, target("native"), frozenset({"u"})))
+    assert not fits(Group(ins, outs, target("native"), frozenset()))
+    a, b = te.placeholder((4, 4, 5, 6, 8), name="a"), te.placeholder((4, 4, 8, 16), name="u")
+    k = te.reduce_axis(8, "k")
+    y = te.compute((4, 4, 5, 6, 16), lambda i, j, p, q, o: te.sum(a[i, j, p, q, k] * b[i, j, k, o], axis=k))
+    assert not fits(Group([a, b], [y], target("native"), frozenset({"u"})))
+
+
+def test_symbolic_batch():
+    n = SizeVar("n")
+    ins, outs = stages(n, 7, 8, 16, 32, (1, 1, 1, 1), epilogue=False)
+    plan = schedule(ins, outs, target("native"), frozenset({"u"}), "k")
+    assert plan.sketch == "winograd" and plan.decisions["order"] == "tiles outer"
+    x, k = arrays(3, 7, 8, 16, 32)
+    layout = plan.func.attrs["layouts"]["u"]
+    packed = np.ascontiguousarray(apply_layout(transformed(k).reshape(layout["shape"]), layout))
+    got = np.zeros((3, 7, 8, 32), np.float32)
+    assert plan.lowered.attrs["workspace"] == 0
+    run(plan.lowered, x, packed, got, 3)
+    assert (np.abs(got - direct(x, k, (1, 1, 1, 1))) <= error_bound(x, k, (1, 1, 1, 1))).all()

@@ -1,0 +1,47 @@
+"""The bound on the error of Winograd convolution that topi/nn/winograd.py states, as numbers."""
+
+import numpy as np
+
+from warpbeam.topi.nn.winograd import matrices
+
+
+def padded(x, borders, tile):
+    """x [N, H, W, C] with its border of zeros (top, left, bottom, right) and what whole tiles need beyond it."""
+    top, left, bottom, right = borders
+    high, across = x.shape[1] + top + bottom - 2, x.shape[2] + left + right - 2
+    more = [-high % tile, -across % tile]
+    return np.pad(x, [(0, 0), (top, bottom + more[0]), (left, right + more[1]), (0, 0)])
+
+
+def direct(x, w, borders):
+    """The convolution in float64: x [N, H, W, C], w [3, 3, C, O]."""
+    p = padded(x.astype(np.float64), borders, 1)
+    h, v = p.shape[1] - 2, p.shape[2] - 2
+    return sum(p[:, i : i + h, j : j + v] @ w[i, j].astype(np.float64) for i in range(3) for j in range(3))
+
+
+def error_bound(x, w, borders, tile=2):
+    """For each result (C + n) u |A^T| [ sum of (|G| |g| |G^T|) * (|B^T| |d| |B|) ] |A|."""
+    bt, g, at = (np.abs(np.asarray(m, np.float64)) for m in matrices(tile))
+    size = tile + 2
+    p = np.abs(padded(x.astype(np.float64), borders, tile))
+    rows, columns = ((n - 2) // tile for n in p.shape[1:3])
+    d = np.empty((size, size, p.shape[0], rows, columns, p.shape[3]))
+    for r in range(size):
+        for s in range(size):
+            d[r, s] = p[:, r : r + rows * tile : tile, s : s + columns * tile : tile]
+    u = np.einsum("ir,js,rsco->ijco", g, g, np.abs(w.astype(np.float64)))
+    v = np.einsum("ir,js,rsnpqc->ijnpqc", bt, bt, d)
+    y = np.einsum("ai,bj,ijnpqo->npaqbo", at, at, np.einsum("ijnpqc,ijco->ijnpqo", v, u), optimize=True)
+    y = y.reshape(x.shape[0], rows * tile, columns * tile, -1)
+    roundings = 2 * (worst(matrices(tile)[0]) + worst(matrices(tile)[2])) + 1
+    top, left, bottom, right = borders
+    high, across = x.shape[1] + top + bottom - 2, x.shape[2] + left + right - 2
+    return (x.shape[3] + roundings) * 2.0**-24 * y[:, :high, :across]
+
+
+def worst(matrix):
+    """Most roundings through one row of a product: its additions, and one where a factor is no power of two."""
+    return max(
+        sum(c != 0 for c in row) - 1 + any(c != 0 and not np.log2(abs(c)).is_integer() for c in row) for row in matrix
+    )

@@ -1,0 +1,138 @@
+"""Analytic prior for convolutions by transformed planes (Winograd), and what decides between them and the plain sum.
+
+The sums over channels are `planes` matrix products over the same rows (tiles of the result). A block of tiles is
+transformed into a buffer, multiplied plane by plane with a chunk of the result's channels, and transformed back:
+
+    tiles outside:     for blocks of tiles: transform; for chunks: multiply, transform back
+    columns outside:   transform everything; for chunks: for blocks of tiles: multiply, transform back
+
+The first reads the weights once per block, from the cache that holds them; the second the transformed data once per
+chunk. Buffers of a parallel iteration live on its stack, so they must be small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from warpbeam.cost.tile_prior import EXPOSED, FAR_BYTES_PER_CYCLE, FORK_CYCLES, Shape, Tile, cache_rate, choose, elapsed
+from warpbeam.target import Target
+
+_PLANE_CYCLES = 5.0  # to transform and move one vector of one plane, by way of the second-level cache
+_STACK = 240 << 10
+_MOST_TILES = 64
+_UNKNOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A convolution in tiles. batch: None is symbolic; rows, columns: tiles of the result; points: results per tile."""
+
+    batch: int | None
+    rows: int
+    columns: int
+    inputs: int
+    outputs: int
+    planes: int
+    lanes: int
+    bytes: int = 4
+
+    @property
+    def tiles(self) -> int:
+        return (self.batch or _UNKNOWN) * self.rows * self.columns
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the transformed weights."""
+        return self.planes * self.inputs * self.outputs * self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Decisions: rows x columns of tiles in a block, channels in a chunk, what is outside; the tile of the products.
+
+    cycles: predicted for the whole layer on all cores, weights in memory.
+    """
+
+    rows: int
+    columns: int
+    chunk: int
+    columns_outer: bool
+    parallel: bool
+    tile: Tile
+    cycles: float
+
+
+@lru_cache(maxsize=256)
+def plan(layer: Layer, target: Target) -> Blocks | None:
+    """The best blocks, or None where no block fits the stack."""
+    cores = target.cores if target.threads else 1
+    best: tuple[tuple[float, int, int], Blocks] | None = None
+    for rows in _divisors(layer.rows):
+        for columns in _divisors(layer.columns):
+            if rows * columns > _MOST_TILES:
+                continue
+            for chunk in _chunks(layer):
+                tile = _products(layer, rows, columns, chunk, target)
+                for columns_outer in (False, True):
+                    found = _score(layer, rows, columns, chunk, columns_outer, tile, cores, target)
+                    if found is not None:
+                        key = (float(f"{found.cycles:.3g}"), -chunk, rows * columns)
+                        if best is None or key < best[0]:
+                            best = (key, found)
+    return None if best is None else best[1]
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _chunks(layer: Layer) -> list[int]:
+    """Whole vectors that divide the channels, or all channels."""
+    step = layer.lanes
+    good = [c for c in range(step, min(layer.outputs, 8 * step) + 1, step) if layer.outputs % c == 0]
+    return good or [layer.outputs]
+
+
+def _products(layer: Layer, rows: int, columns: int, chunk: int, target: Target) -> Tile:
+    """The register tile of one block's products with one chunk; its cycles are those of one core."""
+    shape = Shape(
+        rows=(rows, columns),
+        columns=chunk,
+        reduce=layer.inputs,
+        outer=layer.planes,
+        lanes=layer.lanes,
+        broadcast=True,
+        packed=True,
+        bytes=layer.bytes,
+        row_bytes=layer.inputs * layer.bytes,
+        whole=(rows < layer.rows, columns < layer.columns, chunk < layer.outputs),
+    )
+    return replace(choose(shape, replace(target, cores=1)), parallel="none")
+
+
+def _score(
+    layer: Layer, rows: int, columns: int, chunk: int, columns_outer: bool, tile: Tile, cores: int, target: Target
+) -> Blocks | None:
+    """The decisions with their cycles; None where the buffers of one iteration do not fit its stack."""
+    block = layer.planes * rows * columns * layer.bytes
+    taken, made = block * layer.inputs, block * chunk
+    if made + (0 if columns_outer else taken) > _STACK or (columns_outer and layer.batch is None):
+        return None
+    blocks, chunks = layer.tiles // (rows * columns), layer.outputs / chunk
+    vectors = -(-layer.inputs // layer.lanes) + -(-layer.outputs // layer.lanes)
+    moved = layer.tiles * vectors * layer.planes * _PLANE_CYCLES
+    whole = layer.tiles * layer.planes * layer.inputs * layer.bytes
+    again = 0.0  # beyond the weights from the third-level cache, which the products' cycles hold
+    if columns_outer:  # what is transformed is written, and read by each chunk
+        again = (chunks + 2) * whole * cache_rate(whole, target)
+    elif layer.weights > target.l3 // 2:
+        again = (blocks - 1) * layer.weights / FAR_BYTES_PER_CYCLE
+    total = blocks * chunks * tile.cycles + moved + EXPOSED * again
+    units = round(chunks) if columns_outer else blocks
+    forks = 2 if columns_outer else 1
+    parallel = cores > 1 and units > 1 and total > 4 * FORK_CYCLES
+    if parallel:
+        total = total * -(-units // cores) / units + forks * FORK_CYCLES
+    cycles = elapsed(total, layer.weights, cores if parallel else 1)
+    return Blocks(rows, columns, chunk, columns_outer, parallel, tile, cycles)

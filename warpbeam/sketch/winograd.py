@@ -1,0 +1,292 @@
+"""Sketch for matrix products between linear transforms of small tiles, one product per plane: Winograd convolution.
+
+    planes[i, j, tile, c] = a sum of a few elements of the data, by (i, j)
+    products[i, j, tile, o] = sum over c of planes[i, j, tile, c] * weights[i, j, c, o]
+    result[position in tile, tile, o] = a sum of a few products, by position
+
+Found by structure: one contraction with constant batch axes whose lhs is computed, and whose result is read by further
+sums that no longer have those axes, the last one by (index // size, index % size). A block of tiles at a time:
+
+    for blocks of tiles (parallel):
+        transform the data: one tile and one vector of channels at a time, intermediates in registers
+        for chunks of result channels:
+            for planes: products by register tiles, as in the tile sketch
+            transform back and finish (bias, activation, residual), one tile and vector at a time
+
+or with chunks outside (parallel), the data transformed by a nest of its own. `cost.winograd_prior` decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.cost.winograd_prior import Blocks, Layer, plan
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.sketch import tile
+from warpbeam.sketch.base import Group, Plan, expensive, extent
+from warpbeam.sketch.structure import Contraction, contraction, variables
+from warpbeam.te.tensor import ComputeOp, Operation, loads
+from warpbeam.tir.expr import FloorDiv, Var, as_expr, const_int
+
+_MOST_PLANES = 64
+
+
+@dataclass(slots=True)
+class Parts:
+    """The stages by what they do. inlined: those that become part of others. first: the stage that `planes` mixes, or
+    None. sizes: results of a tile along rows and columns.
+    """
+
+    first: ComputeOp | None
+    planes: ComputeOp
+    products: ComputeOp
+    roles: Contraction
+    back: ComputeOp
+    out: ComputeOp
+    inlined: list[Operation]
+    sizes: tuple[int, int]
+
+
+def fits(group: Group) -> bool:
+    return find(group) is not None
+
+
+def find(group: Group) -> Parts | None:
+    """The group's parts, or None if it is something else."""
+    heavy = [s for s in group.stages if s.kind not in ("elementwise", "injective")]
+    if len(heavy) != 1 or heavy[0].kind != "contraction" or len(group.outputs) != 1 or len(heavy[0].op.body) != 1:
+        return None
+    op = heavy[0].op
+    roles = contraction(op)
+    if roles is None or not _planes_of_rows(group, op, roles):
+        return None
+    planes, out = roles.lhs.tensor.op, group.outputs[0].op
+    assert isinstance(planes, ComputeOp) and isinstance(out, ComputeOp)
+    before = _upstream(planes)
+    users = group.readers[op]
+    back = users[0]
+    results = group.readers.get(back, [])
+    if len(users) != 1 or len(results) != 1 or any(expensive(o) for o in (*before, planes)):
+        return None
+    sizes = _tile_sizes(results[0], back, op, roles)
+    after = [s for s in group.stages if s.op not in (*before, planes, op, back)]
+    if sizes is None or not _finishing(after, results[0], out):
+        return None
+    makers = [t.op for t in planes.input_tensors]
+    first = makers[0] if len(makers) == 1 and isinstance(makers[0], ComputeOp) else None
+    inlined: list[Operation] = [o for o in before if o is not first]
+    inlined += [s.op for s in after if s.op is not out]
+    return Parts(first, planes, op, roles, back, out, inlined, sizes)
+
+
+def _planes_of_rows(group: Group, op: ComputeOp, roles: Contraction) -> bool:
+    """Whether `op` has axes (planes…, [batch,] rows, columns, channels), a computed lhs, and constant weights."""
+    axes = [a.var for a in op.axis]
+    sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
+    if len(roles.m) not in (2, 3) or len(roles.n) != 1 or len(roles.k) != 1 or not roles.batch:
+        return False
+    if axes != [*roles.batch, *roles.m, *roles.n] or list(roles.lhs.indices) != [*roles.batch, *roles.m, *roles.k]:
+        return False
+    known = [sizes[v] for v in (*roles.batch, *roles.m[-2:], *roles.n, *roles.k)]
+    if None in known or not isinstance(roles.lhs.tensor.op, ComputeOp) or len(group.readers.get(op, [])) != 1:
+        return False
+    return _count(op, roles) <= _MOST_PLANES and tile.packable(group, roles, axes[-1])
+
+
+def _count(op: ComputeOp, roles: Contraction) -> int:
+    planes = 1
+    for a in op.axis[: len(roles.batch)]:
+        planes *= extent(a.extent) or 1
+    return planes
+
+
+def _upstream(op: ComputeOp) -> list[ComputeOp]:
+    """The stages that feed one, nearest first."""
+    found: list[ComputeOp] = []
+    todo: list[Operation] = [t.op for t in op.input_tensors]
+    while todo:
+        o = todo.pop()
+        if isinstance(o, ComputeOp) and o not in found:
+            found.append(o)
+            todo.extend(t.op for t in o.input_tensors)
+    return found
+
+
+def _finishing(after: list[Any], result: ComputeOp, out: ComputeOp) -> bool:
+    """Whether everything after the contraction is elementwise work on the result."""
+    shape = [a.extent for a in result.axis]
+    for s in after:
+        if [a.extent for a in s.op.axis] != shape or (s.op is not result and s.kind != "elementwise"):
+            return False
+    return any(s.op is out for s in after)
+
+
+def _tile_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contraction) -> tuple[int, int] | None:
+    """Results of a tile along rows and columns: the divisors of the last two row axes; None where they do not fit."""
+    axes = [a.var for a in result.axis]
+    if len(axes) != len(roles.m) + 1 or any(r.tensor.op is not op for r in loads(back)):
+        return None
+    found: dict[Var, int] = {}
+    for load in loads(result):
+        if load.tensor.op is not back:
+            return None
+        for index in load.indices:
+            divisor = const_int(index.b) if isinstance(index, FloorDiv) else None
+            if divisor is not None and isinstance(index.a, Var):
+                found[index.a] = divisor
+        if load.indices[-1] is not axes[-1] or any(axes[-1] in variables(i) for i in load.indices[:-1]):
+            return None
+    row, column = axes[-3:-1]
+    if set(found) != {row, column}:
+        return None
+    counts = [extent(a.extent) for a in op.axis[-3:-1]]
+    whole = [extent(a.extent) for a in result.axis[-3:-1]]
+    for v, count, size in zip((row, column), counts, whole, strict=True):
+        if count is None or size is None or count != -(-size // found[v]):
+            return None
+    return found[row], found[column]
+
+
+# ------------------------------------------------------------------------------------------------------------ decisions
+
+
+def describe(group: Group, parts: Parts) -> Layer:
+    """The extents that the prior needs."""
+    op, roles = parts.products, parts.roles
+    sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
+    bits = dt.bits(op.body[0].dtype)
+    return Layer(
+        batch=sizes[roles.m[0]] if len(roles.m) == 3 else 1,
+        rows=sizes[roles.m[-2]] or 1,
+        columns=sizes[roles.m[-1]] or 1,
+        inputs=sizes[roles.k[0]] or 1,
+        outputs=sizes[roles.n[0]] or 1,
+        planes=_count(op, roles),
+        lanes=max(1, group.target.vector_bits // bits),
+        bytes=bits // 8,
+    )
+
+
+def predict(group: Group) -> float | None:
+    """Cycles that the prior expects on all cores with weights in memory; None where the sketch does not fit."""
+    parts = find(group)
+    blocks = None if parts is None else plan(describe(group, parts), group.target)
+    return None if blocks is None else blocks.cycles
+
+
+def build(group: Group) -> Plan:
+    """Schedules the group in the blocks that the prior finds best."""
+    parts = find(group)
+    assert parts is not None
+    layer = describe(group, parts)
+    blocks = plan(layer, group.target)
+    if blocks is None:
+        raise ScheduleError("no block of tiles is small enough", hint="compute the plain sum")
+    apply(group, parts, blocks, layer.lanes)
+    order = "columns" if blocks.columns_outer else "tiles"
+    decisions = {
+        "block": f"{blocks.rows}x{blocks.columns}",
+        "chunk": blocks.chunk,
+        "order": f"{order} outer",
+        "rows": "x".join(map(str, blocks.tile.rows)),
+        "vectors": f"{blocks.tile.vectors}x{blocks.tile.lanes}",
+        "parallel": order if blocks.parallel else "none",
+    }
+    return Plan(group.sch.func, "winograd", decisions, (f"{blocks.cycles:.0f} cycles predicted",))
+
+
+# ----------------------------------------------------------------------------------------------------------- scheduling
+
+
+def apply(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> None:
+    """Schedules with the decisions of `blocks`."""
+    sch = group.sch
+    for op in parts.inlined:
+        sch.compute_inline(group.blocks[op])
+    outer, at, chunk, vector = _result(group, parts, blocks, lanes)
+    _in_registers(group, parts.back, vector)
+    _products(group, parts, blocks, at)
+    if not blocks.columns_outer:
+        sch.compute_at(group.blocks[parts.planes], outer[-1])
+    *ahead, piece = _transform(group, parts, None if blocks.columns_outer else outer[-1], lanes)
+    if blocks.parallel and blocks.columns_outer:
+        sch.parallel(chunk)
+        sch.parallel(sch.fuse(*ahead))
+    elif blocks.parallel:
+        sch.parallel(sch.fuse(*outer))
+    for name, op in ((vector, parts.out), (piece, parts.planes)):  # the rest of the vectors apart
+        channels = extent(op.axis[-1].extent) or 1
+        if channels % lanes and channels > lanes:
+            sch.partition(name, channels // lanes)
+
+
+def _result(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> tuple[list[str], str, str, str]:
+    """Cuts the result into blocks, tiles and vectors; gives the loops over blocks, the innermost loop around a block's
+    products, the loops over chunks and over a chunk's vectors.
+    """
+    sch, block = group.sch, group.blocks[parts.out]
+    *batch, high, across, channel = sch.loops(block)
+    rows, row, y = sch.split(high, [None, blocks.rows, parts.sizes[0]], guard="kept")
+    columns, column, x = sch.split(across, [None, blocks.columns, parts.sizes[1]], guard="kept")
+    chunk, vector, lane = sch.split(channel, [None, -(-blocks.chunk // lanes), lanes])
+    outer = [*batch, rows, columns]
+    around = [chunk, *outer] if blocks.columns_outer else [*outer, chunk]
+    sch.reorder(*around, row, column, vector, y, x, lane)
+    sch.vectorize(lane)
+    sch.unroll(y)
+    sch.unroll(x)
+    return outer, around[-1], chunk, vector
+
+
+def _in_registers(group: Group, op: ComputeOp, at: str) -> None:
+    """A stage's part for one iteration of a loop, straight through in registers."""
+    sch, block = group.sch, group.blocks[op]
+    sch.compute_at(block, at)
+    _straight(group, block, at)
+    sch.set_scope(block, "register")
+
+
+def _straight(group: Group, block: str, at: str) -> None:
+    """Vectors along the innermost loop, those outside of it written out."""
+    below = _below(group, block, at)
+    for name in below[:-1]:
+        group.sch.unroll(name)
+    group.sch.vectorize(below[-1])
+
+
+def _below(group: Group, block: str, at: str) -> list[str]:
+    names = list(group.sch.loops(block))
+    return names[names.index(at) + 1 :]
+
+
+def _products(group: Group, parts: Parts, blocks: Blocks, at: str) -> None:
+    """The products of a block with a chunk: register tiles below `at`."""
+    sch, op, roles = group.sch, parts.products, parts.roles
+    block = group.blocks[op]
+    copy = sch.cache_write(block, "register")
+    sch.compute_at(copy, at)
+    axes = [a.var for a in op.axis]
+    rows = list(roles.m[-2:])
+    sizes: dict[Var, Any] = {a.var: a.extent for a in op.axis}
+    sizes.update({rows[0]: as_expr(blocks.rows), rows[1]: as_expr(blocks.columns), axes[-1]: as_expr(blocks.chunk)})
+    tile.pack(group, roles, axes[-1], blocks.tile, None)
+    loops = dict(zip(axes, _below(group, copy, at), strict=True))
+    tile.nest(group, tile.Variant(copy, block, loops, sizes, blocks.tile), axes, rows, None)
+
+
+def _transform(group: Group, parts: Parts, at: str | None, lanes: int) -> list[str]:
+    """The transform of the data below a loop (None: on its own); gives its loops over tiles and vectors."""
+    sch, block = group.sch, group.blocks[parts.planes]
+    names = list(sch.loops(block)) if at is None else _below(group, block, at)
+    count = len(parts.roles.batch)
+    planes, tiles, channel = names[:count], names[count:-1], names[-1]
+    vector, lane = sch.split(channel, [None, lanes])
+    sch.reorder(*tiles, vector, *planes, lane)
+    for name in planes:
+        sch.unroll(name)
+    sch.vectorize(lane)
+    if parts.first is not None:
+        _in_registers(group, parts.first, vector)
+    return [*tiles, vector]

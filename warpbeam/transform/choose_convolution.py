@@ -1,0 +1,123 @@
+"""Chooses how each convolution by 3x3 taps is computed: as the plain sum, or by Winograd's tiles with fewer products.
+
+Legal: stride and dilation 1, one group, float32, constant weights, known sizes, channels last. The cost model predicts
+both on the target, with weights coming from memory (in a whole model they do); Winograd's is taken where it is clearly
+faster. What was decided, and what the other would have cost, goes out as events of stage "choice".
+
+Config "warpbeam.accuracy": "exact" keeps plain sums; "fast" also considers tiles of 4x4, which lose a digit or two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from warpbeam.ir.diagnostics import IRError
+from warpbeam.ir.node import Node
+from warpbeam.ir.rewrite import add_origins, origins
+from warpbeam.ir.transform import Event, PassContext, function_pass
+from warpbeam.op.nn_conv import Conv2d
+from warpbeam.relay.expr import Call, Constant, Expr, Function
+from warpbeam.relay.types import TensorType
+from warpbeam.sketch.select import predict
+from warpbeam.target import Target, get
+from warpbeam.te import tensor as te
+from warpbeam.topi.nn.winograd import TAPS
+from warpbeam.transform.graph import call, rewrite_function
+
+ACCURACY = "warpbeam.accuracy"
+_TILES = {"exact": (), "default": (2,), "fast": (2, 4)}
+_CLEARLY = 0.95  # of the plain sum's time at most
+_WEIGHT, _CONV = (f"nn.contrib_conv2d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a convolution is computed, and the predicted cycles of each way that is legal."""
+
+    chosen: str
+    cycles: dict[str, float]
+
+
+def name_of(tile: int) -> str:
+    """What reports call a way: "direct" (0) or "winograd F(2x2,3x3)"."""
+    return f"winograd F({tile}x{tile},{TAPS}x{TAPS})" if tile else "direct"
+
+
+@function_pass(opt_level=3, name="ChooseConvolution", required=["InferType"])
+class ChooseConvolution:
+    """3x3 convolutions by tiles where that is predicted to be faster on `target` (by default this machine)."""
+
+    def __init__(self, target: Target | None = None) -> None:
+        self.target = get("native") if target is None else target
+        self.known: dict[Any, tuple[int, Choice]] = {}
+
+    def transform_function(self, fn: Function, mod: Any, ctx: PassContext) -> Function:
+        accuracy = ctx.config.get(ACCURACY, "default")
+        if accuracy not in _TILES:
+            raise IRError(f"accuracy {accuracy!r}", hint=f"it is one of {', '.join(_TILES)}")
+        if not _TILES[accuracy] or self.target.device != "cpu":
+            return fn
+        return rewrite_function(fn, lambda n: self._visit(n, _TILES[accuracy], ctx))
+
+    def _visit(self, node: Node, tiles: tuple[int, ...], ctx: PassContext) -> Expr | None:
+        if not isinstance(node, Call) or not _legal(node):
+            return None
+        x, w = node.args
+        key = (node.attrs, x.ty, w.ty)
+        if key not in self.known:
+            self.known[key] = choose(node, tiles, self.target)
+        tile, choice = self.known[key]
+        names = tuple(origins(node))
+        ctx.emit(Event("choice", names[0] if names else "", data={"chosen": choice.chosen, "cycles": choice.cycles}))
+        if not tile:
+            return None
+        new = by_tiles(node, tile)
+        add_origins(new, names)
+        return new
+
+
+def _legal(node: Call) -> bool:
+    """Whether a call is a convolution that tiles can compute, as fast sketches need it."""
+    if not isinstance(node.op, Conv2d) or not isinstance(node.args[1], Constant):
+        return False
+    types = (*(a.ty for a in node.args), node.ty)
+    if not all(isinstance(t, TensorType) and t.dtype == "float32" for t in types):
+        return False
+    x, w, _ = types
+    data, kernel, out = node.op.maps(node.attrs)
+    moves = node.op.windows(node.attrs)
+    borders = (*moves.begins, *moves.ends)
+    plain = {*moves.strides, *moves.dilation, node.attrs["groups"]} == {1} and data == out and data["C"] == 3
+    known = all(isinstance(p, int) and p >= 0 for p in borders)
+    sizes = [t.shape[m[c]] for t, m in ((x, data), (node.ty, out)) for c in "HWC"]
+    small = any(not isinstance(s, int) for s in sizes) or min(node.ty.shape[out[c]] for c in "HW") <= 2
+    return plain and known and not small and all(w.shape[kernel[c]] == TAPS for c in "HW")
+
+
+def by_tiles(node: Call, tile: int) -> Call:
+    """The convolution by tiles of `tile` results per dimension; its weight transform is left to FoldConstant."""
+    x, w = node.args
+    moves = node.op.windows(node.attrs)
+    u = call(_WEIGHT, w, tile_size=tile, kernel_layout=node.attrs["kernel_layout"])
+    borders = (*moves.begins, *moves.ends)
+    return call(_CONV, x, u, tile_size=tile, padding=borders, data_layout=node.attrs["data_layout"])
+
+
+def choose(node: Call, tiles: tuple[int, ...], target: Target) -> tuple[int, Choice]:
+    """(tile, 0 for the plain sum; the choice with all predictions)."""
+    cycles = {0: _cycles(node, target)}
+    for tile in tiles:
+        cycles[tile] = _cycles(by_tiles(node, tile), target)
+    known = {t: c for t, c in cycles.items() if c is not None}
+    best = min(known, key=lambda t: (known[t], t), default=0)
+    if 0 not in known or known[best] > _CLEARLY * known[0]:
+        best = 0
+    return best, Choice(name_of(best), {name_of(t): c for t, c in known.items()})
+
+
+def _cycles(node: Call, target: Target) -> float | None:
+    """Cycles that the cost model predicts of one call with constant weights."""
+    inputs = [te.placeholder(a.ty.shape, a.ty.dtype, f"p{i}") for i, a in enumerate(node.args)]
+    result = node.op.compute(node.attrs, inputs, node.ty)
+    return predict(inputs, [result], target, frozenset({inputs[1].op.name}))
