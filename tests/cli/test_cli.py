@@ -268,6 +268,40 @@ def test_missing_model(run: Run) -> None:
         assert code == 1 and "does not exist" in err
 
 
+def test_a_compiled_model_is_no_source(run: Run, artefact: str) -> None:
+    for command in ("compile", "verify", "opt", "ops"):
+        code, out, err = run(command, artefact)
+        assert code == 1 and out == "" and "is a compiled model" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--seed", "-1"], ["--number", "-5"], ["--warmup", "-1"], ["--repeat", "0"], ["--repeat", "x"],
+     ["--input-shapes", "x:[-1,4]"], ["--sizes", "n=x"]],
+)  # fmt: skip
+def test_values_that_make_no_sense_are_wrong_arguments(
+    artefact: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", artefact, *words])
+    assert stop.value.code == 2 and f"argument {words[0]}: " in capsys.readouterr().err
+
+
+def test_unknown_sizes_and_passes_are_named(run: Run, artefact: str, dynamic: str) -> None:
+    code, _, err = run("run", artefact, "--sizes", "q=3")
+    assert code == 1 and "no extent is called q" in err and "fixed" in err
+    code, _, err = run("run", dynamic, "--sizes", "q=3")
+    assert code == 1 and "no extent is called q" in err and "the model's: " in err
+    for option in ("--disable", "--print-after", "--passes"):
+        code, out, err = run("opt", dynamic, option, "Nope")
+        assert code == 1 and out == "" and "there is no pass 'Nope'" in err
+
+
+def test_models_are_not_compiled_for_devices(run: Run, model: str) -> None:
+    code, _, err = run("compile", model, "--target", "cuda", "-o", "never.wb")
+    assert code == 1 and "target cuda is no CPU" in err and not Path("never.wb").exists()
+
+
 def test_unknown_target(run: Run, model: str) -> None:
     code, _, err = run("compile", model, "--target", "abacus", "-o", "never.wb")
     assert code == 1 and "abacus" in err and not Path("never.wb").exists()

@@ -14,8 +14,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_inputs(parser)
     group = parser.add_argument_group("measuring")
     group.add_argument("--repeat", type=options.positive, default=20, help="measurements (default: 20)")
-    group.add_argument("--number", type=int, default=0, help="runs per measurement (default: as many as fill 1 ms)")
-    group.add_argument("--warmup", type=int, default=3, help="runs before the first measurement (default: 3)")
+    group.add_argument(
+        "--number", type=options.count, default=0, help="runs per measurement (default: what fills 1 ms)"
+    )
+    group.add_argument("--warmup", type=options.count, default=3, help="runs before the first measurement (default: 3)")
     options.add_compile(parser)
     options.add_sizes(parser)
     options.add_json(parser)

@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Compiles and writes the file."""
     from warpbeam.cli import files, models
 
+    models.check_source(args.model)
     start = time.perf_counter()
     fresh = args.dump or args.print_pass_times or args.explain  # a model from the cache has none of these
     recorder = None

@@ -71,7 +71,8 @@ def read_npz(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(f"there is no file {path}") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is not an npz file of arrays", why=str(error)) from error
+        why = str(error) if zipfile.is_zipfile(path) else "it is no zip archive"
+        raise RunError(f"{path} is not an npz file of arrays", why=why, hint="save it with np.savez") from error
 
 
 def write_npz(path: str, arrays: Mapping[str, Any]) -> None:

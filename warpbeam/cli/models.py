@@ -22,15 +22,27 @@ def is_artefact(path: str) -> bool:
         return False
 
 
-def source_of(path: str) -> Any:
-    """What `warpbeam.compile` takes: the path of an ONNX file, or the module of a Relay text.
+def check_source(path: str) -> None:
+    """Refuses what is no file, and what was compiled before.
 
     Raises:
-        WarpbeamError: if there is no such file.
+        WarpbeamError: if nothing can be compiled from the path.
     """
     if not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "does not exist"
         raise WarpbeamError(f"{path} {what}", hint="give the path of an ONNX file, a .relay text or a compiled model")
+    if is_artefact(path):
+        hint = "give the ONNX file or the .relay text that it was made from"
+        raise WarpbeamError(f"{path} is a compiled model, and a model to compile is wanted", hint=hint)
+
+
+def source_of(path: str) -> Any:
+    """What `warpbeam.compile` takes: the path of an ONNX file, or the module of a Relay text.
+
+    Raises:
+        WarpbeamError: if there is no such file, or it is a compiled model.
+    """
+    check_source(path)
     if Path(path).suffix == ".relay":
         from warpbeam.driver import source
 
@@ -83,6 +95,10 @@ def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
         raise RunError(f"{args.inputs}: unknown inputs {', '.join(unknown)}", hint=f"the model's: {', '.join(known)}")
     wanted = {} if not is_artefact(args.model) else options.shape_map(args.input_shapes)
     sizes = symbol_sizes(module, {**wanted, **{n: a.shape for n, a in given.items()}})
+    symbols = {e for info in module.inputs for e in info.shape if isinstance(e, str)}
+    if not symbols.issuperset(args.sizes):
+        hint = f"the model's: {', '.join(sorted(symbols))}" if symbols else "all extents of this model are fixed"
+        raise RunError(f"no extent is called {', '.join(sorted(set(args.sizes) - symbols))}", "--sizes", hint=hint)
     made = fill(module, args.fill, args.seed, {**args.sizes, **sizes})
     return {name: given.get(name, made[name]) for name in known}
 

@@ -59,11 +59,12 @@ def _onnx() -> list[tuple[Any, ...]]:
 
 def _model(path: str) -> list[tuple[Any, ...]]:
     """A model's operators, subgraphs and functions included, the most frequent first."""
+    from warpbeam.cli import models
     from warpbeam.frontend.onnx.loader import load, subgraphs
 
     known = _versions()
     counts: Counter[str] = Counter()
-    proto = load(path).proto
+    proto = load(models.source_of(path)).proto
     functions = {(f.domain, f.name) for f in proto.functions}
     todo: list[Any] = [proto.graph, *proto.functions]
     while todo:

@@ -56,9 +56,13 @@ def run(args: argparse.Namespace) -> int:
 def _apply(mod: Any, args: argparse.Namespace, target: Any) -> tuple[Any, list[tuple[str, float]]]:
     from warpbeam.ir.transform import PassContext
     from warpbeam.relay.text import to_text
+    from warpbeam.runtime.errors import WarpbeamError
 
-    disabled = _words(args.disable)
-    shown = _words(args.print_after)
+    disabled, shown = _words(args.disable), _words(args.print_after)
+    known = [name for name, _ in _known(target)]
+    for name in [*disabled, *(n for n in shown if n != "all")]:
+        if name not in known:
+            raise WarpbeamError(f"there is no pass {name!r}", hint="warpbeam opt --list shows them")
     times = []
     with PassContext(opt_level=args.opt_level, disabled_pass=disabled) as ctx:
         for step in _chosen(args.passes, target):

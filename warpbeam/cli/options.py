@@ -66,7 +66,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("inputs")
     group.add_argument("-i", "--inputs", metavar="FILE.npz", help="arrays by input name; what is missing is generated")
     group.add_argument("--fill", choices=("random", "zeros", "ones"), default="random", help="how to generate inputs")
-    group.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
+    group.add_argument("--seed", type=count, default=0, help="seed of random inputs (default: 0)")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -102,9 +102,21 @@ def sizes(text: str) -> dict[str, int]:
 
 def positive(text: str) -> int:
     """A number of at least one."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return _at_least(1, text)
+
+
+def count(text: str) -> int:
+    """A number of at least zero."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is less than {least}")
     return value
 
 
@@ -114,7 +126,9 @@ def shapes(text: str) -> list[tuple[str, tuple[int | str, ...]]]:
     end = 0
     while match := _SHAPE.match(text, end):
         words = [w.strip() for w in match[2].split(",") if w.strip()]
-        found.append((match[1], tuple(int(w) if re.fullmatch(r"-?\d+", w) else w for w in words)))
+        if any(re.fullmatch(r"-\d+", w) for w in words):
+            raise argparse.ArgumentTypeError(f"{match[0].strip()!r} has a negative extent; a word is a symbolic one")
+        found.append((match[1], tuple(int(w) if w.isdecimal() else w for w in words)))
         end = match.end()
     if text[end:].strip(" ,;") or not found:
         raise argparse.ArgumentTypeError(f'cannot read {text[end:]!r}; write it as "x:[1,3,224,224] y:[1,8]"')

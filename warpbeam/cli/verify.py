@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds this command's options."""
     options.add_model(parser, artefact=False)
     parser.add_argument("-i", "--inputs", metavar="FILE.npz", help="arrays by input name; what is missing is random")
-    parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
+    parser.add_argument("--seed", type=options.count, default=0, help="seed of random inputs (default: 0)")
     parser.add_argument("--no-bisect", action="store_true", help="do not search for the part that differs")
     options.add_compile(parser)
     options.add_sizes(parser)

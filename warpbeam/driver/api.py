@@ -93,6 +93,10 @@ def compile_with_report(
 def _targets(target: Any, get: Any) -> tuple[Any, ...]:
     given = [target] if isinstance(target, str | Mapping) or not isinstance(target, Iterable) else list(target)
     found = tuple(get(t) for t in given)
+    for t in found:
+        if t.kind not in ("llvm", "c"):
+            raise CompileError(f"target {t.name} is no CPU, and models are compiled for CPUs", "compile",
+                               hint='give "native" or a CPU; `warpbeam.build` makes kernels for devices')  # fmt: skip
     names = [t.name for t in found]
     if not found or len(set(names)) != len(names):
         raise CompileError(f"targets {', '.join(names)}" if names else "no target is given", "compile",
