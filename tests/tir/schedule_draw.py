@@ -351,8 +351,8 @@ STEPS: dict[str, tuple[float, Callable[[Draw], Any]]] = {
     "prefetch": (0.5, _prefetch),
     "pipeline": (0.7, _pipeline),
     "blockize": (0.4, lambda d: d.call("blockize", d.loop())),
-    "pad_einsum": (0.5, _pad),
-    "tensorize": (0.8, _tensorize),
+    "pad_einsum": (1, _pad),
+    "tensorize": (2, _tensorize),
 }  # fmt: skip
 PRIMITIVES = [name for name in STEPS if name != "staged"]  # what coverage counts
 

@@ -20,6 +20,7 @@ from warpbeam.tir.transform.narrow_data_type import narrow_data_type
 from warpbeam.tir.transform.pipeline import lower
 from warpbeam.tir.transform.remove_no_op import remove_no_op
 from warpbeam.tir.transform.rewrite_unsafe_select import rewrite_unsafe_select
+from warpbeam.tir.transform.simplify import simplify_program
 from warpbeam.tir.transform.verify_memory import verify_memory
 
 
@@ -142,6 +143,28 @@ def test_no_ops_go():
         def f(A: float32[8], B: float32[8]):
             for i in range(8):
                 B[i] = A[i] * 2.0
+        """,
+    )
+
+
+def test_loops_that_never_run_go():
+    becomes(
+        simplify_program,
+        """
+        def f(A: float32[8, 16]):
+            for i in range(2):
+                for j in range(2 - max(1 - i * 2, 0)):
+                    A[i, j] = 1.0
+                    for k in range(6 - i * 16 - j * 8 - max(1 - i * 2, 0) * 8):
+                        A[i, k] = 2.0
+                for j in range((1 - i) % 3 - 2):
+                    A[i, j] = 3.0
+        """,
+        """
+        def f(A: float32[8, 16]):
+            for i in range(2):
+                for j in range(2 - max(1 - i * 2, 0)):
+                    A[i, j] = 1.0
         """,
     )
 

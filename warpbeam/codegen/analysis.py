@@ -133,6 +133,32 @@ def _partition(places: set[tuple[int, int]]) -> list[tuple[int, int]]:
     return out
 
 
+def first_access(stmt: S.Stmt, buffer: E.Buffer) -> str | None:
+    """What a statement does first with a buffer: "store", where it surely stores into it before anything else; None
+    where it leaves it alone; "other". Recursion is as deep as loops and branches nest."""
+    todo: list[Any] = [stmt]
+    while todo:
+        s = todo.pop()
+        parts = list(children(s))
+        if any(buffer in _touched(x) for x in parts if isinstance(x, E.PrimExpr)):
+            return "other"
+        if isinstance(s, S.BufferStore):
+            if s.buffer is buffer:
+                return "store"
+        elif isinstance(s, S.SeqStmt | S.LetStmt | S.Allocate):
+            todo += reversed([x for x in parts if isinstance(x, S.Stmt)])
+        else:
+            found = {first_access(x, buffer) for x in parts if isinstance(x, S.Stmt)} - {None}
+            runs = isinstance(s, S.For) and (const_int(s.extent) or 0) > 0
+            if found:
+                return "store" if runs and found == {"store"} else "other"
+    return None
+
+
+def _touched(x: E.PrimExpr) -> set[E.Buffer]:
+    return {n.buffer for n in post_order(x) if isinstance(n, E.BufferLoad | E.BufferRef)}
+
+
 def uses(*roots: Node) -> tuple[list[E.Var], list[E.Buffer]]:
     """Variables and buffers that occur below the roots and are not bound there, in order of first occurrence."""
     variables: dict[E.Var, None] = {}

@@ -160,7 +160,7 @@ class DevicePrinter(KernelPrinter):
             self.line(self.device.unroll)
         super()._loop(node, low, end)
 
-    def _allocate(self, buffer: E.Buffer) -> None:
+    def _allocate(self, buffer: E.Buffer, body: S.Stmt) -> None:
         size = 1
         for extent in buffer.shape:
             known = analysis.const_int(extent)

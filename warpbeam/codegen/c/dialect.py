@@ -29,6 +29,7 @@ class Dialect:
         function: qualifiers of helper functions.
         hex_floats: floating literals are written in base 16.
         table: qualifiers of a constant table in a function.
+        array: qualifiers of an array of 16 bytes or more in a function.
         long_suffix: ending of 64-bit literals.
         limit: longer expressions get a name.
     """
@@ -45,6 +46,7 @@ class Dialect:
     function: str = "WB_FN"
     hex_floats: bool = True
     table: str = "static const"
+    array: str = ""
     long_suffix: str = "LL"
     limit: int = 90
 
@@ -94,7 +96,7 @@ def _short(ending: str) -> str:
     return f"{'u' if ending[0] == 'u' else ''}int{ending[1:]}_t"
 
 
-C11 = Dialect("C")
+C11 = Dialect("C", array="WB_ARRAY")
 LIMITS = {
     "INT8_MIN": "(-128)", "INT8_MAX": "127", "UINT8_MAX": "255", "INT16_MIN": "(-32768)", "INT16_MAX": "32767",
     "UINT16_MAX": "65535", "INT32_MIN": "(-2147483647 - 1)", "INT32_MAX": "2147483647", "UINT32_MAX": "4294967295U",

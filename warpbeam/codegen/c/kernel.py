@@ -16,6 +16,8 @@ from warpbeam.target import Target
 from warpbeam.tir import expr as E
 from warpbeam.tir import stmt as S
 
+SMALL = 1024  # bytes of an array that compilers keep in registers, and of which they tell that it may have no value
+
 
 def print_kernel(func: S.PrimFunc, target: Target) -> str:
     """The C file of one kernel: `int32_t name(wb_ctx*, void* buffers…, int64_t sizes…)`; includes "warpbeam.h".
@@ -114,6 +116,11 @@ class KernelPrinter:
             raise LowerError(f"variable {var.name!r} has no value here", where=self.func.name)
         return self.names[var]
 
+    def array(self, kind: str, dtype: str, name: str, count: int, zero: bool = False) -> None:
+        """Declares an array; `zero`: with zeros in it."""
+        words = [self.dialect.array] if self.dialect.array and count * dt.nbytes(dt.scalar(dtype)) >= 16 else []
+        self.line(" ".join([*words, f"{kind} {name}[{count}]{' = {0}' if zero else ''};"]))
+
     # ----------------------------------------------------------------------------------------------------- function
 
     def text(self) -> str:
@@ -204,7 +211,7 @@ class KernelPrinter:
         self.line("{")
         with self.indented():
             all_lanes = self.fresh("a")
-            self.line(f"{value_type(node.buffer.dtype)} {all_lanes}[{lanes}];")
+            self.array(value_type(node.buffer.dtype), node.buffer.dtype, all_lanes, lanes)
             with self.lanes(lanes) as lane:
                 self.line(f"{all_lanes}[{lane}] = {Lanes(self, lane).value(node.value)};")
             with self.lanes(lanes) as lane:
@@ -232,7 +239,7 @@ class KernelPrinter:
             if isinstance(node, S.LetStmt):
                 self._let(node)
             else:
-                self._allocate(node.buffer)
+                self._allocate(node.buffer, node.body)
             node = node.body
         if isinstance(node, S.SeqStmt):
             for s in node.stmts:
@@ -264,7 +271,7 @@ class KernelPrinter:
     def _let(self, node: S.LetStmt) -> None:
         name, lanes = self.fresh(node.var.name), dt.lanes(node.var.dtype)
         if lanes > 1:
-            self.line(f"{value_type(node.var.dtype)} {name}[{lanes}];")
+            self.array(value_type(node.var.dtype), node.var.dtype, name, lanes)
             with self.lanes(lanes) as lane:
                 self.line(f"{name}[{lane}] = {Lanes(self, lane).value(node.value)};")
             self.vectors.add(node.var)
@@ -272,7 +279,7 @@ class KernelPrinter:
             self.line(f"const {self._index(node.var.dtype)} {name} = {Lanes(self, '').value(node.value)};")
         self.bind(node.var, name)
 
-    def _allocate(self, buffer: E.Buffer) -> None:
+    def _allocate(self, buffer: E.Buffer, body: S.Stmt) -> None:
         size = 1
         for extent in buffer.shape:
             known = analysis.const_int(extent)
@@ -284,7 +291,8 @@ class KernelPrinter:
             size *= known
         name = self.fresh(buffer.name)
         self.bind(buffer, name)
-        self.line(f"{memory_type(buffer.dtype, self.dialect)} {name}[{max(size, 1)}];")
+        zero = size * dt.nbytes(buffer.dtype) <= SMALL and analysis.first_access(body, buffer) != "store"
+        self.array(memory_type(buffer.dtype, self.dialect), buffer.dtype, name, max(size, 1), zero)
         self.line(f"(void){name};")
 
     def _evaluate(self, value: E.PrimExpr) -> None:

@@ -226,7 +226,7 @@ class Lanes:
         """An array with the lanes of vectors one after the other."""
         total = sum(dt.lanes(v.dtype) for v in vectors)
         name = self.p.fresh("a")
-        self.p.line(f"{value_type(vectors[0].dtype)} {name}[{total}];")
+        self.p.array(value_type(vectors[0].dtype), vectors[0].dtype, name, total)
         at = 0
         for v in vectors:
             with self.p.lanes(dt.lanes(v.dtype)) as lane:

@@ -9,7 +9,7 @@ from typing import Any
 
 from warpbeam.ir.rewrite import substitute
 from warpbeam.tir import expr as e
-from warpbeam.tir.arith import Facts, simplify
+from warpbeam.tir.arith import Facts, prove, simplify
 from warpbeam.tir.expr import IntImm, PrimExpr
 from warpbeam.tir.stmt import (
     Allocate,
@@ -63,7 +63,7 @@ class Lowering:
     def loop(self, s: For) -> Stmt | None:
         low, extent = self.expr(s.min), self.expr(s.extent)
         count = e.const_int(extent)
-        if count is not None and count <= 0:
+        if count <= 0 if count is not None else prove(extent <= 0, self.facts) is True:
             return None
         if count == 1 and not self.keep_single and "joined" not in s.annotations:
             self.single[s.var] = low
