@@ -22,6 +22,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="a long suite: --slow or -m slow"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def plans_are_checked() -> None:
+    """Every Program that a test's process plans is replayed: no value may be overwritten before its last use."""
+    from warpbeam.driver import plan_check
+
+    plan_check.ALWAYS = True
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """golden(name, text): compares text with the file golden/<name> next to the test; --update-golden writes it."""

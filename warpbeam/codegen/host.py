@@ -170,8 +170,14 @@ class _Entry:
             value = self.values[port.value]
             if i not in self.fixed and value.storage != ("output", i):
                 self._publish(first + i, port, value)
-            elif value.storage != ("output", i):
+            elif self._lies_in(value) != ("output", i):
                 self.w.copy(self.w.data(first + i), self.pointer(port.value), self._bytes(value))
+
+    def _lies_in(self, value: P.Value) -> P.Storage:
+        """The storage that a value is all of, or a part of."""
+        while value.storage[0] == "view" and value.id not in self.moved and value.storage[2] == 0:
+            value = self.values[int(value.storage[1])]  # type: ignore[arg-type]
+        return value.storage
 
     def _publish(self, index: int, port: P.Port, value: P.Value) -> None:
         """An output whose shape was found on the way: copied to the caller's tensor, or left where it is if that has

@@ -7,8 +7,8 @@ computation, so that names, caches and artefacts do not depend on the order of w
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from warpbeam.ir.rewrite import post_order
@@ -19,9 +19,10 @@ from warpbeam.sketch.base import Plan
 from warpbeam.sketch.select import schedule
 from warpbeam.target import Target
 from warpbeam.te.create import create_prim_func
+from warpbeam.tir.analysis.overwrite import may_overwrite, overwriting
 from warpbeam.tir.expr import Buffer, Var
-from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.schedule.partition import replace_buffers
+from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform import lower
 from warpbeam.transform.fuse_ops import group_tensors
 
@@ -44,6 +45,7 @@ class Kernel:
     layouts: dict[int, Any] = field(default_factory=dict)
     flops: Any = 0
     sizes: tuple[Var, ...] = ()
+    over: tuple[tuple[int, int], ...] = ()
 
     @property
     def workspaces(self) -> list[Buffer]:
@@ -56,11 +58,16 @@ class Kernel:
 
 @dataclass(slots=True)
 class KernelSet:
-    """Kernels by what they compute; `on_new` is called with each new kernel as soon as it is lowered."""
+    """Kernels by what they compute. `kernels`: those that a Program needs; `on_new` is called with each as soon as it
+    is known to be needed: when it is asked for, or, with `deferred`, when `need` says so.
+    """
 
     target: Target
     on_new: Callable[[Kernel], None] | None = None
     kernels: dict[str, Kernel] = field(default_factory=dict)
+    deferred: bool = False
+    _built: dict[str, Kernel] = field(default_factory=dict)
+    _overwrites: dict[tuple[str, int, int], bool] = field(default_factory=dict)
     _by_function: dict[tuple[Any, ...], tuple[Kernel, tuple[Var, ...]]] = field(default_factory=dict)
 
     def get(self, fn: Function, args: tuple[Expr, ...]) -> tuple[Kernel, tuple[Var, ...]]:
@@ -72,39 +79,74 @@ class KernelSet:
         found = self._by_function.get(key)
         if found is None:
             found = self._by_function[key] = self._build(fn, constants)
+        if not self.deferred:
+            self.need(found[0])
         return found
+
+    def need(self, kernel: Kernel) -> None:
+        """Notes that a Program calls the kernel."""
+        if kernel.symbol not in self.kernels:
+            self.kernels[kernel.symbol] = kernel
+            if self.on_new is not None:
+                self.on_new(kernel)
+
+    def keep(self, symbols: Iterable[str]) -> None:
+        """Forgets kernels that turned out not to be needed."""
+        wanted = set(symbols)
+        self.kernels = {k: v for k, v in self.kernels.items() if k in wanted}
+
+    def may_overwrite(self, kernel: Kernel, operand: int, result: int) -> bool:
+        """Whether the kernel can write a result over an operand of the same type."""
+        key = kernel.symbol, operand, result
+        found = self._overwrites.get(key)
+        if found is None:
+            buffers = kernel.func.buffers
+            found = operand not in kernel.layouts and may_overwrite(
+                kernel.func, buffers[operand], buffers[kernel.inputs + result]
+            )
+            self._overwrites[key] = found
+        return found
+
+    def over(self, kernel: Kernel, pairs: tuple[tuple[int, int], ...]) -> Kernel:
+        """The kernel with (operand, result) pairs made one buffer each."""
+        if not pairs:
+            return kernel
+        symbol = "_".join([kernel.symbol, "over", *(f"{i}_{j}" for i, j in pairs)])
+        if symbol not in self._built:
+            func = kernel.func.replace(name=symbol)
+            for i, j in pairs:
+                func = overwriting(func, func.buffers[i], func.buffers[kernel.inputs + j])
+            self._built[symbol] = replace(kernel, symbol=symbol, func=func, over=pairs)
+        return self._built[symbol]
 
     def _build(self, fn: Function, constants: frozenset[int]) -> tuple[Kernel, tuple[Var, ...]]:
         plain = _direct_prim(fn)
         if plain is not None:
             symbol = _symbol(structural_hash(plain))
             sizes = _sizes(plain)
-            if symbol not in self.kernels:
+            if symbol not in self._built:
                 func = plain.replace(name=symbol)
                 self._finish(func, fn, Plan(func, "given"), {}, sizes)
-            return self.kernels[symbol], sizes
+            return self._built[symbol], sizes
         inputs, outputs = group_tensors(fn)
         plain = create_prim_func(inputs, outputs, "kernel")
         sizes = _sizes(plain)
         symbol = _symbol(f"{structural_hash(plain)}:{sorted(constants)}")
-        if symbol in self.kernels:
-            return self.kernels[symbol], sizes
+        if symbol in self._built:
+            return self._built[symbol], sizes
         names = frozenset(inputs[i].op.name for i in constants)
         plan = schedule(inputs, outputs, self.target, names, symbol)
         layouts = dict(plan.func.attrs.get("layouts", {}))
         numbered = {i: layouts[b.name] for i, b in enumerate(plain.buffers[: len(inputs)]) if b.name in layouts}
         self._finish(plan.func.replace(name=symbol), fn, plan, numbered, sizes)
-        return self.kernels[symbol], sizes
+        return self._built[symbol], sizes
 
     def _finish(
         self, func: PrimFunc, fn: Function, plan: Plan, layouts: dict[int, Any], sizes: tuple[Var, ...]
     ) -> None:
         low = lower(func, self.target) if plan.lowered is None else plan.lowered
         outputs = len(fn.body.ty.fields) if hasattr(fn.body.ty, "fields") else 1
-        kernel = Kernel(func.name, low, len(fn.params), outputs, plan, layouts, _flops(fn), sizes)
-        self.kernels[func.name] = kernel
-        if self.on_new is not None:
-            self.on_new(kernel)
+        self._built[func.name] = Kernel(func.name, low, len(fn.params), outputs, plan, layouts, _flops(fn), sizes)
 
 
 def _signature(fn: Function) -> tuple[Any, ...]:
@@ -154,12 +196,6 @@ def _direct_prim(fn: Function) -> PrimFunc | None:
     return None
 
 
-def _flops(fn: Function) -> Any:
-    total: Any = 0
-    for n in post_order(fn.body):
-        if isinstance(n, Call) and isinstance(n.op, Op):
-            total = total + n.op.flops(n.attrs, [a.ty for a in n.args], n.ty)
-    return total
 def _without_repeats(prim: PrimFunc, places: list[int]) -> PrimFunc:
     """A loop program that takes each operand once, in the order of the group: operand i is its parameter places[i]."""
     if places == list(range(len(places))):
@@ -170,3 +206,9 @@ def _without_repeats(prim: PrimFunc, places: list[int]) -> PrimFunc:
     return prim.replace(params=(*first.values(), *rest), body=replace_buffers(prim.body, swap))  # type: ignore[no-any-return]
 
 
+def _flops(fn: Function) -> Any:
+    total: Any = 0
+    for n in post_order(fn.body):
+        if isinstance(n, Call) and isinstance(n.op, Op):
+            total = total + n.op.flops(n.attrs, [a.ty for a in n.args], n.ty)
+    return total

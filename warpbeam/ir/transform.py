@@ -23,6 +23,7 @@ from warpbeam.ir.diagnostics import IRError
 
 # Keys that change behaviour, with what they do.
 CONFIGS: dict[str, str] = {
+    "driver.share_memory": "False: every value keeps memory of its own while it lives",
     "relay.FuseOps.max_depth": "largest number of operators in one fused group",
     "relay.FoldConstant.max_bytes": "largest constant, in bytes, that folding may create",
     "tir.add_lower_pass": "own passes in lowering: a list of (phase, pass)",

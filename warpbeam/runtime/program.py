@@ -38,7 +38,10 @@ MAX_NESTING = 64
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value of a Program; `dtype` and `shape` are those of a tensor. `origins`: names of source nodes."""
+    """A value of a Program; `dtype` and `shape` are those of a tensor. `origins`: names of source nodes.
+
+    `strides`: elements from one index of an axis to the next; () where the tensor is compact.
+    """
 
     id: int
     kind: str = "tensor"
@@ -48,6 +51,7 @@ class Value:
     storage: Storage = ("object",)
     name: str = ""
     origins: Names = ()
+    strides: Exprs = ()
 
 
 @dataclass(frozen=True, slots=True)

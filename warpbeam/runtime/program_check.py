@@ -115,7 +115,9 @@ class _Checker:
             raise self.fail(f"%{value.id} has unknown element type {value.dtype!r}")
         if value.kind == "tensor" and kind == "object":
             raise self.fail(f"tensor %{value.id} has no storage")
-        for extent in value.shape:
+        if value.strides and len(value.strides) != len(value.shape):
+            raise self.fail(f"%{value.id} has {len(value.shape)} axes and {len(value.strides)} strides")
+        for extent in (*value.shape, *value.strides):
             self.expr(extent)
         ports = {"input": self.program.inputs, "output": self.program.outputs}.get(kind)
         if ports is not None:

@@ -261,12 +261,21 @@ def _facts(levels: Sequence[_Around]) -> Facts:
     return facts
 
 
-def _learn(facts: Facts, levels: Sequence[_Around]) -> None:
+def _learn(facts: Facts, levels: Sequence[_Around]) -> bool:
+    """Adds what holds inside of the levels; False if that contradicts what is known."""
     for x in levels:
         if isinstance(x, _Level):
             facts.bind(x.var, x.min, x.extent)
-        elif x.cond is not None:
-            facts.assume(x.cond)
+        elif x.cond is not None and not _hold(facts, x.cond):
+            return False
+    return not any(low is not None and high is not None and low > high for low, high in facts.limits.values())
+
+
+def _hold(facts: Facts, cond: Any) -> bool:
+    if prove(cond, facts) is False:
+        return False
+    facts.assume(cond)
+    return True
 
 
 def _taken_apart(
@@ -348,10 +357,9 @@ def _apart(store: _Class, load: _Class, at: int, level: _Level, later: bool) -> 
     step = Var("t", level.var.dtype)
     facts.bind(step, 1, level.extent - 1)
     other = level.var + step if later else level.var - step
-    facts.assume(other < level.min + level.extent if later else other >= level.min)
+    within = other < level.min + level.extent if later else other >= level.min
     rest, swap = _renamed(load, at + 1, {level.var: other})
-    _learn(facts, rest)
-    if any(low is not None and high is not None and low > high for low, high in facts.limits.values()):
+    if not _hold(facts, within) or not _learn(facts, rest):
         return True  # there are no two such iterations
     return any(
         _differ(store.indices[d], load.indices[d], swap, facts, _gap(store.hull(d), load.hull(d)))
@@ -386,7 +394,8 @@ def _apart_within(store: _Class, load: _Class, common: int) -> bool:
         return False
     facts = _facts(store.levels)
     rest, swap = _renamed(load, common, {})
-    _learn(facts, rest)
+    if not _learn(facts, rest):
+        return True
     spans: list[tuple[int | None, int | None]] = []
     for a, b in zip(store.indices, load.indices, strict=True):
         if a is None or b is None:
