@@ -9,6 +9,23 @@ X = real(3, 4, 5)
 FEW = whole(0, 3, 4, 6)
 
 
+def _host() -> list[Case]:
+    """Results of host functions; the numbers of strings start at 1 in a fresh table."""
+    return [
+        (
+            "host.call",
+            {"function": "string.text_of", "results": (((2, 2), "int64"),)},
+            (ints(5, 7, 5, 8).reshape(2, 2),),
+        ),
+        ("host.call", {"function": "sequence.of", "results": (((), "int64"),)}, (X, ints(1))),
+        (
+            "host.call",
+            {"function": "string.split_counts", "options": "{}", "results": (((3,), "int64"), ((), "int64"))},
+            (ints(0, 0, 0),),
+        ),
+    ]
+
+
 def ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
@@ -71,4 +88,4 @@ def _with_sizes() -> list[Case]:
     return out
 
 
-CASES: list[Case] = [*_found(), *_sizes(), *_with_sizes()]
+CASES: list[Case] = [*_found(), *_sizes(), *_with_sizes(), *_host()]

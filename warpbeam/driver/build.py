@@ -31,7 +31,7 @@ from warpbeam.runtime.export_model import FREESTANDING, HOSTED, pack_objects
 from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
-from warpbeam.runtime.program import CallExternal, CallKernel, Check, Program, Value, walk
+from warpbeam.runtime.program import CallExternal, CallKernel, Check, Program, SetSymbol, Value, walk
 from warpbeam.target import Target
 
 ENTRY = "wb_entry"
@@ -230,7 +230,9 @@ def _native(program: Program) -> Program:
     if not calls:
         return program
     text = f"the model calls host functions ({', '.join(calls)})"[:120]
-    return replace(program, body=(Check(0, f"{text}: run it with warpbeam.runtime"),))
+    symbols = dict.fromkeys(i.symbol for i in walk(program.body) if isinstance(i, SetSymbol))
+    check = Check(0, f"{text}: run it with warpbeam.runtime")
+    return replace(program, body=(check, *[SetSymbol(name, 0) for name in symbols]))
 
 
 def _kernel_infos(program: Program, kernels: KernelSet) -> tuple[KernelInfo, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from warpbeam import op
-from warpbeam.driver.plan import Constants
+from warpbeam.driver.constants import Constants
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.relay import text

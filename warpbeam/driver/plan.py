@@ -23,7 +23,9 @@ from warpbeam.op.assumed import Equality, equalities
 from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, If, IRModule, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
-from warpbeam.runtime.program import Branch, CallKernel, Check, Instruction, Loop, Move, Port, Program, Symbol, Value
+from warpbeam.runtime.program import (
+    Branch, CallExternal, CallKernel, Check, Instruction, Loop, Move, Port, Program, Symbol, Value,
+)  # fmt: skip
 from warpbeam.tir import expr as E
 from warpbeam.tir.expr import Var as DimVar
 from warpbeam.tir.schedule.layout import apply_layout
@@ -95,6 +97,16 @@ class _Kernel:
     operands: list[_Slot]
     results: list[_Slot]
     own: dict[DimVar, DimVar]
+
+
+@dataclass(slots=True)
+class _External:
+    """A call of a host function."""
+
+    function: str
+    options: str
+    operands: list[_Slot]
+    results: list[_Slot]
 
 
 @dataclass(slots=True)
@@ -227,6 +239,8 @@ class Planner:
             slot = self._slot(call.ty, None)
             slot.base = source
             return slot
+        if isinstance(fn.body, Call) and isinstance(fn.body.op, Op) and fn.body.op.host:
+            return self._external(call, fn, values)
         kernel, sizes = self.kernels.get(fn, call.args)
         operands = [self._operand(a, kernel, i, values) for i, a in enumerate(call.args)]
         types = call.ty.fields if isinstance(call.ty, TupleType) else (call.ty,)
@@ -242,6 +256,20 @@ class Planner:
         for s in results:
             s.origins = names
         self._step(_Kernel(kernel, operands, [*results, *scratch], own))
+        return results if isinstance(call.ty, TupleType) else results[0]
+
+    def _external(self, call: Call, fn: Function, values: dict[Expr, Any]) -> Any:
+        """A call of a host function, which is an operator in a group of its own."""
+        inner = fn.body
+        given = dict(zip(fn.params, call.args, strict=True))
+        operands = [self._value(given.get(a, a), values) for a in inner.args]
+        types = call.ty.fields if isinstance(call.ty, TupleType) else (call.ty,)
+        results = [self._slot(t, None) for t in types]
+        self._use(operands)
+        for s in results:
+            s.origins = tuple(fn.attrs.get("origins", ()))
+        options = inner.attrs["options"] or "{}"
+        self._step(_External(inner.attrs["function"], options, operands, results))
         return results if isinstance(call.ty, TupleType) else results[0]
 
     def _sizes(self, call: Call, fn: Function, values: dict[Expr, Any]) -> None:
@@ -462,6 +490,9 @@ class Planner:
     def _instruction(self, step: Any) -> Instruction:
         if isinstance(step, _Move):
             return Move(step.target.number, step.source.number)
+        if isinstance(step, _External):
+            ports = [tuple(s.number for s in group) for group in (step.operands, step.results)]
+            return CallExternal(step.function, ports[0], ports[1], step.options)
         if isinstance(step, _Branch):
             return Branch(("load", step.cond.number, 0), self._body(step.then), self._body(step.orelse))
         if isinstance(step, _Loop):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from warpbeam.runtime.program import CallKernel, Program, walk
+from warpbeam.runtime.program import CallExternal, CallKernel, Program, walk
 
 
 @dataclass(slots=True)
@@ -21,6 +21,7 @@ class Report:
     passes: list[tuple[str, float]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     choices: list[dict[str, Any]] = field(default_factory=list)
+    host_calls: list[dict[str, Any]] = field(default_factory=list)
     cached: bool = False
 
     @contextmanager
@@ -36,6 +37,9 @@ class Report:
         """One row per kernel call of the program."""
         origins = {v.id: v.origins for v in program.values}
         for step in walk(program.body):
+            if isinstance(step, CallExternal):
+                names = [n for w in step.results for n in origins[w]]
+                self.host_calls.append({"function": step.function, "nodes": names})
             if isinstance(step, CallKernel):
                 k = kernels[step.kernel]
                 names = [n for w in step.writes for n in origins[w]]
@@ -56,6 +60,7 @@ class Report:
             "passes": [{"name": n, "seconds": s} for n, s in self.passes],
             "choices": self.choices,
             "kernels": self.rows,
+            "host_calls": self.host_calls,
         }
 
     def text(self) -> str:
@@ -65,6 +70,7 @@ class Report:
         for row in self.rows:
             chosen = ", ".join(f"{k}={v}" for k, v in row["decisions"].items())
             lines.append(f"  {row['kernel']}  {row['sketch']:<12} {chosen:<40} {', '.join(row['nodes'][:3])}")
+        lines += [f"  host call {c['function']}  {', '.join(c['nodes'][:3])}" for c in self.host_calls]
         return "\n".join(lines)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from warpbeam.ir.diagnostics import ImportModelError
 from warpbeam.relay.expr import Function, IRModule
 from warpbeam.relay.types import TupleType
+from warpbeam.runtime.hosted import LAYOUT
+from warpbeam.runtime.objects import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ def from_relay(mod: IRModule, name: str) -> Source:
     """A module's own names: those of its parameters (numbered where they repeat); results have none, so get some."""
     main = mod["main"]
     result = main.body.ty
+    if LAYOUT in main.attrs:  # the model's own names of sequences and strings
+        ports = [p for n in Layout.from_json(main.attrs[LAYOUT]).outputs for p in n.ports()]
+        return Source(mod, tuple(p.name for p in main.params), tuple(ports), name)
     count = len(result.fields) if isinstance(result, TupleType) else 0
     outputs = tuple(f"output_{i}" for i in range(count)) if count > 1 else ("output",)
     return Source(mod, tuple(unique_names([p.name for p in main.params], "input")), outputs, name)

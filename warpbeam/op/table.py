@@ -120,6 +120,8 @@ IMAGE_SAMPLE = {"image.affine_grid": "AffineGrid", "image.grid_sample": "GridSam
 
 IMAGE_REGION = {"vision.roi_align": "RoiAlign", "vision.roi_pool": "RoiPool"}
 
+HOST = {"host.call": "HostCall"}
+
 LINALG = {"col2im": "Col2Im", "eye": "Eye", "linalg.det": "Det", "trilu": "Trilu"}
 
 OPS: dict[str, str] = {}
@@ -151,6 +153,7 @@ for _module, _ops in {
     "image_sample": IMAGE_SAMPLE,
     "image_region": IMAGE_REGION,
     "linalg_ops": LINALG,
+    "host": HOST,
 }.items():
     OPS.update({_name: f"{_module}:{_cls}" for _name, _cls in _ops.items()})
 

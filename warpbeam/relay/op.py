@@ -29,6 +29,8 @@ class Op(Node):
     defaults: attribute names with their default values (REQUIRED where there is none).
     pure: False where a call has an effect (random state); such calls are never merged or dropped.
     view: True where the result is the operand's bytes under another shape, so that no kernel is needed.
+    folds: False where the value must not be computed while compiling (random numbers, the host's tables).
+    host: True where a call is a function of the host: it has no kernel, and joins no group.
     """
 
     name: ClassVar[str] = ""
@@ -36,6 +38,8 @@ class Op(Node):
     defaults: ClassVar[dict[str, Any]] = {}
     pure: ClassVar[bool] = True
     view: ClassVar[bool] = False
+    folds: ClassVar[bool] = True
+    host: ClassVar[bool] = False
 
     def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
         """Attributes completed with defaults; unknown or missing ones are an error."""

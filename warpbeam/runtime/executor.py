@@ -76,7 +76,7 @@ class Machine:
         symbols: kernel name -> exported symbol; a name that is not here is its own symbol.
         context: the `wb_ctx` that kernels get; its arena is not used.
         constants, params: the bytes of these sections.
-        externals: functions for CallExternal, from arrays to arrays.
+        externals: functions for CallExternal, from its attributes' text (where it has some) and arrays to arrays.
         observer: sees each kernel call.
     """
 
@@ -267,7 +267,8 @@ def _call_external(frame: _Frame, i: CallExternal) -> None:
     if function is None:
         known = ", ".join(frame.machine.externals) or "none"
         raise RunError(f"external function {i.function!r} is not available", hint=f"given: {known}")
-    results = function(*(frame.get(arg) for arg in i.args))
+    options = (i.attrs,) if i.attrs else ()
+    results = function(*options, *(frame.get(arg) for arg in i.args))
     for result, item in zip(i.results, results, strict=True):
         frame.put(result, item)
 

@@ -42,7 +42,9 @@ class Compiled(BackendRep):  # type: ignore[misc]
         self.options = dict(options)
         self.modules: dict[Any, Any] = {}
         self.bound: tuple[str, ...] = ()
-        self.fixed = False
+        self.fixed = self._around()
+        if self.fixed:  # lengths and shapes are those of the values that come
+            return
         try:
             imported = import_model(model)
         except NeedsContentError as e:
@@ -56,6 +58,10 @@ class Compiled(BackendRep):  # type: ignore[misc]
         else:
             self.modules[("None",)] = self._compile(imported)
 
+    def _around(self) -> bool:
+        """Whether an input is a sequence or an optional."""
+        return any(i.type.WhichOneof("value") != "tensor_type" for i in self.model.graph.input)
+
     def _dynamic(self) -> bool:
         """Whether an input has a dimension without a number."""
         shapes = [i.type.tensor_type.shape for i in self.model.graph.input]
@@ -63,32 +69,39 @@ class Compiled(BackendRep):  # type: ignore[misc]
 
     def _compile(self, imported: Any) -> tuple[Any, list[str]]:
         try:
-            return warpbeam.compile(imported.module, name=imported.name, **self.options), imported.inputs
+            names = [n for n in self._inputs() if n not in self.bound]
+            return warpbeam.compile(imported.module, name=imported.name, **self.options), names
         except UnsupportedError as e:
             raise _refusal(e) from e
 
-    def run(self, inputs: Any, **kwargs: Any) -> tuple[np.ndarray, ...]:
+    def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Outputs in the graph's order."""
         given = self._named(inputs)
         module, names = self._module(given)
         return tuple(module.run({n: given[n] for n in names}).values())
 
-    def _named(self, inputs: Any) -> dict[str, np.ndarray]:
+    def _named(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, Mapping):
-            return {k: np.asarray(v) for k, v in inputs.items()}
+            return {k: _value(v) for k, v in inputs.items()}
         values = list(inputs) if isinstance(inputs, Sequence) else [inputs]
-        infos = [i.name for i in self.model.graph.input]
-        if len(values) != len(infos):
-            constants = {i.name for i in self.model.graph.initializer}
-            infos = [n for n in infos if n not in constants]
-        return {n: v if isinstance(v, np.ndarray) else np.asarray(v) for n, v in zip(infos, values, strict=False)}
+        names = [i.name for i in self.model.graph.input]
+        if len(values) != len(names):
+            names = self._inputs()
+        return {n: _value(v) for n, v in zip(names, values, strict=False)}
 
-    def _module(self, given: dict[str, np.ndarray]) -> tuple[Any, list[str]]:
+    def _inputs(self) -> list[str]:
+        """Names of the inputs that are no initializers."""
+        constants = {i.name for i in self.model.graph.initializer}
+        return [i.name for i in self.model.graph.input if i.name not in constants]
+
+    def _module(self, given: dict[str, Any]) -> tuple[Any, list[str]]:
         """The module for these contents; names more inputs to bind as the importer asks for them."""
+        empty = any(isinstance(v, np.ndarray) and not v.size for v in given.values())
         while True:
-            shapes = {n: v.shape for n, v in given.items() if n not in self.bound} if self.fixed else None
+            known = self.fixed or (empty and self._dynamic())  # sizes found at run time are at least 1
+            shapes = {n: _shape(given[n]) for n in self._inputs() if n not in self.bound} if known else None
             bound = {n: given[n] for n in self.bound}
-            key = (str(shapes), *[(n, v.dtype.str, v.shape, v.tobytes()) for n, v in bound.items()])
+            key = (str(shapes), *[(n, v.dtype.str, v.shape, _contents(v)) for n, v in bound.items()])
             if key in self.modules:
                 return self.modules[key]  # type: ignore[no-any-return]
             try:
@@ -107,6 +120,21 @@ class Compiled(BackendRep):  # type: ignore[misc]
                 self.fixed = True
                 continue
             self.modules[key] = self._compile(imported)
+
+
+def _value(value: Any) -> Any:
+    """An input as arrays: one, a list of them for a sequence, None for an empty optional."""
+    if value is None or isinstance(value, np.ndarray):
+        return value
+    return [_value(v) for v in value] if isinstance(value, list | tuple) else np.asarray(value)
+
+
+def _shape(value: Any) -> Any:
+    return [v.shape for v in value] if isinstance(value, list) else None if value is None else value.shape
+
+
+def _contents(value: np.ndarray) -> Any:
+    return tuple(value.flat) if value.dtype.kind == "O" else value.tobytes()
 
 
 class WarpbeamBackend(Backend):  # type: ignore[misc]

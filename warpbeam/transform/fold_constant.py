@@ -29,7 +29,7 @@ _MAX_GROWTH = 8
 def fold_node(node: Node, limit: int = MAX_BYTES) -> Expr | None:
     """The constant (or chosen part) that a node stands for, or None."""
     if isinstance(node, Call) and isinstance(node.op, Op):
-        if not node.op.pure or not all(isinstance(a, Constant) for a in node.args):
+        if not node.op.pure or not node.op.folds or not all(isinstance(a, Constant) for a in node.args):
             return None
         return _evaluate(node, limit) if _worth(node, limit) else None
     if isinstance(node, TupleGetItem) and isinstance(node.tuple_value, Tuple):

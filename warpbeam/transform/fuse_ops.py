@@ -40,7 +40,7 @@ class OpInfo:
 
 def _analyse(call: Call) -> OpInfo:
     op = call.op
-    if not isinstance(op, Op) or not op.pure or hasattr(op, "compute_prim") or call.attrs.get("extents"):
+    if not isinstance(op, Op) or not op.pure or op.host or hasattr(op, "compute_prim") or call.attrs.get("extents"):
         return OpInfo(_OPAQUE)
     if getattr(op, "view", False):
         return OpInfo(_VIEW)

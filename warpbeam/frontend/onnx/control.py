@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from warpbeam.frontend.onnx.node import Entry, NodeView
+from warpbeam.frontend.onnx.objects import leaves, outline, rebuilt
 from warpbeam.frontend.onnx.refusals import MisfitError
 from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order, rewrite
@@ -68,7 +69,8 @@ def body_frame(importer: Any, frame: Frame, view: NodeView, graph: Any, given: d
     )
 
 
-def _results(view: NodeView, body: Frame, graph: Any) -> list[Entry]:
+def results_of(view: NodeView, body: Frame, graph: Any) -> list[Entry]:
+    """The values of a body's outputs."""
     found = []
     for out in graph.output:
         entry = body.env.get(out.name)
@@ -101,7 +103,7 @@ def branches(importer: Any, frame: Frame, view: NodeView) -> Frame:
 
     def begin(k: int) -> Frame:
         body = body_frame(importer, frame, view, graphs[k])
-        body.finish = lambda inner: done(_results(view, inner, graphs[k]))
+        body.finish = lambda inner: done(results_of(view, inner, graphs[k]))
         body.misfit = done
         return body
 
@@ -125,14 +127,21 @@ def _joined(
     if entry is None or any(e.missing for e in (*then, *other)):
         return [Entry(missing=True)] * len(then)
     for k, (a, b) in enumerate(zip(then, other, strict=True)):
+        if outline(a) != outline(b):
+            raise view.unsupported(f"its branches give output {k} as {a.kind} and {b.kind}, of different lengths")
+    pairs = list(zip(leaves(then), leaves(other), strict=True))
+    for k, (a, b) in enumerate(pairs):
         if not _same_type(a.type, b.type):
             both = f"{type_text(a.type)} and {type_text(b.type)}"
             raise view.unsupported(f"its branches give output {k} as {both}, which may differ in shape")
     cond = scalar(entry.expr)
-    if len(then) == 1:
-        return [Entry(If(cond, then[0].expr, other[0].expr))]
-    value = If(cond, Tuple(tuple(e.expr for e in then)), Tuple(tuple(e.expr for e in other)))
-    return [Entry(TupleGetItem(value, k)) for k in range(len(then))]
+    if len(pairs) == 1:
+        parts = [If(cond, pairs[0][0].expr, pairs[0][1].expr)]
+    else:
+        value = If(cond, Tuple(tuple(a.expr for a, _ in pairs)), Tuple(tuple(b.expr for _, b in pairs)))
+        parts = [TupleGetItem(value, k) for k in range(len(pairs))]
+    joined = iter([Entry(p, string=a.string) for p, (a, _) in zip(parts, pairs, strict=True)])
+    return [rebuilt(e, lambda _: next(joined)) for e in then]
 
 
 def _only(
@@ -154,7 +163,7 @@ def _only(
     why = f"node {view.name[-60:]!r}: the branch that the condition asks for does not fit these shapes: {error.what}"
     importer.assume(binary(EQ, size, as_expr(wanted)), why)
     sizes = {"extents": ((size, 1, 0),), "bounds": (1,)}
-    return [Entry(get("counted.given")(e.expr, cond, **sizes)) for e in kept]
+    return [rebuilt(e, lambda t: Entry(get("counted.given")(t.expr, cond, **sizes), string=t.string)) for e in kept]
 
 
 def scalar(x: Expr) -> Expr:
@@ -201,11 +210,13 @@ def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
     step = Var("i", SCALAR_INT)
     running = Var("go", SCALAR_BOOL)
     states = [Var(f"s{k}", e.type) for k, e in enumerate(starts)]  # type: ignore[union-attr]
-    given = {p.name: Entry(v) for p, v in zip(graph.input, (step, running, *states), strict=True)}
+    flags = [False, False, *[e.string for e in starts]]  # type: ignore[union-attr]
+    own = zip(graph.input, (step, running, *states), flags, strict=True)
+    given = {p.name: Entry(v, string=s) for p, v, s in own}
     body = body_frame(importer, frame, view, graph, given)
 
     def finish(inner: Frame) -> Frame:
-        found = _results(view, inner, graph)
+        found = results_of(view, inner, graph)
 
         def made() -> list[Entry]:
             if any(e.missing for e in found):
@@ -237,7 +248,7 @@ def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[E
     if rows and body.running is not None and (body.count is None or _is_large(body.count)):
         body.count = _iterations(importer, view, body)
     results = build(importer, view, body)
-    return [Entry(r) for r in results]
+    return [Entry(r, string=e.string) for r, e in zip(results, found[1:], strict=True)]
 
 
 def _is_large(count: Any) -> bool:
@@ -297,12 +308,13 @@ def scan(importer: Any, frame: Frame, view: NodeView) -> Frame:
         get("take")(e.expr, _place(step, length, back), axis=a)
         for e, a, back in zip(entries[split:], axes, backward, strict=True)
     ]
-    given = {p.name: Entry(v) for p, v in zip(graph.input, (*states, *parts), strict=True)}
+    own = zip(graph.input, (*states, *parts), entries, strict=True)
+    given = {p.name: Entry(v, string=e.string) for p, v, e in own}
     body = body_frame(importer, frame, view, graph, given)
     plan = Body(step, length, states, [e.expr for e in entries[:split]])
 
     def finish(inner: Frame) -> Frame:
-        found = _results(view, inner, graph)
+        found = results_of(view, inner, graph)
         importer.define(frame, view, lambda: _scan(importer, view, plan, found))
         return frame
 
@@ -339,7 +351,7 @@ def _scan(importer: Any, view: NodeView, body: Body, found: list[Entry]) -> list
         order = list(range(1, ndim))
         order.insert(axis % ndim, 0)
         out.append(r if order == list(range(ndim)) else get("transpose")(r, axes=tuple(order)))
-    return [Entry(r) for r in out]
+    return [Entry(r, string=e.string) for r, e in zip(out, found, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------------- the function

@@ -17,18 +17,23 @@ import numpy as np
 from warpbeam.frontend.onnx import control, schema, table, values
 from warpbeam.frontend.onnx.control import Frame
 from warpbeam.frontend.onnx.found import Found
+from warpbeam.frontend.onnx.functions import own_functions, without
 from warpbeam.frontend.onnx.inputs import Dims, bind_inputs, order_nodes
 from warpbeam.frontend.onnx.limits import DEFAULT, Limits
 from warpbeam.frontend.onnx.loader import Loaded, domain_versions, load, newest_opset, subgraphs
 from warpbeam.frontend.onnx.node import Entry, NodeView
+from warpbeam.frontend.onnx.objects import check_declared, is_object, layout_of, leaves
 from warpbeam.frontend.onnx.refusals import MisfitError, all_missing, undecided
-from warpbeam.frontend.onnx.tensors import attribute_value, elem_dtype, tensor_array
+from warpbeam.frontend.onnx.special import special_case, string_flags
+from warpbeam.frontend.onnx.tensors import attribute_value, tensor_array
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
 from warpbeam.ir.node import Attrs, children
 from warpbeam.ir.rewrite import add_origins, substitute
 from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, IRModule, Tuple, TupleGetItem, Var
 from warpbeam.relay.types import TensorType, TupleType
+from warpbeam.runtime import hosted
+from warpbeam.runtime.objects import Table, using
 from warpbeam.topi.dims import Undecided
 
 _BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, MemoryError)
@@ -68,6 +73,7 @@ class Importer:
         self.constants = dict(constants or {})
         self.asked: set[str] = set()
         self.found = Found()
+        self.table = Table()
         self.limits = limits
         self.problems = Diagnostics()
         self.assumptions: list[Any] = []
@@ -75,65 +81,71 @@ class Importer:
         self.count = 0
         self.parameters: dict[str, Constant] = {}
         self.loops: dict[GlobalVar, Function] = {}
-        self.functions = _functions(loaded.proto)
+        self.functions = own_functions(loaded.proto)
         self.dims = Dims(aliases)
         self.shapes, self.dtype = shapes, dtype
 
     def run(self) -> ImportedModel:
         graph = self.loaded.proto.graph
         env = self.initializers(graph)
-        env.update({k: Entry(Constant(np.array(v)), fixed=True) for k, v in self.constants.items()})
-        params = bind_inputs(graph, env, self.dims, self.shapes, self.dtype, self.problems, self.limits)
-        for name, var in params.items():
-            env[name] = Entry(var) if isinstance(var, Var) else Entry(missing=True)
+        env.update({k: self.constant(np.array(v)) for k, v in self.constants.items()})
+        params, given = bind_inputs(graph, env, self.dims, self.shapes, self.dtype, self.problems, self.limits)
+        env.update(given)
         nodes = order_nodes(graph, set(env))
         self._walk(Frame(nodes, env, self.loaded.opsets))
         outputs = [o.name for o in graph.output]
+        if len(set(outputs)) < len(outputs):
+            raise ImportModelError("two outputs of the graph have the same name", where=self.loaded.source)
         if not outputs:
             raise ImportModelError("the graph has no outputs", where=self.loaded.source)
         if self.problems:
-            raise all_missing(self.problems, self.loaded.source, self.asked & set(params))
-        results = [self._output(o, env) for o in graph.output]
+            raise all_missing(self.problems, self.loaded.source, self.asked & set(given))
+        found = dict(zip(outputs, [self._output(o, env) for o in graph.output], strict=True))
+        results = [e.expr for e in leaves(found.values())]
         body = results[0] if len(results) == 1 else Tuple(tuple(results))
         notes: dict[str, Any] = {}
         if self.assumptions:
             reasons = tuple(self.reasons.get(c, "") for c in self.assumptions)
             notes = {"assumptions": tuple(self.assumptions), "reasons": reasons}
+        layout = layout_of(given, found, self.table)
+        if not layout.plain or layout.strings:
+            notes[hosted.LAYOUT] = layout.to_json()
         main = Function(tuple(params.values()), body, attrs=Attrs(notes))
         mod = IRModule({"main": main, **self.loops})
-        return ImportedModel(mod, list(params), outputs, self.dims.by_name, self.parameters, self.loaded.name)
+        ports = [p for n in layout.outputs for p in n.ports()]
+        return ImportedModel(mod, list(params), ports, self.dims.by_name, self.parameters, self.loaded.name)
+
+    def constant(self, array: np.ndarray) -> Entry:
+        """A value that is the same in every call; strings become their numbers."""
+        string = array.dtype.kind in "OUS"
+        found = Constant(self.table.encode(array) if string else array)
+        return Entry(found, fixed=True, limit=self.limits.folded_bytes, string=string)
 
     def initializers(self, graph: Any) -> dict[str, Entry]:
         env: dict[str, Entry] = {}
         for proto in graph.initializer:
             try:
-                constant = Constant(tensor_array(proto, self.loaded.external, self.limits))
+                entry = self.constant(tensor_array(proto, self.loaded.external, self.limits))
             except UnsupportedError as e:
                 self.problems.add(f"{e.what} ({e.where})")
                 env[proto.name] = Entry(missing=True)
                 continue
-            self.parameters[proto.name] = constant
-            env[proto.name] = Entry(constant, fixed=True, limit=self.limits.folded_bytes)
+            if isinstance(entry.expr, Constant) and not entry.string:
+                self.parameters[proto.name] = entry.expr
+            env[proto.name] = entry
         for proto in graph.sparse_initializer:
             self.problems.add("sparse initializers", Span(proto.values.name))
             env[proto.values.name] = Entry(missing=True)
         return env
 
-    def _output(self, info: Any, env: dict[str, Entry]) -> Expr:
+    def _output(self, info: Any, env: dict[str, Entry]) -> Entry:
         entry = env.get(info.name)
         if entry is None:
             raise ImportModelError(
                 f"output {info.name[:80]!r} of the graph is never computed", where=self.loaded.source
             )
-        code = info.type.tensor_type.elem_type
-        if code:
-            dtype = elem_dtype(code, f"output {info.name[:80]!r}")
-            if dtype != entry.type.dtype:
-                raise ImportModelError(
-                    f"output {info.name[:80]!r} is declared as {dtype}, it is {entry.type.dtype}",
-                    where=self.loaded.source,
-                )
-        return entry.expr
+        check_declared(info.name, info.type, entry, self.loaded.source)
+        return entry
 
     # ------------------------------------------------------------------------------------------------ the walk
 
@@ -258,6 +270,18 @@ class Importer:
         if rules is not None:
             schema.check(view, rules)
         view.refusal = MisfitError
+        special = special_case(view, domain)
+        if special is not None:
+            made = special(self, frame, view)
+            if isinstance(made, Frame):
+                return made
+            parts = leaves(made)
+            self._sources(view, [e.expr for e in parts if not e.missing and e.content is None])
+            for e in parts:
+                if e.fixed and e.string:  # the model's own strings are known while importing only
+                    _ = e.array
+            self._define(frame, view, made)
+            return None
         if not domain and view.op_type in _CONTROL:
             return self._control(frame, view)
         convert = table.find(view.op_type, domain, view.opset)
@@ -268,8 +292,9 @@ class Importer:
             return self._enter(frame, view, body)
         known = values.track(view)
         if known is not None:
-            made = self._content
-            self._define(frame, view, [Entry(content=c, dtype=t, made=made) for c, t in known])
+            texts = string_flags(view, rules, len(known))
+            entries = [Entry(content=c, dtype=t, made=self._content, string=s) for (c, t), s in zip(known, texts)]
+            self._define(frame, view, entries)
             return None
         fixed = all(e is None or e.constant for e in view.entries)
         result = convert(view, *[None if e is None else e.expr for e in view.entries])
@@ -277,7 +302,9 @@ class Importer:
         given = [e.expr for e in view.entries if e is not None]
         found = [self.found.guarded(f, given) for f in found]
         self._sources(view, found)
-        self._define(frame, view, [Entry(e, fixed=fixed, limit=self.limits.folded_bytes) for e in found])
+        limit, texts = self.limits.folded_bytes, string_flags(view, rules, len(found))
+        entries = [Entry(e, fixed=fixed, limit=limit, string=s) for e, s in zip(found, texts, strict=True)]
+        self._define(frame, view, entries)
         return None
 
     def _content(self, content: np.ndarray, dtype: str) -> Expr:
@@ -318,7 +345,8 @@ class Importer:
                 raise view.unsupported(f"output {k}")
             if name in own:
                 raise view.error(f"output {name[:80]!r} is defined twice")
-            _check_type(view, entries[k].type, self.limits)
+            if not is_object(entries[k]):
+                _check_type(view, entries[k].type, self.limits)
             frame.env[name] = entries[k]
 
     def _sources(self, view: NodeView, results: list[Expr]) -> None:
@@ -349,21 +377,10 @@ class Importer:
         given.update({n: view._attributes[n] for n in view.attributes})
         absent = {n for n in body.input if n not in env}
         if absent:
-            nodes = [_without(n, absent) for n in nodes]
+            nodes = [without(n, absent) for n in nodes]
         opsets = {"": newest_opset(), **frame.opsets, **domain_versions(body.opset_import, view.name)}
         results = [(i, o) for i, o in zip(body.output, view.outputs, strict=False) if o]
         return Frame(nodes, env, opsets, given, results, frame, view.name + "/", depth=frame.depth + 1)
-
-
-def _without(proto: Any, absent: set[str]) -> Any:
-    """The node with inputs that the caller left out left out as well."""
-    if not any(i in absent for i in proto.input):
-        return proto
-    new = type(proto)()
-    new.CopyFrom(proto)
-    del new.input[:]
-    new.input.extend("" if i in absent else i for i in proto.input)
-    return new
 
 
 def _check_type(view: NodeView, found: Any, limits: Limits) -> None:
@@ -377,40 +394,6 @@ def _check_type(view: NodeView, found: Any, limits: Limits) -> None:
         need = math.prod(d for d in t.shape if isinstance(d, int)) * dt.nbytes(t.dtype)
         if need > limits.tensor_bytes:
             raise view.error(f"its result needs {need} bytes, the limit is {limits.tensor_bytes}")
-
-
-def _functions(proto: Any) -> dict[tuple[str, str, str], Any]:
-    """The model's own functions; refuses two of one name, recursion, and bodies that explode when inlined."""
-    out: dict[tuple[str, str, str], Any] = {}
-    for f in proto.functions:
-        key = ("" if f.domain == "ai.onnx" else f.domain, f.name, f.overload)
-        if key in out:
-            raise ImportModelError(f"function {f.name[:80]!r} is defined twice")
-        out[key] = f
-    sizes: dict[Any, int | None] = {}
-    for start in out:
-        stack = [(start, False)]
-        while stack:
-            key, done = stack.pop()
-            calls = [
-                k
-                for n in out[key].node
-                if (k := (n.domain if n.domain != "ai.onnx" else "", n.op_type, n.overload)) in out
-            ]
-            if done:
-                sizes[key] = len(out[key].node) + sum(sizes[k] or 0 for k in calls)
-                if sizes[key] > DEFAULT.nodes:  # type: ignore[operator]
-                    raise ImportModelError(f"function {key[1][:80]!r} has more than {DEFAULT.nodes} nodes when inlined")
-                continue
-            if key in sizes:
-                continue
-            sizes[key] = None
-            stack.append((key, True))
-            for k in calls:
-                if k in sizes and sizes[k] is None:
-                    raise ImportModelError(f"function {k[1][:80]!r} calls itself")
-                stack.append((k, False))
-    return out
 
 
 def _unify(dims: Dims, cause: Any, aliases: dict[str, str]) -> bool:
@@ -445,7 +428,8 @@ def import_model(
         while True:
             importer = Importer(loaded, shapes, dtype, limits, constants, aliases)
             try:
-                return importer.run()
+                with using(importer.table):
+                    return importer.run()
             except ImportModelError as e:
                 if not _unify(importer.dims, e.__cause__, aliases):
                     raise undecided(e, importer.asked, bool(importer.found.sources)) from e

@@ -9,11 +9,13 @@ from typing import Any
 
 from warpbeam.frontend.onnx.limits import Limits
 from warpbeam.frontend.onnx.loader import subgraphs
-from warpbeam.frontend.onnx.node import nbytes
+from warpbeam.frontend.onnx.node import Entry, nbytes
+from warpbeam.frontend.onnx.objects import OptionalEntry, SequenceEntry, declared_kind, tensor_code
 from warpbeam.frontend.onnx.tensors import elem_dtype
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError
 from warpbeam.relay.expr import Var
 from warpbeam.relay.types import TensorType
+from warpbeam.runtime.objects import element_name
 from warpbeam.tir.expr import SizeVar
 
 _PLAIN = re.compile(r"[^A-Za-z0-9_]")
@@ -66,8 +68,11 @@ def bind_inputs(
     dtype: Any,
     problems: Diagnostics,
     limits: Limits,
-) -> dict[str, Any]:
-    """Variables for the inputs that are no initializers, in order; None where an input has no implementation."""
+) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """(variables of the entry's parameters in order, None where one has no implementation; values of the inputs).
+
+    Initializers are none of them. A sequence is one parameter for each element.
+    """
     infos: dict[str, Any] = {}
     for info in graph.input:
         if info.name in infos:
@@ -76,9 +81,19 @@ def bind_inputs(
             raise ImportModelError("an input of the graph has no name")
         if info.name not in env:
             infos[info.name] = info
-    given = _overrides(shapes or {}, infos, dims)
+    around = {n: i for n, i in infos.items() if i.type.WhichOneof("value") in ("sequence_type", "optional_type")}
+    given = _overrides({k: v for k, v in (shapes or {}).items() if k not in around}, infos, dims)
     raw: dict[str, tuple[list[Any], str] | None] = {}
+    held: dict[str, list[str] | None] = {}
     for name, info in infos.items():
+        if name in around:
+            try:
+                parts, held[name] = _parts(info, (shapes or {}).get(name, ()), name in (shapes or {}))
+                raw.update(parts)
+            except UnsupportedError as e:
+                problems.add(e.what, Span(f"input {name[:80]}"))
+                raw[name] = None
+            continue
         try:
             raw[name] = _declared(info, given.get(name), dims, dtype)
         except UnsupportedError as e:
@@ -90,8 +105,57 @@ def bind_inputs(
             out[name] = None
             continue
         shape = [dims.get(d) if isinstance(d, str) else d for d in found[0]]
-        out[name] = Var(name, _checked(name, TensorType(shape, found[1]), limits))
-    return out
+        plain = "int64" if found[1] == "string" else found[1]
+        out[name] = Var(name, _checked(name, TensorType(shape, plain), limits))
+    values: dict[str, Entry] = {}
+    for name, info in infos.items():
+        if name in held:
+            elements = [Entry(out[n], string=raw[n][1] == "string") for n in held[name] or ()]  # type: ignore[index]
+            values[name] = _held(info, elements if held[name] is not None else None)
+        elif out[name] is None:
+            values[name] = Entry(missing=True)
+        else:
+            values[name] = Entry(out[name], string=raw[name][1] == "string")  # type: ignore[index]
+    return out, values
+
+
+def _parts(info: Any, given: Any, known: bool) -> tuple[dict[str, Any], list[str] | None]:
+    """(name -> shape and dtype of the tensors in a sequence or optional, their names in order; None: it is empty).
+
+    given: a shape for each element of a sequence, the shape of what an optional holds, or None for an empty one.
+    """
+    name = info.name
+    proto, text = info.type, declared_kind(info.type, f"input {name[:80]!r}")
+    if not known:
+        raise UnsupportedError(
+            f"an input that is a {text} of unknown length (give the shapes of its elements, None for an empty optional)"
+        )
+    if text.startswith("optional("):
+        if given is None:
+            return {}, None
+        proto = proto.optional_type.elem_type
+        text = text[len("optional(") : -1]
+    sequence = text.startswith("seq(")
+    if given is None or text.count("(") > 2:
+        raise UnsupportedError(f"an input that is a {text}" + (" without a value" if given is None else ""))
+    code = tensor_code(proto)
+    dtype = "string" if code == 8 else elem_dtype(code, f"input {name[:80]!r}")
+    shapes = [_shape_given(name, s) for s in (given if sequence else [given])]
+    if any(not isinstance(d, int) for s in shapes for d in s):
+        raise UnsupportedError(f"a {text} whose elements have open dimensions")
+    names = [element_name(name, k) for k in range(len(shapes))] if sequence else [name]
+    return {n: (list(s), dtype) for n, s in zip(names, shapes, strict=True)}, names
+
+
+def _held(info: Any, elements: list[Entry] | None) -> Entry:
+    """The value of an input that is a sequence or an optional; None: an empty one."""
+    text = declared_kind(info.type, f"input {info.name[:80]!r}")
+    optional = text.startswith("optional(")
+    inner = text[len("optional(") : -1] if optional else text
+    if elements is None:
+        return OptionalEntry(None, inner)
+    value = SequenceEntry(elements, inner[len("seq(") : -1]) if inner.startswith("seq(") else elements[0]
+    return OptionalEntry(value, inner) if optional else value
 
 
 def _overrides(shapes: Mapping[str, Any], infos: dict[str, Any], dims: Dims) -> dict[str, tuple[Any, ...]]:
@@ -133,7 +197,7 @@ def _declared(info: Any, given: tuple[Any, ...] | None, dims: Dims, dtype: Any) 
     if code == 0 and dtype is not None:
         own = dtype if isinstance(dtype, str) else dtype.get(info.name, "float32")
     else:
-        own = elem_dtype(code, f"input {info.name[:80]!r}")
+        own = "string" if code == 8 else elem_dtype(code, f"input {info.name[:80]!r}")
     if not info.type.tensor_type.HasField("shape"):
         if given is None:
             raise UnsupportedError("an input without a shape (give one)")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from warpbeam import op
-from warpbeam.frontend.onnx.tensors import attribute_value
+from warpbeam.frontend.onnx.tensors import SCHEMA_NAMES, attribute_value
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ImportModelError, UnsupportedError
 from warpbeam.ir.node import children
@@ -28,10 +28,11 @@ class Entry:
 
     content: an object array of ints and expressions over symbolic sizes, or None. fixed: all it is computed from is
     constant. made: builds the tensor of known content. missing: it could not be made, because of something that is
-    unsupported. The expression of an entry with known content is built when it is first needed.
+    unsupported. string: the numbers stand for strings, see `strings`. The expression of an entry with known content is
+    built when it is first needed.
     """
 
-    __slots__ = ("_dtype", "_expr", "_foldable", "_made", "content", "fixed", "limit", "missing")
+    __slots__ = ("_dtype", "_expr", "_foldable", "_made", "content", "fixed", "limit", "missing", "string")
 
     def __init__(
         self,
@@ -42,7 +43,9 @@ class Entry:
         missing: bool = False,
         limit: int = 64 << 20,
         made: Callable[[np.ndarray, str], Expr] | None = None,
+        string: bool = False,
     ) -> None:
+        self.string = string
         self._expr = expr
         self._made = made or content_expr
         self._dtype = dtype
@@ -57,6 +60,11 @@ class Entry:
         if self._expr is None:
             self._expr = self._made(self.content, self._dtype)  # type: ignore[arg-type]
         return self._expr
+
+    @property
+    def kind(self) -> str:
+        """The type as the format's own definitions of operators write it, such as "tensor(float)"."""
+        return tensor_kind("string" if self.string else self.type.dtype)
 
     @property
     def constant(self) -> bool:
@@ -84,6 +92,11 @@ class Entry:
         return found
 
 
+def tensor_kind(dtype: str) -> str:
+    """A tensor type as schemas write it."""
+    return f"tensor({SCHEMA_NAMES.get(dtype, dtype)})"
+
+
 def content_expr(content: np.ndarray, dtype: str) -> Expr:
     """A tensor with known integer content: a constant, or a shape_tensor where sizes are symbolic."""
     if all(not isinstance(v, PrimExpr) for v in content.flat):
@@ -107,6 +120,8 @@ def fold(expr: Expr, limit: int) -> np.ndarray | None:
     for n in nodes:
         if isinstance(n, Constant):
             done[n] = n.numpy()
+        elif isinstance(n, Call) and not _folds(n):
+            return None
         elif isinstance(n, Call):
             done[n] = n.op.numpy(n.attrs, *[done[a] for a in n.args])
         elif isinstance(n, Tuple):
@@ -116,6 +131,11 @@ def fold(expr: Expr, limit: int) -> np.ndarray | None:
     return np.asarray(done[expr])
 
 
+def _folds(call: Call) -> bool:
+    """Whether a call has the same value when it is computed now; the model's strings exist while it is imported."""
+    return call.op.folds or (call.op.host and call.attrs["function"].startswith("string."))  # type: ignore[no-any-return]
+
+
 def nbytes(t: TensorType) -> int:
     """Bytes of a tensor with static dimensions."""
     return math.prod(t.shape) * dt.nbytes(t.dtype)
@@ -123,7 +143,7 @@ def nbytes(t: TensorType) -> int:
 
 def small_sources(entry: Entry) -> list[str]:
     """Names of the inputs that a value with few elements is computed from, where they are small and near."""
-    if entry.type.ndim > 1 or not entry.type.is_static or math.prod(entry.type.shape) > 1024:
+    if entry.type is None or entry.type.ndim > 1 or not entry.type.is_static or math.prod(entry.type.shape) > 1024:
         return []
     names: list[str] = []
     stack, steps = [entry.expr], 0
@@ -170,6 +190,7 @@ class NodeView:
         self._assumptions: list[Any] = [] if assumptions is None else assumptions
         self._asked: set[str] = set() if asked is None else asked
         self.found: Any = found
+        self.refusal: type[ImportModelError] = ImportModelError  # what errors of the node are from here on
 
     def assume(self, condition: Any) -> None:
         """A condition on symbolic sizes that this conversion needs; the compiled module checks it when it is called."""
@@ -183,11 +204,15 @@ class NodeView:
                 raise self.error(f"attribute {name!r} is missing")
             return default
         value = self._attributes[name]
-        self.refusal: type[ImportModelError] = ImportModelError  # what errors of the node are from here on
         return (self._decode or attribute_value)(value)
 
     def has_attr(self, name: str) -> bool:
         return name in self._attributes
+
+    def is_string(self, name: str) -> bool:
+        """Whether an attribute is a tensor of strings."""
+        found = self._attributes.get(name)
+        return found is not None and found.type == 4 and found.t.data_type == 8
 
     @property
     def attributes(self) -> list[str]:
@@ -220,7 +245,7 @@ class NodeView:
     def known(self, index: int) -> np.ndarray | None:
         """As `value`, without noting that the content was wanted."""
         found = self.entry(index)
-        if found is None:
+        if found is None or found.type is None:
             return None
         if found.content is not None:
             return found.content

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from warpbeam.frontend.onnx.node import Entry, NodeView
-from warpbeam.frontend.onnx.tensors import DTYPES, SCHEMA_NAMES
+from warpbeam.frontend.onnx.tensors import DTYPES
 from warpbeam.ir.diagnostics import ImportModelError
 
 _CODES = {name: code for code, name in DTYPES.items()}
@@ -78,14 +78,28 @@ def _check_types(view: NodeView, found: Rules) -> None:
         if i >= len(found.types) and not found.variadic:
             continue
         name, allowed = found.types[min(i, len(found.types) - 1)]
-        dtype = entry.type.dtype
-        text = f"tensor({SCHEMA_NAMES.get(dtype, dtype)})"
+        text = entry.kind
         if allowed and text not in allowed:
-            raise view.error(f"input {i} is {dtype}, which this operator does not take in operator set {view.opset}")
+            raise view.error(
+                f"input {i} is {_said(entry)}, which this operator does not take in operator set {view.opset}"
+            )
         if i >= len(found.types) - 1 and found.variadic and not found.constraints:
             continue
-        if bound.setdefault(name, dtype) != dtype:
-            raise view.error(f"input {i} is {dtype}, another of the same type parameter is {bound[name]}")
+        if bound.setdefault(name, text) != text:
+            raise view.error(f"input {i} is {_said(entry)}, another of the same type parameter is {bound[name]}")
+
+
+def _said(entry: Entry) -> str:
+    """An operand's type in words."""
+    return entry.kind if entry.type is None or entry.string else entry.type.dtype
+
+
+def string_outputs(view: NodeView, found: Rules) -> list[bool]:
+    """Which outputs hold strings, as the operator's type parameters say."""
+    bound = {found.types[min(i, len(found.types) - 1)][0]: e.kind for i, e in enumerate(view.entries) if e is not None}
+    outs = found.schema.outputs
+    kinds = [outs[min(k, len(outs) - 1)].type_str for k in range(len(view.outputs))]
+    return [bound.get(kind, kind) == "tensor(string)" for kind in kinds]
 
 
 def missing(domain: str, op_type: str) -> str:
@@ -131,7 +145,10 @@ def _parse(onnx: Any, data: bytes) -> Any:
 
 def _type_bytes(onnx: Any, entry: Entry | None) -> bytes:
     proto = onnx.TypeProto()
-    if entry is not None:
+    if entry is not None and entry.string:
+        proto.tensor_type.elem_type = 8
+        return proto.SerializeToString()  # type: ignore[no-any-return]
+    if entry is not None and entry.type is not None:
         t = entry.type
         proto.tensor_type.elem_type = _CODES[t.dtype]
         proto.tensor_type.shape.SetInParent()

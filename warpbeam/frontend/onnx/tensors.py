@@ -21,6 +21,7 @@ DTYPES = {
 }  # fmt: skip
 
 # Valid in the format, without an implementation here.
+STRING = 8
 OTHER = {8: "string", 14: "complex64", 15: "complex128"}
 
 # Our dtypes by the names that the format's own definitions of operators use, where they differ.
@@ -46,6 +47,8 @@ def elem_dtype(code: int, what: str) -> str:
 def tensor_array(proto: Any, external: ExternalData | None = None, limits: Limits = DEFAULT) -> np.ndarray:
     """A tensor of the file as a read-only array; raw data is not copied again."""
     name = proto.name or "a tensor"
+    if proto.data_type == STRING:
+        return _strings(proto, name, limits)
     dtype = elem_dtype(proto.data_type, f"tensor {name[:80]!r}")
     shape = tuple(proto.dims)
     if any(d < 0 for d in shape) or len(shape) > limits.rank:
@@ -76,6 +79,19 @@ def tensor_array(proto: Any, external: ExternalData | None = None, limits: Limit
     return out
 
 
+def _strings(proto: Any, name: str, limits: Limits) -> np.ndarray:
+    """A tensor of strings as an array of str."""
+    shape = tuple(proto.dims)
+    if any(d < 0 for d in shape) or len(shape) > limits.rank or math.prod(shape) != len(proto.string_data):
+        raise ImportModelError(
+            f"tensor {name[:80]!r} of shape {shape[:8]} has {len(proto.string_data)} strings of data"
+        )
+    out = np.empty(len(proto.string_data), object)
+    for i, data in enumerate(proto.string_data):
+        out[i] = data.decode("utf-8", "replace")
+    return out.reshape(shape)
+
+
 def unpacked(data: np.ndarray, dtype: str, count: int) -> np.ndarray:
     """Elements of fewer than 8 bits, which files pack without gaps from the lowest bit on, as one byte each."""
     width = dt.bits(dtype)
@@ -102,7 +118,7 @@ def _typed(proto: Any, dtype: str, count: int, name: str) -> np.ndarray:
 
 
 def attribute_value(proto: Any, external: ExternalData | None = None, limits: Limits = DEFAULT) -> Any:
-    """An attribute as int, float, str, array, graph proto, or a list of such."""
+    """An attribute as int, float, str, array, graph proto, type proto, or a list of such."""
     kind = proto.type
     if kind == 1:
         return float(proto.f)
@@ -124,6 +140,8 @@ def attribute_value(proto: Any, external: ExternalData | None = None, limits: Li
         return [tensor_array(t, external, limits) for t in proto.tensors]
     if kind == 10:
         return list(proto.graphs)
-    if kind in (11, 12, 13, 14):
-        raise UnsupportedError(f"attribute {proto.name!r} holds a sparse tensor or a type")
+    if kind == 13:
+        return proto.tp
+    if kind in (11, 12, 14):
+        raise UnsupportedError(f"attribute {proto.name!r} holds sparse tensors or several types")
     raise ImportModelError(f"attribute {proto.name[:80]!r} has type {kind}, which the format does not have")

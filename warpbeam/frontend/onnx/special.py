@@ -1,0 +1,55 @@
+"""Nodes whose operands or results are no tensors of numbers: who imports them.
+
+Sequences and optionals of known length vanish (`ops_sequence`). Strings are numbers (`runtime.objects`): operators that
+move or compare them are imported like any other, those that look into them are host calls (`ops_string`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from warpbeam.frontend.onnx import ops_sequence, ops_string, schema, table
+from warpbeam.frontend.onnx.node import NodeView
+from warpbeam.frontend.onnx.objects import is_object
+
+#: operators that mean the same on the numbers of strings
+MOVES = frozenset(
+    [
+        "Compress", "Concat", "DepthToSpace", "Equal", "Expand", "Flatten", "Gather", "GatherElements", "GatherND",
+        "Identity", "Pad", "Reshape", "ReverseSequence", "Scatter", "ScatterElements", "ScatterND", "Shape", "Size",
+        "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
+    ]
+)  # fmt: skip
+
+
+def special_case(view: NodeView, domain: str) -> Callable[..., Any] | None:
+    """The function (importer, frame, node) that imports a node, where it is not for a converter of tensors.
+
+    Raises:
+        UnsupportedError: where strings or sequences are given to an operator that has no way with them.
+    """
+    if domain:
+        return None
+    if view.op_type in ops_sequence.TABLE:
+        return ops_sequence.TABLE[view.op_type]
+    around = any(is_object(e) for e in view.entries)
+    if around and view.op_type in ops_sequence.ON_OBJECTS:
+        return ops_sequence.ON_OBJECTS[view.op_type]
+    if around and view.op_type == "Scan":
+        raise view.unsupported("a sequence or an optional as an operand")
+    found = ops_string.find(view)
+    if found is not None:
+        return found
+    strings = any(e is not None and e.string for e in view.entries)
+    if (around or (strings and view.op_type not in MOVES)) and table.find(view.op_type, domain, view.opset) is not None:
+        raise view.unsupported("strings as operands" if strings else "a sequence or an optional as an operand")
+    return None
+
+
+def string_flags(view: NodeView, rules: schema.Rules | None, count: int) -> list[bool]:
+    """Which of `count` results hold strings."""
+    if rules is None or not any(e is not None and e.string for e in view.entries):
+        return [False] * count
+    found = schema.string_outputs(view, rules)
+    return [*found, *[False] * count][:count]
