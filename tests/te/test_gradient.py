@@ -202,7 +202,7 @@ def test_errors() -> None:
         (lambda: te.gradient(whole, [a]), "of int32 has no derivative"),
         (lambda: te.gradient(y, [a], head=given(3)), "head of shape"),
         (lambda: te.gradient(out, [a]), "only te.compute has"),
-        (lambda: te.gradient(both, [a]), "of many values"),
+        (lambda: te.gradient(both, [a]), "of several values"),
         (lambda: te.gradient(te.compute((4,), lambda i: te.fmod(a[i], 2.0)), [a]), "fmod has no derivative here"),
     ):
         with pytest.raises(TEError, match=words) as caught:
