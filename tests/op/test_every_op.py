@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from warpbeam import op
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import WarpbeamError
 from warpbeam.ir.rewrite import substitute
+from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime import objects
 from warpbeam.te import tensor as te
@@ -58,6 +61,17 @@ def same(got: np.ndarray, want: np.ndarray, what: str) -> None:
 def test_every_operator_has_a_case() -> None:
     missing = sorted(set(op.names()) - {name for name, _, _ in CASES})
     assert not missing, f"operators without a case in tests/op/cases_*.py: {missing}"
+
+
+def test_every_operator_class_is_in_the_table() -> None:
+    for module in pkgutil.iter_modules(op.__path__):
+        importlib.import_module(f"warpbeam.op.{module.name}")
+    named, queue = set(), [Op]
+    while queue:
+        below = queue.pop().__subclasses__()
+        queue += below
+        named |= {c.name for c in below if c.name and c.__module__.startswith("warpbeam.op.")}
+    assert named <= set(op.names()), "operators that the table does not know"
 
 
 @pytest.mark.parametrize(("name", "given", "arrays"), CASES, ids=IDS)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 
 import numpy as np
 import pytest
 import schedule_native as native
 from random_schedules import on_host
+from schedule_draw import PRIMITIVES as drawn
 from schedule_primitives import PRIMITIVES, scheduled
 
+import warpbeam.tir.schedule
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule import Schedule
+from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.text import parse, to_text
 from warpbeam.tir.transform import lower
@@ -34,6 +39,20 @@ def through_c() -> dict[str, native.Call]:
 def test_the_table_has_every_primitive():
     public = {n for n, f in inspect.getmembers(Schedule, inspect.isfunction) if not n.startswith("_")}
     assert public - LOOKING == set(PRIMITIVES) - {"split_guard"}
+    assert set(drawn) == set(PRIMITIVES), "random sequences draw from the same primitives"
+
+
+def test_the_table_takes_every_step():
+    """Every record a schedule can hold is made by some primitive of the table."""
+    for module in pkgutil.iter_modules(warpbeam.tir.schedule.__path__):
+        importlib.import_module(f"warpbeam.tir.schedule.{module.name}")
+    known, queue = set(), [Step]
+    while queue:
+        below = queue.pop().__subclasses__()
+        queue += below
+        known |= {c.__qualname__ for c in below if not c.__name__.startswith("_") and not c.__subclasses__()}
+    taken = {type(record).__qualname__ for name in PRIMITIVES for record in scheduled(name)[1].trace}
+    assert known == taken
 
 
 @pytest.mark.parametrize("name", PRIMITIVES)
