@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,10 @@ def test_sizes_of_two_dtypes() -> None:
     flat = te.compute((n * m,), lambda i: a[i // m, i % m], name="flat")
     x = numbers(3, 5)
     naive([flat], [a, flat], [x], [x.ravel()])
+    s = te.create_schedule(flat.op)
+    s[flat].split(flat.op.axis[0], factor=4)
+    check(s, [a, flat], [x], [x.ravel()])
+    assert re.search(r"in range\(.*n.* // 4\)", str(tvm.lower(s, [a, flat], simple_mode=True)))  # not of all int32
 
 
 def test_numbers_as_arguments() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import map_children
-from warpbeam.ir.rewrite import post_order
+from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.analysis.tree import kids
@@ -270,6 +270,12 @@ def _first_smaller(a: PrimExpr, b: PrimExpr, facts: Facts) -> bool | None:
 
 
 def upper_bound(expr: PrimExpr, facts: Facts) -> int | None:
-    """A constant that the expression never exceeds."""
+    """A constant that the expression never exceeds, for a reason better than that its parts have few bits."""
     value = e.const_int(expr)
-    return bounds(expr, facts)[1] if value is None else value
+    if value is not None:
+        return value
+    narrow = [
+        n for n in post_order(expr) if isinstance(n, e.Cast) and type(n.value) is Var and dt.is_int(n.value.dtype)
+    ]
+    free = [n for n in narrow if n.value not in facts.order]  # type: ignore[attr-defined]
+    return bounds(substitute(expr, {n: Var(n.value.name, n.dtype, n.value.nonneg) for n in free}), facts)[1]  # type: ignore[attr-defined]
