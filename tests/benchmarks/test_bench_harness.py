@@ -106,8 +106,10 @@ def test_kernel_measurement_judges_speed_and_accuracy(monkeypatch: pytest.Monkey
 def test_chain_and_add_models_are_valid() -> None:
     import onnx
 
-    for data in (cheap.chain_model(12), cheap.add_model()):
-        onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+    for data, nodes in ((cheap.chain_model(12), 12), (cheap.add_model(), 1)):
+        model = onnx.load_from_string(data)
+        onnx.checker.check_model(model, full_check=True)
+        assert len(model.graph.node) == nodes
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")

@@ -8,6 +8,7 @@ import cg_native as native
 import numpy as np
 import programs
 import pytest
+from tolerance import close
 
 from warpbeam import target
 from warpbeam.codegen import llvm
@@ -51,7 +52,7 @@ def test_gemm(kind: str) -> None:
     b = rng.standard_normal((3, 40, 32)).astype(np.float32)
     c = np.zeros((24, 96), np.float32)
     native.build(programs.gemm(24, 96, 40, 6, 32, 16, kind))(a, b, c)
-    np.testing.assert_allclose(c, a @ b.transpose(1, 0, 2).reshape(40, 96), rtol=1e-5, atol=1e-5)
+    close(c, a @ b.transpose(1, 0, 2).reshape(40, 96), terms=40)
 
 
 @pytest.mark.parametrize("lanes", [1, 7, 8])

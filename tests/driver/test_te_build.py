@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tolerance import close
 
 import warpbeam as tvm
 from warpbeam import te, tir
@@ -72,7 +73,7 @@ def test_lowered_text_parses_back(simple: bool) -> None:
     a, b = np.random.default_rng(1).random((2, N, N), np.float32)
     c = np.zeros((N, N), np.float32)
     again["main"](a, b, c)
-    np.testing.assert_allclose(c, a @ b, rtol=1e-4)
+    close(c, a @ b, terms=N)
 
 
 def test_module_of_several_functions(capsys: Any) -> None:
@@ -364,7 +365,7 @@ assert not [m for m in sys.modules if m == "llvmlite" or m.startswith(("warpbeam
     [
         ("llvm -mtriple=aarch64-linux-gnu", ["lib0.o", "lib0.so"]),
         ("llvm -mtriple=armv7l-linux-gnueabihf", ["lib0.o"]),
-        ("llvm -mtriple=riscv64-linux-gnu", ["lib0.o"]),
+        ("llvm -mtriple=riscv64-linux-gnu", ["lib0.o", "lib0.so"]),
     ],
 )
 def test_another_machine(target: str, members: list[str], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tolerance import close
 
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
@@ -52,4 +53,4 @@ def test_depthwise(shape):
     for func in (plan.func, lowered):
         got = np.zeros(want.shape, np.float32)
         run(func, x, k, got)
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+        close(got, want, terms=9)

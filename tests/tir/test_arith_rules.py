@@ -195,6 +195,9 @@ def test_narrow_integers_that_may_wrap_are_left_alone() -> None:
     assert type(simplify((x + y) // e.const(2, "uint8"))) is e.FloorDiv
     assert prove(x + y >= x) is None
     assert simplify(x + y - y) is x
+    low = x - y  # wraps where y is larger: 0 - 1 = 255
+    assert prove(low <= x) is None and prove(x - e.const(1, "uint8") < x) is None
+    assert type(simplify((x - y) // e.const(2, "uint8"))) is e.FloorDiv
 
 
 def test_vectors_follow_the_scalar_rules() -> None:

@@ -12,6 +12,7 @@ from warpbeam.te import tensor as te
 from warpbeam.te.create import create_prim_func
 from warpbeam.te.scan import scan
 from warpbeam.tir.schedule import Schedule, apply_layout
+from warpbeam.tir.text import parse
 
 
 def test_split_divides_or_stops_early():
@@ -123,6 +124,22 @@ def test_compute_at_finds_the_halo():
     s.parallel(o)
     lowered = check(f, s.func)
     assert lowered.attrs["workspace"] == 0
+
+
+def test_compute_at_refuses_a_block_that_nobody_reads():
+    f = parse(
+        """def main(A: float32[8], B: float32[8]):
+    alloc T: float32[8]
+    for i in range(8):
+        block "t" (v: spatial[8] = i):
+            T[v] = A[v]
+    for j in range(8):
+        block "b" (w: spatial[8] = j):
+            B[w] = A[w]
+"""
+    )
+    with pytest.raises(ScheduleError, match="block t cannot be computed inside loop j: nothing reads it there"):
+        Schedule(f).compute_at("t", "j")
 
 
 def test_compute_at_refuses_outside_consumers_and_clone_helps():

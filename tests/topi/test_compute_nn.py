@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from tolerance import close
 from topi_values import floats, ints, value
 
 from warpbeam import te, topi
@@ -65,7 +66,7 @@ def test_conv2d_transpose(stride, pad, extra):
 
 def test_products():
     x, w, b = floats(3, 5), floats(4, 5), floats(4)
-    np.testing.assert_allclose(value(nn.dense, x, w, b), x @ w.T + b, rtol=1e-5, atol=1e-6)
+    close(value(nn.dense, x, w, b), x @ w.T + b, terms=5 + 1)
     got = value(lambda a, c: nn.dense(a, c, out_dtype="int32"), ints(2, 3).astype(np.int8), ints(4, 3).astype(np.int8))
     assert got.dtype == np.int32
     p, q = ints(2, 3, 4), ints(2, 5, 4)
@@ -99,30 +100,30 @@ def test_pool2d(kind, ceil):
         def pooled(t, g=(kernel, stride, (1, 1), pad), c=include):
             return nn.pool2d(t, *g, kind, ceil_mode=ceil, count_include_pad=c)
 
-        np.testing.assert_allclose(value(pooled, x), want, rtol=1e-5, atol=1e-6)
+        close(value(pooled, x), want, terms=kernel[0] * kernel[1] + 1)
 
 
 def test_global_and_adaptive_pool():
     x = floats(2, 3, 5, 7)
     np.testing.assert_array_equal(value(lambda t: nn.global_pool(t, "max"), x), x.max(axis=(2, 3), keepdims=True))
     got = value(lambda t: nn.global_pool(t, "avg"), x)
-    np.testing.assert_allclose(got, x.mean(axis=(2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
+    close(got, x.mean(axis=(2, 3), keepdims=True), terms=5 * 7 + 1)
     for kind, ref in (("max", np.max), ("avg", np.mean)):
         want = np.zeros((2, 3, 3, 2), np.float32)
         for i, j in itertools.product(range(3), range(2)):
             part = x[:, :, i * 5 // 3 : -(-(i + 1) * 5 // 3), j * 7 // 2 : -(-(j + 1) * 7 // 2)]
             want[:, :, i, j] = ref(part, axis=(2, 3))
         got = value(lambda t, k=kind: nn.adaptive_pool(t, (3, 2), k), x)
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+        close(got, want, terms=3 * 4 + 1)
 
 
 def test_softmax():
     x = floats(3, 5)
     want = topi.testing.softmax_python(x)
-    np.testing.assert_allclose(value(nn.softmax, x), want, rtol=1e-5)
-    np.testing.assert_allclose(value(nn.log_softmax, x), np.log(want), rtol=1e-5, atol=1e-6)
+    close(value(nn.softmax, x), want, terms=5 + 3)
+    close(value(nn.log_softmax, x), np.log(want), terms=5 + 3)
     want = topi.testing.softmax_python(x, 0)
-    np.testing.assert_allclose(value(lambda t: nn.softmax(t, 0), x), want, rtol=1e-5)
+    close(value(lambda t: nn.softmax(t, 0), x), want, terms=3 + 3)
 
 
 def test_normalisations():
@@ -131,19 +132,19 @@ def test_normalisations():
     along = (slice(None), None, None)
     want = (x - mean[along]) / np.sqrt(var[along] + 1e-5) * g[along] + b[along]
     got = value(lambda *t: nn.batch_norm(*t)[0], x, g, b, mean, var)
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(value(nn.scale_shift_nchw, x, g, b), x * g[along] + b[along], rtol=1e-5, atol=1e-6)
+    close(got, want, terms=5)
+    close(value(nn.scale_shift_nchw, x, g, b), x * g[along] + b[along], terms=2)
     row, gr, br = floats(3, 5), floats(5), floats(5)
     want = (row - row.mean(-1, keepdims=True)) / np.sqrt(row.var(-1, keepdims=True) + 1e-5) * gr + br
-    np.testing.assert_allclose(value(lambda *t: nn.layer_norm(*t, axis=-1), row, gr, br), want, rtol=1e-4, atol=1e-5)
+    close(value(lambda *t: nn.layer_norm(*t, axis=-1), row, gr, br), want, terms=2 * 5 + 5)
     grouped = x.reshape(2, 2, 2, 3, 3)
     axes = (2, 3, 4)
     want = (grouped - grouped.mean(axes, keepdims=True)) / np.sqrt(grouped.var(axes, keepdims=True) + 1e-5)
     want = want.reshape(x.shape) * g[along] + b[along]
     got = value(lambda *t: nn.group_norm(*t, 2, 1, (2, 3)), x, g, b)
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    close(got, want, terms=2 * 18 + 5)
     want = topi.testing.lrn_python(x, 3, 1, 2, 0.1, 0.75)
-    np.testing.assert_allclose(value(lambda t: nn.lrn(t, 3, 1, 0.1, 0.75, 2), x), want, rtol=1e-4, atol=1e-6)
+    close(value(lambda t: nn.lrn(t, 3, 1, 0.1, 0.75, 2), x), want, terms=3 + 4)
 
 
 def test_borders_and_activations():
@@ -173,7 +174,7 @@ def test_space_and_upsampling():
     places = [np.linspace(0, s - 1, 2 * s) for s in x.shape[2:]]
     rows = np.stack([np.apply_along_axis(lambda v, p=p: np.interp(p, range(2), v), 2, x) for p in places[0]], 2)
     want = np.stack([np.apply_along_axis(lambda v, p=p: np.interp(p, range(3), v), 3, rows) for p in places[1]], 3)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    close(got, want, terms=8)
 
 
 def test_sparse_dense():
@@ -182,10 +183,10 @@ def test_sparse_dense():
     rows, columns = np.nonzero(w)
     indptr = np.searchsorted(rows, np.arange(5)).astype(np.int32)
     data, indices = w[rows, columns], columns.astype(np.int32)
-    np.testing.assert_allclose(value(nn.sparse_dense, x, data, indices, indptr), x @ w.T, rtol=1e-5, atol=1e-6)
+    close(value(nn.sparse_dense, x, data, indices, indptr), x @ w.T, terms=6)
     got = value(lambda *t: nn.sparse_dense(*t, sparse_lhs=True), x, data, indices, indptr)
-    np.testing.assert_allclose(got, w @ x.T, rtol=1e-5, atol=1e-6)
+    close(got, w @ x.T, terms=6)
     blocks, places, starts = floats(3, 2, 3), np.array([1, 0, 1], np.int32), np.array([0, 1, 3], np.int32)
     full = np.zeros((4, 6), np.float32)
     full[0:2, 3:6], full[2:4, 0:3], full[2:4, 3:6] = blocks
-    np.testing.assert_allclose(value(nn.sparse_dense, x, blocks, places, starts), x @ full.T, rtol=1e-5, atol=1e-6)
+    close(value(nn.sparse_dense, x, blocks, places, starts), x @ full.T, terms=6)
