@@ -125,10 +125,14 @@ def test_kernels_arena_views_and_constants() -> None:
     body = [add(0, 0, 2), CallKernel("add", (3, 3, 3), (4,), donates=(3,), writes=(3,)), add(2, 0, 1)]
     got = run(program(values, body, arena_bytes=128))
     assert got.tolist() == (3 * X + np.where(X >= 4, 2 * X, 0)).tolist()
-    p = program(values, [CallExternal("same", (4,), ()), CallExternal("same", (5,), ()), Move(1, 0)], arena_bytes=128)
+    p = program(
+        values, [add(0, 0, 2), CallExternal("same", (4,), ()), CallExternal("same", (5,), ()), Move(1, 0)],
+        arena_bytes=128,
+    )  # fmt: skip
     seen: list[Any] = []
-    run(p, same=lambda a: seen.append((a.shape, a.nbytes)) or [])
-    assert seen == [((16,), 64), ((2,), 8)]
+    run(p, same=lambda a: seen.append(a.copy()) or [])
+    assert seen[0].tobytes() == bytes(range(64))  # the constants of `run`
+    assert seen[1].tolist() == (2 * X)[5:7].tolist()  # 16 + 4 bytes into the sums
 
 
 def test_symbols_checks_and_branches() -> None:
