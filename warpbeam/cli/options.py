@@ -51,6 +51,11 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
         help='"native" or a target\'s name; several make one file that serves all (default: native)',
     )
     group.add_argument("-O", "--opt-level", type=int, choices=range(4), default=3, help="0 to 3 (default: 3)")
+    group.add_argument(
+        "--accuracy",
+        choices=("exact", "default", "fast"),
+        help="exact: plain sums; fast: also algorithms that lose a digit or two (default: default)",
+    )
     group.add_argument("--no-cache", action="store_true", help="neither read nor write the cache on disk")
     group.add_argument("--workers", type=positive, metavar="N", help="compiling processes (default: one per core)")
     add_threads(group)

@@ -6,6 +6,8 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ def compile(  # the name users expect
     cache: bool = True,
     workers: int | None = None,
     name: str | None = None,
+    accuracy: str | None = None,
+    state: Mapping[str, str] | None = None,
 ) -> Module:
     """Compiles a model to a module that runs it by one native call.
 
@@ -44,14 +48,19 @@ def compile(  # the name users expect
         cache: keep and reuse compiled models and kernels on disk.
         workers: compiling processes; the result does not depend on it.
         name: the model's name in reports.
+        accuracy: "exact": convolutions are plain sums; "default": also faster algorithms whose worst error is as that
+            of plain sums; "fast": also such as lose a digit or two. None: as the current PassContext says.
+        state: {input: output}: the module keeps these inputs itself, zero at first, and each run replaces them by the
+            outputs. `get_param` and `set_param` read and set them by the input's name.
 
     Raises:
         WarpbeamError: the model is broken, uses what is not supported (all of it is listed), or does not fit the
         target.
     """
     module, _ = compile_with_report(
-        model, target=target, shapes=shapes, opt_level=opt_level, cache=cache, workers=workers, name=name
-    )
+        model, target=target, shapes=shapes, opt_level=opt_level, cache=cache, workers=workers, name=name,
+        accuracy=accuracy, state=state,
+    )  # fmt: skip
     if threads is not None:
         module.num_threads = threads
     return module
@@ -67,8 +76,37 @@ def compile_with_report(
     workers: int | None = None,
     name: str | None = None,
     dump: Any = None,
+    accuracy: str | None = None,
+    state: Mapping[str, str] | None = None,
 ) -> tuple[Any, Any]:
     """As `compile`, and also the `Report` of what was done. `dump(kernel, llvm_text)` sees each new kernel."""
+    with _accurate(accuracy):
+        return _compile(model, target, shapes, opt_level, cache, workers, name, dump, state)
+
+
+def _accurate(accuracy: str | None) -> AbstractContextManager[Any]:
+    """The current PassContext with another accuracy."""
+    from warpbeam.transform.choose_convolution import ACCURACY, check_accuracy
+
+    if accuracy is None:
+        return nullcontext()
+    ctx = PassContext.current()
+    config = {**ctx.config, ACCURACY: check_accuracy(accuracy)}
+    return PassContext(ctx.opt_level, ctx.required_pass, ctx.disabled_pass, ctx.instruments, config, ctx.events)
+
+
+def _compile(
+    model: Any,
+    target: Any,
+    shapes: Mapping[str, Any] | None,
+    opt_level: int,
+    cache: bool,
+    workers: int | None,
+    name: str | None,
+    dump: Any,
+    state: Mapping[str, str] | None,
+) -> tuple[Any, Any]:
+    from warpbeam.driver.build import Options
     from warpbeam.driver.cache import Cache
     from warpbeam.driver.report import Report
     from warpbeam.target import get
@@ -78,13 +116,13 @@ def compile_with_report(
     source = _source(model)
     key = None
     if store is not None and source is not None and dump is None and not _watched():
-        key = _key(source, targets, shapes, opt_level, store)
+        key = _key(source, targets, (shapes, state), opt_level, store)
         path = store.artifact_path(key)
         found = _cached(path, store)
         if found is not None:
             report = Report(name or found.manifest.name, str(targets[0].name), cached=True)
             return _module(found), report
-    built = _build(model, targets, shapes, opt_level, store, workers, name, dump)
+    built = _build(model, shapes, state, Options(targets[0], opt_level, store, workers, name or "", dump, targets[1:]))
     if store is not None and key is not None:
         store.put_artifact(key, built.artifact)
     return _module(built.artifact), built.report
@@ -127,16 +165,17 @@ def _source(model: Any) -> Any:
     return None
 
 
-def _key(source: Any, targets: Sequence[Any], shapes: Mapping[str, Any] | None, opt_level: int, store: Any) -> str:
+def _key(
+    source: Any, targets: Sequence[Any], given: Sequence[Mapping[str, Any] | None], opt_level: int, store: Any
+) -> str:
     from warpbeam.driver.cache import package_stamp
     from warpbeam.driver.identity import model_digest
 
     digest = hashlib.sha256()
     ctx = PassContext.current()
     passes = sorted(ctx.disabled_pass), sorted(ctx.required_pass), sorted(ctx.config.items())
-    digest.update(
-        repr((package_stamp(), [t.key for t in targets], sorted((shapes or {}).items()), opt_level, passes)).encode()
-    )
+    options = [sorted((m or {}).items()) for m in given]
+    digest.update(repr((package_stamp(), [t.key for t in targets], options, opt_level, passes)).encode())
     if isinstance(source, Path):
         try:
             digest.update(model_digest(source, store).encode())
@@ -165,22 +204,14 @@ def _cached(path: Path, store: Any) -> Artifact | None:
         return None
 
 
-def _build(
-    model: Any,
-    targets: Sequence[Any],
-    shapes: Mapping[str, Any] | None,
-    opt_level: int,
-    store: Any,
-    workers: int | None,
-    name: str | None,
-    dump: Any,
-) -> Any:
+def _build(model: Any, shapes: Mapping[str, Any] | None, state: Mapping[str, str] | None, options: Any) -> Any:
     from warpbeam.driver import source
-    from warpbeam.driver.build import Options, build
+    from warpbeam.driver.build import build
+    from warpbeam.driver.state import check_pairs
 
-    found = source.read(model, shapes, name or "")
-    options = Options(targets[0], opt_level, store, workers, found.name, dump, tuple(targets[1:]))
-    return build(found.module, found.inputs, found.outputs, options)
+    found = source.read(model, shapes, options.name)
+    pairs = check_pairs(state or {}, found.inputs, found.outputs, found.name)
+    return build(found.module, found.inputs, found.outputs, replace(options, name=found.name, state=pairs))
 
 
 def load(path: str | os.PathLike[str], trusted: Any = None) -> Module:

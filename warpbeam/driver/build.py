@@ -21,6 +21,7 @@ from warpbeam.driver.pipeline import optimize
 from warpbeam.driver.plan import Planner
 from warpbeam.driver.report import Report
 from warpbeam.driver.shapes import fold, to_shape_expr
+from warpbeam.driver.state import Pairs, Ports, bind, ports_of
 from warpbeam.driver.workers import Compiler
 from warpbeam.ir import dtype as dt
 from warpbeam.relay.expr import Function, IRModule
@@ -31,7 +32,7 @@ from warpbeam.runtime.export_model import FREESTANDING, HOSTED, pack_objects
 from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
-from warpbeam.runtime.program import CallExternal, CallKernel, Check, Program, SetSymbol, Value, walk
+from warpbeam.runtime.program import CallExternal, CallKernel, Check, Port, Program, SetSymbol, Value, walk
 from warpbeam.target import Target
 
 ENTRY = "wb_entry"
@@ -46,6 +47,7 @@ class Options:
         target: the machine; of a file for several machines, the first.
         others: further machines that the same file is to serve.
         workers: compiling processes (None: one per core).
+        state: pairs of an input and an output that become one mutable parameter.
     """
 
     target: Target
@@ -55,6 +57,7 @@ class Options:
     name: str = "model"
     dump: Any = None
     others: tuple[Target, ...] = ()
+    state: Pairs = ()
 
 
 @dataclass(slots=True)
@@ -91,10 +94,10 @@ def rebuild(artifact: Artifact, options: Options) -> Built:
     report = Report(options.name, str(options.target.name))
     with report.stage("read"):
         mod, _ = embed.restored(artifact)
-    names = artifact.manifest
+    ports = ports_of(artifact.manifest)
     with Compiler(options.target, options.cache, options.workers) as compiler:
-        ports = [s.name for s in names.inputs], [s.name for s in names.outputs]
-        part = _Part(mod, *ports, options, compiler, embed.RecordedConstants())
+        options = replace(options, state=ports.state)
+        part = _Part(mod, ports.inputs, ports.outputs, options, compiler, embed.RecordedConstants())
         part.plan(report)
         return _finish([part], report)
 
@@ -138,6 +141,7 @@ class _Part:
         if not self.source_only:
             self.jobs.append(("wb_pool", compiler.submit("wb_pool", pool_ir(options.target.triple))))
         self.kernels = KernelSet(options.target, self._submit)
+        self.ports = Ports(tuple(inputs), tuple(outputs), options.state)
         self.planner = Planner(mod, self.kernels, inputs, outputs)
         self.planner.constants = recorded
 
@@ -152,18 +156,18 @@ class _Part:
     def plan(self, report: Report) -> None:
         """Schedules and lowers; the workers compile meanwhile."""
         with report.stage("schedule and lower"):
-            self.program = self.planner.build()
+            self.program, self.params, self.params_bytes = bind(self.planner.build(), self.options.state)
             self.program.validate()
 
     def interface(self) -> None:
         """Prints the entry and the C interface."""
         target = self.options.target
-        self.manifest = _manifest(self.mod["main"], self.program, self.kernels, self.planner, self.options)
+        self.manifest = self._manifest()
         texts: dict[str, str] = {}
         if not self.source_only:
             entry = host.print_entry(_native(self.program), target, ENTRY)
             self.jobs.append((ENTRY, self.compiler.submit(ENTRY, entry)))
-            texts = _facades(self.manifest, self.planner, target)
+            texts = _facades(self.manifest, facade.Sizes(self.planner.constants.size, self.params_bytes), target)
         self.faces = [(name, self.compiler.submit(name, text, FACADE_LEVEL)) for name, text in texts.items()]
 
     def wait(self) -> None:
@@ -180,41 +184,46 @@ class _Part:
     def pack(self, code: bytes, constants: memoryview, relay: str, more: dict[str, bytes]) -> Artifact:
         """The artefact."""
         packed = b"" if self.source_only else pack_objects(self.objects[1:], self.objects[0], self.facades)
-        return Artifact.build(self.manifest, code, constants, self.program, relay, more=more, objects=packed)
+        params = bytes(self.params_bytes)
+        return Artifact.build(self.manifest, code, constants, self.program, relay, params, more, packed)
+
+    def _manifest(self) -> Manifest:
+        func, options = self.mod["main"], self.options
+        ret = func.body.ty
+        results = ret.fields if isinstance(ret, TupleType) else (ret,)
+        constants = {"constants_bytes": str(self.planner.constants.size)}
+        return Manifest(
+            name=options.name,
+            inputs=self._specs(self.program.inputs, self.ports.inputs, [p.ty for p in func.params]),
+            outputs=self._specs(self.program.outputs, self.ports.outputs, results),
+            entry=ENTRY,
+            target=options.target.triple,
+            cpu_features=options.target.required_features,
+            arena_bytes=self.program.arena_bytes,
+            kernels=_kernel_infos(self.program, self.kernels),
+            precision=precision(func),
+            compiler_version=_version(),
+            params=self.params,
+            extra=constants | self.ports.fact() | _host_facts(func, self.program),
+        )
+
+    def _specs(self, ports: Sequence[Port], names: Sequence[str], types: Sequence[Any]) -> tuple[TensorSpec, ...]:
+        """Inputs or outputs with the types that the function gives them."""
+        known = dict(zip(names, types, strict=True))
+        made = []
+        for port in ports:
+            ty = known[port.name]
+            shape = tuple(to_shape_expr(d, self.planner.symbols) for d in ty.shape)
+            made.append(TensorSpec(port.name, ty.dtype, shape, late=self.planner.late.is_late(*ty.shape)))
+        return tuple(made)
 
 
-def _facades(manifest: Manifest, planner: Planner, target: Target) -> dict[str, str]:
+def _facades(manifest: Manifest, sizes: facade.Sizes, target: Target) -> dict[str, str]:
     """The texts of the C interface by variant."""
-    sizes = facade.Sizes(planner.constants.size)
     texts = {FREESTANDING: facade.print_facade(manifest, sizes, target, freestanding=True)}
     if facade.hosted(target):
         texts[HOSTED] = facade.print_facade(manifest, sizes, target)
     return texts
-
-
-def _manifest(func: Function, program: Program, kernels: KernelSet, planner: Planner, options: Options) -> Manifest:
-    symbols = planner.symbols
-    ret = func.body.ty
-    types = ret.fields if isinstance(ret, TupleType) else (ret,)
-
-    def spec(name: str, ty: TensorType) -> TensorSpec:
-        shape = tuple(to_shape_expr(d, symbols) for d in ty.shape)
-        return TensorSpec(name, ty.dtype, shape, late=planner.late.is_late(*ty.shape))
-
-    infos = _kernel_infos(program, kernels)
-    return Manifest(
-        name=options.name,
-        inputs=tuple(spec(p.name, v.ty) for p, v in zip(program.inputs, func.params, strict=True)),
-        outputs=tuple(spec(p.name, t) for p, t in zip(program.outputs, types, strict=True)),
-        entry=ENTRY,
-        target=options.target.triple,
-        cpu_features=options.target.required_features,
-        arena_bytes=program.arena_bytes,
-        kernels=infos,
-        precision=precision(func),
-        compiler_version=_version(),
-        extra={"constants_bytes": str(planner.constants.size), **_host_facts(func, program)},
-    )
 
 
 def _host_facts(func: Function, program: Program) -> dict[str, str]:

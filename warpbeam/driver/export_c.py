@@ -19,6 +19,7 @@ from warpbeam.codegen.c.prelude import prelude
 from warpbeam.driver import embed
 from warpbeam.driver.kernels import KernelSet
 from warpbeam.driver.plan import Planner
+from warpbeam.driver.state import bind, ports_of
 from warpbeam.runtime.artifact import Artifact
 from warpbeam.runtime.export_header import c_header, cpp_header
 from warpbeam.runtime.export_model import Exported, c_name, write_pieces
@@ -48,8 +49,9 @@ def export_c(artifact: Artifact, path: Path, name: str = "", freestanding: bool 
     mod, target = embed.restored(artifact)
     manifest = artifact.manifest
     kernels = KernelSet(target)
-    planner = Planner(mod, kernels, [s.name for s in manifest.inputs], [s.name for s in manifest.outputs])
-    program = planner.build()
+    ports = ports_of(manifest)
+    planner = Planner(mod, kernels, ports.inputs, ports.outputs)
+    program, _, _ = bind(planner.build(), ports.state)
     constants = np.frombuffer(memoryview(planner.constants.blob()), np.uint8)
     params = bytes(artifact.data("params") or b"")
     external = constants.nbytes > INLINE_BYTES

@@ -39,6 +39,13 @@ class Choice:
     cycles: dict[str, float]
 
 
+def check_accuracy(accuracy: Any) -> str:
+    """The accuracy if there is such a one. Raises IRError."""
+    if not isinstance(accuracy, str) or accuracy not in _TILES:
+        raise IRError(f"accuracy {accuracy!r}", hint=f"it is one of {', '.join(_TILES)}")
+    return accuracy
+
+
 def name_of(tile: int) -> str:
     """What reports call a way: "direct" (0) or "winograd F(2x2,3x3)"."""
     return f"winograd F({tile}x{tile},{TAPS}x{TAPS})" if tile else "direct"
@@ -53,9 +60,7 @@ class ChooseConvolution:
         self.known: dict[Any, tuple[int, Choice]] = {}
 
     def transform_function(self, fn: Function, mod: Any, ctx: PassContext) -> Function:
-        accuracy = ctx.config.get(ACCURACY, "default")
-        if accuracy not in _TILES:
-            raise IRError(f"accuracy {accuracy!r}", hint=f"it is one of {', '.join(_TILES)}")
+        accuracy = check_accuracy(ctx.config.get(ACCURACY, "default"))
         if not _TILES[accuracy] or self.target.device != "cpu":
             return fn
         return rewrite_function(fn, lambda n: self._visit(n, _TILES[accuracy], ctx))
