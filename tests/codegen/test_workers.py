@@ -87,10 +87,11 @@ def test_cache_is_bounded_and_forgets_the_oldest(tmp_path: Path) -> None:
     assert cache.get(f"{0:064x}") is None
 
 
-def test_a_folder_of_others_is_not_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
+def test_a_folder_of_others_is_not_used(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "c"
     folder.mkdir()
-    folder.chmod(0o777)
+    folder.chmod(mode)
     with pytest.warns(UserWarning, match="chmod 700"):
         cache = Cache(folder)
     cache.put("0" * 64, b"x")
