@@ -26,6 +26,26 @@ def _host() -> list[Case]:
     ]
 
 
+def _random() -> list[Case]:
+    out: list[Case] = []
+    for name in ("random.uniform", "random.normal"):
+        for dtype in ("float32", "float64"):
+            for seed in (0, -7, 1 << 40):
+                out.append((name, {"shape": (3, 5), "dtype": dtype}, (np.array(seed, np.int64),)))
+    return out
+
+
+def _ngrams() -> list[Case]:
+    data = whole(0, 4, 3, 12).astype(np.int64)
+    pairs = np.array([[0, 1], [1, 3], [2, 2], [3, 0], [3, 1]], np.int64)
+    return [
+        ("count_ngrams", {"size": 4}, (data, ints(0, 2, 3).reshape(3, 1), ints(1, 0, 3))),
+        ("count_ngrams", {"size": 5, "distances": (1, 2, 5)}, (data, pairs, ints(4, 0, 1, 1, 3))),
+        ("count_ngrams", {"size": 1, "distances": (20,)}, (data, pairs, ints(0, 0, 0, 0, 0))),
+        ("count_ngrams", {"size": 2}, (data, np.zeros((0, 3), np.int64), ints())),
+    ]
+
+
 def ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
@@ -88,4 +108,4 @@ def _with_sizes() -> list[Case]:
     return out
 
 
-CASES: list[Case] = [*_found(), *_sizes(), *_with_sizes(), *_host()]
+CASES: list[Case] = [*_found(), *_sizes(), *_with_sizes(), *_host(), *_random(), *_ngrams()]

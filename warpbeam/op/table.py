@@ -122,6 +122,10 @@ IMAGE_REGION = {"vision.roi_align": "RoiAlign", "vision.roi_pool": "RoiPool"}
 
 HOST = {"host.call": "HostCall"}
 
+RANDOM = {"random.normal": "Normal", "random.uniform": "Uniform"}
+
+NGRAMS = {"count_ngrams": "CountNgrams"}
+
 LINALG = {"col2im": "Col2Im", "eye": "Eye", "linalg.det": "Det", "trilu": "Trilu"}
 
 OPS: dict[str, str] = {}
@@ -153,6 +157,8 @@ for _module, _ops in {
     "image_sample": IMAGE_SAMPLE,
     "image_region": IMAGE_REGION,
     "linalg_ops": LINALG,
+    "ngrams": NGRAMS,
+    "random_ops": RANDOM,
     "host": HOST,
 }.items():
     OPS.update({_name: f"{_module}:{_cls}" for _name, _cls in _ops.items()})

@@ -6,6 +6,7 @@ import math
 from functools import reduce
 from typing import Any
 
+from warpbeam.frontend.onnx import ops_random
 from warpbeam.frontend.onnx.build import Converter, Result, cast_to, dtype_of, like, rank_of, reshape, shape_of, simple
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.ir import dtype as dt
@@ -111,11 +112,13 @@ def _identity(node: NodeView, x: Expr) -> Result:
 
 
 def _dropout(node: NodeView, x: Expr, ratio: Expr | None = None, training: Expr | None = None) -> Result:
-    """Dropout does nothing at inference; its mask is all true."""
+    """Dropout does nothing at inference; its mask is all true then."""
     if training is not None:
         flag = node.const(2)
-        if flag is None or (bool(flag.reshape(-1)[0]) and (ratio is None or node.scalar(1, "the ratio") != 0)):
-            raise node.unsupported("training mode (random)")
+        if flag is None or bool(flag.reshape(-1)[0]):
+            none = ratio is not None and node.const(1) is not None and node.scalar(1, "the ratio") == 0
+            if not none:
+                return ops_random.dropout(node, x, ratio, training)
     mask = get("ones")(shape=shape_of(x), dtype="bool" if node.opset >= 10 else dtype_of(x))
     return [x, mask]
 

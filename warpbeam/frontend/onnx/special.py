@@ -18,7 +18,7 @@ MOVES = frozenset(
     [
         "Compress", "Concat", "DepthToSpace", "Equal", "Expand", "Flatten", "Gather", "GatherElements", "GatherND",
         "Identity", "Pad", "Reshape", "ReverseSequence", "Scatter", "ScatterElements", "ScatterND", "Shape", "Size",
-        "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
+        "Slice", "SpaceToDepth", "Split", "Squeeze", "TfIdfVectorizer", "Tile", "Transpose", "Unsqueeze", "Where",
     ]
 )  # fmt: skip
 

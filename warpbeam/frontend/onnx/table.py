@@ -27,6 +27,9 @@ MODULES = (
     "ops_index",
     "ops_content",
     "ops_quant",
+    "ops_random",
+    "ops_training",
+    "ops_tfidf",
     "ops_contrib",
     "ops_contrib_quant",
 )
