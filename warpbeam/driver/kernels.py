@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from warpbeam import te
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.structural import structural_hash
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
@@ -21,10 +23,14 @@ from warpbeam.target import Target
 from warpbeam.te.create import create_prim_func
 from warpbeam.tir.analysis.overwrite import may_overwrite, overwriting
 from warpbeam.tir.expr import Buffer, Var
+from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.schedule.partition import replace_buffers
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform import lower
+from warpbeam.tir.transform.widen_buffer import widen_buffer
 from warpbeam.transform.fuse_ops import group_tensors
+
+_PARALLEL_BYTES = 1 << 16
 
 
 @dataclass(slots=True)
@@ -148,6 +154,29 @@ class KernelSet:
         outputs = len(fn.body.ty.fields) if hasattr(fn.body.ty, "fields") else 1
         self._built[func.name] = Kernel(func.name, low, len(fn.params), outputs, plan, layouts, _flops(fn), sizes)
 
+    def widened(self, kernel: Kernel, result: int, run: int, pitch: int) -> Kernel | None:
+        """The kernel that leaves gaps in a result, so that runs of `run` elements begin `pitch` elements apart; None
+        if its result has no dimension that ends there.
+        """
+        buffer = kernel.func.buffers[kernel.inputs + result]
+        symbol = f"{kernel.symbol}_wide_{result}_{run}_{pitch}"
+        if symbol not in self._built:
+            func = widen_buffer(kernel.func.replace(name=symbol), buffer, run, pitch)
+            if func is None:
+                return None
+            self._built[symbol] = replace(kernel, symbol=symbol, func=func)
+        return self._built[symbol]
+
+    def copying(self, dtype: str, rows: int, run: int, pitch: int) -> Kernel:
+        """The kernel that copies rows of `run` elements to places `pitch` elements apart."""
+        symbol = _symbol(f"copy:{dtype}:{rows}:{run}:{pitch}")
+        if symbol not in self._built:
+            func = lower(_copy_rows(dtype, rows, run, self.target.vector_bits), self.target).replace(name=symbol)
+            wide = widen_buffer(func, func.buffers[1], run, pitch)
+            assert wide is not None
+            self._built[symbol] = Kernel(symbol, wide, 1, 1, Plan(wide, "copy"))
+        return self._built[symbol]
+
 
 def _signature(fn: Function) -> tuple[Any, ...]:
     """Equal for functions that are the same up to names: operators, attributes, types and how values flow.
@@ -171,6 +200,20 @@ def _signature(fn: Function) -> tuple[Any, ...]:
         number[n] = len(rows)
         rows.append(row)
     return (*rows, number[fn.body])
+
+
+def _copy_rows(dtype: str, rows: int, run: int, vector_bits: int) -> PrimFunc:
+    """y[i, j] = x[i, j], in vectors along rows, rows in parallel where there is enough to do."""
+    x = te.placeholder((rows, run), dtype, "x")
+    y = te.compute((rows, run), lambda i, j: x[i, j], "y")
+    sch = Schedule(create_prim_func([x], [y], "copy"))
+    outer, along = sch.loops("y")
+    lanes = vector_bits // (8 * dt.nbytes(dtype))
+    if run >= lanes:
+        sch.vectorize(sch.split(along, (None, lanes))[1])
+    if rows * run * dt.nbytes(dtype) >= _PARALLEL_BYTES:
+        sch.parallel(outer)
+    return sch.func
 
 
 def _sizes(func: PrimFunc) -> tuple[Var, ...]:

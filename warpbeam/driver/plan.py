@@ -8,15 +8,17 @@ what the function takes. Sizes that only contents tell are set on the way (`late
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from warpbeam.driver import late, memory
+from warpbeam.driver import late, plan_check, plan_pieces, plan_share
+from warpbeam.driver.constants import Constants
 from warpbeam.driver.kernels import Kernel, KernelSet
-from warpbeam.driver.shapes import bytes_of, to_shape_expr
+from warpbeam.driver.plan_place import place, storage_of
+from warpbeam.driver.plan_steps import BranchStep, ExternalStep, KernelStep, LoopStep, MoveStep, Slot, walk
+from warpbeam.driver.plan_walk import is_call, is_host_call, is_view, last_readers, line, origin, tail_call
+from warpbeam.driver.shapes import to_shape_expr
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.op.assumed import Equality, equalities
@@ -24,108 +26,25 @@ from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, If, I
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime.program import (
-    Branch, CallExternal, CallKernel, Check, Instruction, Loop, Move, Port, Program, Symbol, Value,
+    Branch,
+    CallExternal,
+    CallKernel,
+    Check,
+    Instruction,
+    Loop,
+    Move,
+    Port,
+    Program,
+    Symbol,
+    Value,
 )  # fmt: skip
 from warpbeam.tir import expr as E
 from warpbeam.tir.expr import Var as DimVar
-from warpbeam.tir.schedule.layout import apply_layout
 from warpbeam.topi import dims
 from warpbeam.transform.fuse_ops import primitives
 
-_CONST_ALIGN = 64
 _FOUND = (late.Define, late.Hold, late.Verify)
 MAX_NESTING = 64
-
-
-@dataclass(slots=True)
-class Constants:
-    """The constants section under construction: arrays at aligned offsets, equal contents stored once."""
-
-    chunks: list[tuple[int, np.ndarray]] = field(default_factory=list)
-    size: int = 0
-    _known: dict[tuple[Any, ...], tuple[int, np.ndarray]] = field(default_factory=dict)
-
-    def add(self, const: Constant, layout: Any) -> tuple[int, np.ndarray]:
-        """(byte offset, array as stored) of a constant in a layout."""
-        array = const.data.array
-        key = (str(array.dtype), array.shape, const.data.digest, repr(layout))
-        found = self._known.get(key)
-        if found is None:
-            stored = array if layout is None else apply_layout(array.reshape(layout["shape"]), layout)
-            packed = np.ascontiguousarray(stored)
-            offset = self.size
-            self.chunks.append((offset, packed))
-            self.size = -(-(offset + packed.nbytes) // _CONST_ALIGN) * _CONST_ALIGN
-            found = self._known[key] = (offset, packed)
-        return found
-
-    def blob(self) -> np.ndarray:
-        """All constants as one array of bytes."""
-        out = np.zeros(self.size, np.uint8)
-        for offset, array in self.chunks:
-            out[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
-        return out
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """A tensor value before storage is known."""
-
-    ty: TensorType
-    storage: tuple[Any, ...] | None = None
-    base: _Slot | None = None
-    first: int = 0
-    last: int = 0
-    name: str = ""
-    origins: tuple[str, ...] = ()
-    number: int = -1
-    loops: int = 0
-    held: int = -1
-
-    def root(self) -> _Slot:
-        slot = self
-        while slot.base is not None:
-            slot = slot.base
-        return slot
-
-
-@dataclass(slots=True)
-class _Kernel:
-    """A call: operands, then results and workspaces; `own`: the kernel's sizes as those of its caller."""
-
-    kernel: Kernel
-    operands: list[_Slot]
-    results: list[_Slot]
-    own: dict[DimVar, DimVar]
-
-
-@dataclass(slots=True)
-class _External:
-    """A call of a host function."""
-
-    function: str
-    options: str
-    operands: list[_Slot]
-    results: list[_Slot]
-
-
-@dataclass(slots=True)
-class _Move:
-    target: _Slot
-    source: _Slot
-
-
-@dataclass(slots=True)
-class _Branch:
-    cond: _Slot
-    then: list[Any]
-    orelse: list[Any]
-
-
-@dataclass(slots=True)
-class _Loop:
-    cond: _Slot
-    body: list[Any]
 
 
 class Planner:
@@ -140,15 +59,20 @@ class Planner:
         self.input_names = list(input_names)
         self.output_names = list(output_names)
         self.constants = Constants()
-        self.slots: list[_Slot] = []
+        self.slots: list[Slot] = []
         self.steps: list[Any] = []  # of the body under construction
         self.at = 0  # steps so far, in all bodies
         self.depth = 0
         self.loops = 0  # around the body under construction
+        self.body = self.bodies = 0  # number of the body under construction, and how many there were
+        self.readers: dict[Expr, Any] = {}  # of values in the expression under construction: who reads them last
+        self.pieces: dict[Expr, plan_pieces.Piece] = {}  # values that stand in what joins them
+        self.sharing = plan_share.enabled()
+        self.kernels.deferred = True
         self.symbols: dict[DimVar, str] = {}
         self.places: tuple[Symbol, ...] = ()
         self.late = late.Sizes(self.symbols)
-        self.held: list[_Slot] = []  # slots whose size has no bound
+        self.held: list[Slot] = []  # slots whose size has no bound
         assumed = self.func.attrs.get("assumptions", ())
         reasons = self.func.attrs.get("reasons", ()) or ("",) * len(assumed)
         plain = "the sizes do not fit what the model assumes"
@@ -165,13 +89,25 @@ class Planner:
         self.checks = self._checks()
         self.inputs = [values[p] for p in self.func.params]
         outputs = self._outputs(self._run(self.func.body, values))
-        total = self._place()
-        return self._program(symbols, outputs, total)
+        if self.sharing:
+            plan_share.overwrite(self.steps, self.slots, self.kernels, self.late.is_late)
+        self._settle_kernels()
+        plan_share.settle(self.slots)
+        placed = place(self.slots, self.late, self.symbols)
+        self.packing, self.places, self.held = placed.packing, placed.places, placed.held
+        program = self._program(symbols, outputs, placed.packing.total)
+        if plan_check.ALWAYS:
+            plan_check.check_plan(program)
+        return program
 
     def _run(self, body: Expr, values: dict[Expr, Any]) -> Any:
         """The steps of an expression, in order; gives its slot, or a list of slots. `values` gets what was computed."""
-        branches = {b for n in _line(body) if isinstance(n, If) for b in (n.then, n.orelse)}
-        for node in _line(body):
+        nodes = line(body)
+        branches = {b for n in nodes if isinstance(n, If) for b in (n.then, n.orelse)}
+        outer = self.readers, self.pieces
+        self.readers = last_readers(nodes, body, values)
+        self.pieces = plan_pieces.wanted(nodes, body, values) if self.sharing else {}
+        for node in nodes:
             if node in values or (node in branches and isinstance(node, Call) and isinstance(node.op, GlobalVar)):
                 continue
             if isinstance(node, If):
@@ -182,7 +118,18 @@ class Planner:
                 values[node] = [self._value(f, values) for f in node.fields]
             elif isinstance(node, TupleGetItem):
                 values[node] = values[node.tuple_value][node.index]
+        self.readers, self.pieces = outer
         return self._value(body, values)
+
+    def _inside(self, build: Callable[[], None]) -> list[Any]:
+        """The steps that `build` makes, as a body of their own."""
+        outer, self.steps = (self.steps, self.body), []
+        self.bodies += 1
+        self.body = self.bodies
+        build()
+        found = self.steps
+        self.steps, self.body = outer
+        return found
 
     def _value(self, node: Expr, values: dict[Expr, Any]) -> Any:
         if isinstance(node, Constant) and node not in values:
@@ -193,12 +140,12 @@ class Planner:
         self.steps.append(step)
         self.at += 1
 
-    def _use(self, slots: Iterable[_Slot]) -> None:
+    def _use(self, slots: Iterable[Slot]) -> None:
         for s in slots:
             s.root().last = self.at
 
-    def _slot(self, ty: TensorType, storage: tuple[Any, ...] | None, name: str = "") -> _Slot:
-        slot = _Slot(ty, storage, first=self.at, last=self.at, name=name, loops=self.loops)
+    def _slot(self, ty: TensorType, storage: tuple[Any, ...] | None, name: str = "") -> Slot:
+        slot = Slot(ty, storage, first=self.at, last=self.at, name=name, loops=self.loops, body=self.body)
         self.slots.append(slot)
         if storage is None and self.late.is_late(*ty.shape):
             self.steps.append(late.Hold(slot))
@@ -217,7 +164,7 @@ class Planner:
                     out.append(Symbol(name, ("dim", i, axis)))
         return tuple(out)
 
-    def _operand(self, arg: Expr, kernel: Kernel, index: int, values: dict[Expr, Any]) -> _Slot:
+    def _operand(self, arg: Expr, kernel: Kernel, index: int, values: dict[Expr, Any]) -> Slot:
         if isinstance(arg, Constant):
             offset, packed = self.constants.add(arg, kernel.layouts.get(index))
             return self._slot(TensorType(packed.shape, arg.ty.dtype), ("const", offset))
@@ -234,14 +181,21 @@ class Planner:
                 hint="closures and references run in relay.interp",
             )
         self._sizes(call, fn, values)
-        if _is_view(fn):
+        if is_view(fn):
+            return self._part(call.ty, self._value(call.args[0], values), 0)
+        offsets = plan_pieces.views(fn) if self.sharing else None
+        if offsets is not None and isinstance(call.ty, TupleType):
             source = self._value(call.args[0], values)
-            slot = self._slot(call.ty, None)
-            slot.base = source
-            return slot
-        if isinstance(fn.body, Call) and isinstance(fn.body.op, Op) and fn.body.op.host:
+            return [self._part(t, source, o) for t, o in zip(call.ty.fields, offsets, strict=True)]
+        if offsets is not None:
+            return self._part(call.ty, self._value(call.args[0], values), offsets[0])
+        if any(a in self.pieces for a in call.args) and plan_pieces.join(fn) is not None:
+            return self._joined(call, values)
+        if is_host_call(fn):
             return self._external(call, fn, values)
         kernel, sizes = self.kernels.get(fn, call.args)
+        kernel, placed = self._widened(kernel, call)
+        self._expect(kernel, call)
         operands = [self._operand(a, kernel, i, values) for i, a in enumerate(call.args)]
         types = call.ty.fields if isinstance(call.ty, TupleType) else (call.ty,)
         results = [self._slot(t, None) for t in types]
@@ -253,10 +207,63 @@ class Planner:
         ]
         self._use(operands)
         names = tuple(fn.attrs.get("origins", ()))
-        for s in results:
+        for s, piece in zip(results, placed, strict=True):
             s.origins = names
-        self._step(_Kernel(kernel, operands, [*results, *scratch], own))
+            s.strides = None if piece is None or piece.dense else piece.strides(s.ty.shape)
+        self._step(KernelStep(kernel, operands, [*results, *scratch], own, self.at, self.body))
         return results if isinstance(call.ty, TupleType) else results[0]
+
+    def _part(self, ty: TensorType, source: Slot, offset: int) -> Slot:
+        """A value that is part of another."""
+        slot = self._slot(ty, None)
+        slot.base, slot.offset = source, offset
+        return slot
+
+    def _widened(self, kernel: Kernel, call: Call) -> tuple[Kernel, list[Any]]:
+        """The kernel that writes results into what joins them, and for each result its place there, or None."""
+        placed: list[Any] = []
+        for j in range(kernel.outputs):
+            result = TupleGetItem(call, j) if isinstance(call.ty, TupleType) else call
+            piece = self.pieces.get(result)
+            wide = kernel if piece is None or piece.dense else self.kernels.widened(kernel, j, piece.run, piece.pitch)
+            kernel, piece = (kernel, None) if wide is None else (wide, piece)
+            placed.append(piece)
+        return kernel, placed
+
+    def _joined(self, call: Call, values: dict[Expr, Any]) -> Slot:
+        """What is joined: pieces that stand in it already, and copies of the others."""
+        whole = self._slot(call.ty, None)
+        whole.origins = tuple(call.op.attrs.get("origins", ()))
+        for a, piece in zip(call.args, plan_pieces.join(call.op) or (), strict=True):
+            slot = self._value(a, values)
+            ready = a in self.pieces and slot.base is None and (piece.dense or slot.strides is not None)
+            part = slot if ready else self._part(slot.ty, whole, 0)
+            part.base, part.offset = whole, piece.start * dt.nbytes(whole.ty.dtype)
+            if ready:
+                continue
+            self._use([slot, part])
+            if piece.dense:
+                self._step(MoveStep(part, slot))
+                continue
+            part.strides = piece.strides(slot.ty.shape)
+            kernel = self.kernels.copying(slot.ty.dtype, piece.outer, piece.run, piece.pitch)
+            self.kernels.need(kernel)
+            self._step(KernelStep(kernel, [slot], [part], {}, self.at, self.body))
+        self._use([whole])
+        return whole
+
+    def _expect(self, kernel: Kernel, call: Call) -> None:
+        """Has the kernel compiled that the call will likely be of, before all lives are known."""
+        ends = [i for i, a in enumerate(call.args) if self.sharing and self.readers.get(origin(a)) is call]
+        pairs = [(i, j) for i in ends for j in range(kernel.outputs)]
+        self.kernels.need(self.kernels.over(kernel, plan_share.chosen(self.kernels, kernel, pairs)))
+
+    def _settle_kernels(self) -> None:
+        """The kernels of all steps, and no other, are compiled."""
+        used = {step.kernel.symbol: step.kernel for step in walk(self.steps) if isinstance(step, KernelStep)}
+        for kernel in used.values():
+            self.kernels.need(kernel)
+        self.kernels.keep(used)
 
     def _external(self, call: Call, fn: Function, values: dict[Expr, Any]) -> Any:
         """A call of a host function, which is an operator in a group of its own."""
@@ -269,7 +276,7 @@ class Planner:
         for s in results:
             s.origins = tuple(fn.attrs.get("origins", ()))
         options = inner.attrs["options"] or "{}"
-        self._step(_External(inner.attrs["function"], options, operands, results))
+        self._step(ExternalStep(inner.attrs["function"], options, operands, results))
         return results if isinstance(call.ty, TupleType) else results[0]
 
     def _sizes(self, call: Call, fn: Function, values: dict[Expr, Any]) -> None:
@@ -302,7 +309,7 @@ class Planner:
     def _named(self, gv: GlobalVar, args: list[Any]) -> Any:
         """A call of a function by name: its steps stand here."""
         fn = self.mod[gv]
-        tail = _tail_call(gv, fn)
+        tail = tail_call(gv, fn)
         if tail is not None:
             return self._loop(fn, tail, args)
         self.depth += 1
@@ -324,12 +331,13 @@ class Planner:
         bodies = []
         self._use([cond])
         for branch in (node.then, node.orelse):
-            outer, self.steps = self.steps, []
-            found = self._branch(branch, values)
-            self._hand_over(results, found if isinstance(found, list) else [found])
-            bodies.append(self.steps)
-            self.steps = outer
-        self._step(_Branch(cond, *bodies))
+
+            def build(branch: Expr = branch) -> None:
+                found = self._branch(branch, values)
+                self._hand_over(results, found if isinstance(found, list) else [found])
+
+            bodies.append(self._inside(build))
+        self._step(BranchStep(cond, *bodies))
         return results if isinstance(node.ty, TupleType) else results[0]
 
     def _branch(self, branch: Expr, values: dict[Expr, Any]) -> Any:
@@ -337,42 +345,54 @@ class Planner:
             return self._named(branch.op, [self._value(a, values) for a in branch.args])
         return self._run(branch, dict(values))
 
-    def _copied(self, slot: _Slot) -> _Slot:
+    def _copied(self, slot: Slot) -> Slot:
         """A slot of its own with the same contents."""
         new = self._slot(slot.ty, None, slot.name)
         self._use([slot])
-        self._step(_Move(new, slot))
+        self._step(MoveStep(new, slot))
         return new
 
-    def _hand_over(self, targets: list[_Slot], found: list[_Slot]) -> None:
+    def _hand_over(self, targets: list[Slot], found: list[Slot]) -> None:
         """Makes `targets` hold what was found: written there at once where nothing stands against it, else moved."""
         first = min(t.first for t in targets) if targets else 0
         for target, slot in zip(targets, found, strict=True):
             root = slot.root()
             fresh = root.storage is None and root.first >= first and root not in targets and root.first < self.at
+            fresh = fresh and slot.whole()
             if fresh and self.loops == root.loops:
                 root.base = target
                 target.origins = target.origins or root.origins
             else:
                 self._use([slot, target])
-                self._step(_Move(target, slot))
+                self._step(MoveStep(target, slot))
 
-    def _loop(self, fn: Function, tail: If, args: list[_Slot]) -> Any:
+    def _loop(self, fn: Function, tail: If, args: list[Slot]) -> Any:
         """state = args; while cond(state): state = step(state); the result is what the other branch gives."""
-        again, leave = (tail.then, tail.orelse) if _is_call(tail.then) else (tail.orelse, tail.then)
+        again, leave = (tail.then, tail.orelse) if is_call(tail.then) else (tail.orelse, tail.then)
         assert isinstance(again, Call)
         moving = [k for k, (p, a) in enumerate(zip(fn.params, again.args, strict=True)) if a is not p]
         values: dict[Expr, Any] = dict(zip(fn.params, args, strict=True))
         for k in moving:
             state = self._slot(fn.params[k].ty, None, fn.params[k].name)
             self._use([args[k], state])
-            self._step(_Move(state, args[k]))
+            self._step(MoveStep(state, args[k]))
             values[fn.params[k]] = state
         cond = self._slot(tail.cond.ty, None)
         self._hand_over([cond], [self._run(tail.cond, dict(values))])
         start, known = self.at, len(self.slots)
-        outer, self.steps = self.steps, []
         self.loops += 1
+        body = self._inside(lambda: self._iteration(again, tail.cond, moving, fn, values, cond))
+        self.loops -= 1
+        for s in self.slots[:known]:  # what an iteration reads must live until the last one
+            if s.root().last >= start:
+                s.root().last = self.at
+        self._step(LoopStep(cond, body))
+        return self._run(leave, values)
+
+    def _iteration(
+        self, again: Call, cond: Expr, moving: list[int], fn: Function, values: dict[Expr, Any], flag: Slot
+    ) -> None:
+        """One round of a loop: the new state from the old, then whether there is another round."""
         inner = dict(values)
         states = [values[fn.params[k]] for k in moving]
         new = [self._run(again.args[k], inner) for k in moving]
@@ -380,60 +400,22 @@ class Planner:
         for state, slot in zip(states, new, strict=True):
             if slot is not state:
                 self._use([slot, state])
-                self._step(_Move(state, slot))
-        self._hand_over([cond], [self._run(tail.cond, dict(values))])
-        self.loops -= 1
-        body, self.steps = self.steps, outer
-        for s in self.slots[:known]:  # what an iteration reads must live until the last one
-            if s.root().last >= start:
-                s.root().last = self.at
-        self._step(_Loop(cond, body))
-        return self._run(leave, values)
+                self._step(MoveStep(state, slot))
+        self._hand_over([flag], [self._run(cond, dict(values))])
 
-    def _outputs(self, value: Any) -> list[_Slot]:
+    def _outputs(self, value: Any) -> list[Slot]:
         """Results of the function; each is written straight into the caller's tensor."""
         outs = list(value) if isinstance(value, list) else [value]
         for i, slot in enumerate(outs):
             if self.late.is_late(*slot.ty.shape):  # stays in the arena
                 continue
-            if slot.root().storage is not None or self.late.is_late(*slot.root().ty.shape):
+            if slot.root().storage is not None or not slot.whole() or self.late.is_late(*slot.root().ty.shape):
                 outs[i] = self._copied(slot)  # what a loop leaves may be an input or another output
             outs[i].root().storage = ("output", i)
         self._use(outs)
         return outs
 
-    def _place(self) -> Any:
-        """Arena offsets of everything that is neither input, output nor constant."""
-        for slot in self.slots:
-            if slot.base is not None:
-                root = slot.root()
-                root.last = max(root.last, slot.last)
-        free = []
-        items = []
-        for s in self.slots:
-            if s.storage is not None or s.base is not None:
-                continue
-            room = self.late.bounded(s.ty)
-            if room is None:
-                s.held = len(self.held)
-                s.storage = ("arena", late.place_name(s.held))
-                self.held.append(s)
-                continue
-            size, unit = bytes_of(room, self.symbols)
-            free.append(s)
-            items.append(memory.Item(size, s.first, s.last, unit))
-        prefix = "arena"
-        while any(name.startswith(prefix) for name in self.symbols.values()):
-            prefix = f"_{prefix}"
-        placed = memory.plan(items, prefix)
-        for s, offset in zip(free, placed.offsets, strict=True):
-            s.storage = ("arena", offset)
-        self.places = tuple(Symbol(name, expr) for name, expr in placed.symbols)
-        if self.held:
-            self.places = (*self.places, Symbol("_planned", placed.total))
-        return placed.total
-
-    def _program(self, symbols: tuple[Symbol, ...], outputs: list[_Slot], total: Any) -> Program:
+    def _program(self, symbols: tuple[Symbol, ...], outputs: list[Slot], total: Any) -> Program:
         for i, s in enumerate(self.slots):
             s.number = i
         values = tuple(
@@ -441,9 +423,10 @@ class Planner:
                 s.number,
                 dtype=s.ty.dtype,
                 shape=tuple(to_shape_expr(d, self.symbols) for d in s.ty.shape),
-                storage=s.storage if s.base is None else ("view", s.root().number, 0),  # type: ignore[arg-type]
+                storage=storage_of(s),
                 name=s.name,
                 origins=s.origins,
+                strides=s.strides or (),
             )
             for s in self.slots
         )
@@ -488,43 +471,17 @@ class Planner:
         return late.hold_instructions(slot.held, slot, below, self.symbols)
 
     def _instruction(self, step: Any) -> Instruction:
-        if isinstance(step, _Move):
+        if isinstance(step, MoveStep):
             return Move(step.target.number, step.source.number)
-        if isinstance(step, _External):
+        if isinstance(step, ExternalStep):
             ports = [tuple(s.number for s in group) for group in (step.operands, step.results)]
             return CallExternal(step.function, ports[0], ports[1], step.options)
-        if isinstance(step, _Branch):
+        if isinstance(step, BranchStep):
             return Branch(("load", step.cond.number, 0), self._body(step.then), self._body(step.orelse))
-        if isinstance(step, _Loop):
+        if isinstance(step, LoopStep):
             self.loops += 1
             return Loop(f"_iteration{self.loops}", -1, ("load", step.cond.number, 0), self._body(step.body))
         sizes = tuple(to_shape_expr(step.own.get(v, v), self.symbols) for v in step.kernel.dims)
         args = tuple(s.number for s in [*step.operands, *step.results])
-        return CallKernel(step.kernel.symbol, args, sizes, (), tuple(s.number for s in step.results))
-
-
-def _line(body: Expr) -> list[Any]:
-    """The expressions below one, operands first; what stands inside the branches of an If is not among them."""
-    found = []
-    for n in post_order(body, enter=lambda n: not isinstance(n, Function)):
-        if isinstance(n, Expr):
-            found.append(n)
-    return found
-
-
-def _is_call(node: Expr) -> bool:
-    return isinstance(node, Call) and isinstance(node.op, GlobalVar)
-
-
-def _tail_call(gv: GlobalVar, fn: Function) -> If | None:
-    """The If that a function ends with where one of its branches calls the function itself."""
-    if not isinstance(fn.body, If):
-        return None
-    calls = [b for b in (fn.body.then, fn.body.orelse) if isinstance(b, Call) and b.op is gv]
-    return fn.body if len(calls) == 1 else None
-
-
-def _is_view(fn: Function) -> bool:
-    """Whether a primitive function only renames the shape of its operand."""
-    call = fn.body
-    return isinstance(call, Call) and isinstance(call.op, Op) and bool(getattr(call.op, "view", False))
+        gone = tuple(s.number for s in step.donates)
+        return CallKernel(step.kernel.symbol, args, sizes, gone, tuple(s.number for s in step.results))

@@ -31,6 +31,10 @@ class Concatenate(Injective, name="concatenate", arity=None):
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
         return transform.concatenate(inputs, attrs["axis"])
 
+    def joins(self, attrs: Attrs, types: Any) -> int:
+        """The axis along which the operands stand one after the other in the result."""
+        return norm_axis(self, attrs["axis"], types[0].ndim)
+
 
 class Stack(Injective, name="stack", arity=None):
     """Operands of one shape along a new dimension `axis`."""
@@ -71,6 +75,12 @@ class Split(Injective, name="split"):
         given = attrs["indices_or_sections"]
         return tuple(np.split(x, list(given) if isinstance(given, tuple) else given, attrs["axis"]))
 
+    def boxes(self, attrs: Attrs, types: Any) -> list[dict[int, Any]] | None:
+        """Of each result, where it begins in the operand: {axis: first element}; 0 along the other axes."""
+        axis = norm_axis(self, attrs["axis"], types[0].ndim)
+        begins = self.cuts(attrs, types[0].shape[axis])[:-1]
+        return [{axis: b} for b in begins] if all(isinstance(b, int) for b in begins) else None
+
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
         return tuple(transform.split(inputs[0], attrs["indices_or_sections"], attrs["axis"]))
 
@@ -102,6 +112,13 @@ class StridedSlice(Injective, name="strided_slice"):
             if not isinstance(places, slice):
                 out = np.take(out, places, axis)
         return out
+
+    def boxes(self, attrs: Attrs, types: Any) -> list[dict[int, Any]] | None:
+        """Where the result begins in the operand, as `Split.boxes` says it; None if it leaves elements out between."""
+        plan = self.plan(attrs, types[0].shape)
+        if any(not isinstance(first, int) or stride != 1 for first, _, stride in plan.values()):
+            return None
+        return [{axis: first for axis, (first, _, _) in plan.items()}]
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
         return transform.slice_stage(inputs[0], self.plan(attrs, inputs[0].shape))

@@ -142,6 +142,7 @@ class _Frame:
         for symbol in program.symbols:
             self.env[symbol.name] = self.eval(symbol.expr)
         self.arena = aligned_bytes(self.eval(program.arena_bytes), max(program.alignment, 64))
+        self.outputs: dict[int, Bytes] = {}
         for index, port in enumerate(program.outputs):
             given = outputs[index] if outputs else None
             held = self.specs[port.value]
@@ -149,6 +150,7 @@ class _Frame:
                 held = self.specs[int(held.storage[1])]  # type: ignore[arg-type]
             if held.storage[0] == "output":
                 self.live[held.id] = self.fresh(held) if given is None else self.over(held, _bytes(given), 0)
+                self.outputs[index] = _bytes(self.live[held.id])
 
     def run(self) -> list[Any]:
         with contextlib.suppress(_Returned):
@@ -185,12 +187,15 @@ class _Frame:
         """A tensor over existing memory."""
         shape, dtype = self.shape(value), numpy_dtype(value.dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if offset < 0 or offset + size > memory.size:
+        strides = tuple(self.eval(s) * dtype.itemsize for s in value.strides) or None
+        if strides is not None and size:
+            size = sum((d - 1) * s for d, s in zip(shape, strides, strict=True)) + dtype.itemsize
+        if offset < 0 or offset + size > memory.size or min(strides or (0,)) < 0:
             raise RunError(
                 f"%{value.id} {value.name} lies outside its storage", f"program {self.program.name}",
                 f"bytes {offset} to {offset + size} of {memory.size}",
             )  # fmt: skip
-        return np.ndarray(shape, dtype, memory, offset=offset)
+        return np.ndarray(shape, dtype, memory, offset=offset, strides=strides)
 
     def get(self, value_id: int) -> Any:
         """A value as it is now."""
@@ -202,6 +207,8 @@ class _Frame:
             return self.over(value, self.arena, self.eval(value.storage[1]))
         if kind == "const":
             return self.over(value, self.machine.constants, self.eval(value.storage[1]))
+        if kind == "output" and value.storage[1] in self.outputs:  # an earlier value in an output's memory
+            return self.over(value, self.outputs[value.storage[1]], 0)
         if kind == "param":
             return self.over(value, self.machine.params, self.eval(value.storage[1]))
         if kind == "view":
