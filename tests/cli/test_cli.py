@@ -245,9 +245,11 @@ def test_ops(run: Run, model: str) -> None:
     assert code == 0 and "nn.conv2d" in out and "softmax" not in out
     code, out, _ = run("ops", "--onnx", "--json")
     assert code == 0 and {"Conv", "Relu"} <= {row["ONNX operator"] for row in json.loads(out)}
+    conv = next(row for row in json.loads(out) if row["ONNX operator"] == "Conv")
+    assert conv["how"] == "compiled" and "float32" in conv["types"].split() and not conv["refused types"]
     code, out, _ = run("ops", model, "--json")
     rows = {row["operator"]: row for row in json.loads(out)}
-    assert rows["Conv"]["nodes"] == "12" and all(row["supported"] == "yes" for row in rows.values())
+    assert rows["Conv"]["nodes"] == "12" and all(row["how"] == "compiled" for row in rows.values())
 
 
 # ----------------------------------------------------------------------------------------------------------- errors
@@ -302,6 +304,13 @@ def test_models_are_not_compiled_for_devices(run: Run, model: str) -> None:
     assert code == 1 and "target cuda is no CPU" in err and not Path("never.wb").exists()
 
 
+def test_machines_that_are_not_linked_for_have_c(run: Run, model: str, tmp_path: Path) -> None:
+    code, _, err = run("compile", model, "--target", "hexagon", "-o", str(tmp_path / "m.wb"))
+    assert code == 1 and "models are not linked for target hexagon" in err and "export C source" in err
+    code, out, _ = run("export", model, "--target", "c32", "-o", str(tmp_path / "m.c"))
+    assert code == 0 and "m.c" in out and (tmp_path / "m.c").stat().st_size > 1000
+
+
 def test_unknown_target(run: Run, model: str) -> None:
     code, _, err = run("compile", model, "--target", "abacus", "-o", "never.wb")
     assert code == 1 and "abacus" in err and not Path("never.wb").exists()
@@ -322,8 +331,10 @@ def test_interrupt(run: Run, model: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 HANGING = """
-import sys, time, warpbeam
+import signal, sys, time, warpbeam
 from warpbeam.cli.main import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 
 def save(self, path):
     path.write_text("half of it")

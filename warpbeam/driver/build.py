@@ -24,10 +24,13 @@ from warpbeam.driver.shapes import fold, to_shape_expr
 from warpbeam.driver.state import Pairs, Ports, bind, ports_of
 from warpbeam.driver.workers import Compiler
 from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import CompileError
 from warpbeam.relay.expr import Function, IRModule
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime import hosted
 from warpbeam.runtime.artifact import Artifact, KernelInfo, Manifest, TensorSpec
+from warpbeam.runtime.cpu import runs_here
+from warpbeam.runtime.errors import LinkError
 from warpbeam.runtime.export_model import FREESTANDING, HOSTED, pack_objects
 from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
@@ -176,10 +179,22 @@ class _Part:
         self.facades = {name: job.result() for name, job in self.faces}
 
     def link(self) -> bytes:
-        """The shared library; empty where there is no machine code."""
+        """The shared library; empty where there is no machine code.
+
+        Raises:
+            CompileError: if the machine is none that the linker serves.
+        """
         if self.source_only:
             return b""
-        return link_shared(self.objects, [ENTRY, *POOL_SYMBOLS, *self.kernels.kernels])
+        target = self.options.target
+        try:
+            return link_shared(self.objects, [ENTRY, *POOL_SYMBOLS, *self.kernels.kernels])
+        except LinkError as error:
+            if runs_here(target.triple):
+                raise
+            what = f"models are not linked for target {target.name}"
+            hint = 'export C source for it instead: target "c", or "c32" where addresses have 32 bits'
+            raise CompileError(what, target.triple, str(error), hint) from error
 
     def pack(self, code: bytes, constants: memoryview, relay: str, more: dict[str, bytes]) -> Artifact:
         """The artefact."""
