@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,8 @@ import numpy as np
 import pytest
 
 import warpbeam as tvm
-from warpbeam.contrib import cc, clang, download, tar, util, utils
+from warpbeam import rpc, te
+from warpbeam.contrib import cc, clang, download, ndk, nvcc, tar, util, utils
 
 NAMES = """
 lower build driver.build driver.lower IRModule ir.IRModule ir.save_json ir.load_json ir.structural_equal
@@ -32,6 +36,92 @@ def test_name(path: str) -> None:
     for part in path.split("."):
         found = getattr(found, part)
     assert found is not None
+
+
+PATHS = """
+import warpbeam.nd as nd; nd.array
+import warpbeam.error; warpbeam.error.TVMError
+import warpbeam.rpc as rpc; rpc.LocalSession
+import warpbeam.instrument as i; i.PassInstrument
+import warpbeam.target; warpbeam.target.Target("llvm")
+import warpbeam.relay as relay; relay.var; relay.nn.conv2d; relay.build
+import warpbeam.relay.transform as t; t.FoldConstant
+import warpbeam.topi as topi; topi.nn.relu
+import warpbeam.testing.utils as u; u.assert_allclose
+import warpbeam.contrib.graph_executor as g; g.GraphModule
+import warpbeam.contrib.graph_runtime as g; g.create
+from warpbeam import te, tir, topi, relay, rpc, nd, error, runtime, target, testing, hybrid
+from warpbeam.contrib import cblas, cc, clang, graph_executor, graph_runtime, ndk, nvcc, rpc, tar, tedd, util, utils
+from warpbeam.topi.util import get_const_tuple
+from warpbeam.topi.nn.util import get_pad_tuple
+from warpbeam.driver.build_module import build, lower
+from warpbeam.ir.module import IRModule
+from warpbeam._ffi import get_global_func, register_func
+from warpbeam.runtime.ndarray import array, cpu
+from warpbeam.te.hybrid import script
+"""
+
+
+@pytest.mark.parametrize("line", PATHS.strip().splitlines())
+def test_import_path(line: str) -> None:
+    """Each in a process of its own, where nothing was imported before."""
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_module_under_two_paths() -> None:
+    for alias, path in (("nd", "runtime.ndarray"), ("error", "runtime.errors"), ("topi.util", "topi.utils")):
+        found, real = (importlib.import_module(f"warpbeam.{p}") for p in (alias, path))
+        assert found is real and real.__spec__ is not None and real.__spec__.name == real.__name__
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("warpbeam.no_such_path")
+
+
+def test_session_on_this_machine(tmp_path: Path) -> None:
+    n = tvm.runtime.convert(16)
+    a = te.placeholder((n,), name="A")
+    b = te.compute((n,), lambda i: a[i] - 2.0, name="B")
+    mod = tvm.build(te.create_schedule(b.op), [a, b], target="llvm", name="less_two")
+    mod.export_library(str(tmp_path / "lib.tar"))
+    with rpc.LocalSession() as remote:
+        remote.upload(str(tmp_path / "lib.tar"))
+        dev = remote.cpu()
+        x = tvm.nd.array(np.arange(16, dtype="float32"), dev)
+        y = tvm.nd.array(np.zeros(16, dtype="float32"), dev)
+        f = remote.load_module("lib.tar")
+        f(x, y)
+        assert np.array_equal(y.numpy(), x.numpy() - 2)
+        assert f.time_evaluator(f.entry_name, dev, number=2)(x, y).mean > 0
+        remote.upload(b"12", target="sub/b.bin")
+        assert remote.download("sub/b.bin") == b"12"
+        remote.remove("sub/b.bin")
+        for call in (
+            lambda: remote.download("sub/b.bin"), lambda: remote.upload(b"1"), lambda: remote.load_module("none.so"),
+            lambda: remote.upload(b"1", "../outside"), lambda: remote.get_function("no.such"),
+        ):  # fmt: skip
+            with pytest.raises(ValueError):
+                call()
+        assert (remote.cl(1), remote.gpu(0), remote.device("cuda", 2)) == (tvm.cl(1), tvm.cuda(0), tvm.cuda(2))
+
+
+def test_what_a_gpu_can_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert nvcc.get_target_compute_version(tvm.target.Target("cuda -arch=sm_75")) == "7.5"
+    assert nvcc.get_target_compute_version(tvm.target.Target("cuda -arch=sm_100")) == "10.0"
+    with pytest.raises(ValueError, match="No CUDA architecture"):
+        nvcc.get_target_compute_version(tvm.target.Target("cuda"))
+    assert not nvcc.have_tensorcore(tvm.cuda(0).compute_version) and nvcc.have_tensorcore("7.0")
+    assert nvcc.have_tensorcore(target=tvm.target.Target("cuda -arch=sm_80")) and not nvcc.have_fp16("5.2")
+    assert nvcc.have_int8("6.1") and nvcc.have_bf16("8.0") and not nvcc.have_bf16("7.5")
+    with pytest.raises(ValueError, match="target_format"):
+        nvcc.compile_cuda("", "exe")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    for call in (lambda: nvcc.compile_cuda("__global__ void f() {}"), nvcc.find_cuda_path):
+        with pytest.raises(tvm.TVMError, match="nvcc"):
+            call()
+    monkeypatch.delenv("TVM_NDK_CC", raising=False)
+    with pytest.raises(RuntimeError, match="TVM_NDK_CC"):
+        ndk.create_shared("a.so", [])
 
 
 def test_devices() -> None:

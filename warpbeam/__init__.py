@@ -10,6 +10,9 @@ Everything is loaded on first use, so that importing the package costs little.
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,17 +40,64 @@ _NAMES = {
     "contrib": "warpbeam.contrib",
     "testing": "warpbeam.testing",
     "runtime": "warpbeam.runtime",
+    "rpc": "warpbeam.runtime.rpc",
+    "hybrid": "warpbeam.te.hybrid",
     "nd": "warpbeam.runtime.ndarray",
     "error": "warpbeam.runtime.errors",
     "Module": "warpbeam.runtime.module:Module",
     "WarpbeamError": "warpbeam.runtime.errors:WarpbeamError",
     "TVMError": "warpbeam.runtime.errors:TVMError",
-    **{n: f"warpbeam.runtime.ndarray:{n}" for n in ("cl", "context", "cpu", "cuda", "device", "gpu", "opencl")},
+    **{
+        n: f"warpbeam.runtime.ndarray:{n}"
+        for n in "cl context cpu cuda device ext_dev gpu hexagon metal opencl rocm vulkan webgpu".split()
+    },
     **{
         n: f"warpbeam.runtime.packed:{n}"
         for n in ("convert", "get_global_func", "register_func", "register_global_func")
     },
 }
+
+# Classic import path -> the module that it stands for: `import warpbeam.nd`, `from warpbeam.error import TVMError`.
+_ALIASES = {
+    f"warpbeam.{alias}": f"warpbeam.{module}"
+    for alias, module in {
+        "_ffi": "runtime.packed",
+        "contrib.rpc": "runtime.rpc",
+        "driver.build_module": "driver.te_build",
+        "error": "runtime.errors",
+        "hybrid": "te.hybrid",
+        "instrument": "ir.instrument",
+        "ir.module": "driver.ir_names",
+        "ir.op": "driver.ir_names",
+        "nd": "runtime.ndarray",
+        "ndarray": "runtime.ndarray",
+        "relay.transform": "transform",
+        "rpc": "runtime.rpc",
+        "testing.utils": "testing",
+        "topi.nn.util": "topi.nn.utils",
+        "topi.util": "topi.utils",
+    }.items()
+}
+
+
+class _Aliases(MetaPathFinder, Loader):
+    """Finds modules by their classic paths, where no file has that name."""
+
+    own: ModuleSpec | None
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in _ALIASES else None
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        module = importlib.import_module(_ALIASES[spec.name])
+        self.own = module.__spec__
+        return module
+
+    def exec_module(self, module: Any) -> None:
+        module.__spec__ = self.own  # the import system has put the alias there
+
+
+sys.meta_path.append(_Aliases())
 
 __all__ = ["WarpbeamError", "__version__", "compile", "load"]
 

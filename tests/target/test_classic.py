@@ -9,10 +9,24 @@ from warpbeam.target import Target, TargetError, get, named
 
 
 def test_plain_llvm_is_this_machine() -> None:
-    assert Target("llvm") is get("native")
-    assert tvm.target.create("llvm") is get("native") and tvm.target.llvm() is get("native")
+    assert Target("llvm") == get("native") and Target("llvm") is Target("llvm")
+    assert tvm.target.create("llvm") == get("native") == tvm.target.llvm()
     assert Target(get("native")) is get("native")
     assert Target("llvm").kind == "llvm" and Target("llvm").kind.name == "llvm" and Target("llvm").keys == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("llvm", "llvm -keys=cpu"), ("cuda -arch=sm_75", "cuda -keys=cuda,gpu -arch=sm_75"), ("native", "native"),
+        ("llvm -mcpu=skylake-avx512", "llvm -keys=cpu -mcpu=skylake-avx512"), ("znver4", "znver4"),
+        ("llvm -keys=arm_cpu,cpu -mtriple=aarch64-linux-gnu", "llvm -keys=arm_cpu,cpu -mtriple=aarch64-linux-gnu"),
+    ],
+)  # fmt: skip
+def test_text(given: str, text: str) -> None:
+    t = Target(given)
+    assert str(t) == text and Target(text) == t and Target(t.to_text()) == t
+    assert str(t.replace(cores=3)) == t.name  # what was said is no longer true
 
 
 @pytest.mark.parametrize(

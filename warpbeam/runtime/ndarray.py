@@ -7,7 +7,7 @@ import functools
 import os
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,17 @@ def opencl(index: int = 0) -> Device:
 
 
 cl = opencl
+
+
+def _maker(kind: str) -> Callable[..., Device]:
+    def make(index: int = 0) -> Device:
+        return Device(DEVICE_TYPES[kind], index)
+
+    make.__name__, make.__doc__ = kind, f"A device of kind {kind}."
+    return make
+
+
+vulkan, metal, rocm, ext_dev, webgpu, hexagon = map(_maker, ("vulkan", "metal", "rocm", "ext_dev", "webgpu", "hexagon"))
 
 
 def context(kind: str | int, index: int = 0) -> Device:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from warpbeam.target.target import Target, TargetError, features, from_dict, named, names
+from warpbeam.target.target import KINDS, Target, TargetError, features, from_dict, named, names
 
 #: options that change what is compiled or what the target's attributes say
 _KNOWN = ("mcpu", "mattr", "mtriple", "arch", "keys", "device", "model", "libs", "num-cores", "max_num_threads",
@@ -63,7 +63,16 @@ def _parse(spec: Any) -> Target:
     words = shlex.split(spec)
     if not words:
         raise TargetError("the target string is empty", hint='"llvm" is this machine')
-    return _resolve(words[0], _options(words[1:], spec), spec)
+    return _spoken(_resolve(words[0], _options(words[1:], spec), spec), tuple(words))
+
+
+@functools.cache
+def _spoken(target: Target, words: tuple[str, ...]) -> Target:
+    """The target with its classic text: the kind, what it is grouped under, the options."""
+    if words[0] not in (*_KINDS, *KINDS) or words[0] == "native":
+        return target
+    keys = [] if any(w.lstrip("-").startswith("keys=") for w in words) else [f"-keys={','.join(target.keys)}"]
+    return target.replace(said=" ".join([str(target.kind), *keys, *words[1:]]))
 
 
 def _from_dict(spec: Mapping[str, Any]) -> Target:
@@ -110,6 +119,9 @@ def _native() -> Target:
 
 def _resolve(kind: str, options: dict[str, str], spec: str) -> Target:
     base = _base(_KINDS.get(kind, kind), options, spec)
+    if options.get("keys") == ",".join(base.keys):  # they go without saying
+        options = {k: v for k, v in options.items() if k != "keys"}
+        spec = " ".join([kind, *(f"-{k}={v}" for k, v in options.items())])
     mattr = options.get("mattr", "")
     if mattr:
         base = _with_features(base, [w.strip() for w in mattr.split(",") if w.strip()])

@@ -93,6 +93,7 @@ class Target(metaclass=_Made):
         warp_shuffle: threads of a warp can read each other's registers.
         options: what a classic target string said beyond the machine ("-libs=cblas"), see `attrs`.
         intrinsics: (name, LLVM template) pairs of tensor instructions, see `codegen/llvm/dots.py`.
+        said: the classic text of a target made of one, which `str` gives; no part of what the target is.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Target(metaclass=_Made):
     warp_shuffle: bool = False
     options: str = ""
     intrinsics: tuple[tuple[str, str], ...] = ()
+    said: str = dataclasses.field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -237,13 +239,13 @@ class Target(metaclass=_Made):
 
     def replace(self, **changes: Any) -> Target:
         """The target with some fields changed."""
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **{"said": "", **changes})
 
     def to_text(self) -> str:
         """TOML text that `from_text` reads back to an equal target."""
         lines = [f"[{_quote(self.name)}]"]
         for f in fields(self):
-            if f.name not in ("name", "intrinsics"):
+            if f.name not in ("name", "intrinsics", "said"):
                 lines.append(f"{f.name} = {_toml(getattr(self, f.name))}")
         if self.intrinsics:
             lines.append(f"[{_quote(self.name)}.intrinsics]")
@@ -264,7 +266,7 @@ class Target(metaclass=_Made):
         return from_dict({"name": name, **table})
 
     def __str__(self) -> str:
-        return self.name
+        return self.said or self.name
 
 
 def _quote(value: str) -> str:

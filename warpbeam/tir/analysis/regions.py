@@ -274,8 +274,8 @@ def upper_bound(expr: PrimExpr, facts: Facts) -> int | None:
     value = e.const_int(expr)
     if value is not None:
         return value
-    narrow = [
-        n for n in post_order(expr) if isinstance(n, e.Cast) and type(n.value) is Var and dt.is_int(n.value.dtype)
-    ]
-    free = [n for n in narrow if n.value not in facts.order]  # type: ignore[attr-defined]
-    return bounds(substitute(expr, {n: Var(n.value.name, n.dtype, n.value.nonneg) for n in free}), facts)[1]  # type: ignore[attr-defined]
+    casts = [n for n in post_order(expr) if isinstance(n, e.Cast) and type(n.value) is Var]
+    narrow: dict[Any, Any] = {
+        n: Var("wide", n.dtype) for n in casts if dt.is_int(n.value.dtype) and n.value not in facts.order
+    }
+    return bounds(substitute(expr, narrow), facts)[1]
