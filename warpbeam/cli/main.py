@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 #: subcommand -> what it does; the code is in the module of the same name
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     previous = _on_terminate()
     try:
-        return int(module.run(args))
+        with _settings(args):
+            return int(module.run(args))
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was written", file=sys.stderr)
         return 130
@@ -93,6 +95,16 @@ class _Version(argparse.Action):
 
         print(f"warpbeam {__version__}")
         parser.exit()
+
+
+def _settings(args: argparse.Namespace) -> AbstractContextManager[Any]:
+    """What options of compiling mean for everything that a command compiles."""
+    accuracy = getattr(args, "accuracy", None)
+    if accuracy is None:
+        return nullcontext()
+    from warpbeam.driver.api import accurate
+
+    return accurate(accuracy)
 
 
 def _report(error: Exception, debug: bool) -> int:

@@ -71,7 +71,6 @@ def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
                 workers=args.workers,
                 name=Path(args.model).stem,
                 dump=dump,
-                accuracy=getattr(args, "accuracy", None),
             )
     if args.threads is not None:
         from warpbeam import runtime

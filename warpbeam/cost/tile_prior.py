@@ -24,6 +24,7 @@ _CALL_CYCLES = 30.0
 FORK_CYCLES = 4000.0
 _WAY_BYTES = 4096
 _L2_BYTES_PER_CYCLE, _L3_BYTES_PER_CYCLE = 40.0, 22.0
+_MEMORY_BYTES_PER_CYCLE = 5.0  # what one core streams from memory
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
 FAR_BYTES_PER_CYCLE = 6.0  # what all cores walk through again and again beyond their own caches
 
@@ -115,10 +116,13 @@ def choose(shape: Shape, target: Target) -> Tile:
     )
 
 
-def elapsed(cycles: float, weights: int, cores: int) -> float:
-    """Cycles of a computation that takes `cycles` on all cores while its weights come from memory, once."""
-    memory = weights / (FAR_BYTES_PER_CYCLE * cores)
-    return max(cycles, memory) + EXPOSED * min(cycles, memory)
+def elapsed(cycles: float, weights: int, cores: int, passes: float = 1.0) -> float:
+    """Cycles of a computation that takes `cycles` on all cores and walks `passes` times over weights from memory.
+
+    cores: those that fetch parts of their own. Memory is busy during the first pass only.
+    """
+    first, memory = cycles / max(passes, 1.0), weights / (_MEMORY_BYTES_PER_CYCLE * cores)
+    return max(first, memory) + EXPOSED * min(first, memory) + cycles - first
 
 
 def _quantise(cycles: float) -> float:

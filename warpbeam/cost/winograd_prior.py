@@ -74,6 +74,8 @@ def plan(layer: Layer, target: Target) -> Blocks | None:
                 continue
             for chunk in _chunks(layer):
                 tile = _products(layer, rows, columns, chunk, target)
+                if tile.vectors * tile.lanes < chunk < layer.outputs:  # weights are read in the order of memory
+                    continue
                 for columns_outer in (False, True):
                     found = _score(layer, rows, columns, chunk, columns_outer, tile, cores, target)
                     if found is not None:
@@ -90,7 +92,7 @@ def _divisors(n: int) -> list[int]:
 def _chunks(layer: Layer) -> list[int]:
     """Whole vectors that divide the channels, or all channels."""
     step = layer.lanes
-    good = [c for c in range(step, min(layer.outputs, 8 * step) + 1, step) if layer.outputs % c == 0]
+    good = [c for c in range(step, min(layer.outputs, 6 * step) + 1, step) if layer.outputs % c == 0]
     return good or [layer.outputs]
 
 
@@ -134,5 +136,9 @@ def _score(
     parallel = cores > 1 and units > 1 and total > 4 * FORK_CYCLES
     if parallel:
         total = total * -(-units // cores) / units + forks * FORK_CYCLES
-    cycles = elapsed(total, layer.weights, cores if parallel else 1)
+    busy = cores if parallel else 1
+    if columns_outer:
+        cycles = elapsed(total, layer.weights, busy)
+    else:
+        cycles = elapsed(total, layer.weights, 1, blocks / busy)
     return Blocks(rows, columns, chunk, columns_outer, parallel, tile, cycles)

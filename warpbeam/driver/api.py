@@ -80,12 +80,12 @@ def compile_with_report(
     state: Mapping[str, str] | None = None,
 ) -> tuple[Any, Any]:
     """As `compile`, and also the `Report` of what was done. `dump(kernel, llvm_text)` sees each new kernel."""
-    with _accurate(accuracy):
+    with accurate(accuracy):
         return _compile(model, target, shapes, opt_level, cache, workers, name, dump, state)
 
 
-def _accurate(accuracy: str | None) -> AbstractContextManager[Any]:
-    """The current PassContext with another accuracy."""
+def accurate(accuracy: str | None) -> AbstractContextManager[Any]:
+    """A context in which models are compiled with another accuracy, see `compile`; None: no change."""
     from warpbeam.transform.choose_convolution import ACCURACY, check_accuracy
 
     if accuracy is None:

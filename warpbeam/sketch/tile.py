@@ -120,11 +120,16 @@ def predict(group: Group) -> float | None:
     if parts is None:
         return None
     roles = contraction(parts.anchor.op)
-    tile = choose(describe(group, parts, roles), group.target)
+    shape = describe(group, parts, roles)
+    tile = choose(shape, group.target)
     weights = 0
     if roles is not None and roles.rhs.tensor.op.name in group.constants:
         weights = product(roles.rhs.tensor.shape) * dt.nbytes(roles.rhs.dtype)
-    return elapsed(tile.cycles, weights, 1 if tile.parallel == "none" else group.target.cores)
+    cores = 1 if tile.parallel == "none" else group.target.cores
+    if tile.columns_outer:
+        return elapsed(tile.cycles, weights, cores)
+    tiles = product([-(-(size or 1) // r) for size, r in zip(shape.rows, tile.rows, strict=True)])
+    return elapsed(tile.cycles, weights, 1, tiles / cores)
 
 
 def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:

@@ -1,0 +1,43 @@
+"""--accuracy reaches everything that a command compiles."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def convolution(tmp_path: Path) -> str:
+    w = np.random.default_rng(0).standard_normal((64, 64, 3, 3)).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, 64, 28, 28)) for n in "xy"]
+    graph = helper.make_graph([node], "conv", ends[:1], ends[1:], [numpy_helper.from_array(w, "w")])
+    path = tmp_path / "conv.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("accuracy, tiles", [("exact", None), ("default", 2), ("fast", 4)])
+def test_compile(run: Run, convolution: str, tmp_path: Path, accuracy: str, tiles: int | None) -> None:
+    more = ["--accuracy", accuracy, "--no-cache", "--dump", "relay", "--dump-dir", str(tmp_path / "dump")]
+    code, _, err = run("compile", convolution, "-o", str(tmp_path / "m.wb"), *more)
+    assert code == 0, err
+    text = "".join(p.read_text() for p in (tmp_path / "dump").rglob("*fused*"))
+    assert text and ("winograd" in text) == (tiles is not None)
+    if tiles is not None:
+        assert f"tile_size={tiles}" in text
+
+
+def test_verify(run: Run, convolution: str) -> None:
+    code, out, err = run("verify", convolution, "--accuracy", "default", "--no-cache")
+    assert code == 0, out + err
+
+
+def test_unknown(run: Run, convolution: str) -> None:
+    with pytest.raises(SystemExit):
+        run("compile", convolution, "--accuracy", "best")

@@ -1,0 +1,159 @@
+"""Which convolutions become tiles: legality, the model's choice, accuracy, and that results stay what they were."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import warpbeam
+from warpbeam.driver.api import compile_with_report
+from warpbeam.ir.diagnostics import IRError
+from warpbeam.ir.rewrite import post_order
+from warpbeam.ir.transform import PassContext
+from warpbeam.relay.expr import Function, IRModule, const, var
+from warpbeam.target import get
+from warpbeam.tir.expr import SizeVar
+from warpbeam.transform import passes
+from warpbeam.transform.choose_convolution import ChooseConvolution
+from warpbeam.transform.graph import call, op_name
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sketch"))
+
+from winograd_bound import direct, error_bound
+
+TARGET = replace(get("generic-x86-64-v4"), cores=2)  # choices must not depend on the machine that tests
+
+
+def weights(c, o, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((3, 3, c, o)) / np.sqrt(9 * c)).astype(np.float32)
+
+
+def network(shape, o, borders=(1, 1, 1, 1), tail=True, kernel=None, **attrs):
+    """relu(conv(x) + bias + residual), channels last; `kernel` in place of a constant one."""
+    x, c = var("x", shape=shape), shape[3]
+    w = const(weights(c, o)) if kernel is None else kernel
+    given = {"padding": borders, "data_layout": "NHWC", "kernel_layout": "HWIO", **attrs}
+    y = call("nn.conv2d", x, w, **given)
+    params = [x] if kernel is None else [x, kernel]
+    if not tail:
+        return IRModule.from_expr(Function(params, y))
+    r = var("r", shape=infer(Function(params, y)).body.ty.shape)
+    y = call("add", call("add", y, const(np.linspace(-1, 1, o, dtype=np.float32))), r)
+    return IRModule.from_expr(Function([*params, r], call("nn.relu", y)))
+
+
+def infer(func):
+    return passes.InferType()(IRModule.from_expr(func))["main"]
+
+
+def chosen(mod, target=TARGET, **config):
+    with PassContext(opt_level=3, config=config):
+        new = ChooseConvolution(target)(passes.InferType()(mod))
+    names = [op_name(n) for n in post_order(new["main"].body) if "conv2d" in op_name(n)]
+    return any("winograd" in n for n in names)
+
+
+def test_a_large_layer_is_computed_by_tiles():
+    assert chosen(network((1, 28, 28, 128), 128))
+
+
+@pytest.mark.parametrize(
+    "mod",
+    [
+        lambda: network((1, 28, 28, 128), 128, strides=2),
+        lambda: network((1, 28, 28, 128), 128, dilation=2),
+        lambda: network((1, 28, 28, 128), 128, data_layout="NHWC", out_layout="NCHW", tail=False),
+        lambda: network((1, 28, 28, 128), 128, kernel=var("w", shape=(3, 3, 128, 128))),
+        lambda: network((1, 28, 28, 128), 128, kernel=var("w", shape=(3, 3, 128, 128)), tail=False),
+    ],
+    ids=["stride", "dilation", "layouts differ", "weights are an input", "weights are an input, bare"],
+)
+def test_what_tiles_cannot_compute_stays(mod):
+    assert not chosen(mod())
+
+
+def test_the_prior_keeps_the_plain_sum_where_it_is_faster():
+    assert not chosen(network((1, 8, 8, 4), 4)), "few channels: transforms cost more than they save"
+    assert not chosen(network((1, 3, 3, 64), 64, borders=(0, 0, 0, 0))), "one result"
+    assert not chosen(network((1, 4, 4, 1024), 1024)), "four tiles: nearly all time goes into fetching the weights"
+
+
+def test_accuracy_decides_what_is_considered():
+    mod = network((1, 28, 28, 128), 128)
+    assert not chosen(mod, **{"warpbeam.accuracy": "exact"})
+    with PassContext(opt_level=3, config={"warpbeam.accuracy": "fast"}):
+        new = ChooseConvolution(TARGET)(passes.InferType()(mod))
+    tiles = {n.attrs["tile_size"] for n in post_order(new["main"].body) if "winograd" in op_name(n)}
+    assert tiles == {4}
+    with pytest.raises(IRError, match=r"accuracy 'exakt'.*\n.*exact"):
+        warpbeam.compile(mod, accuracy="exakt")
+
+
+def test_devices_keep_their_convolutions():
+    assert not chosen(network((1, 28, 28, 128), 128), get("cuda"))
+
+
+CASES = [
+    ((1, 14, 14, 32), 48, (1, 1, 1, 1)),
+    ((2, 11, 13, 40), 64, (1, 0, 2, 1)),
+    ((3, 9, 10, 37), 50, (0, 0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize("shape, o, borders", CASES, ids=["whole", "uneven", "odd channels"])
+def test_compiled_values(shape, o, borders, monkeypatch):
+    """Against float64, with bias, residual and activation in the same kernel, on one and two threads."""
+    monkeypatch.setattr("warpbeam.transform.choose_convolution._CLEARLY", 1e9)
+    mod = network(shape, o, borders)
+    module, report = compile_with_report(mod, cache=False)
+    assert [r["sketch"] for r in report.rows] == ["winograd"]
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(shape).astype(np.float32)
+    plain = direct(x, weights(shape[3], o), borders)
+    r = rng.standard_normal(plain.shape).astype(np.float32)
+    bias = np.linspace(-1, 1, o, dtype=np.float32)
+    bound = error_bound(x, weights(shape[3], o), borders) + 2.0**-23 * (np.abs(plain) + np.abs(bias) + np.abs(r))
+    results = []
+    for threads in (1, 2):
+        module.num_threads = threads
+        (got,) = module.run({"x": x, "r": r}).values()
+        assert (np.abs(got - np.maximum(plain + bias + r, 0)) <= bound).all()
+        results.append(got.copy())
+    assert results[0].tobytes() == results[1].tobytes()
+
+
+def test_symbolic_batch(monkeypatch):
+    monkeypatch.setattr("warpbeam.transform.choose_convolution._CLEARLY", 1e9)
+    mod = network((SizeVar("n"), 10, 10, 32), 32, tail=False)
+    module, report = compile_with_report(mod, cache=False)
+    assert [r["sketch"] for r in report.rows] == ["winograd"]
+    for n in (1, 3):
+        x = np.random.default_rng(n).standard_normal((n, 10, 10, 32)).astype(np.float32)
+        (got,) = module.run({"x": x}).values()
+        error = np.abs(got - direct(x, weights(32, 32), (1, 1, 1, 1)))
+        assert (error <= error_bound(x, weights(32, 32), (1, 1, 1, 1))).all()
+
+
+def test_fast_loses_a_digit_or_two_and_no_more():
+    mod = network((1, 28, 28, 64), 64, tail=False)
+    x = np.random.default_rng(0).standard_normal((1, 28, 28, 64)).astype(np.float32)
+    want = direct(x, weights(64, 64), (1, 1, 1, 1))
+    error = {}
+    for accuracy in ("exact", "default", "fast"):
+        module = warpbeam.compile(mod, accuracy=accuracy, cache=False)
+        error[accuracy] = np.abs(next(iter(module.run({"x": x}).values())) - want).max()
+    bound = error_bound(x, weights(64, 64), (1, 1, 1, 1), 4)
+    assert error["default"] < 8 * error["exact"] and error["fast"] < 100 * error["exact"]
+    assert error["fast"] < bound.max()
+
+
+def test_the_report_says_what_was_chosen_and_what_the_other_would_cost():
+    mod = network((1, 28, 28, 64), 64)
+    _, report = compile_with_report(mod, cache=False)
+    (choice,) = report.data()["choices"]
+    assert set(choice["cycles"]) == {"direct", "winograd F(2x2,3x3)"} and choice["chosen"] in choice["cycles"]
+    for name, cycles in choice["cycles"].items():
+        assert f"{name} {cycles / 1e3:.0f}" in report.text()
