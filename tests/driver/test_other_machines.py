@@ -6,7 +6,6 @@ What is compared with is the float64 interpreter; errors are relative to the lar
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from warpbeam import op
 from warpbeam.driver import source
 from warpbeam.relay import interp
 from warpbeam.relay.expr import Expr, Function, IRModule, Tuple, const, var
+from warpbeam.testing.exported import run_exported
 
 pytestmark = pytest.mark.slow
 
@@ -61,38 +61,15 @@ def kernels() -> tuple[IRModule, list[str]]:
     return IRModule.from_expr(Function((x, image, q), Tuple(tuple(outputs.values())))), list(outputs)
 
 
-def run_there(model: Any, form: str, tools: tuple[str, list[str]], inputs: dict[str, np.ndarray], outputs: list[Any],
-              folder: Path) -> list[np.ndarray]:  # fmt: skip
+def run_there(
+    model: Any, form: str, tools: tuple[str, list[str]], inputs: dict[str, np.ndarray], outputs: list[Any], folder: Path
+) -> list[np.ndarray]:
     """The outputs of a C program around an exported model."""
     cc, emulator = tools
     for name in (cc, *emulator[:1]):
         if shutil.which(name) is None:
             pytest.skip(f"needs {name}")
-    model.export_library(folder / f"net.{form}", name="net")
-    for k, array in enumerate(inputs.values()):
-        np.ascontiguousarray(array).tofile(folder / f"i{k}")
-    count = len(inputs) + len(outputs)
-    sizes = [a.nbytes for a in (*inputs.values(), *outputs)]
-    lines = ["#include <stdio.h>", '#include "net.h"']
-    lines += [f"static _Alignas(64) unsigned char a{k}[{size}];" for k, size in enumerate(sizes)]
-    lines += ["static int file(const char* name, void* data, size_t size, int out) {",
-              '  FILE* f = fopen(name, out ? "wb" : "rb");',
-              "  size_t n = f ? (out ? fwrite(data, 1, size, f) : fread(data, 1, size, f)) : 0;",
-              "  return !f || n != size || fclose(f);", "}", "int main(void) {"]  # fmt: skip
-    lines += [f'  if (file("i{k}", a{k}, {sizes[k]}, 0)) return 3;' for k in range(len(inputs))]
-    pointers = ", ".join(f"(void*)a{k}" for k in range(count))
-    lines += ["  net_context* c = net_create();", "  if (!c) return 1;",
-              f'  if (net_run(c, {pointers})) {{ fputs(net_error(c), stderr); return 2; }}']  # fmt: skip
-    lines += [f'  if (file("o{k}", a{k}, {sizes[k]}, 1)) return 3;' for k in range(len(inputs), count)]
-    lines += ["  net_destroy(c);", "  return 0;", "}", ""]
-    (folder / "main.c").write_text("\n".join(lines))
-    flags = ["-O2", "-std=c11", "-ffp-contract=off"]
-    command = [cc, *flags, "main.c", f"./net.{form}", "-o", "main", "-lm", "-lpthread"]
-    built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr[:3000]
-    ran = subprocess.run([*emulator, "./main"], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, (ran.returncode, ran.stderr[:1000])
-    return [np.fromfile(folder / f"o{k}", a.dtype).reshape(a.shape) for k, a in enumerate(outputs, len(inputs))]
+    return run_exported(model, form, inputs, outputs, folder, [cc], emulator)
 
 
 def random_inputs(module: IRModule) -> dict[str, np.ndarray]:
