@@ -15,7 +15,6 @@ from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order, rewrite, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir import stmt as S
-from warpbeam.tir.analysis.access import accesses, free_vars, opaque_buffers
 from warpbeam.tir.arith import Facts, bounds, prove, simplify
 from warpbeam.tir.arith import poly as P
 from warpbeam.tir.expr import Buffer, PrimExpr, Var
@@ -115,15 +114,20 @@ class _Walk:
         self.loads: dict[Any, _Class] = {}
         self.stores: dict[Any, _Class] = {}
         self.stored: set[Buffer] = set()
-        self.memo: dict[Node, bool] = {}
-        self.lets: set[Var] = set()
-        self.facts: dict[tuple[_Around, ...], Facts] = {}
+        self.below: dict[Node, tuple[e.BufferLoad, ...]] = {}  # nodes that use a buffer; of expressions, their loads
+        self.divisors: dict[Any, set[int]] = {}
+        self.unknown: set[Node] = set()  # indices with loads or local variables
+        self.facts: dict[int, tuple[Any, Facts, dict[Any, Any]]] = {}
 
     def run(self, body: S.Stmt) -> None:
+        """Reads the program once from the leaves, then its statements in order."""
+        lets = {n.var for n in post_order(body) if isinstance(n, S.LetStmt | e.Let)}
+        for n in post_order(body):
+            self._survey(n, lets)
         stack: list[tuple[S.Stmt, tuple[_Around, ...], dict[Any, Any]]] = [(body, (), {})]
         while stack:
             node, levels, env = stack.pop()
-            if not self._touches(node):
+            if node not in self.below:
                 continue
             if isinstance(node, S.For):
                 inner, more = self._enter(node, levels, env)
@@ -141,7 +145,6 @@ class _Walk:
                 stack += [(s, levels, env) for s in reversed(node.stmts)]
             elif isinstance(node, S.LetStmt):
                 self._read((node.value,), levels, env)
-                self.lets.add(node.var)
                 stack.append((node.body, levels, env))
             elif isinstance(node, S.Allocate):
                 stack.append((node.body, levels, env))
@@ -151,38 +154,33 @@ class _Walk:
             else:
                 raise _Unknown
 
-    def _touches(self, node: Node) -> bool:
-        """Whether one of the buffers occurs at or below a statement."""
-        todo = [node]
-        while todo:
-            n = todo[-1]
-            if n in self.memo:
-                todo.pop()
-                continue
-            below = [c for c in children(n) if isinstance(c, S.Stmt)]
-            missing = [c for c in below if c not in self.memo]
-            if missing:
-                todo += missing
-                continue
-            todo.pop()
-            self.memo[n] = any(self.memo[c] for c in below) or self._touches_here(n)
-        return self.memo[node]
-
-    def _touches_here(self, node: Node) -> bool:
-        if isinstance(node, S.BufferStore) and node.buffer in (self.source, self.result):
-            return True
-        parts = [c for c in children(node) if isinstance(c, PrimExpr)]
-        for p in parts:
-            if any(x.buffer in (self.source, self.result) for x in accesses(p)[0]):
-                return True
-            if any(b in (self.source, self.result) for b, _ in opaque_buffers(p)):
-                raise _Unknown
-        return False
+    def _survey(self, node: Node, lets: set[Var]) -> None:
+        """What is below a node whose children are known: uses of the buffers, divisors, what makes indices unknown."""
+        if isinstance(node, e.BufferRef) and node.buffer in (self.source, self.result):
+            raise _Unknown
+        if node in lets or isinstance(node, e.BufferLoad):
+            self.unknown.add(node)
+        if isinstance(node, e.FloorDiv | e.FloorMod) and isinstance(node.a, Var):
+            c = e.const_int(node.b)
+            if c is not None and c > 1:
+                self.divisors.setdefault(node.a, set()).add(c)
+        inside = children(node)
+        if not isinstance(node, S.Stmt) and any(c in self.unknown for c in inside):
+            self.unknown.add(node)
+        if isinstance(node, e.Call) and node.op == "prefetch":
+            return
+        found = [self.below[c] for c in inside if c in self.below]
+        if isinstance(node, e.BufferLoad) and node.buffer is self.source:
+            self.below[node] = (*dict.fromkeys(x for loads in found for x in loads), node)
+        elif isinstance(node, S.Stmt):
+            if found or (isinstance(node, S.BufferStore) and node.buffer in (self.source, self.result)):
+                self.below[node] = ()
+        elif found:
+            self.below[node] = found[0] if len(found) == 1 else tuple(dict.fromkeys(x for f in found for x in f))
 
     def _arms(self, node: S.IfThenElse, env: dict[Any, Any]) -> tuple[_Arm, _Arm]:
         self.places += 1
-        known = not accesses(node.cond)[0] and free_vars(node.cond).isdisjoint(self.lets)
-        cond = substitute(node.cond, env) if known else None
+        cond = None if node.cond in self.unknown else substitute(node.cond, env)
         return _Arm(cond, self.places, True), _Arm(None if cond is None else e.Not(cond), self.places, False)
 
     def _enter(
@@ -195,7 +193,7 @@ class _Walk:
         self.places += 1
         made: tuple[_Level, ...] = (_Level(var, low, extent, parallel, self.places),)
         if e.const_int(low) == 0:
-            for c in _divisors(loop.body, loop.var):
+            for c in sorted(self.divisors.get(loop.var, ())):
                 made, env = self._parted(made, env, c)
         return (*levels, *made), env
 
@@ -224,35 +222,27 @@ class _Walk:
 
     def _read(self, parts: Sequence[PrimExpr], levels: tuple[_Around, ...], env: dict[Any, Any]) -> None:
         for p in parts:
-            if isinstance(p, e.Call) and p.op == "prefetch":
-                continue
-            for load in accesses(p)[0]:
-                if load.buffer is self.source:
-                    self._note(self.loads, load.buffer, load.indices, levels, env)
+            for load in self.below.get(p, ()):
+                self._note(self.loads, load.buffer, load.indices, levels, env)
 
     def _note(
         self, table: dict[Any, _Class], buffer: Buffer, indices: Any, levels: tuple[_Around, ...], env: dict[Any, Any]
     ) -> None:
         self.time += 1
-        facts = self.facts.get(levels)
-        if facts is None:
-            facts = self.facts[levels] = _facts(levels)
-        dims = [_taken_apart(i, env, self.lets, facts) for i in indices]
-        dims.append(_flat(dims, buffer, facts))
-        key = tuple(_key(x) for x in levels), tuple(d[0] for d in dims)
-        found = table.setdefault(key, _Class(levels, key[1]))
-        found.members.append((self.time, tuple(d[1] for d in dims)))
-
-
-def _divisors(body: S.Stmt, var: Var) -> list[int]:
-    """Constants c of var//c and var%c below a statement, ascending."""
-    found = set()
-    for n in post_order(body):
-        if isinstance(n, e.FloorDiv | e.FloorMod) and n.a is var:
-            c = e.const_int(n.b)
-            if c is not None and c > 1:
-                found.add(c)
-    return sorted(found)
+        _, facts, known = self.facts.get(id(levels)) or self.facts.setdefault(id(levels), (levels, _facts(levels), {}))
+        dims = []
+        for i in indices:
+            if i not in known:
+                known[i] = _taken_apart(i, self.unknown, env, facts)
+            dims.append(known[i])
+        parts = tuple(d[0] for d in dims)
+        if (buffer, parts) not in known:
+            known[buffer, parts] = _flat(parts, buffer, facts)
+        flat = known[buffer, parts]
+        key = tuple(_key(x) for x in levels), parts
+        found = table.setdefault(key, _Class(levels, (*parts, flat)))
+        ranges = tuple(d[1] for d in dims)
+        found.members.append((self.time, (*ranges, (0, 0) if flat is None else _flat_range(ranges, buffer))))
 
 
 def _facts(levels: Sequence[_Around]) -> Facts:
@@ -279,7 +269,7 @@ def _hold(facts: Facts, cond: Any) -> bool:
 
 
 def _taken_apart(
-    index: PrimExpr, env: dict[Any, Any], lets: set[Var], facts: Facts
+    index: PrimExpr, unknown: set[Node], env: dict[Any, Any], facts: Facts
 ) -> tuple[PrimExpr | None, Interval]:
     """(what of an index depends on loops and sizes, range of the constants and lanes added to it); None: anything."""
     lanes = (0, 0)
@@ -289,30 +279,33 @@ def _taken_apart(
             return None, (0, 0)
         reach = step * (index.count - 1)
         lanes, index = (min(0, reach), max(0, reach)), index.base
-    if "x" in index.dtype or accesses(index)[0]:
+    if "x" in index.dtype or index in unknown:
         return None, (0, 0)
-    if not free_vars(index).isdisjoint(lets) or any(isinstance(n, e.Let) for n in post_order(index)):
-        return None, (0, 0)
-    new = simplify(substitute(index, env), facts)
-    terms, shift = P.split_const(P.of_expr(new))
+    terms, shift = P.split_const(P.of_expr(simplify(substitute(index, env), facts)))
     return P.to_expr(terms, "int64"), (shift + lanes[0], shift + lanes[1])
 
 
-def _flat(
-    dims: Sequence[tuple[PrimExpr | None, Interval]], buffer: Buffer, facts: Facts
-) -> tuple[PrimExpr | None, Interval]:
-    """The offset of an access in elements, in the same form."""
+def _flat(parts: Sequence[PrimExpr | None], buffer: Buffer, facts: Facts) -> PrimExpr | None:
+    """The part of an access's offset in elements that depends on loops and sizes."""
     total: Any = e.const(0)
-    low = high = 0
     pitch = 1
-    for (part, (lo, hi)), extent in reversed(list(zip(dims, buffer.shape, strict=True))):
+    for part, extent in reversed(list(zip(parts, buffer.shape, strict=True))):
         if part is None or pitch < 0:
-            return None, (0, 0)
+            return None
         total = total + part * pitch
-        low, high = low + lo * pitch, high + hi * pitch
         size = e.const_int(extent)
         pitch = pitch * size if size is not None else -1
-    return simplify(total, facts), (low, high)
+    return simplify(total, facts)  # type: ignore[no-any-return]
+
+
+def _flat_range(ranges: Sequence[Interval], buffer: Buffer) -> Interval:
+    """The range of what is added to it, where all dimensions but the first are constant."""
+    low = high = 0
+    pitch = 1
+    for (lo, hi), extent in reversed(list(zip(ranges, buffer.shape, strict=True))):
+        low, high = low + lo * pitch, high + hi * pitch
+        pitch *= e.const_int(extent) or 0
+    return low, high
 
 
 # ------------------------------------------------------------------------------------------------------------ the proof
