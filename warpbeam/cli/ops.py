@@ -1,4 +1,4 @@
-"""`warpbeam ops`: the operators there are, and which of a model's are supported."""
+"""`warpbeam ops`: the operators there are, and how those of ONNX, or of a model, are covered."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def run(args: argparse.Namespace) -> int:
     """Prints a table."""
     head: tuple[str, ...]
     if args.model:
-        head, rows = ("operator", "nodes", "supported"), _model(args.model)
+        head, rows = ("operator", "nodes", "how"), _model(args.model)
     elif args.onnx:
-        head, rows = ("ONNX operator", "from opset"), _onnx()
+        head, rows = ("ONNX operator", "opset", "how", "types", "host types", "refused types"), _onnx()
     else:
         head, rows = ("operator", "operands", "attributes"), _relay()
     rows = [row for row in rows if args.filter.lower() in row[0].lower()]
     if args.json:
         console.emit_json([dict(zip(head, row, strict=True)) for row in rows])
     else:
-        console.table(rows, head, left=(0, 2) if len(head) == 3 else (0, 1))
-        print(f"{len(rows)} operators")
+        console.table(rows, head, left=(0, 2) if len(head) == 3 else (0, 2, 3, 4, 5))
+        print(f"{len({row[0] for row in rows})} operators")
     return 0
 
 
@@ -46,15 +46,24 @@ def _relay() -> list[tuple[Any, ...]]:
     return rows
 
 
-def _versions() -> dict[str, list[int]]:
-    """ONNX operator -> opset versions from which converters are written for it."""
-    from warpbeam.frontend.onnx.table import converters
-
-    return {name: sorted(since for since, _ in found) for name, found in converters().items()}
-
-
 def _onnx() -> list[tuple[Any, ...]]:
-    return [(name, ", ".join(map(str, versions))) for name, versions in sorted(_versions().items())]
+    """What of ONNX is covered: a row for each version of each operator."""
+    from warpbeam.frontend.onnx import coverage
+
+    return [
+        (r.operator, str(r.since), r.how, *(" ".join(g) for g in (r.compiled, r.host, r.refused)))
+        for r in coverage.rows()
+    ]
+
+
+def _coverage() -> dict[str, list[tuple[int, str]]]:
+    """ONNX operator -> (version, how it is covered from there on), oldest first."""
+    from warpbeam.frontend.onnx import coverage
+
+    found: dict[str, list[tuple[int, str]]] = {}
+    for row in coverage.rows():
+        found.setdefault(row.operator, []).append((row.since, row.how))
+    return found
 
 
 def _model(path: str) -> list[tuple[Any, ...]]:
@@ -62,9 +71,10 @@ def _model(path: str) -> list[tuple[Any, ...]]:
     from warpbeam.cli import models
     from warpbeam.frontend.onnx.loader import load, subgraphs
 
-    known = _versions()
+    known = _coverage()
     counts: Counter[str] = Counter()
-    proto = load(models.source_of(path)).proto
+    loaded = load(models.source_of(path))
+    proto = loaded.proto
     functions = {(f.domain, f.name) for f in proto.functions}
     todo: list[Any] = [proto.graph, *proto.functions]
     while todo:
@@ -74,4 +84,10 @@ def _model(path: str) -> list[tuple[Any, ...]]:
                 counts[domain + node.op_type] += 1
             todo += subgraphs(node)
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [(name, str(count), "yes" if name in known else "no") for name, count in order]
+
+    def how(name: str) -> str:
+        version = loaded.opsets.get(name.rpartition("::")[0], 1)
+        ways = [way for since, way in known.get(name, []) if since <= version]
+        return ways[-1] if ways else "no"
+
+    return [(name, str(count), how(name)) for name, count in order]

@@ -127,7 +127,7 @@ _UNARY = {
     "Abs": "abs", "Neg": "negative", "Sign": "sign", "Ceil": "ceil", "Floor": "floor", "Round": "round",
     "Sqrt": "sqrt", "Exp": "exp", "Log": "log", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Asin": "asin",
     "Acos": "acos", "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh",
-    "Atanh": "atanh", "Erf": "erf", "IsNaN": "isnan", "Not": "logical_not", "BitwiseNot": "bitwise_not",
+    "Atanh": "atanh", "IsNaN": "isnan", "Not": "logical_not", "BitwiseNot": "bitwise_not",
 }  # fmt: skip
 
 _BINARY = {
@@ -139,6 +139,12 @@ _PLAIN = {
     "LessOrEqual": "less_equal", "GreaterOrEqual": "greater_equal", "BitwiseAnd": "bitwise_and",
     "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
 }  # fmt: skip
+
+def _erf(node: NodeView, x: Expr) -> Result:
+    """Integers, which version 9 takes, are computed in float64."""
+    kind = dtype_of(x)
+    return get("erf")(x) if dt.is_float(kind) else cast_to(get("erf")(cast_to(x, "float64")), kind)
+
 
 TABLE: dict[str, dict[int, Any]] = {
     **{name: {1: simple(op)} for name, op in (_UNARY | _PLAIN).items()},
@@ -156,4 +162,5 @@ TABLE: dict[str, dict[int, Any]] = {
     "Where": {9: _where},
     "Identity": {1: _identity},
     "Dropout": {1: _dropout},
+    "Erf": {9: _erf},
 }
