@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_DEVICES = ("cl", "context", "cpu", "cuda", "device", "ext_dev", "gpu", "hexagon", "metal", "opencl", "rocm", "vulkan",
+            "webgpu")  # fmt: skip
 _NAMES = {
     "compile": "warpbeam.driver.api:compile",
     "load": "warpbeam.driver.api:load",
@@ -47,10 +49,7 @@ _NAMES = {
     "Module": "warpbeam.runtime.module:Module",
     "WarpbeamError": "warpbeam.runtime.errors:WarpbeamError",
     "TVMError": "warpbeam.runtime.errors:TVMError",
-    **{
-        n: f"warpbeam.runtime.ndarray:{n}"
-        for n in "cl context cpu cuda device ext_dev gpu hexagon metal opencl rocm vulkan webgpu".split()
-    },
+    **{n: f"warpbeam.runtime.ndarray:{n}" for n in _DEVICES},
     **{
         n: f"warpbeam.runtime.packed:{n}"
         for n in ("convert", "get_global_func", "register_func", "register_global_func")
