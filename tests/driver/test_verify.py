@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from warpbeam import op
-from warpbeam.driver import bisect, build, pipeline
+from warpbeam.driver import bisect, pipeline
+from warpbeam.driver.build import llvm_codegen
 from warpbeam.driver.verify import check, difference, verify
 from warpbeam.ir.diagnostics import VerifyError
 from warpbeam.ir.transform import module_pass
@@ -102,12 +103,12 @@ def test_a_wrong_computation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wrong_machine_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = build.llvm_codegen.print_kernel
+    right = llvm_codegen.print_kernel
 
     def wrong(func: Any, target: Any) -> str:
         return right(func, target).replace("fadd", "fsub")
 
-    monkeypatch.setattr(build.llvm_codegen, "print_kernel", wrong)
+    monkeypatch.setattr(llvm_codegen, "print_kernel", wrong)
     result = verify(model())
     assert not result.passed and result.findings[-1].endswith("code generation")
     with pytest.raises(VerifyError, match="of its largest value") as caught:
