@@ -10,6 +10,7 @@ import tir_programs as programs
 from pass_check import becomes
 
 from warpbeam import target
+from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.te import tensor as te
 from warpbeam.tir.expr import Call, Ramp
@@ -23,6 +24,22 @@ from warpbeam.tir.transform.loop_partition import loop_partition
 from warpbeam.tir.transform.pipeline import lower, lower_simple
 from warpbeam.tir.transform.setting import Setting
 from warpbeam.tir.transform.unroll_pragmas import unroll_pragmas
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"), [((1, 5000), "of 5000 iterations is too long to unroll"), ((300, 300), "more than 65536 copies")]
+)
+def test_what_is_too_long_to_unroll(shape, says):
+    func = check.program(
+        f"""
+        def f(A: float32[{shape[0]}, {shape[1]}]):
+            for i in unrolled({shape[0]}):
+                for j in unrolled({shape[1]}):
+                    A[i, j] = 1.0
+        """
+    )
+    with pytest.raises(LowerError, match=says):
+        expand_loops(func)
 
 
 def test_partition_of_a_split_that_does_not_divide():

@@ -34,7 +34,8 @@ from warpbeam.tir.transform.lanes import NotVectorizable, build, is_vector, wide
 from warpbeam.tir.transform.mutate import peel, wrap
 from warpbeam.tir.transform.setting import Setting
 
-MAX_UNROLL = 4096
+MAX_UNROLL = 4096  # iterations of one loop
+MAX_COPIES = 1 << 16  # of bodies of unrolled loops in one program: compilers take a fifth of a millisecond for each
 
 
 def expand_loops(
@@ -56,6 +57,7 @@ class Expander:
 
     def __init__(self, body: Stmt, kinds: tuple[str, ...] = ("unrolled", "vectorized"), vectors: bool = True) -> None:
         self.kinds, self.vectors = kinds, vectors
+        self.room = MAX_COPIES
         self.env: dict[Var, PrimExpr] = {}
         self.names: set[Var] = set()
         self.deps: dict[Any, tuple[Var, ...]] = {}
@@ -183,6 +185,12 @@ class Expander:
     def copies(self, s: For, low: PrimExpr, count: int) -> Stmt | None:
         if count > MAX_UNROLL:
             raise LowerError(f"loop {s.var.name} of {count} iterations is too long to unroll", hint="split it first")
+        self.room -= count
+        if self.room < 0:
+            raise LowerError(
+                f"unrolling makes more than {MAX_COPIES} copies of loop bodies, the last ones of {s.var.name}",
+                hint="unroll the inner loops only, or split them and unroll the inner parts",
+            )
         made: list[Stmt] = []
         for k in range(count):
             self.env[s.var] = e.add(low, k)

@@ -36,7 +36,8 @@ def verify(func: PrimFunc) -> PrimFunc:
             known.add(s.buffer)
         below = kids(s)
         if below:
-            nodes.extend(c for c in children(s) if c not in below)
+            inside = {id(c) for c in below}
+            nodes.extend(c for c in children(s) if id(c) not in inside)
             stack.extend((c, parallel) for c in below)
         else:
             nodes.append(s)
