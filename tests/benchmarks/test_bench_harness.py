@@ -89,18 +89,25 @@ class _NumpyModule:
 
 
 def test_kernel_measurement_judges_speed_and_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
-    import warpbeam
     from benchmarks.peak import FmaPeak
 
     case = kernels.Case("dense", (16, 32, 64))
     weight = case.arrays()[1]
     monkeypatch.setattr(kernels, "make_relay", lambda case: weight)
-    monkeypatch.setattr(warpbeam, "compile", lambda w, threads: _NumpyModule(w), raising=False)
+    monkeypatch.setattr(kernels, "compiled", lambda w, accuracy: (_NumpyModule(w), "direct"))
     outcome = kernels.measure(case, FmaPeak(1), 2, 0.01)
     assert outcome.error_factor < 8 and 0 < outcome.share < 1.5 and outcome.gflops > 0
-    monkeypatch.setattr(warpbeam, "compile", lambda w, threads: _NumpyModule(w + 1e-2), raising=False)
+    monkeypatch.setattr(kernels, "compiled", lambda w, accuracy: (_NumpyModule(w + 1e-2), "direct"))
     wrong = kernels.measure(case, FmaPeak(1), 1, 0.01)
     assert wrong.error_factor > 8 and not wrong.ok
+
+
+def test_kernel_measurement_names_the_algorithm() -> None:
+    case = kernels.Case("conv", (28, 64, 64, 3, 1))
+    for accuracy, words in (("exact", "direct"), ("default", "winograd F(2x2,3x3)")):
+        module, algorithm = kernels.compiled(kernels.make_relay(case), accuracy)
+        (result,) = module.run({"x": case.arrays()[0]}).values()
+        assert algorithm == words and kernels.error_factor(case, result) < 1
 
 
 def test_chain_and_add_models_are_valid() -> None:
