@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +78,17 @@ _ALIASES = {
 }
 
 
-class _Aliases(MetaPathFinder, Loader):
-    """Finds modules by their classic paths, where no file has that name."""
+class _Aliases:
+    """Finds and loads modules by their classic paths, where no file has that name.
+
+    It has the methods of `importlib.abc.MetaPathFinder` and `Loader`, whose import would cost more than our own.
+    """
 
     own: ModuleSpec | None
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname in _ALIASES else None
+        loader: Any = self
+        return ModuleSpec(fullname, loader) if fullname in _ALIASES else None
 
     def create_module(self, spec: ModuleSpec) -> Any:
         module = importlib.import_module(_ALIASES[spec.name])

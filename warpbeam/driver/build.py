@@ -14,7 +14,7 @@ from typing import Any
 
 from warpbeam.codegen import facade, host
 from warpbeam.codegen import llvm as llvm_codegen
-from warpbeam.driver import embed
+from warpbeam.driver import embed, plan_report
 from warpbeam.driver.cache import Cache
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.pipeline import optimize
@@ -27,12 +27,12 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.relay.expr import Function, IRModule
 from warpbeam.relay.types import TensorType, TupleType
-from warpbeam.runtime import hosted
 from warpbeam.runtime.artifact import Artifact, KernelInfo, Manifest, TensorSpec
 from warpbeam.runtime.cpu import runs_here
 from warpbeam.runtime.errors import LinkError
 from warpbeam.runtime.export_model import FREESTANDING, HOSTED, pack_objects
 from warpbeam.runtime.linker import link_shared
+from warpbeam.runtime.manifest import CALLS, LAYOUT
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
 from warpbeam.runtime.program import CallExternal, CallKernel, Check, Port, Program, SetSymbol, Value, walk
@@ -161,6 +161,7 @@ class _Part:
         with report.stage("schedule and lower"):
             self.program, self.params, self.params_bytes = bind(self.planner.build(), self.options.state)
             self.program.validate()
+        report.memory = self.memory = plan_report.facts(self.program, self.planner.packing)
 
     def interface(self) -> None:
         """Prints the entry and the C interface."""
@@ -219,7 +220,7 @@ class _Part:
             precision=precision(func),
             compiler_version=_version(),
             params=self.params,
-            extra=constants | self.ports.fact() | _host_facts(func, self.program),
+            extra=constants | _memory_facts(self.memory) | self.ports.fact() | _host_facts(func, self.program),
         )
 
     def _specs(self, ports: Sequence[Port], names: Sequence[str], types: Sequence[Any]) -> tuple[TensorSpec, ...]:
@@ -244,8 +245,8 @@ def _facades(manifest: Manifest, sizes: facade.Sizes, target: Target) -> dict[st
 def _host_facts(func: Function, program: Program) -> dict[str, str]:
     """What the manifest says of host calls, strings and sequences."""
     calls = sorted({i.function for i in walk(program.body) if isinstance(i, CallExternal)})
-    found = {hosted.CALLS: json.dumps(calls)} if calls else {}
-    return found | ({hosted.LAYOUT: func.attrs[hosted.LAYOUT]} if hosted.LAYOUT in func.attrs else {})
+    found = {CALLS: json.dumps(calls)} if calls else {}
+    return found | ({LAYOUT: func.attrs[LAYOUT]} if LAYOUT in func.attrs else {})
 
 
 def _native(program: Program) -> Program:
@@ -257,6 +258,10 @@ def _native(program: Program) -> Program:
     symbols = dict.fromkeys(i.symbol for i in walk(program.body) if isinstance(i, SetSymbol))
     check = Check(0, f"{text}: run it with warpbeam.runtime")
     return replace(program, body=(check, *[SetSymbol(name, 0) for name in symbols]))
+
+
+def _memory_facts(memory: dict[str, Any]) -> dict[str, str]:
+    return {f"arena_{key}": str(memory[key]) for key in ("bound", "apart")}
 
 
 def _kernel_infos(program: Program, kernels: KernelSet) -> tuple[KernelInfo, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from warpbeam.ir.diagnostics import ImportModelError
 from warpbeam.relay.expr import Function, IRModule
 from warpbeam.relay.types import TupleType
-from warpbeam.runtime.hosted import LAYOUT
+from warpbeam.runtime.manifest import LAYOUT
 from warpbeam.runtime.objects import Layout
 
 

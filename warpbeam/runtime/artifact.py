@@ -39,13 +39,15 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from . import signature
 from .errors import ArtifactError
 from .files import atomic
 from .manifest import KernelInfo, Manifest, TensorSpec
-from .program import Program
+
+if TYPE_CHECKING:
+    from .program import Program
 
 __all__ = ["Artifact", "KernelInfo", "Manifest", "Section", "TensorSpec"]
 
@@ -188,6 +190,8 @@ class Artifact:
         Raises:
             ArtifactError: if the section is not a valid Program.
         """
+        from .program import Program
+
         data = self.data("program")
         return None if data is None else Program.from_json(bytes(data))
 

@@ -15,8 +15,7 @@ from .abi import numpy_dtype
 from .artifact import Artifact
 from .cpu import host_machine, missing_features, runs_here
 from .errors import ArtifactError, LoadError, RunError
-from .hosted import LAYOUT, host_calls_of
-from .manifest import Manifest
+from .manifest import LAYOUT, Manifest
 from .shape_expr import ShapeExpr
 
 if TYPE_CHECKING:
@@ -131,6 +130,7 @@ class CompiledModel:
             LoadError: if the name or format makes no sense, or the file cannot be written.
         """
         from .export_model import export_model
+        from .hosted import host_calls_of
 
         calls = host_calls_of(self.artifact.manifest)
         if calls or LAYOUT in self.artifact.manifest.extra:

@@ -16,14 +16,11 @@ from .call import adopt_input
 from .context import Slot
 from .errors import ArtifactError, RunError
 from .executor import Machine, execute
-from .manifest import Manifest
+from .manifest import CALLS, LAYOUT, Manifest
 from .objects import Layout, Table, using
 
 if TYPE_CHECKING:
     from .module import Module
-
-#: keys of the manifest's `extra`
-LAYOUT, CALLS = "objects", "host_calls"
 
 
 def host_calls_of(manifest: Manifest) -> list[str]:

@@ -12,6 +12,8 @@ from .errors import ArtifactError
 from .shape_expr import ShapeExpr
 
 MAX_PORTS = 65_536
+#: keys of the manifest's `extra`: how strings and sequences are carried, and the host functions that the program calls
+LAYOUT, CALLS = "objects", "host_calls"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import RunError
-from .exported import load_exported
 from .module import Module, load
 from .signature import Key
 
@@ -38,8 +37,13 @@ def open_model(
             is_library = file.read(4) == b"\x7fELF"
     except OSError:
         is_library = False
-    module = load_exported(path) if is_library and trusted is None else None
-    return module if module is not None else load(path, verify_constants, trusted)
+    if is_library and trusted is None:
+        from .exported import load_exported
+
+        module = load_exported(path)
+        if module is not None:
+            return module
+    return load(path, verify_constants, trusted)
 
 
 class Model:

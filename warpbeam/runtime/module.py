@@ -16,8 +16,8 @@ from .artifact import Artifact, Manifest, TensorSpec
 from .compiled import CompiledModel, why_not_here
 from .context import CallContext, HostContext
 from .errors import ArtifactError, LoadError, RunError
-from .hosted import Hosted
 from .loader import Library
+from .manifest import CALLS, LAYOUT
 from .measure import BenchmarkResult, benchmark_call
 from .memory import Bytes, aligned_bytes, aligned_copy
 from .ndarray import Device, as_numpy
@@ -25,6 +25,7 @@ from .shape_expr import symbols_of
 
 if TYPE_CHECKING:
     from .graph_executor import GraphModule
+    from .hosted import Hosted
     from .profiler import Profile, Roof
     from .signature import Key
 
@@ -66,7 +67,7 @@ class Module(CompiledModel):
         self._free: list[CallContext] = []
         specs = (*manifest.inputs, *manifest.outputs)
         static = all(isinstance(extent, int) for spec in specs for extent in spec.shape)
-        self._hosted = Hosted.of(manifest)
+        self._hosted = _hosted(manifest)
         self._call: Callable[..., dict[str, Array]] = call.run_static if static else call.run_symbolic
         self._release(self._acquire())
 
@@ -245,6 +246,15 @@ def load(
         LoadError: if its code cannot be loaded.
     """
     return Module(Artifact.load(path, verify_constants, trusted))
+
+
+def _hosted(manifest: Manifest) -> Hosted | None:
+    """How a model runs that is more than its native entry; loaded only for such models."""
+    if LAYOUT not in manifest.extra and CALLS not in manifest.extra:
+        return None
+    from .hosted import Hosted
+
+    return Hosted.of(manifest)
 
 
 def _check_machine(manifest: Manifest) -> None:

@@ -32,7 +32,7 @@ from warpbeam.ir.node import Attrs, children
 from warpbeam.ir.rewrite import add_origins, substitute
 from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, IRModule, Tuple, TupleGetItem, Var
 from warpbeam.relay.types import TensorType, TupleType
-from warpbeam.runtime import hosted
+from warpbeam.runtime.manifest import LAYOUT
 from warpbeam.runtime.objects import Table, using
 from warpbeam.topi.dims import Undecided
 
@@ -109,7 +109,7 @@ class Importer:
             notes = {"assumptions": tuple(self.assumptions), "reasons": reasons}
         layout = layout_of(given, found, self.table)
         if not layout.plain or layout.strings:
-            notes[hosted.LAYOUT] = layout.to_json()
+            notes[LAYOUT] = layout.to_json()
         main = Function(tuple(params.values()), body, attrs=Attrs(notes))
         mod = IRModule({"main": main, **self.loops})
         ports = [p for n in layout.outputs for p in n.ports()]
