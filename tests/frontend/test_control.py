@@ -216,3 +216,18 @@ def test_a_loop_whose_state_grows_is_refused() -> None:
     consts = {"n": np.array(4, np.int64), "yes": np.array(True)}
     with pytest.raises(UnsupportedError, match="state 0 is"):
         import_model(model([("Loop", "n yes x", "r", {"body": body})], [("x", [3])], [("r", None)], consts))
+
+
+def test_scan_with_an_axis_of_batches() -> None:
+    """Version 8 of the operator: every batch is a scan of its own; the second sequence runs backward."""
+    body = graph(
+        [("Add", "s a", "t"), ("Mul", "t b", "r")], [("s", [2]), ("a", [2]), ("b", [2])], [("t", [2]), ("r", [2])]
+    )
+    attrs = {"body": body, "num_scan_inputs": 2, "directions": [0, 1]}
+    scan = model([("Scan", "_ s x z", "y r", attrs)], [("s", [3, 2]), ("x", [3, 4, 2]), ("z", [3, 4, 2])],
+                 [("y", [3, 2]), ("r", [3, 4, 2])], opset=8)  # fmt: skip
+    s, x, z = (RNG.standard_normal(n).astype(np.float32) for n in ((3, 2), (3, 4, 2), (3, 4, 2)))
+    (y, r), _ = both(scan, s, x, z)
+    sums = s[:, None] + np.cumsum(x, 1)
+    np.testing.assert_allclose(y, sums[:, -1], rtol=1e-5)
+    np.testing.assert_allclose(r, sums * z[:, ::-1], rtol=1e-5)

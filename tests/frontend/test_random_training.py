@@ -176,6 +176,23 @@ def test_momentum(step: int, mode: str) -> None:
         np.testing.assert_allclose(got[k], a[k] - 0.1 * (v if mode == "standard" else g + 0.9 * v), rtol=1e-5)
 
 
+def test_gradient() -> None:
+    """Derivatives of the sum of y at other values of w than the graph has; its nodes stand in the wrong order."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Tanh", ["h"], ["y"]),
+        helper.make_node("Gradient", ["x", "v"], ["dx", "dw"], domain=TRAINING, xs=["x", "w"], y="y"),
+    ]  # fmt: skip
+    ins = [value("x", [2, 3]), value("w", [3, 4]), value("v", [3, 4])]
+    graph = helper.make_graph(nodes[::-1], "g", ins, [value("dx", [2, 3]), value("dw", [3, 4])])
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid(TRAINING, 1)]
+    proto = helper.make_model(graph, opset_imports=sets, ir_version=8)
+    x, w, v = (RNG.standard_normal(s).astype(np.float32) for s in ((2, 3), (3, 4), (3, 4)))
+    dx, dw = compiled(proto, x=x, w=w, v=v)
+    slope = 1 - np.tanh(x @ v) ** 2
+    np.testing.assert_allclose(dx, slope @ v.T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(dw, x.T @ slope, rtol=1e-4, atol=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------------------ n-grams
 
 

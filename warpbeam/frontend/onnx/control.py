@@ -244,7 +244,7 @@ def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[E
         raise view.error("never ends: it has neither a number of iterations nor a condition")
     body.after = [e.expr for e in after]
     body.gathered = [(e.expr, body.step) for e in rows]
-    _check_states(view, body)
+    check_states(view, body)
     if rows and body.running is not None and (body.count is None or _is_large(body.count)):
         body.count = _iterations(importer, view, body)
     results = build(importer, view, body)
@@ -280,78 +280,11 @@ def _count(view: NodeView) -> Any:
     return scalar(entry.expr)
 
 
-def _check_states(view: NodeView, body: Body) -> None:
+def check_states(view: NodeView, body: Body) -> None:
     for k, (v, e) in enumerate(zip(body.states, body.after, strict=True)):
         if not _same_type(v.ty, e.ty):
             both = f"{type_text(v.ty)} before and {type_text(e.ty)}"
             raise view.unsupported(f"a loop whose state {k} is {both} after an iteration")
-
-
-# ---------------------------------------------------------------------------------------------------------------- Scan
-
-
-def scan(importer: Any, frame: Frame, view: NodeView) -> Frame:
-    """ONNX Scan (version 9 on): operands (states…, sequences…), body (states…, one element of each sequence)."""
-    graph, count = view.attr("body"), view.attr("num_scan_inputs")
-    if view.opset < 9:
-        raise view.unsupported("version 8 of the operator, with its axis of batches")
-    if len(graph.input) != len(view.entries) or not 0 < count <= len(view.entries):
-        raise view.error(f"its body takes {len(graph.input)} inputs, the node gives {len(view.entries)}")
-    split = len(view.entries) - count
-    entries = [e for e in view.entries if e is not None]
-    axes = [a % entries[split + k].type.ndim for k, a in enumerate(view.attr("scan_input_axes", [0] * count))]
-    backward = view.attr("scan_input_directions", [0] * count)
-    length = entries[split].type.shape[axes[0]]
-    step = Var("i", SCALAR_INT)
-    states = [Var(f"s{k}", e.type) for k, e in enumerate(entries[:split])]
-    parts = [
-        get("take")(e.expr, _place(step, length, back), axis=a)
-        for e, a, back in zip(entries[split:], axes, backward, strict=True)
-    ]
-    own = zip(graph.input, (*states, *parts), entries, strict=True)
-    given = {p.name: Entry(v, string=e.string) for p, v, e in own}
-    body = body_frame(importer, frame, view, graph, given)
-    plan = Body(step, length, states, [e.expr for e in entries[:split]])
-
-    def finish(inner: Frame) -> Frame:
-        found = results_of(view, inner, graph)
-        importer.define(frame, view, lambda: _scan(importer, view, plan, found))
-        return frame
-
-    body.finish = finish
-    return body
-
-
-def _place(step: Expr, length: Any, back: int) -> Expr:
-    if not back:
-        return step
-    last = const(length - 1, "int64") if isinstance(length, int) else _size(length - 1)
-    return get("subtract")(last, step)  # type: ignore[no-any-return]
-
-
-def _size(value: PrimExpr) -> Expr:
-    """A symbolic size as a scalar tensor."""
-    return get("shape_tensor")(values=(value,), shape=(), dtype="int64")  # type: ignore[no-any-return]
-
-
-def _scan(importer: Any, view: NodeView, body: Body, found: list[Entry]) -> list[Entry]:
-    if any(e.missing for e in found):
-        return [Entry(missing=True)] * len(view.outputs)
-    states = len(body.states)
-    rows = found[states:]
-    backward = view.attr("scan_output_directions", [0] * len(rows))
-    axes = view.attr("scan_output_axes", [0] * len(rows))
-    body.after = [e.expr for e in found[:states]]
-    body.gathered = [(e.expr, _place(body.step, body.count, b)) for e, b in zip(rows, backward, strict=True)]
-    _check_states(view, body)
-    results = build(importer, view, body)
-    out = list(results[:states])
-    for r, axis in zip(results[states:], axes, strict=True):
-        ndim = r.ty.ndim
-        order = list(range(1, ndim))
-        order.insert(axis % ndim, 0)
-        out.append(r if order == list(range(ndim)) else get("transpose")(r, axes=tuple(order)))
-    return [Entry(r, string=e.string) for r, e in zip(out, found, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------------- the function
@@ -414,8 +347,13 @@ def _check_row(view: NodeView, body: Body, row: Expr) -> None:
             )
 
 
+def size_tensor(value: PrimExpr) -> Expr:
+    """A symbolic size as a scalar tensor."""
+    return get("shape_tensor")(values=(value,), shape=(), dtype="int64")  # type: ignore[no-any-return]
+
+
 def _number(count: Any) -> Expr:
-    return const(count, "int64") if isinstance(count, int) else _size(count)
+    return const(count, "int64") if isinstance(count, int) else size_tensor(count)
 
 
 def _empty(ty: TensorType) -> Expr:

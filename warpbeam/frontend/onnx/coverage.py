@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from warpbeam.frontend.onnx import ops_sequence, ops_string, special, table
+from warpbeam.frontend.onnx.inputs import GRADIENT_DOMAIN
 from warpbeam.frontend.onnx.tensors import DTYPES, SCHEMA_NAMES
 
 DOMAINS = ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training")
 CONTROL = ("If", "Loop", "Scan")
-#: versions of operators that are refused although there is an importer for later ones
-TOO_OLD = {("Scan", 8)}
 _OURS = {SCHEMA_NAMES.get(name, name): name for name in DTYPES.values()}
 _WIDE = ("float64", "float32", "float16", "bfloat16")
 _ORDER = {name: k for k, name in enumerate([*_WIDE, *[n for n in sorted(DTYPES.values()) if n not in _WIDE]])}
@@ -73,13 +72,15 @@ def _row(domain: str, schema: Any) -> Row:
 
 def _how(domain: str, schema: Any) -> str:
     name, version = schema.name, schema.since_version
-    if (name, version) in TOO_OLD:
-        return "no"
     if not domain and name in ops_string.TABLE:
         return "host"
     if not domain and name in ops_sequence.TABLE:
         return "import"
-    if (not domain and name in CONTROL) or table.find(name, domain, version) is not None:
+    if (
+        (domain, name) == (GRADIENT_DOMAIN, "Gradient")
+        or (not domain and name in CONTROL)
+        or table.find(name, domain, version) is not None
+    ):
         return "compiled"
     bodies = schema.function_opset_versions or schema.context_dependent_function_opset_versions
     return "function" if bodies else "no"
@@ -100,6 +101,8 @@ def _way(domain: str, name: str, how: str, kind: str) -> str:
     """Which group a type belongs to."""
     objects = kind in ("seq", "optional")
     if how == "no" or kind in ("map", "complex64", "complex128", "sparse_tensor"):
+        return "refused"
+    if domain == GRADIENT_DOMAIN and name == "Gradient" and kind not in _WIDE:
         return "refused"
     if objects and how == "compiled":
         return "compiled" if name in ops_sequence.ON_OBJECTS or name in CONTROL else "refused"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from warpbeam.frontend.onnx import control, schema, table, values
+from warpbeam.frontend.onnx import control, control_scan, schema, table, values
 from warpbeam.frontend.onnx.control import Frame
 from warpbeam.frontend.onnx.found import Found
 from warpbeam.frontend.onnx.functions import own_functions, without
@@ -54,7 +54,7 @@ class ImportedModel:
     name: str
 
 
-_CONTROL = {"If": control.branches, "Loop": control.loop, "Scan": control.scan}
+_CONTROL = {"If": control.branches, "Loop": control.loop, "Scan": control_scan.scan}
 
 
 class Importer:

@@ -20,6 +20,8 @@ from warpbeam.tir.expr import SizeVar
 
 _PLAIN = re.compile(r"[^A-Za-z0-9_]")
 
+GRADIENT_DOMAIN = "ai.onnx.preview.training"
+
 #: names that exporters give to every unknown dimension, so that equal names mean nothing
 _NO_NAME = ("", "?")
 
@@ -287,6 +289,8 @@ def _in_order(order: list[int], wants: list[list[str]], makers: dict[str, int]) 
 def _uses(node: Any) -> list[str]:
     """Names that a node reads, those that its subgraphs take from outside included."""
     out = [i for i in node.input if i]
+    if node.op_type == "Gradient" and node.domain == GRADIENT_DOMAIN:  # it names what it differentiates
+        out += [a.s.decode("utf-8", "replace") for a in node.attribute if a.name == "y"]
     stack = [(g, frozenset()) for g in subgraphs(node)]
     while stack:
         graph, outer = stack.pop()

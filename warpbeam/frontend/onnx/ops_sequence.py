@@ -13,6 +13,7 @@ import numpy as np
 
 from warpbeam.frontend.onnx.build import reshape, shape_of
 from warpbeam.frontend.onnx.control import Frame, body_frame, results_of
+from warpbeam.frontend.onnx.control_scan import stacked
 from warpbeam.frontend.onnx.node import Entry, NodeView, tensor_kind
 from warpbeam.frontend.onnx.objects import OptionalEntry, SequenceEntry, declared_kind, is_object
 from warpbeam.frontend.onnx.tensors import elem_dtype
@@ -284,9 +285,7 @@ def _stacked(view: NodeView, rows: list[list[Entry]]) -> list[Entry]:
     for column in zip(*rows, strict=True):
         if any(is_object(e) for e in column):
             raise view.error("gathers sequences")
-        parts = [get("expand_dims")(e.expr, axis=0, num_newaxis=1) for e in column]
-        joined = parts[0] if len(parts) == 1 else get("concatenate")(*parts, axis=0)
-        out.append(Entry(joined, fixed=all(e.constant for e in column), string=column[0].string))
+        out.append(stacked(column))
     return out
 
 

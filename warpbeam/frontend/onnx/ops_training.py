@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from warpbeam.frontend.onnx.build import Result, cast_to, dtype_of, like
-from warpbeam.frontend.onnx.node import NodeView
+from warpbeam.frontend.onnx.node import Entry, NodeView
+from warpbeam.frontend.onnx.objects import is_object
+from warpbeam.ir.rewrite import substitute
 from warpbeam.op import get
 from warpbeam.relay.expr import Expr, const
+from warpbeam.transform.gradient import gradients
 
 #: new values of (tensor, its states…) from (rate, step, tensor, gradient, states…)
 Step = Callable[..., list[Expr]]
@@ -84,6 +87,23 @@ def _each(one: Step, parts: int) -> Any:
         return [g[part] for part in range(len(groups[0])) for g in groups]
 
     return convert
+
+
+def gradient(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
+    """Gradient: the derivative of the tensor called `y` by those called `xs`, at the values that the node is given."""
+    names = [*view.attr("xs"), *view.attr("zs", [])]
+    given = [e for e in view.entries if e is not None]
+    if len(given) != len(names) or len(view.outputs) > len(view.attr("xs")):
+        raise view.error(f"names {len(names)} tensors, it has {len(given)} inputs and {len(view.outputs)} outputs")
+    nodes = []
+    for name in (*names, view.attr("y")):
+        entry = frame.env.get(name)
+        if entry is None or entry.missing or is_object(entry):
+            raise view.error(f"tensor {name[:80]!r} is not known before it")
+        nodes.append(entry.expr)
+    found = gradients(nodes[-1], nodes[: len(view.attr("xs"))])
+    at = {n: e.expr for n, e in zip(nodes, given, strict=False) if n is not e.expr}
+    return [Entry(substitute(g, at) if at else g) for g in found]
 
 
 TABLE: dict[str, dict[int, Any]] = {

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from warpbeam.frontend.onnx import ops_sequence, ops_string, schema, table
+from warpbeam.frontend.onnx import ops_sequence, ops_string, ops_training, schema, table
+from warpbeam.frontend.onnx.inputs import GRADIENT_DOMAIN
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.objects import is_object
 
@@ -29,6 +30,8 @@ def special_case(view: NodeView, domain: str) -> Callable[..., Any] | None:
     Raises:
         UnsupportedError: where strings or sequences are given to an operator that has no way with them.
     """
+    if domain == GRADIENT_DOMAIN and view.op_type == "Gradient":
+        return ops_training.gradient
     if domain:
         return None
     if view.op_type in ops_sequence.TABLE:
