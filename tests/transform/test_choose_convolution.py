@@ -12,7 +12,7 @@ from warpbeam.driver.api import compile_with_report
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.transform import PassContext
-from warpbeam.relay.expr import Function, IRModule, const, var
+from warpbeam.relay.expr import Constant, Function, IRModule, const, var
 from warpbeam.target import get
 from warpbeam.tir.expr import SizeVar
 from warpbeam.transform import passes
@@ -40,13 +40,13 @@ def network(shape, o, borders=(1, 1, 1, 1), tail=True, kernel=None, **attrs):
     params = [x] if kernel is None else [x, kernel]
     if not tail:
         return IRModule.from_expr(Function(params, y))
-    r = var("r", shape=infer(Function(params, y)).body.ty.shape)
+    r = var("r", shape=infer_module(y, *params)["main"].body.ty.shape)
     y = call("add", call("add", y, const(np.linspace(-1, 1, o, dtype=np.float32))), r)
     return IRModule.from_expr(Function([*params, r], call("nn.relu", y)))
 
 
-def infer(func):
-    return passes.InferType()(IRModule.from_expr(func))["main"]
+def infer_module(body, *params):
+    return passes.InferType()(IRModule.from_expr(Function(params, body)))
 
 
 def chosen(mod, target=TARGET, **config):
@@ -90,6 +90,22 @@ def test_accuracy_decides_what_is_considered():
     assert tiles == {4}
     with pytest.raises(IRError, match=r"accuracy 'exakt'.*\n.*exact"):
         warpbeam.compile(mod, accuracy="exakt")
+
+
+def test_weights_are_transformed_by_the_pass_and_once():
+    """However large they are: an inference that transforms them would be slower than the plain sum."""
+    x, w = var("x", shape=(1, 28, 28, 128)), const(weights(128, 128))
+    attrs = {"padding": 1, "data_layout": "NHWC", "kernel_layout": "HWIO"}
+    y = call("nn.conv2d", call("nn.conv2d", x, w, **attrs), w, **attrs)
+    with PassContext(opt_level=3, config={"relay.FoldConstant.max_bytes": 1}):
+        new = ChooseConvolution(TARGET)(infer_module(y, x))
+    found = [n for n in post_order(new["main"].body) if "winograd" in op_name(n)]
+    assert len(found) == 2 and isinstance(found[0].args[1], Constant) and found[0].args[1] is found[1].args[1]
+    assert found[0].args[1].ty.shape == (4, 4, 128, 128)
+
+
+def test_small_machines_keep_small_weights():
+    assert not chosen(network((1, 28, 28, 128), 128), get("c32"))
 
 
 def test_devices_keep_their_convolutions():

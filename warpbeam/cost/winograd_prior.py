@@ -65,7 +65,9 @@ class Blocks:
 
 @lru_cache(maxsize=256)
 def plan(layer: Layer, target: Target) -> Blocks | None:
-    """The best blocks, or None where no block fits the stack."""
+    """The best blocks; None where no block fits the stack, and where no second-level cache holds planes and weights."""
+    if not target.l2:
+        return None
     cores = target.cores if target.threads else 1
     best: tuple[tuple[float, int, int], Blocks] | None = None
     for rows in _divisors(layer.rows):

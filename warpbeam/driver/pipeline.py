@@ -31,7 +31,6 @@ def graph_passes(target: Target) -> list[Pass]:
         passes.KeepPrecision(),  # half-float rows on their way into a product are not rounded
         passes.FoldConstant(),
         passes.ChooseConvolution(target),  # 3x3 taps with fewer products, where that is predicted to be faster
-        passes.FoldConstant(),
         passes.EliminateCommonSubexpr(),
         passes.DeadCodeElimination(),
     ]

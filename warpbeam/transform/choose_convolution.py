@@ -23,7 +23,7 @@ from warpbeam.sketch.select import predict
 from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
 from warpbeam.topi.nn.winograd import TAPS
-from warpbeam.transform.graph import call, rewrite_function
+from warpbeam.transform.graph import call, constant, rewrite_function
 
 ACCURACY = "warpbeam.accuracy"
 _TILES = {"exact": (), "default": (2,), "fast": (2, 4)}
@@ -58,6 +58,7 @@ class ChooseConvolution:
     def __init__(self, target: Target | None = None) -> None:
         self.target = get("native") if target is None else target
         self.known: dict[Any, tuple[int, Choice]] = {}
+        self.weights: dict[Any, Expr] = {}
 
     def transform_function(self, fn: Function, mod: Any, ctx: PassContext) -> Function:
         accuracy = check_accuracy(ctx.config.get(ACCURACY, "default"))
@@ -77,7 +78,11 @@ class ChooseConvolution:
         ctx.emit(Event("choice", names[0] if names else "", data={"chosen": choice.chosen, "cycles": choice.cycles}))
         if not tile:
             return None
-        new = by_tiles(node, tile)
+        key = (w, tile, node.attrs["kernel_layout"])
+        if key not in self.weights:
+            transform = _weights(node, tile)
+            self.weights[key] = constant(transform.op.numpy(transform.attrs, w.numpy()))
+        new = _tiled(node, self.weights[key], tile)
         add_origins(new, names)
         return new
 
@@ -100,20 +105,23 @@ def _legal(node: Call) -> bool:
     return plain and known and not small and all(w.shape[kernel[c]] == TAPS for c in "HW")
 
 
-def by_tiles(node: Call, tile: int) -> Call:
-    """The convolution by tiles of `tile` results per dimension; its weight transform is left to FoldConstant."""
-    x, w = node.args
+def _weights(node: Call, tile: int) -> Call:
+    """The transform of a convolution's weights."""
+    return call(_WEIGHT, node.args[1], tile_size=tile, kernel_layout=node.attrs["kernel_layout"])
+
+
+def _tiled(node: Call, weights: Expr, tile: int) -> Call:
+    """The convolution by tiles of `tile` results per dimension."""
     moves = node.op.windows(node.attrs)
-    u = call(_WEIGHT, w, tile_size=tile, kernel_layout=node.attrs["kernel_layout"])
     borders = (*moves.begins, *moves.ends)
-    return call(_CONV, x, u, tile_size=tile, padding=borders, data_layout=node.attrs["data_layout"])
+    return call(_CONV, node.args[0], weights, tile_size=tile, padding=borders, data_layout=node.attrs["data_layout"])
 
 
 def choose(node: Call, tiles: tuple[int, ...], target: Target) -> tuple[int, Choice]:
     """(tile, 0 for the plain sum; the choice with all predictions)."""
     cycles = {0: _cycles(node, target)}
     for tile in tiles:
-        cycles[tile] = _cycles(by_tiles(node, tile), target)
+        cycles[tile] = _cycles(_tiled(node, _weights(node, tile), tile), target)
     known = {t: c for t, c in cycles.items() if c is not None}
     best = min(known, key=lambda t: (known[t], t), default=0)
     if 0 not in known or known[best] > _CLEARLY * known[0]:
