@@ -64,6 +64,7 @@ def _data(artifact: Any) -> dict[str, Any]:
         "inputs": [_tensor(s) for s in m.inputs], "outputs": [_tensor(s) for s in m.outputs],
         "params": [_tensor(s) for s in m.params], "kernels": len(m.kernels),
         "arena_bytes": m.arena_bytes if isinstance(m.arena_bytes, int) else None,
+        "arena_bound": int(m.extra["arena_bound"]) if m.extra.get("arena_bound", "").isdigit() else None,
         "sections": [{"name": s.name, "kind": s.kind, "bytes": len(s.data),
                       "sha256": hashlib.sha256(s.data).hexdigest()} for s in artifact.sections.values()],
     }  # fmt: skip
@@ -89,7 +90,9 @@ def _print(data: dict[str, Any]) -> None:
     for other in data["variants"]:
         print(f"{'also for':<11}{other}")
     size = data["arena_bytes"]
-    print(f"{'scratch':<11}{console.size(size) if size is not None else 'depends on the sizes of the inputs'}")
+    least = data["arena_bound"]
+    best = f", {console.size(least)} at the busiest step" if size is not None and least is not None else ""
+    print(f"{'scratch':<11}{console.size(size) if size is not None else 'depends on the sizes of the inputs'}{best}")
     why = f"no: it lacks {', '.join(data['missing_features'])}" if data["missing_features"] else "no"
     print(f"{'runs here':<11}{'yes' if data['runs_here'] else why}")
     for group in ("inputs", "outputs", "params"):

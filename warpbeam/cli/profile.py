@@ -38,6 +38,11 @@ def run(args: argparse.Namespace) -> int:
     if len(kernels) < len(profile.kernels):
         rows.append((f"{len(profile.kernels) - len(kernels)} more", "", "", f"{rest:.2f}", "", "", "", "", ""))
     rows.append(("total", "", "", f"{profile.total_us:.2f}", "100.0", "", "", "", ""))
+    if report is not None:
+        from warpbeam.driver.plan_report import text
+
+        for line in text(report.memory):
+            print(line)
     head = ("kernel", "sketch", "calls", "µs", "%", "GFLOP/s", "GB/s", "% of roof", "computes")
     console.table(rows, head, f"{module.name}: {module.num_threads} threads, kernels one after the other", (0, 1, 8))
     return 0

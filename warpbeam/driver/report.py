@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from warpbeam.driver import plan_report
 from warpbeam.runtime.program import CallExternal, CallKernel, Program, walk
 
 
@@ -22,6 +23,7 @@ class Report:
     rows: list[dict[str, Any]] = field(default_factory=list)
     choices: list[dict[str, Any]] = field(default_factory=list)
     host_calls: list[dict[str, Any]] = field(default_factory=list)
+    memory: dict[str, Any] = field(default_factory=dict)
     cached: bool = False
 
     @contextmanager
@@ -59,6 +61,7 @@ class Report:
             "stages": [{"name": n, "seconds": s} for n, s in self.stages],
             "passes": [{"name": n, "seconds": s} for n, s in self.passes],
             "choices": self.choices,
+            "memory": self.memory,
             "kernels": self.rows,
             "host_calls": self.host_calls,
         }
@@ -67,6 +70,7 @@ class Report:
         lines = [f"{self.model} for {self.target}" + (" (from cache)" if self.cached else "")]
         lines += [f"  {name:<24}{seconds * 1e3:10.1f} ms" for name, seconds in self.stages]
         lines += [f"  {_choice(c)}" for c in self.choices]
+        lines += [f"  {line}" for line in plan_report.text(self.memory)]
         for row in self.rows:
             chosen = ", ".join(f"{k}={v}" for k, v in row["decisions"].items())
             lines.append(f"  {row['kernel']}  {row['sketch']:<12} {chosen:<40} {', '.join(row['nodes'][:3])}")
