@@ -179,6 +179,16 @@ def test_verify_passes(run: Run, model: str) -> None:
     assert code == 0 and "PASSED" in out and "interpreter" in out
 
 
+def test_verify_tells_a_wrong_model(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter is made to answer something else, so the compiled model differs."""
+    from warpbeam.relay import interp
+
+    exact = interp.evaluate
+    monkeypatch.setattr(interp, "evaluate", lambda *a, **k: np.asarray(exact(*a, **k)) + 1)
+    code, out, _ = run("verify", model, "--no-bisect")
+    assert code == 1 and "DIFFERS" in out and "FAILED" in out
+
+
 @pytest.fixture(scope="module")
 def dynamic(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Softmax over rows, a symbolic number of them."""

@@ -78,9 +78,15 @@ def test_integer_division_is_defined_for_every_value(dtype: str, lanes: int) -> 
     for divisor in (2, 3, 8, -3, -1):
         if divisor < info.min:
             continue
-        got = run_elementwise(lambda x, y, d=divisor: E.floordiv(x, E.const(d, x.dtype)), [a, b], dtype, lanes)
-        want = (wide // divisor - info.min) % (info.max - info.min + 1) + info.min
-        np.testing.assert_array_equal(got, want.astype(dtype))
+        toward_zero = np.array([abs(x) // abs(divisor) * (1 if (x < 0) == (divisor < 0) else -1) for x in wide], object)
+        by_constant = {
+            E.FloorDiv: wide // divisor, E.FloorMod: wide % divisor, E.Div: toward_zero,
+            E.Mod: wide - toward_zero * divisor,
+        }  # fmt: skip
+        for kind, values in by_constant.items():
+            got = run_elementwise(lambda x, y, d=divisor, k=kind: k(x, E.const(d, x.dtype)), [a, b], dtype, lanes)
+            want = (values - info.min) % (info.max - info.min + 1) + info.min
+            np.testing.assert_array_equal(got, want.astype(dtype), err_msg=f"{kind} {divisor}")
 
 
 @pytest.mark.parametrize("lanes", [1, 8])

@@ -112,7 +112,7 @@ X = np.ones((2, 3), np.float32)
         {"x": None},
         {"x": np.array([[object()]])},
     ],
-    ids=str,
+    ids=["none", "other", "more", "float64", "int32", "a row", "too few", "text", "nothing", "objects"],
 )
 def test_bad_arrays(module: Any, inputs: dict[str, Any]) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime

@@ -55,6 +55,19 @@ def test_softmax_of_symbolic_columns(columns):
     close(y, expected(x), terms=x.shape[1] + 3)
 
 
+def test_sums_over_different_axes_are_no_rows():
+    x = te.placeholder((6, 8), name="x")
+    k, r = te.reduce_axis(8, "k"), te.reduce_axis(6, "r")
+    across = te.compute((6,), lambda i: te.sum(x[i, k], axis=[k]), name="across")
+    down = te.compute((8,), lambda j: te.sum(x[r, j] * across[r], axis=[r]), name="down")
+    plan = schedule([x], [down], get("native"))
+    assert plan.sketch != "rows"
+    a = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
+    out = np.zeros(8, np.float32)
+    run(plan.func, a, out)
+    close(out, (a * a.sum(1, keepdims=True)).sum(0), terms=8 + 6, scale=float(np.abs(a).sum() ** 2))
+
+
 def test_sum_of_rows_of_symbolic_number():
     m = SizeVar("m")
     x = te.placeholder((m, 100), name="x")

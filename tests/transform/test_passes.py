@@ -169,12 +169,14 @@ def test_scales_stay_where_moving_is_wrong():
     rng = np.random.default_rng(0)
     g, x = op.get, var("x", shape=(1, 4, 6, 6))
     conv = g("nn.conv2d")(x, _random(rng, 8, 4, 3, 3))
+    grouped_up = g("nn.conv2d_transpose")(x, _random(rng, 4, 5, 2, 2), groups=2)
     negative = const(-np.ones((8, 1, 1), "f"))
     kept = [
         g("multiply")(g("nn.relu")(conv), negative),
         Tuple((conv, g("multiply")(conv, negative))),
         g("multiply")(conv, _random(rng, 4, 4)),
         g("multiply")(g("sigmoid")(conv), negative),
+        g("multiply")(grouped_up, _random(rng, 10, 1, 1)),  # the kernel holds a group's output channels only
     ]
     for body in kept:
         mod = IRModule.from_expr(Function((x,), body))
