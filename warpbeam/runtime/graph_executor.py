@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -40,15 +41,20 @@ class GraphModule:
     def set_input(self, key: str | int | None = None, value: Any = None, **params: Any) -> None:
         """Sets one input by name or number, and others by keyword. Mutable parameters count as inputs here.
 
-        Values are copied. Converting the element type is the caller's business.
+        Values are copied. Converting the element type is the caller's business. Keywords that are no inputs are left
+        out with a warning: parameters that were compiled in are such.
 
         Raises:
-            RunError: if there is no such input, or the value does not fit.
+            RunError: if there is no input `key`, or a value does not fit.
         """
         if key is not None:
             self._set(self._name(key), value)
         for name, item in params.items():
-            self._set(self._name(name), item)
+            if name in self._names or name in self._params:
+                self._set(name, item)
+            else:
+                warnings.warn(f"{name!r} is no input of model {self.module.name}, or was compiled in: the value given "
+                              "is not read", stacklevel=2)  # fmt: skip
 
     def load_params(self, params_bytes: bytes | bytearray) -> None:
         """Sets the inputs and mutable parameters named in `save_param_dict`'s bytes; other names are left out."""
