@@ -28,10 +28,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 import cases_content
 import cases_core
 import cases_index
+import cases_ml
 import cases_nn
 import cases_recurrent
 
-CASES = [*cases_core.CASES, *cases_nn.CASES, *cases_index.CASES, *cases_recurrent.CASES, *cases_content.CASES]
+CASES = [
+    *cases_core.CASES,
+    *cases_nn.CASES,
+    *cases_index.CASES,
+    *cases_recurrent.CASES,
+    *cases_content.CASES,
+    *cases_ml.CASES,
+]
 IDS = [f"{i}-{name}" for i, (name, _, _) in enumerate(CASES)]
 
 # Operators whose computation rounds more often than its reference: relative tolerance in units of the last place.

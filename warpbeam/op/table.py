@@ -128,6 +128,10 @@ NGRAMS = {"count_ngrams": "CountNgrams"}
 
 LINALG = {"col2im": "Col2Im", "eye": "Eye", "linalg.det": "Det", "trilu": "Trilu"}
 
+TREES = {"lookup": "Lookup", "trees.scores": "TreeScores"}
+
+COUPLING = {"pairwise_coupling": "PairwiseCoupling"}
+
 OPS: dict[str, str] = {}
 for _module, _ops in {
     "elementwise": ELEMENTWISE,
@@ -160,6 +164,8 @@ for _module, _ops in {
     "ngrams": NGRAMS,
     "random_ops": RANDOM,
     "host": HOST,
+    "trees": TREES,
+    "coupling": COUPLING,
 }.items():
     OPS.update({_name: f"{_module}:{_cls}" for _name, _cls in _ops.items()})
 

@@ -13,6 +13,7 @@ from warpbeam.frontend.onnx import ops_sequence, ops_string, ops_training, schem
 from warpbeam.frontend.onnx.inputs import GRADIENT_DOMAIN
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.objects import is_object
+from warpbeam.frontend.onnx.ops_ml import text_results
 
 #: operators that mean the same on the numbers of strings
 MOVES = frozenset(
@@ -52,7 +53,11 @@ def special_case(view: NodeView, domain: str) -> Callable[..., Any] | None:
 
 def string_flags(view: NodeView, rules: schema.Rules | None, count: int) -> list[bool]:
     """Which of `count` results hold strings."""
-    if rules is None or not any(e is not None and e.string for e in view.entries):
+    strings = any(e is not None and e.string for e in view.entries)
+    own = text_results(view, strings) if view.domain == "ai.onnx.ml" else None
+    if own is not None:
+        return [*own, *[False] * count][:count]
+    if rules is None or not strings:
         return [False] * count
     found = schema.string_outputs(view, rules)
     return [*found, *[False] * count][:count]

@@ -32,6 +32,9 @@ MODULES = (
     "ops_tfidf",
     "ops_contrib",
     "ops_contrib_quant",
+    "ops_ml",
+    "ops_ml_linear",
+    "ops_ml_tree",
 )
 
 
