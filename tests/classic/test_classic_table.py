@@ -1,4 +1,4 @@
-"""Every name of the classic scripts' tables, with the keywords that they use: there, callable, and in the signature."""
+"""Names of the classic interface beside those that `script_names.txt` lists: there, callable, with these keywords."""
 
 from __future__ import annotations
 
@@ -15,59 +15,27 @@ from warpbeam.contrib import cc, clang, tar, utils
 TOP = """
 tvm.lower: args name binds simple_mode
 tvm.build: args target target_host name binds
-tvm.nd.array: device ctx
 tvm.nd.empty: shape dtype device ctx
-tvm.context:
-tvm.device:
-tvm.cpu:
-tvm.gpu:
-tvm.cuda:
-tvm.cl:
 tvm.opencl:
-tvm.register_func:
-tvm.get_global_func: allow_missing
 tvm.IRModule:
 tvm.IRModule.from_expr:
 tvm.ir.save_json:
 tvm.ir.load_json:
 tvm.ir.register_op_attr: level
 tvm.ir.register_intrin_lowering: target f level
-tvm.runtime.load_module:
-tvm.runtime.convert:
 tvm.runtime.enabled:
-tvm.testing.assert_allclose: rtol atol
-tvm.target.Target: host
-tvm.target.Target.current: allow_none
-tvm.target.create:
-tvm.target.cuda:
 tvm.target.arm_cpu:
 tvm.transform.PassContext: opt_level config instruments disabled_pass required_pass
 tvm.transform.PassContext.current:
 tvm.transform.Sequential:
 tvm.transform.PrintIR:
-tvm.contrib.utils.tempdir:
 tvm.contrib.cc.create_shared:
-tvm.contrib.graph_executor.create:
 tvm.contrib.graph_executor.GraphModule:
-tvm.contrib.graph_runtime.create:
-relay.build: target params
-relay.build_config: opt_level
-relay.save_param_dict:
 relay.load_param_dict:
-tvm.tir.const: dtype
 tvm.tir.decl_buffer: shape dtype name scope data_alignment offset_factor strides elem_offset
-tvm.tir.ir_builder.create:
-tvm.tir.call_intrin:
-tvm.tir.call_extern:
-tvm.tir.call_pure_extern:
-tvm.tir.call_packed:
 tvm.tir.call_llvm_pure_intrin:
-tvm.tir.Select:
-tvm.tir.all:
 tvm.tir.any:
-tvm.tir.if_then_else:
 tvm.tir.indexdiv:
-tvm.tir.indexmod:
 tvm.tir.For:
 tvm.tir.Call:
 tvm.tir.stmt_functor.ir_transform:
@@ -75,31 +43,18 @@ tvm.tir.stmt_functor.post_order_visit:
 tvm.tir.stmt_functor.substitute:
 tvm.tir.transform.prim_func_pass: opt_level name
 topi.sum: axis keepdims
-topi.add:
-topi.sqrt:
 topi.broadcast_add:
 topi.broadcast_mul:
-topi.elemwise_sum:
-topi.nn.relu:
-topi.nn.softmax:
-topi.nn.conv2d_hwcn:
 topi.nn.conv2d_nchw: dilation out_dtype
 topi.nn.sparse_dense:
-topi.generic.schedule_conv2d_hwcn:
 topi.generic.schedule_injective:
 topi.generic.schedule_reduce:
-topi.cuda.conv2d_nchw:
-topi.cuda.schedule_conv2d_nchw:
-topi.cuda.schedule_reduce:
-topi.cuda.schedule_softmax:
 topi.utils.get_const_tuple:
 topi.utils.get_const_int:
 topi.utils.traverse_inline:
 """
 TE = """
-te.placeholder: shape dtype name
 te.compute: shape fcompute name tag attrs varargs_names
-te.var: name dtype
 te.size_var: name dtype
 te.const: dtype
 te.reduce_axis: dom name
@@ -107,14 +62,11 @@ te.thread_axis: dom tag name
 te.sum: axis where
 te.min: axis where
 te.max: axis where
-te.comm_reducer: name
 te.scan: init update state_placeholder inputs name
 te.extern: shape inputs fcompute name dtype in_buffers out_buffers
 te.hybrid.script:
 te.decl_tensor_intrin: op fcompute name binds scalar_params default_buffer_params
 te.create_prim_func:
-te.create_schedule:
-te.schedule.AutoInlineInjective:
 te.schedule.AutoInlineElemWise:
 te.schedule.InferBound:
 te.schedule.ScheduleOps:
@@ -122,7 +74,6 @@ te.tag_scope: tag
 te.SpecializedCondition:
 te.if_then_else: cond t f
 te.all:
-te.any:
 te.min_value: dtype
 te.max_value: dtype
 te.power:
@@ -139,7 +90,6 @@ te.indexdiv:
 te.indexmod:
 te.popcount:
 te.abs:
-te.exp:
 te.log:
 te.tanh:
 te.sigmoid:
@@ -160,36 +110,19 @@ cache_read: tensor scope readers
 cache_write: tensor scope
 rfactor: tensor axis factor_axis
 create_group: outputs inputs include_inputs
-normalize:
 """
 STAGE = """
 split: parent factor nparts
-fuse:
-reorder:
 tile: x_parent y_parent x_factor y_factor
-bind:
-compute_at:
-compute_inline:
-compute_root:
-vectorize:
-unroll:
-parallel:
-tensorize:
-pragma:
 prefetch:
 storage_align:
 double_buffer:
 rolling_buffer:
 set_scope:
 env_threads:
-set_store_predicate:
 transform_layout:
 """
 MODULE = """
-get_source:
-save:
-export_library: fcompile
-import_module:
 time_evaluator: func_name dev ctx number repeat min_repeat_ms limit_zero_time_iterations cooldown_interval_ms f_preproc
 """
 ARRAY = ["asnumpy", "numpy", "copyto", "copyfrom"]

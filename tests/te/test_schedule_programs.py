@@ -68,37 +68,6 @@ def test_matmul_with_a_packed_operand_and_a_cache_for_the_block(n):
     check(s, [a, b, c], product)
 
 
-def test_vector_add_on_a_device():
-    n = te.var("n")
-    a, b = te.placeholder((n,), name="A"), te.placeholder((n,), name="B")
-    c = te.compute(a.shape, lambda i: a[i] + b[i], name="C")
-    s = te.create_schedule(c.op)
-    bx, tx = s[c].split(c.op.axis[0], factor=16)
-    s[c].bind(bx, te.thread_axis("blockIdx.x"))
-    s[c].bind(tx, te.thread_axis("threadIdx.x"))
-    func = check(s, [a, b, c], lambda x, y, _: x + y, {"n": 37})
-    assert loops(func)[1] == '    for i_inner in thread_binding("threadIdx.x", 16)'
-
-
-def test_reduction_factored_over_the_threads_of_a_block():
-    n, m = 20, 50
-    a = te.placeholder((n, m), name="A")
-    k = te.reduce_axis((0, m), "k")
-    b = te.compute((n,), lambda i: te.sum(a[i, k], axis=k), name="B")
-    s = te.create_schedule(b.op)
-    _, ki = s[b].split(b.op.reduce_axis[0], factor=16)
-    bf = s.rfactor(b, ki)
-    xo, xi = s[b].split(s[b].op.axis[0], factor=8)
-    s[b].bind(xo, te.thread_axis("blockIdx.x"))
-    s[b].bind(xi, te.thread_axis("threadIdx.y"))
-    tx = te.thread_axis("threadIdx.x")
-    s[b].bind(s[b].op.reduce_axis[0], tx)
-    s[bf].compute_at(s[b], s[b].op.reduce_axis[0])
-    s[b].set_store_predicate(tx.var.equal(0))
-    func = check(s, [a, b], lambda x, _: x.sum(1))
-    assert "local" in str(func.body.buffer.scope)
-
-
 def test_store_predicate_of_a_plain_stage():
     a = te.placeholder((8,), name="A")
     b = te.compute((8,), lambda i: a[i] + 1.0, name="B")

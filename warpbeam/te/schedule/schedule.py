@@ -137,12 +137,12 @@ class Schedule:
 
 
 class SpecializedCondition:
-    """Conditions under which the primitives called within apply:
+    """Conditions under which what is chosen within holds, for those who choose between implementations:
 
         with te.SpecializedCondition([n == 1024]):
-            ...
+            choose()                # asks te.SpecializedCondition.current().clauses
 
-    They are recorded; the program that results is right with and without them, so none is dropped.
+    Schedules do not read them: what is scheduled within is right for all sizes.
     """
 
     def __init__(self, conditions: Any) -> None:
