@@ -55,17 +55,19 @@ def test_softmax_of_symbolic_columns(columns):
     close(y, expected(x), terms=x.shape[1] + 3)
 
 
-def test_sums_over_different_axes_are_no_rows():
-    x = te.placeholder((6, 8), name="x")
-    k, r = te.reduce_axis(8, "k"), te.reduce_axis(6, "r")
-    across = te.compute((6,), lambda i: te.sum(x[i, k], axis=[k]), name="across")
-    down = te.compute((8,), lambda j: te.sum(x[r, j] * across[r], axis=[r]), name="down")
-    plan = schedule([x], [down], get("native"))
+def test_rows_of_different_lengths_are_no_rows():
+    x, z = te.placeholder((6, 8), name="x"), te.placeholder((6, 5), name="z")
+    k, r = te.reduce_axis(8, "k"), te.reduce_axis(5, "r")
+    long = te.compute((6,), lambda i: te.sum(x[i, k], axis=[k]), name="long")
+    short = te.compute((6,), lambda i: te.sum(z[i, r], axis=[r]), name="short")
+    both = te.compute((6,), lambda i: long[i] - short[i], name="both")
+    plan = schedule([x, z], [both], get("native"))
     assert plan.sketch != "rows"
-    a = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
-    out = np.zeros(8, np.float32)
-    run(plan.func, a, out)
-    close(out, (a * a.sum(1, keepdims=True)).sum(0), terms=8 + 6, scale=float(np.abs(a).sum() ** 2))
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((6, 8), (6, 5)))
+    out = np.zeros(6, np.float32)
+    run(plan.func, a, b, out)
+    close(out, a.sum(1) - b.sum(1), terms=8 + 1, scale=float(np.abs(a).sum(1).max()))
 
 
 def test_sum_of_rows_of_symbolic_number():
