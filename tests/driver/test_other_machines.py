@@ -32,7 +32,8 @@ _X86 = ("gcc", [])
 MACHINES = [
     ("generic-x86-64-v2", "so", _X86), ("generic-aarch64", "so", _ARM64), ("generic-aarch64", "a", _ARM64),
     ("cortex-a76", "so", _ARM64), ("generic-riscv64", "so", _RISCV), ("generic-riscv64", "a", _RISCV),
-    ("generic-riscv64v", "so", _VECTOR), ("c32", "c", _ARM32), ("c", "c", _RISCV),
+    ("generic-riscv64v", "so", _VECTOR), ("generic-armv7", "so", _ARM32), ("generic-armv7", "a", _ARM32),
+    ("c32", "c", _ARM32), ("c", "c", _RISCV),
 ]  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def run_there(
     for name in (cc, *emulator[:1]):
         if shutil.which(name) is None:
             pytest.skip(f"needs {name}")
-    return run_exported(model, form, inputs, outputs, folder, [cc], emulator)
+    return run_exported(model, form, inputs, outputs, folder, [cc], emulator, "armv7" in model.artifact.manifest.target)
 
 
 def random_inputs(module: IRModule) -> dict[str, np.ndarray]:

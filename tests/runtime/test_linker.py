@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import shutil
 import struct
 import subprocess
@@ -214,35 +215,77 @@ def test_sysv_hash() -> None:
     assert elf.sysv_hash(b"printf") == 0x077905A6
 
 
-def aarch64_words(data: bytes, name: str) -> tuple[int, list[int]]:
+def code_words(data: bytes, name: str) -> tuple[int, list[int]]:
     """Address and instruction words of an exported function, read from the dynamic symbol table."""
-    shoff = struct.unpack_from("<Q", data, 40)[0]
-    count = struct.unpack_from("<H", data, 60)[0]
-    headers = [elf.SHDR.unpack_from(data, shoff + i * 64) for i in range(count)]
+    form = elf.ELF64 if data[4] == 2 else elf.ELF32
+    shoff, count = form.ehdr.unpack_from(data)[6], form.ehdr.unpack_from(data)[12]
+    headers = [form.shdr.unpack_from(data, shoff + i * form.shdr.size) for i in range(count)]
     symbols, strings = headers[1], headers[2]
-    for at in range(symbols[4], symbols[4] + symbols[5], 24):
-        st_name, _, _, _, value, size = elf.SYM.unpack_from(data, at)
+    for st_name, _, _, value, size in form.symbols(data[symbols[4] : symbols[4] + symbols[5]]):
         start = strings[4] + st_name
         if data[start : data.index(b"\0", start)].decode() == name:
             return value, list(struct.unpack_from(f"<{size // 4}I", data, value))
     raise AssertionError(name)
 
 
+def signed(value: int, bits: int) -> int:
+    return (value & (1 << bits) - 1) - ((value >> bits - 1 & 1) << bits)
+
+
 def test_aarch64_relocations(tmp_path: Path) -> None:
     triple = "aarch64-unknown-linux-gnu"
     data = link_shared([compile_ir(CALLEE, triple), compile_ir(CALLER, triple)], ["both", "pick", "twice", "pointers"])
     readelf_is_clean(data, tmp_path)
-    pick, words = aarch64_words(data, "pick")
+    pick, words = code_words(data, "pick")
     adrp = next(i for i, word in enumerate(words) if word & 0x9F000000 == 0x90000000)
     pages = (words[adrp] >> 5 & 0x7FFFF) << 2 | words[adrp] >> 29 & 3
     pages -= 1 << 21 if pages >> 20 else 0
     add = next(w for w in words[adrp:] if w & 0xFFC00000 == 0x91000000)
     target = ((pick + 4 * adrp) & ~0xFFF) + (pages << 12) + (add >> 10 & 0xFFF)
     assert struct.unpack_from("<4i", data, target) == (10, 20, 30, 40)
-    both, words = aarch64_words(data, "both")
+    both, words = code_words(data, "both")
     calls = []
     for index, word in enumerate(words):
         if word >> 26 in (0b100101, 0b000101):
             distance = (word & 0x3FFFFFF) - (1 << 26 if word & 1 << 25 else 0)
             calls.append(both + 4 * index + 4 * distance)
-    assert calls == [pick, aarch64_words(data, "twice")[0]]
+    assert calls == [pick, code_words(data, "twice")[0]]
+
+
+EXPORTS = ["both", "pick", "twice", "pointers"]
+
+
+def test_riscv_relocations(tmp_path: Path) -> None:
+    triple = "riscv64-unknown-linux-gnu"  # without compressed instructions: words are instructions
+    data = link_shared([compile_ir(CALLEE, triple), compile_ir(CALLER, triple)], EXPORTS)
+    readelf_is_clean(data, tmp_path)
+    pick, words = code_words(data, "pick")
+    high = next(i for i, word in enumerate(words) if word & 0x7F == 0x17)  # auipc, then addi
+    low = next(word for word in words[high + 1 :] if word & 0x707F == 0x13)
+    target = pick + 4 * high + signed(words[high] & 0xFFFFF000, 32) + signed(low >> 20, 12)
+    assert struct.unpack_from("<4i", data, target) == (10, 20, 30, 40)
+    both, words = code_words(data, "both")
+    calls = []
+    for k, (word, after) in enumerate(itertools.pairwise(words)):
+        if word & 0x7F == 0x17 and after & 0x7F == 0x67:  # auipc, then jalr
+            calls.append(both + 4 * k + signed(word & 0xFFFFF000, 32) + signed(after >> 20, 12))
+    assert calls == [pick, code_words(data, "twice")[0]]
+
+
+def test_arm_relocations(tmp_path: Path) -> None:
+    triple = "armv7-unknown-linux-gnueabihf"
+    data = link_shared([compile_ir(CALLEE, triple), compile_ir(CALLER, triple)], EXPORTS)
+    readelf_is_clean(data, tmp_path)
+    pick, twice = (code_words(data, n)[0] for n in ("pick", "twice"))
+    both, words = code_words(data, "both")
+    calls = [both + 4 * k + 8 + 4 * signed(w, 24) for k, w in enumerate(words) if w >> 24 in (0xEB, 0xEA)]
+    assert calls == [pick, twice]
+    pointers, _ = code_words(data, "pointers")
+    assert struct.unpack_from("<2I", data, pointers) == (twice, pick), "addends of load-time relocations stand in place"
+
+
+def test_an_object_of_another_class_is_refused() -> None:
+    data = bytearray(compile_ir(CALLEE, "armv7-unknown-linux-gnueabihf"))
+    data[18:20] = b"\x3e\0"  # says x86-64
+    with pytest.raises(LinkError, match="relocatable object of a known machine"):
+        link_shared([bytes(data)], ["pick"])

@@ -1,30 +1,104 @@
-"""Reading ELF64 relocatable objects: just what the linker needs.
+"""Reading ELF relocatable objects of 64 and 32 bits: just what the linker needs.
 
-Source of the format: System V gABI, chapter 4; processor supplements for x86-64, AArch64 and RISC-V.
+Source of the format: System V gABI, chapter 4; processor supplements for x86-64, AArch64, RISC-V and ARM.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .errors import LinkError
 
-EM_X86_64, EM_AARCH64, EM_RISCV = 62, 183, 243
+EM_ARM, EM_X86_64, EM_AARCH64, EM_RISCV = 40, 62, 183, 243
 ET_REL, ET_DYN = 1, 3
 SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_HASH, SHT_DYNAMIC = 1, 2, 3, 4, 5, 6
+SHT_REL = 9
 SHT_NOBITS, SHT_DYNSYM, SHT_INIT_ARRAY, SHT_FINI_ARRAY, SHT_PREINIT_ARRAY = 8, 11, 14, 15, 16
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_TLS = 1, 2, 4, 0x400
 SHN_UNDEF, SHN_ABS, SHN_COMMON, SHN_XINDEX = 0, 0xFFF1, 0xFFF2, 0xFFFF
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_SECTION, STT_FILE, STT_TLS, STT_GNU_IFUNC = 0, 1, 2, 3, 4, 6, 10
 
-EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
-SHDR = struct.Struct("<IIQQQQIIQQ")
-PHDR = struct.Struct("<IIQQQQQQ")
-SYM = struct.Struct("<IBBHQQ")
-RELA = struct.Struct("<QQq")
-DYN = struct.Struct("<QQ")
+#: sections that neither libraries nor merged objects keep: unwinding tables, notes
+DROPPED = (".eh_frame", ".ARM.ex", ".note", ".comment")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The layout of one class of ELF files.
+
+    Attributes:
+        word: bytes of an address.
+        code: EI_CLASS.
+        rel: a relocation: offset, symbol and kind, and the addend where `explicit`.
+        shift: where the symbol stands in a relocation's second word.
+        explicit: whether relocations hold their addends; otherwise these stand at the places that are patched.
+    """
+
+    word: int
+    code: int
+    ehdr: struct.Struct
+    shdr: struct.Struct
+    phdr: struct.Struct
+    sym: struct.Struct
+    rel: struct.Struct
+    dyn: struct.Struct
+    shift: int
+    explicit: bool
+
+    def header(
+        self, kind: int, machine: int, flags: int, phoff: int, shoff: int, counts: tuple[int, int, int]
+    ) -> bytes:
+        """The file header; `counts`: program headers, section headers, the index of the section names."""
+        programs, sections, names = counts
+        ident = b"\x7fELF" + bytes((self.code, 1, 1)) + bytes(9)
+        sizes = (self.phdr.size if programs else 0, programs, self.shdr.size, sections, names)
+        return self.ehdr.pack(ident, kind, machine, 1, 0, phoff, shoff, flags, self.ehdr.size, *sizes)
+
+    def program(self, kind: int, flags: int, offset: int, at: int, size: int, memory: int, align: int) -> bytes:
+        """A program header."""
+        if self.word == 8:
+            return self.phdr.pack(kind, flags, offset, at, at, size, memory, align)
+        return self.phdr.pack(kind, offset, at, at, size, memory, flags, align)
+
+    def symbol(self, name: int, info: int, section: int, value: int, size: int) -> bytes:
+        """A row of a symbol table."""
+        if self.word == 8:
+            return self.sym.pack(name, info, 0, section, value, size)
+        return self.sym.pack(name, value, size, info, 0, section)
+
+    def symbols(self, table: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+        """(name, info, section, value, size) of each row of a symbol table."""
+        for row in self.sym.iter_unpack(table):
+            if self.word == 8:
+                yield row[0], row[1], row[3], row[4], row[5]
+            else:
+                yield row[0], row[3], row[5], row[1], row[2]
+
+    def relocation(self, offset: int, symbol: int, kind: int, addend: int) -> bytes:
+        """A relocation; its addend is lost where they are not explicit."""
+        info = symbol << self.shift | kind
+        return self.rel.pack(offset, info, addend) if self.explicit else self.rel.pack(offset, info)
+
+    def pointer(self, image: bytearray, offset: int, value: int) -> None:
+        """Writes an address."""
+        image[offset : offset + self.word] = (value & (1 << 8 * self.word) - 1).to_bytes(self.word, "little")
+
+
+_S = struct.Struct
+ELF64 = Format(
+    8, 2, _S("<16sHHIQQQIHHHHHH"), _S("<IIQQQQIIQQ"), _S("<IIQQQQQQ"), _S("<IBBHQQ"), _S("<QQq"), _S("<QQ"), 32, True
+)
+ELF32 = Format(
+    4, 1, _S("<16sHHIIIIIHHHHHH"), _S("<IIIIIIIIII"), _S("<IIIIIIII"), _S("<IIIBBH"), _S("<II"), _S("<II"), 8, False
+)
+
+
+def format_of(machine: int) -> Format:
+    """The format of a machine's files."""
+    return ELF32 if machine == EM_ARM else ELF64
 
 
 @dataclass(slots=True)
@@ -78,7 +152,7 @@ def parse_object(data: bytes, name: str) -> Object:
     """Parses one relocatable object.
 
     Raises:
-        LinkError: if `data` is not a 64-bit little-endian relocatable ELF object, or is damaged.
+        LinkError: if `data` is not a little-endian relocatable ELF object, or is damaged.
     """
     try:
         return _parse(data, name)
@@ -89,16 +163,19 @@ def parse_object(data: bytes, name: str) -> Object:
 def _parse(data: bytes, name: str) -> Object:
     if data[:4] != b"\x7fELF":
         raise LinkError("not an ELF object", where=name, why=f"it starts with {data[:4]!r}")
-    ident, kind, machine, _, _, _, shoff, flags, _, _, _, shentsize, shnum, shstrndx = EHDR.unpack_from(data)
-    if ident[4:6] != b"\x02\x01" or kind != ET_REL or (shnum and shentsize != SHDR.size):
-        raise LinkError("not a 64-bit little-endian relocatable object", where=name, why=f"type {kind}")
-    _slice(data, shoff, SHDR.size if shoff else 0, name)
+    form = ELF32 if data[4:5] == b"\x01" else ELF64
+    ident, kind, machine, _, _, _, shoff, flags, _, _, _, shentsize, shnum, shstrndx = form.ehdr.unpack_from(data)
+    fits = ident[4:6] == bytes((form.code, 1)) and form is format_of(machine)
+    if not fits or kind != ET_REL or (shnum and shentsize != form.shdr.size):
+        raise LinkError("not a relocatable object of a known machine", where=name,
+                        why=f"type {kind}, class {ident[4]}, machine {machine}")  # fmt: skip
+    _slice(data, shoff, form.shdr.size if shoff else 0, name)
     if shoff and shnum == 0:  # more than 0xff00 sections: the numbers are in section 0
-        first = SHDR.unpack_from(data, shoff)
+        first = form.shdr.unpack_from(data, shoff)
         shnum = first[5]
         shstrndx = first[6] if shstrndx == SHN_XINDEX else shstrndx
-    _slice(data, shoff, shnum * SHDR.size, name)
-    headers = [SHDR.unpack_from(data, shoff + i * SHDR.size) for i in range(shnum)]
+    _slice(data, shoff, shnum * form.shdr.size, name)
+    headers = [form.shdr.unpack_from(data, shoff + i * form.shdr.size) for i in range(shnum)]
     blobs = [b"" if h[1] == SHT_NOBITS else _slice(data, h[4], h[5], name) for h in headers]
     names = blobs[shstrndx] if headers else b""
     sections = [
@@ -108,19 +185,30 @@ def _parse(data: bytes, name: str) -> Object:
     symbols: list[Symbol] = []
     for index, h in enumerate(headers):
         if h[1] == SHT_SYMTAB:
-            symbols = _symbols(blobs[index], blobs[h[6]], name)
+            symbols = _symbols(form, blobs[index], blobs[h[6]], name)
     for index, h in enumerate(headers):
-        if h[1] == SHT_RELA:
-            entries = RELA.iter_unpack(blobs[index])
-            sections[h[7]].relocations += [Relocation(o, i & 0xFFFFFFFF, i >> 32, a) for o, i, a in entries]
-        elif h[1] == 9:
-            raise LinkError("relocations without addends", where=f"{name}, section {sections[index].name}")
+        if h[1] == (SHT_RELA if form.explicit else SHT_REL):
+            low = (1 << form.shift) - 1
+            for offset, info, *addend in form.rel.iter_unpack(blobs[index]):
+                found = addend[0] if addend else _addend(sections[h[7]], offset, info & low)
+                sections[h[7]].relocations.append(Relocation(offset, info & low, info >> form.shift, found))
+        elif h[1] in (SHT_REL, SHT_RELA):
+            raise LinkError("relocations of another kind than the machine's", f"{name}, section {sections[index].name}")
     return Object(name, machine, sections, symbols, flags)
 
 
-def _symbols(table: bytes, strings: bytes, name: str) -> list[Symbol]:
+def _addend(section: Section, offset: int, kind: int) -> int:
+    """The addend that stands at an ARM place: in a branch (kinds 28 and 29) words counted in 24 bits, else a word."""
+    word = int.from_bytes(section.data[offset : offset + 4], "little")
+    bits = 24 if kind in (28, 29) else 32
+    value = word & (1 << bits) - 1
+    value -= (value >> bits - 1) << bits
+    return value * 4 if bits == 24 else value
+
+
+def _symbols(form: Format, table: bytes, strings: bytes, name: str) -> list[Symbol]:
     symbols = []
-    for st_name, info, _other, shndx, value, size in SYM.iter_unpack(table):
+    for st_name, info, shndx, value, size in form.symbols(table):
         if shndx == SHN_XINDEX:
             raise LinkError("object has too many sections", where=name, why="extended section indices")
         symbols.append(Symbol(_text(strings, st_name), info >> 4, info & 15, shndx, value, size))

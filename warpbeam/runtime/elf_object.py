@@ -1,4 +1,4 @@
-"""Making relocatable ELF64 objects: several merged into one with few global symbols, and data as an object."""
+"""Making relocatable ELF objects: several merged into one with few global symbols, and data as an object."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _nothing() -> Section:
 
 
 def _wanted(section: Section) -> bool:
-    return not section.name.startswith((".eh_frame", ".note", ".comment"))
+    return not section.name.startswith(elf.DROPPED)
 
 
 def _place(symbol: Symbol, places: dict[int, int], symbols: list[Symbol], globals_: dict[str, int], where: str) -> int:
@@ -121,11 +121,12 @@ def data_object(like: Object, symbol: str, data: memoryview) -> list[Piece]:
 
 def _write(obj: Object, large: dict[int, memoryview]) -> list[Piece]:
     """Header, contents of sections, relocations, symbols, strings, section headers."""
+    form = elf.format_of(obj.machine)
     strings = _Strings()
     names = _Strings()
     out: list[Piece] = [b""]
-    at = elf.EHDR.size
-    headers = [bytes(elf.SHDR.size)]
+    at = form.ehdr.size
+    headers = [bytes(form.shdr.size)]
 
     def put(data: Piece, align: int) -> int:
         nonlocal at
@@ -139,29 +140,30 @@ def _write(obj: Object, large: dict[int, memoryview]) -> list[Piece]:
     symtab = len(obj.sections) + len(relocated)
     for k, s in enumerate(obj.sections[1:], 1):
         start = put(large.get(k, s.data) if s.kind != elf.SHT_NOBITS else b"", s.align if s.size else 1)
-        headers.append(elf.SHDR.pack(names.add(s.name), s.kind, s.flags, 0, start, s.size, 0, 0, s.align, 0))
+        headers.append(form.shdr.pack(names.add(s.name), s.kind, s.flags, 0, start, s.size, 0, 0, s.align, 0))
     for k in relocated:
         rows = obj.sections[k].relocations
-        data = b"".join(elf.RELA.pack(r.offset, r.symbol << 32 | r.kind, r.addend) for r in rows)
-        name = names.add(".rela" + obj.sections[k].name)
-        headers.append(elf.SHDR.pack(name, elf.SHT_RELA, 0x40, 0, put(data, 8), len(data), symtab, k, 8, elf.RELA.size))
+        data = b"".join(form.relocation(r.offset, r.symbol, r.kind, r.addend) for r in rows)
+        name = names.add((".rela" if form.explicit else ".rel") + obj.sections[k].name)
+        kind = elf.SHT_RELA if form.explicit else elf.SHT_REL
+        headers.append(form.shdr.pack(name, kind, 0x40, 0, put(data, 8), len(data), symtab, k, 8, form.rel.size))
     table = b"".join(
-        elf.SYM.pack(strings.add(s.name), s.bind << 4 | s.kind, 0, s.section, s.value, s.size) for s in obj.symbols
+        form.symbol(strings.add(s.name), s.bind << 4 | s.kind, s.section, s.value, s.size) for s in obj.symbols
     )
     local = sum(s.bind == elf.STB_LOCAL for s in obj.symbols)
-    headers.append(elf.SHDR.pack(names.add(".symtab"), elf.SHT_SYMTAB, 0, 0, put(table, 8), len(table), symtab + 1,
-                                 local, 8, elf.SYM.size))  # fmt: skip
+    headers.append(form.shdr.pack(names.add(".symtab"), elf.SHT_SYMTAB, 0, 0, put(table, 8), len(table), symtab + 1,
+                                  local, 8, form.sym.size))  # fmt: skip
     texts = bytes(strings.data)
-    headers.append(elf.SHDR.pack(names.add(".strtab"), elf.SHT_STRTAB, 0, 0, put(texts, 1), len(texts), 0, 0, 1, 0))
-    headers.append(elf.SHDR.pack(names.add(".note.GNU-stack"), elf.SHT_PROGBITS, 0, 0, at, 0, 0, 0, 1, 0))
+    headers.append(form.shdr.pack(names.add(".strtab"), elf.SHT_STRTAB, 0, 0, put(texts, 1), len(texts), 0, 0, 1, 0))
+    headers.append(form.shdr.pack(names.add(".note.GNU-stack"), elf.SHT_PROGBITS, 0, 0, at, 0, 0, 0, 1, 0))
     own = names.add(".shstrtab")
     texts = bytes(names.data)
-    headers.append(elf.SHDR.pack(own, elf.SHT_STRTAB, 0, 0, put(texts, 1), len(texts), 0, 0, 1, 0))
+    headers.append(form.shdr.pack(own, elf.SHT_STRTAB, 0, 0, put(texts, 1), len(texts), 0, 0, 1, 0))
     shoff = put(b"".join(headers), 8)
     if len(headers) >= 0xFF00:
         raise LinkError("the object has too many sections", obj.name, f"{len(headers)}")
-    out[0] = elf.EHDR.pack(b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_REL, obj.machine, 1, 0, 0, shoff, obj.flags,
-                           elf.EHDR.size, 0, 0, elf.SHDR.size, len(headers), len(headers) - 1)  # fmt: skip
+    counts = 0, len(headers), len(headers) - 1
+    out[0] = form.header(elf.ET_REL, obj.machine, obj.flags, 0, shoff, counts)
     return out
 
 

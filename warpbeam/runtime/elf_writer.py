@@ -18,7 +18,8 @@ _PHDRS = 8  # five loads, dynamic, stack, relro
 _BLOB = ".rodata.constants"
 _DT = {
     "SONAME": 14, "HASH": 4, "STRTAB": 5, "SYMTAB": 6, "STRSZ": 10, "SYMENT": 11, "RELA": 7, "RELASZ": 8,
-    "RELAENT": 9, "RELACOUNT": 0x6FFFFFF9, "FLAGS": 30, "FLAGS_1": 0x6FFFFFFB,
+    "RELAENT": 9, "RELACOUNT": 0x6FFFFFF9, "REL": 17, "RELSZ": 18, "RELENT": 19, "RELCOUNT": 0x6FFFFFFA,
+    "FLAGS": 30, "FLAGS_1": 0x6FFFFFFB,
 }  # fmt: skip
 
 
@@ -68,8 +69,10 @@ class Layout:
     """Addresses of everything in the library; file offsets equal addresses up to the end of `.data`."""
 
     def __init__(
-        self, page: int, outputs: dict[str, Output], names: Names, relocations: tuple[int, int], blob: Blob | None
-    ) -> None:
+        self, form: elf.Format, page: int, outputs: dict[str, Output], names: Names, relocations: tuple[int, int],
+        blob: Blob | None,
+    ) -> None:  # fmt: skip
+        self.form = form
         self.page = page
         self.outputs = outputs
         self.names = names
@@ -78,11 +81,11 @@ class Layout:
         self.soname_offset = names.soname_offset
         self.relative_count = relocations[0]
         self.rela_count = sum(relocations)
-        self.dynsym = elf.EHDR.size + _PHDRS * elf.PHDR.size
-        self.dynstr = self.dynsym + elf.SYM.size * names.count
+        self.dynsym = form.ehdr.size + _PHDRS * form.phdr.size
+        self.dynstr = self.dynsym + form.sym.size * names.count
         self.hash = _up(self.dynstr + len(self.strings), 8)
         self.rela = _up(self.hash + len(names.hash_table()), 8)
-        at = self.rela + elf.RELA.size * self.rela_count
+        at = self.rela + form.rel.size * self.rela_count
         at = self._put(".rodata", at)
         self.read_end = at
         self.text_start = _up(at, page)
@@ -92,7 +95,7 @@ class Layout:
         at = self._put(".data.rel.ro", self.relro_start)
         at = self._put(".got", _up(at, 8))
         self.dynamic = _up(at, 8)
-        self.relro_end = _up(self.dynamic + elf.DYN.size * (len(self._tags()) + 1), page)
+        self.relro_end = _up(self.dynamic + form.dyn.size * (len(self._tags()) + 1), page)
         self.data_start = self.relro_end
         at = self._put(".data", self.data_start)
         self.data_end = at
@@ -110,21 +113,23 @@ class Layout:
         tags = [("SONAME", self.soname_offset)] if self.soname_offset else []
         tags += [
             ("HASH", self.hash), ("STRTAB", self.dynstr), ("SYMTAB", self.dynsym), ("STRSZ", len(self.strings)),
-            ("SYMENT", elf.SYM.size),
+            ("SYMENT", self.form.sym.size),
         ]  # fmt: skip
         if self.rela_count:
-            size = elf.RELA.size
-            tags += [("RELA", self.rela), ("RELASZ", size * self.rela_count), ("RELAENT", size),
-                     ("RELACOUNT", self.relative_count)]  # fmt: skip
+            size = self.form.rel.size
+            name = "RELA" if self.form.explicit else "REL"
+            tags += [(name, self.rela), (f"{name}SZ", size * self.rela_count), (f"{name}ENT", size),
+                     (f"{name}COUNT", self.relative_count)]  # fmt: skip
         return [*tags, ("FLAGS", 8), ("FLAGS_1", 1)]  # bind now
 
     def dynamic_bytes(self) -> bytes:
         """The dynamic section."""
-        return b"".join(elf.DYN.pack(_DT[tag], value) for tag, value in self._tags()) + elf.DYN.pack(0, 0)
+        dyn = self.form.dyn
+        return b"".join(dyn.pack(_DT[tag], value) for tag, value in self._tags()) + dyn.pack(0, 0)
 
     def program_headers(self) -> bytes:
         """The program headers."""
-        dynamic_size = elf.DYN.size * (len(self._tags()) + 1)
+        dynamic_size = self.form.dyn.size * (len(self._tags()) + 1)
         relro = self.relro_end - self.relro_start
         rows = [
             (_PT_LOAD, _R, 0, self.read_end, self.read_end, self.page),
@@ -147,54 +152,52 @@ class Layout:
             size = self.blob.data.nbytes  # after the other loads, which are sorted by address
             last = max(i for i, row in enumerate(used) if row[0] == _PT_LOAD)
             used.insert(last + 1, (_PT_LOAD, _R, self.blob_offset, self.blob.address, size, size, self.page))
-        return b"".join(
-            elf.PHDR.pack(kind, flags, offset, at, at, size, mem, align)
-            for kind, flags, offset, at, size, mem, align in used
-        )
+        return b"".join(self.form.program(*row) for row in used)
 
 
 def write(
-    layout: Layout, like: elf.Object, exports: Sequence[tuple[str, int, int, int]], rela: Sequence[tuple[int, int, int]]
+    layout: Layout,
+    like: elf.Object,
+    exports: Sequence[tuple[str, int, int, int]],
+    rela: Sequence[tuple[int, int, int, int]],
 ) -> list[bytes | memoryview]:
     """The library's bytes, in pieces.
 
     Args:
         like: an object for the same machine.
         exports: name, address, size, symbol type of each exported symbol, in the order of `layout.names`.
-        rela: place, symbol and kind, addend of each load-time relocation.
+        rela: place, symbol, kind and addend of each load-time relocation.
     """
+    form = layout.form
     outputs, known = layout.outputs, layout.names
     sections = _Sections(layout)
     image = bytearray(layout.data_end)
     for name in (".rodata", ".text", ".data.rel.ro", ".got", ".data"):
         image[outputs[name].address : outputs[name].address + outputs[name].size] = outputs[name].image
-    dynsym = bytearray(elf.SYM.size)
+    dynsym = bytearray(form.sym.size)
     for name, address, size, kind in exports:
         place = sections.index_of(address)
-        dynsym += elf.SYM.pack(known.offset(name), elf.STB_GLOBAL << 4 | kind, 0, place, address, size)
+        dynsym += form.symbol(known.offset(name), elf.STB_GLOBAL << 4 | kind, place, address, size)
     for name in known.imports:
-        dynsym += elf.SYM.pack(known.offset(name), elf.STB_WEAK << 4, 0, elf.SHN_UNDEF, 0, 0)
+        dynsym += form.symbol(known.offset(name), elf.STB_WEAK << 4, elf.SHN_UNDEF, 0, 0)
     names_at = _up(len(image), 8)
     table_size = sections.names_size()
     shoff = _up(names_at + table_size, 8)
     count = len(sections.rows) + 2
-    end = shoff + count * elf.SHDR.size
+    end = shoff + count * form.shdr.size
     if layout.blob is not None and layout.blob.data.nbytes:
         layout.blob_offset = _up(end, layout.page)
     names, headers = sections.tables(names_at)
     phdrs = layout.program_headers()
     pieces = (
         (layout.dynsym, bytes(dynsym)), (layout.dynstr, layout.strings), (layout.hash, known.hash_table()),
-        (layout.rela, b"".join(elf.RELA.pack(*row) for row in rela)), (layout.dynamic, layout.dynamic_bytes()),
-        (elf.EHDR.size, phdrs),
+        (layout.rela, b"".join(form.relocation(*row) for row in rela)), (layout.dynamic, layout.dynamic_bytes()),
+        (form.ehdr.size, phdrs),
     )  # fmt: skip
     for at, piece in pieces:
         image[at : at + len(piece)] = piece
-    image[: elf.EHDR.size] = elf.EHDR.pack(
-        b"\x7fELF\x02\x01\x01" + bytes(9), elf.ET_DYN, like.machine, 1, 0, elf.EHDR.size, shoff, like.flags,
-        elf.EHDR.size,
-        elf.PHDR.size, len(phdrs) // elf.PHDR.size, elf.SHDR.size, count, count - 1,
-    )  # fmt: skip
+    counts = len(phdrs) // form.phdr.size, count, count - 1
+    image[: form.ehdr.size] = form.header(elf.ET_DYN, like.machine, like.flags, form.ehdr.size, shoff, counts)
     image += bytes(names_at - len(image)) + names
     image += bytes(shoff - len(image)) + headers
     out: list[bytes | memoryview] = [bytes(image)]
@@ -208,22 +211,24 @@ class _Sections:
 
     def __init__(self, layout: Layout) -> None:
         o = layout.outputs
-        dynamic_size = elf.DYN.size * (len(layout.dynamic_bytes()) // elf.DYN.size)
-        rela_size = elf.RELA.size * layout.rela_count
+        form = layout.form
+        dynamic_size = len(layout.dynamic_bytes())
+        rela_size = form.rel.size * layout.rela_count
         rw, alloc = elf.SHF_WRITE | elf.SHF_ALLOC, elf.SHF_ALLOC
         code = alloc | elf.SHF_EXECINSTR
         # name, type, flags, address, size, link, info, align, entry size
         rows = [
-            (".dynsym", elf.SHT_DYNSYM, alloc, layout.dynsym, layout.dynstr - layout.dynsym, 2, 1, 8, elf.SYM.size),
+            (".dynsym", elf.SHT_DYNSYM, alloc, layout.dynsym, layout.dynstr - layout.dynsym, 2, 1, 8, form.sym.size),
             (".dynstr", elf.SHT_STRTAB, alloc, layout.dynstr, len(layout.strings), 0, 0, 1, 0),
             (".hash", elf.SHT_HASH, alloc, layout.hash, len(layout.names.hash_table()), 1, 0, 8, 4),
-            (".rela.dyn", elf.SHT_RELA, alloc, layout.rela, rela_size, 1, 0, 8, elf.RELA.size),
+            (".rela.dyn" if form.explicit else ".rel.dyn", elf.SHT_RELA if form.explicit else elf.SHT_REL, alloc,
+             layout.rela, rela_size, 1, 0, 8, form.rel.size),
             (".rodata", elf.SHT_PROGBITS, alloc, o[".rodata"].address, o[".rodata"].size, 0, 0, o[".rodata"].align, 0),
             (".text", elf.SHT_PROGBITS, code, o[".text"].address, o[".text"].size, 0, 0, o[".text"].align, 0),
             (".data.rel.ro", elf.SHT_PROGBITS, rw, o[".data.rel.ro"].address, o[".data.rel.ro"].size, 0, 0,
              o[".data.rel.ro"].align, 0),
-            (".got", elf.SHT_PROGBITS, rw, o[".got"].address, o[".got"].size, 0, 0, 8, 8),
-            (".dynamic", elf.SHT_DYNAMIC, rw, layout.dynamic, dynamic_size, 2, 0, 8, elf.DYN.size),
+            (".got", elf.SHT_PROGBITS, rw, o[".got"].address, o[".got"].size, 0, 0, 8, form.word),
+            (".dynamic", elf.SHT_DYNAMIC, rw, layout.dynamic, dynamic_size, 2, 0, 8, form.dyn.size),
             (".data", elf.SHT_PROGBITS, rw, o[".data"].address, o[".data"].size, 0, 0, o[".data"].align, 0),
             (".bss", elf.SHT_NOBITS, rw, o[".bss"].address, o[".bss"].size, 0, 0, o[".bss"].align, 0),
         ]  # fmt: skip
@@ -248,12 +253,11 @@ class _Sections:
     def tables(self, names_offset: int) -> tuple[bytes, bytes]:
         """The section name table and the section headers."""
         names = bytearray(b"\0")
-        headers = bytearray(elf.SHDR.size)
+        pack = self.layout.form.shdr.pack
+        headers = bytearray(self.layout.form.shdr.size)
         for name, kind, flags, address, size, link, info, align, entry in self.rows:
             offset = self.layout.blob_offset if name == _BLOB else address
-            headers += elf.SHDR.pack(len(names), kind, flags, address, offset, size, link, info, align, entry)
+            headers += pack(len(names), kind, flags, address, offset, size, link, info, align, entry)
             names += name.encode() + b"\0"
-        headers += elf.SHDR.pack(
-            len(names), elf.SHT_STRTAB, 0, 0, names_offset, len(names) + len(".shstrtab") + 1, 0, 0, 1, 0
-        )
+        headers += pack(len(names), elf.SHT_STRTAB, 0, 0, names_offset, len(names) + len(".shstrtab") + 1, 0, 0, 1, 0)
         return bytes(names + b".shstrtab\0"), bytes(headers)

@@ -52,7 +52,7 @@ def link_shared(objects: Sequence[bytes], exports: Sequence[str], soname: str = 
     """Links relocatable objects into a shared library.
 
     Args:
-        objects: ELF64 objects for x86-64, AArch64 or RISC-V, position-independent code, small code model.
+        objects: objects for x86-64, AArch64, RISC-V or ARM, position-independent code, small code model.
         exports: names of the symbols to export; every other symbol is hidden.
         soname: the library's name for the loader; normally none.
 
@@ -97,6 +97,7 @@ class _Linker:
                             hint=f"machines known: {known}")  # fmt: skip
         self.objects = objects
         self.machine: Machine = MACHINES[objects[0].machine]
+        self.form = elf.format_of(objects[0].machine)
         self.outputs = {name: Output(name) for name in OUTPUTS}
         self.globals: dict[str, tuple[Object, Symbol]] = {}
         self.got: dict[tuple[int, int, str], int] = {}
@@ -117,10 +118,10 @@ class _Linker:
         self._check_undefined()
         self._place_sections()
         self._plan_got()
-        self.outputs[".got"].size = 8 * len(self.got)
+        self.outputs[".got"].size = self.form.word * len(self.got)
         names = elf_writer.Names(sorted(set(exports)), self.imports, soname)
         relocations = self._count_relative(), self._count_lookups()
-        layout = elf_writer.Layout(self.machine.page, self.outputs, names, relocations, self.blob)
+        layout = elf_writer.Layout(self.form, self.machine.page, self.outputs, names, relocations, self.blob)
         for output in self.outputs.values():
             for part in output.parts:
                 part.address += output.address
@@ -128,9 +129,9 @@ class _Linker:
         if (len(self.relatives), len(self.lookups)) != relocations:
             raise LinkError("damaged object file", why="two relocations for the same place")
         table = [(name, *self._export(name)) for name in names.exports]
-        rela = [(place, self.machine.relative, addend) for place, addend in sorted(self.relatives.items())]
+        rela = [(place, 0, self.machine.relative, addend) for place, addend in sorted(self.relatives.items())]
         for place, (number, addend) in sorted(self.lookups.items()):
-            rela.append((place, names.index_of(number) << 32 | self.machine.absolute, addend))
+            rela.append((place, names.index_of(number), self.machine.absolute, addend))
         return elf_writer.write(layout, self.objects[0], table, rela)
 
     def _export(self, name: str) -> tuple[int, int, int]:
@@ -199,7 +200,7 @@ class _Linker:
 
     def _check_places(self, obj: Object, section: Section) -> None:
         for r in section.relocations:
-            width = 8 if r.kind == self.machine.absolute else self.machine.widths.get(r.kind, 4)
+            width = self.form.word if r.kind == self.machine.absolute else self.machine.widths.get(r.kind, 4)
             if section.kind == elf.SHT_NOBITS or r.offset > section.size - width:
                 raise LinkError("a relocation lies outside its section", f"{obj.name}, section {section.name}")
 
@@ -338,10 +339,10 @@ class _Linker:
             if self._direct(obj, section, r):
                 relax_x86(site, r.kind)
                 return
-            entry = got.address + 8 * self.got[key]
+            entry = got.address + self.form.word * self.got[key]
             if self._moves(obj, r.symbol):
                 self.relatives[entry] = value - r.addend
-            struct.pack_into("<Q", got.image, entry - got.address, (value - r.addend) & (2**64 - 1))
+            self.form.pointer(got.image, entry - got.address, value - r.addend)
             site.value = entry + r.addend
             self._patch(r.kind, site)
         elif r.kind in self.machine.apply:
@@ -370,7 +371,7 @@ class _Linker:
                                 "it would have to be patched at load time",
                                 "emit pointer tables as .data.rel.ro (relocation model PIC)")  # fmt: skip
             self.relatives[site.place] = site.value
-        struct.pack_into("<Q", site.image, site.offset, site.value & (2**64 - 1))
+        self.form.pointer(site.image, site.offset, site.value)
 
 
 def _strength(symbol: Symbol) -> int:
@@ -388,7 +389,7 @@ def _kept(section: Section) -> bool:
     """Whether an input section goes into the library."""
     if not section.flags & elf.SHF_ALLOC or section.kind not in (elf.SHT_PROGBITS, elf.SHT_NOBITS, 0x70000001):
         return False
-    return not section.name.startswith((".eh_frame", ".note", ".comment"))
+    return not section.name.startswith(elf.DROPPED)
 
 
 def _output_of(section: Section) -> str:

@@ -1,7 +1,8 @@
 """Applying relocations, by machine. Each function patches `image` at `place` and refuses what would not fit.
 
 Names follow the psABIs: S = value of the symbol, A = addend, P = place.
-Sources: x86-64 psABI 1.0 section 4.4; AArch64 ELF ABI (AAELF64) section 5.7; RISC-V ELF psABI 1.0 section 8.4.
+Sources: x86-64 psABI 1.0 section 4.4; AArch64 ELF ABI (AAELF64) section 5.7; RISC-V ELF psABI 1.0 section 8.4; ELF
+for the Arm Architecture (AAELF32) section 5.6.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .elf import EM_AARCH64, EM_RISCV, EM_X86_64
+from .elf import EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64
 from .errors import LinkError
 
 
@@ -92,6 +93,12 @@ def _aarch64_low12(shift: int) -> Callable[[Site], None]:
     return apply
 
 
+def _arm_branch(site: Site) -> None:
+    """bl and b of the ARM instruction set; the addend that the object holds counts the pipeline's 8 bytes."""
+    distance = site.signed(site.value - site.place, 26, "CALL")
+    site.put_word(0xFF000000, distance >> 2 & 0xFFFFFF)
+
+
 def _riscv_branch(site: Site) -> None:
     at = site.signed(site.value - site.place, 13, "BRANCH")
     bits = (at >> 12 & 1) << 31 | (at >> 5 & 63) << 25 | (at >> 1 & 15) << 8 | (at >> 11 & 1) << 7
@@ -161,7 +168,7 @@ class Machine:
     """The relocations of one machine.
 
     Attributes:
-        absolute: the kind of a 64-bit absolute address.
+        absolute: the kind of an absolute address of the machine's width.
         relative: the dynamic relocation "load base + addend".
         got: kinds that want the address of a GOT entry instead of the symbol's.
         apply: kind -> function that patches the place.
@@ -222,6 +229,16 @@ MACHINES: dict[int, Machine] = {
             312: _aarch64_low12(3),
         },
         page=0x10000,
+    ),
+    EM_ARM: Machine(
+        "ARM",
+        absolute=2,
+        relative=23,
+        none=0,
+        got=frozenset({96}),
+        apply={3: _pc32, 28: _arm_branch, 29: _arm_branch, 96: _pc32},
+        page=0x1000,
+        ignored=frozenset({40}),
     ),
     EM_RISCV: Machine(
         "RISC-V",

@@ -26,15 +26,14 @@ static int file(const char* name, void* data, size_t size, int out) {{
 }}
 int main(void) {{
 {reads}
-  net_context* c = net_create();
+  net_context* c = {create};
   if (!c) return 1;
   if (net_run(c, {arguments})) {{
     fputs(net_error(c), stderr);
     return 2;
   }}
 {writes}
-  net_destroy(c);
-  return 0;
+{destroy}  return 0;
 }}
 """
 
@@ -47,6 +46,7 @@ def run_exported(
     folder: Path,
     compiler: Sequence[str] = ("gcc", "-march=native"),
     emulator: Sequence[str] = (),
+    freestanding: bool = False,
 ) -> list[Array]:
     """What a C program around an exported model computes.
 
@@ -58,11 +58,12 @@ def run_exported(
         folder: where everything is written.
         compiler: the C compiler and options of its own.
         emulator: what runs the program, with its arguments.
+        freestanding: the model's memory is the program's; its sizes must be numbers.
 
     Raises:
         RuntimeError: with what was printed, if the program is not built or fails.
     """
-    model.export_library(folder / f"net.{form}", name="net")
+    model.export_library(folder / f"net.{form}", name="net", freestanding=freestanding)
     arrays = [*(np.ascontiguousarray(inputs[s.name]) for s in model.inputs), *outputs]
     first, static = len(model.inputs), _static(model)
     results = list(enumerate(arrays))[first:]
@@ -71,7 +72,11 @@ def run_exported(
     lines = [f"static _Alignas(64) unsigned char a{k}[{max(a.nbytes, 1)}];" for k, a in enumerate(arrays)]
     if not static:
         lines += [_tensor(k, array) for k, array in enumerate(arrays)]
+    if freestanding:
+        lines.append("static _Alignas(64) unsigned char memory[NET_CONTEXT_BYTES];")
     text = _MAIN.format(
+        create="net_create_in(memory, sizeof memory)" if freestanding else "net_create()",
+        destroy="" if freestanding else "  net_destroy(c);\n",
         buffers="\n".join(lines),
         reads="\n".join(f'  if (file("i{k}", a{k}, {arrays[k].nbytes}, 0)) return 3;' for k in range(first)),
         arguments=", ".join(f"(void*)a{k}" if static else f"&t{k}" for k in range(len(arrays))),
