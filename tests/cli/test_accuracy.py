@@ -33,6 +33,12 @@ def test_compile(run: Run, convolution: str, tmp_path: Path, accuracy: str, tile
         assert f"tile_size={tiles}" in text
 
 
+def test_explain_names_both_ways(run: Run, convolution: str, tmp_path: Path) -> None:
+    code, out, _ = run("compile", convolution, "-o", str(tmp_path / "m.wb"), "--explain")
+    (line,) = [text for text in out.splitlines() if "F(2x2,3x3)" in text]
+    assert code == 0 and "direct" in line and "thousand cycles predicted" in line
+
+
 def test_verify(run: Run, convolution: str) -> None:
     code, out, err = run("verify", convolution, "--accuracy", "default", "--no-cache")
     assert code == 0, out + err
