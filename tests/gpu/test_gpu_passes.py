@@ -109,6 +109,17 @@ def test_barriers_for_reads_and_for_the_next_iteration() -> None:
         """)  # fmt: skip
 
 
+def test_a_barrier_between_stores_of_different_threads_that_nothing_reads() -> None:
+    synced("""
+                C[tx] = A[0, tx]
+                C[63 - tx] = A[1, tx]
+        """, """
+                C[tx] = A[0, tx]
+                SYNC
+                C[63 - tx] = A[1, tx]
+        """)  # fmt: skip
+
+
 def test_no_barrier_where_each_thread_meets_itself() -> None:
     text = """
                 S[0, tx] = A[0, tx]

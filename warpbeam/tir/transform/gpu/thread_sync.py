@@ -90,7 +90,7 @@ class _Kernel:
         written = {s.buffer for s in stores}
         read = {n.buffer for n in loads}
         self.tracked = {b for b in written | read if is_shared(b.scope)}
-        self.tracked |= {b for b in written & read if not is_private(b.scope) and b.scope != "warp"}
+        self.tracked |= {b for b in written if not is_private(b.scope) and b.scope != "warp"}
 
     def made(self) -> Stmt:
         if not self.several or not self.tracked:
