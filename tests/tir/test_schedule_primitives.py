@@ -50,7 +50,8 @@ def test_the_table_takes_every_step():
     while queue:
         below = queue.pop().__subclasses__()
         queue += below
-        known |= {c.__qualname__ for c in below if not c.__name__.startswith("_") and not c.__subclasses__()}
+        own = [c for c in below if c.__module__.startswith("warpbeam.tir.schedule.")]  # te has steps of its own
+        known |= {c.__qualname__ for c in own if not c.__name__.startswith("_") and not c.__subclasses__()}
     taken = {type(record).__qualname__ for name in PRIMITIVES for record in scheduled(name)[1].trace}
     assert known == taken
 
