@@ -116,8 +116,8 @@ def test_other_executors_refuse() -> None:
 
 def test_targets() -> None:
     native = relay_build.classic_target("llvm")
-    assert native is relay_build.classic_target(None) and native.name == "native"
-    assert relay_build.classic_target(f"llvm -mcpu={native.cpu}") is native
+    assert native == relay_build.classic_target(None) and native.name == "native"
+    assert relay_build.classic_target(f"llvm -mcpu={native.cpu}") == native
     assert relay_build.classic_target("llvm -mcpu=generic-x86-64-v3").name == "generic-x86-64-v3"
     assert relay_build.classic_target("llvm -num-cores=4").cores == 4
     with pytest.raises(TargetError, match="models run on the CPU"):
