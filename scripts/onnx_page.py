@@ -23,6 +23,8 @@ How an operator is covered:
 - **compiled**: it becomes kernels, or branches and loops of the compiled program.
 - **import**: it is decided while importing. Sequences of known length and optionals of known state leave nothing behind
   but the tensors inside; lengths of inputs are given when compiling: `shapes={{"s": [(2, 3), (4, 3)], "o": None}}`.
+  Where a length is found at run time instead (a loop that collects, a position that is computed), `SequenceAt`,
+  `SequenceInsert`, `SequenceErase`, `SequenceLength` and `ConcatFromSequence` are host calls.
 - **function**: it has no converter, and becomes the operators by which the format defines it.
 - **host**: the program calls a function of the host for it. The compiler's report and the file's manifest list such
   calls; a file that has them runs with `warpbeam.load`, kernel by kernel, and cannot be exported as a library.

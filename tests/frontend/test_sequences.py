@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -198,11 +198,83 @@ def test_refusals() -> None:
         import_model(m, {"s": [(2,)]}, constants={"i": np.array(1)})
     with pytest.raises(ImportModelError, match=r"seq\(tensor\(float\)\), which this operator does not take"):
         import_model(proto([("Relu", "s", "y")], [sequence("s")], [value("y", None)]), {"s": [(2,)]})
-    with pytest.raises(UnsupportedError, match="unknown length"):
-        import_model(m)
     empty = proto([("Optional", "", "o", {"type": value("t", [2]).type}), ("OptionalGetElement", "o", "y")],
                   [], [value("y", [2])])  # fmt: skip
     with pytest.raises(ImportModelError, match="empty optional"):
         import_model(empty)
     with pytest.raises(ImportModelError, match="same name"):
         import_model(model([("Relu", "x", "y")], [("x", [2])], [("y", [2]), ("y", [2])]))
+
+
+# ------------------------------------------------------------------------------------- lengths found at run time
+
+
+def calls(module: Any) -> set[str]:
+    return {i.function for i in walk(module.artifact.program().body) if isinstance(i, CallExternal)}
+
+
+def test_a_loop_of_unknown_length_that_collects_a_sequence() -> None:
+    inner = body(
+        [("Identity", "go", "again"), ("Add", "i one", "n"), ("Unsqueeze", "n zero", "m"), ("Slice", "x first m", "p"),
+         ("SequenceInsert", "s p", "t")],
+        [value("i", [], INT64), value("go", [], BOOL), sequence("s")], [value("again", [], BOOL), sequence("t")],
+    )  # fmt: skip
+    nodes = [
+        ("SequenceEmpty", "", "e"), ("Loop", "k _ e", "r", {"body": inner}), ("SequenceLength", "r", "c"),
+        ("ConcatFromSequence", "r", "y", {"axis": 0}), ("SequenceAt", "r j", "a"), ("Exp", "a", "z"),
+    ]  # fmt: skip
+    outs = [sequence("r"), value("c", [], INT64), value("y", [None]), value("z", [None])]
+    m = proto(nodes, [value("k", [], INT64), value("j", [], INT64), value("x", [6])], outs)
+    held = {"one": np.array(1), "zero": np.array([0]), "first": np.array([0])}
+    m.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in held.items())
+    module = warpbeam.compile(m, cache=False)
+    assert calls(module) >= {"sequence.insert", "sequence.joined", "sequence.at", "sequence.length"}
+    x = real(6)
+    for k, j in ((1, 0), (4, -1), (6, 2)):
+        got = module.run({"k": np.array(k), "j": np.array(j), "x": x})
+        want = [x[: i + 1] for i in range(k)]
+        same(got["r"], want)
+        assert got["c"] == k
+        np.testing.assert_array_equal(got["y"], np.concatenate(want))
+        np.testing.assert_allclose(got["z"], np.exp(want[j]), rtol=1e-6)
+    with pytest.raises(RunError, match="position 3 of a sequence of 2"):
+        module.run({"k": np.array(2), "j": np.array(3), "x": x})
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_inputs_of_unknown_length(count: int) -> None:
+    nodes = [
+        ("SequenceErase", "s", "u"), ("SequenceInsert", "u x p", "t"), ("SequenceAt", "t p", "y"),
+        ("ConcatFromSequence", "t", "z", {"axis": -1, "new_axis": 1}),
+    ]  # fmt: skip
+    ins = [sequence("s", [None, 3]), value("x", [2, 3]), value("p", [], INT64)]
+    m = proto(nodes, ins, [sequence("t"), value("y", None), value("z", None)])
+    module = warpbeam.compile(m, cache=False)
+    s, x = [real(2, 3) for _ in range(count)], real(2, 3)
+    got = module.run({"s": s, "x": x, "p": np.array(0)})
+    same(got["t"], [x, *s[:-1]])
+    same(got["y"], x)
+    same(got["z"], np.stack([x, *s[:-1]], -1))
+    with pytest.raises(RunError, match="with 1 dimensions"):
+        module.run({"s": [real(3), real(3)], "x": x, "p": np.array(1)})
+
+
+def test_strings_in_sequences_and_branches_of_different_lengths() -> None:
+    then = body([("SequenceConstruct", "x", "a")], [], [sequence("a", None, TensorProto.STRING)])
+    other = body([("SequenceConstruct", "x x", "b")], [], [sequence("b", None, TensorProto.STRING)])
+    m = proto([("If", "c", "s", {"then_branch": then, "else_branch": other})],
+              [value("c", [], BOOL), value("x", [3], TensorProto.STRING)],
+              [sequence("s", None, TensorProto.STRING)])  # fmt: skip
+    module = warpbeam.compile(m, cache=False)
+    words = np.array(["a", "bc", ""], object)
+    for choice in (True, False):
+        got = module.run({"c": np.array(choice), "x": words})["s"]
+        assert [list(g) for g in got] == [list(words)] * (1 if choice else 2)
+
+
+def test_unknown_ranks_are_refused() -> None:
+    m = proto([("SequenceAt", "s i", "y")], [sequence("s"), value("i", [], INT64)], [value("y", None)])
+    with pytest.raises(UnsupportedError, match="rank is not known"):
+        import_model(m)
+    with pytest.raises(UnsupportedError, match="unknown length"):
+        import_model(m, host_sequences=False)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .abi import numpy_dtype
 from .errors import RunError
 from .objects import Table, current
 
@@ -214,7 +215,7 @@ def sequence_at(table: Table, options: dict[str, Any], sequence: Array, at: Arra
 
 
 def _ranked(item: Array, options: dict[str, Any]) -> Array:
-    if item.ndim != options["rank"] or item.dtype != np.dtype(options["dtype"]):
+    if item.ndim != options["rank"] or item.dtype != numpy_dtype(options["dtype"]):
         raise RunError(
             f"an element of a sequence is {item.dtype} with {item.ndim} dimensions",
             why=f"the model was compiled for {options['dtype']} with {options['rank']}",

@@ -46,7 +46,7 @@ class Compiled(BackendRep):  # type: ignore[misc]
         if self.fixed:  # lengths and shapes are those of the values that come
             return
         try:
-            imported = import_model(model)
+            imported = import_model(model, host_sequences=False)
         except NeedsContentError as e:
             self.bound = e.inputs
         except UnsupportedError as e:
@@ -105,7 +105,7 @@ class Compiled(BackendRep):  # type: ignore[misc]
             if key in self.modules:
                 return self.modules[key]  # type: ignore[no-any-return]
             try:
-                imported = import_model(self.model, shapes, constants=bound)
+                imported = import_model(self.model, shapes, constants=bound, host_sequences=False)
             except NeedsContentError as e:
                 more = [n for n in e.inputs if n not in self.bound]
                 if not more:

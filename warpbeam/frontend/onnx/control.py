@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from warpbeam.frontend.onnx.node import Entry, NodeView
-from warpbeam.frontend.onnx.objects import leaves, outline, rebuilt
+from warpbeam.frontend.onnx.objects import HandleEntry, is_object, leaves, outline, rebuilt
+from warpbeam.frontend.onnx.ops_sequence_host import after, as_handle, joined_rank, state_of
 from warpbeam.frontend.onnx.refusals import MisfitError
 from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order, rewrite
@@ -127,7 +129,11 @@ def _joined(
     if entry is None or any(e.missing for e in (*then, *other)):
         return [Entry(missing=True)] * len(then)
     for k, (a, b) in enumerate(zip(then, other, strict=True)):
-        if outline(a) != outline(b):
+        if outline(a) != outline(b) and importer.host_sequences and a.kind == b.kind and a.kind.startswith("seq("):
+            then[k], other[k] = as_handle(view, a), as_handle(view, b)
+            rank, none = joined_rank(then[k], other[k])
+            then[k] = HandleEntry(then[k].held, then[k].element, rank, none)
+        elif outline(a) != outline(b):
             raise view.unsupported(f"its branches give output {k} as {a.kind} and {b.kind}, of different lengths")
     pairs = list(zip(leaves(then), leaves(other), strict=True))
     for k, (a, b) in enumerate(pairs):
@@ -209,10 +215,12 @@ def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
         raise view.error(f"its body takes {len(graph.input)} inputs, the node gives {2 + len(starts)}")
     step = Var("i", SCALAR_INT)
     running = Var("go", SCALAR_BOOL)
-    states = [Var(f"s{k}", e.type) for k, e in enumerate(starts)]  # type: ignore[union-attr]
-    flags = [False, False, *[e.string for e in starts]]  # type: ignore[union-attr]
-    own = zip(graph.input, (step, running, *states), flags, strict=True)
-    given = {p.name: Entry(v, string=s) for p, v, s in own}
+    before = [as_handle(view, e) if is_object(e) else e for e in starts]
+    firsts = leaves(before)  # type: ignore[arg-type]
+    states = [Var(f"s{k}", e.type) for k, e in enumerate(firsts)]
+    given = {p.name: Entry(v) for p, v in zip(graph.input, (step, running), strict=False)}
+    for port, entry, var in zip(graph.input[2:], before, states, strict=True):
+        given[port.name] = state_of(port, entry, var)
     body = body_frame(importer, frame, view, graph, given)
 
     def finish(inner: Frame) -> Frame:
@@ -221,7 +229,10 @@ def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
         def made() -> list[Entry]:
             if any(e.missing for e in found):
                 return [Entry(missing=True)] * len(view.outputs)
-            return _loop(importer, view, Body(step, None, states, [e.expr for e in starts]), running, found)  # type: ignore[union-attr]
+            ends = [as_handle(view, e) if is_object(e) else e for e in found]
+            plan = Body(step, None, states, [e.expr for e in firsts])
+            results = iter(_loop(importer, view, plan, running, leaves(ends)))
+            return [rebuilt(after(b, e), lambda _: next(results)) for b, e in zip_longest(before, ends[1:])]
 
         importer.define(frame, view, made)
         return frame
@@ -231,7 +242,7 @@ def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
 
 
 def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[Entry]) -> list[Entry]:
-    go, after, rows = found[0], found[1 : 1 + len(body.states)], found[1 + len(body.states) :]
+    go, ends, rows = found[0], found[1 : 1 + len(body.states)], found[1 + len(body.states) :]
     body.count = _count(view)
     first = view.entry(1)
     always = go.expr is running or (go.array is not None and bool(go.array.reshape(-1)[0]))
@@ -242,7 +253,7 @@ def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[E
         body.running = (running, const(True) if first is None else scalar(first.expr), scalar(go.expr))
     elif body.count is None:
         raise view.error("never ends: it has neither a number of iterations nor a condition")
-    body.after = [e.expr for e in after]
+    body.after = [e.expr for e in ends]
     body.gathered = [(e.expr, body.step) for e in rows]
     check_states(view, body)
     if rows and body.running is not None and (body.count is None or _is_large(body.count)):

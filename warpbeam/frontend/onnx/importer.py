@@ -68,8 +68,10 @@ class Importer:
         limits: Limits = DEFAULT,
         constants: Mapping[str, np.ndarray] | None = None,
         aliases: Mapping[str, str] | None = None,
+        host_sequences: bool = True,
     ) -> None:
         self.loaded = loaded
+        self.host_sequences = host_sequences
         self.constants = dict(constants or {})
         self.asked: set[str] = set()
         self.found = Found()
@@ -89,7 +91,9 @@ class Importer:
         graph = self.loaded.proto.graph
         env = self.initializers(graph)
         env.update({k: self.constant(np.array(v)) for k, v in self.constants.items()})
-        params, given = bind_inputs(graph, env, self.dims, self.shapes, self.dtype, self.problems, self.limits)
+        params, given = bind_inputs(
+            graph, env, self.dims, self.shapes, self.dtype, self.problems, self.limits, self.host_sequences
+        )
         env.update(given)
         nodes = order_nodes(graph, set(env))
         self._walk(Frame(nodes, env, self.loaded.opsets))
@@ -270,7 +274,7 @@ class Importer:
         if rules is not None:
             schema.check(view, rules)
         view.refusal = MisfitError
-        special = special_case(view, domain)
+        special = special_case(view, domain, self.host_sequences)
         if special is not None:
             made = special(self, frame, view)
             if isinstance(made, Frame):
@@ -415,18 +419,20 @@ def import_model(
     opset: int | None = None,
     limits: Limits = DEFAULT,
     constants: Mapping[str, np.ndarray] | None = None,
+    host_sequences: bool = True,
 ) -> ImportedModel:
     """A model (path, bytes or ModelProto) as Relay, constants inside, with the names of inputs and outputs.
 
     shapes: input name -> shape (ints, None or names for symbolic dimensions), or dimension name -> int.
     constants: input name -> array; such inputs are no inputs any more, the module is made for these contents.
+    host_sequences: sequences whose length is found at run time become host calls; else their lengths are asked for.
     Raises ImportModelError (broken), UnsupportedError (valid, but something has no implementation; lists all of it).
     """
     try:
         loaded = load(model, limits, opset)
         aliases: dict[str, str] = {}
         while True:
-            importer = Importer(loaded, shapes, dtype, limits, constants, aliases)
+            importer = Importer(loaded, shapes, dtype, limits, constants, aliases, host_sequences)
             try:
                 with using(importer.table):
                     return importer.run()

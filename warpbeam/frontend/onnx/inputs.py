@@ -10,7 +10,14 @@ from typing import Any
 from warpbeam.frontend.onnx.limits import Limits
 from warpbeam.frontend.onnx.loader import subgraphs
 from warpbeam.frontend.onnx.node import Entry, nbytes
-from warpbeam.frontend.onnx.objects import OptionalEntry, SequenceEntry, declared_kind, tensor_code
+from warpbeam.frontend.onnx.objects import (
+    HandleEntry,
+    OptionalEntry,
+    SequenceEntry,
+    declared_kind,
+    rebuilt,
+    tensor_code,
+)  # fmt: skip
 from warpbeam.frontend.onnx.tensors import elem_dtype
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError
 from warpbeam.relay.expr import Var
@@ -70,6 +77,7 @@ def bind_inputs(
     dtype: Any,
     problems: Diagnostics,
     limits: Limits,
+    host_sequences: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Entry]]:
     """(variables of the entry's parameters in order, None where one has no implementation; values of the inputs).
 
@@ -87,7 +95,12 @@ def bind_inputs(
     given = _overrides({k: v for k, v in (shapes or {}).items() if k not in around}, infos, dims)
     raw: dict[str, tuple[list[Any], str] | None] = {}
     held: dict[str, list[str] | None] = {}
+    handles: dict[str, Entry] = {}
     for name, info in infos.items():
+        if name in around and name not in (shapes or {}) and host_sequences and _is_sequence(info):
+            handles[name] = _handle(info)
+            raw[name] = ([], "int64")
+            continue
         if name in around:
             try:
                 parts, held[name] = _parts(info, (shapes or {}).get(name, ()), name in (shapes or {}))
@@ -111,7 +124,9 @@ def bind_inputs(
         out[name] = Var(name, _checked(name, TensorType(shape, plain), limits))
     values: dict[str, Entry] = {}
     for name, info in infos.items():
-        if name in held:
+        if name in handles:
+            values[name] = rebuilt(handles[name], lambda _, name=name: Entry(out[name]))
+        elif name in held:
             elements = [Entry(out[n], string=raw[n][1] == "string") for n in held[name] or ()]  # type: ignore[index]
             values[name] = _held(info, elements if held[name] is not None else None)
         elif out[name] is None:
@@ -119,6 +134,20 @@ def bind_inputs(
         else:
             values[name] = Entry(out[name], string=raw[name][1] == "string")  # type: ignore[index]
     return out, values
+
+
+def _is_sequence(info: Any) -> bool:
+    """Whether an input is a sequence of tensors."""
+    kind = declared_kind(info.type, f"input {info.name[:80]!r}")
+    return kind.startswith("seq(") and kind.count("(") == 2
+
+
+def _handle(info: Any) -> HandleEntry:
+    """A sequence whose length is not known before it is given."""
+    inner = info.type.sequence_type.elem_type
+    shape = inner.tensor_type
+    rank = len(shape.shape.dim) if shape.HasField("shape") else None
+    return HandleEntry(Entry(missing=True), declared_kind(inner, info.name[:80]), rank)
 
 
 def _parts(info: Any, given: Any, known: bool) -> tuple[dict[str, Any], list[str] | None]:

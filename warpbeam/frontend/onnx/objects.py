@@ -57,6 +57,28 @@ class SequenceEntry(ObjectEntry):
         return f"seq({self.element})"
 
 
+class HandleEntry(ObjectEntry):
+    """A sequence whose length is found at run time. held: its number in the call's table, an int64 scalar.
+
+    element: the kind of its elements; rank: their number of dimensions, None where it is not known or not one. empty:
+    whether it is known to have no elements.
+    """
+
+    __slots__ = ("element", "empty", "held", "rank")
+
+    def __init__(self, held: Entry, element: str, rank: int | None, empty: bool = False) -> None:
+        super().__init__(missing=held.missing)
+        self.held = held
+        self.element = element
+        self.rank = rank
+        self.empty = empty
+
+    @property
+    def kind(self) -> str:
+        """As schemas write it."""
+        return f"seq({self.element})"
+
+
 class OptionalEntry(ObjectEntry):
     """An optional of known state. value: what it holds, or None. element: the kind of that."""
 
@@ -85,6 +107,8 @@ def leaves(entries: Iterable[Entry]) -> list[Entry]:
         entry = stack.pop()
         if isinstance(entry, SequenceEntry):
             stack.extend(reversed(entry.items))
+        elif isinstance(entry, HandleEntry):
+            out.append(entry.held)
         elif isinstance(entry, OptionalEntry):
             stack.extend([] if entry.value is None else [entry.value])
         else:
@@ -96,6 +120,8 @@ def rebuilt(entry: Entry, parts: Callable[[Entry], Entry]) -> Entry:
     """The same structure with every tensor replaced."""
     if isinstance(entry, SequenceEntry):
         return SequenceEntry([rebuilt(i, parts) for i in entry.items], entry.element)
+    if isinstance(entry, HandleEntry):
+        return HandleEntry(parts(entry.held), entry.element, entry.rank)
     if isinstance(entry, OptionalEntry):
         return OptionalEntry(None if entry.value is None else rebuilt(entry.value, parts), entry.element)
     return parts(entry)
@@ -107,6 +133,8 @@ def outline(entry: Entry) -> Any:
         return "sequence", tuple(outline(i) for i in entry.items)
     if isinstance(entry, OptionalEntry):
         return "optional", None if entry.value is None else outline(entry.value)
+    if isinstance(entry, HandleEntry):
+        return "handle"
     return "string" if entry.string else "tensor"
 
 
@@ -151,6 +179,8 @@ def named(name: str, entry: Entry) -> Named:
         if entry.value is None:
             return Named(name, "none")
         entry = entry.value
+    if isinstance(entry, HandleEntry):
+        return Named(name, "handle", entry.element == "tensor(string)")
     if not isinstance(entry, SequenceEntry):
         return Named(name, "tensor", entry.string)
     if any(is_object(i) for i in entry.items):
