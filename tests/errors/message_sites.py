@@ -1,4 +1,4 @@
-"""Where the schedule packages, the te language and the calls of compiled functions raise, read from their source."""
+"""Where the schedule packages, the te language, topi and calls of compiled functions raise, read from their source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import warpbeam
 
 ROOT = Path(warpbeam.__file__).parent
 FILES = [
-    *sorted(ROOT.glob("te/**/*.py")), *sorted(ROOT.glob("tir/schedule/*.py")),
+    *sorted(ROOT.glob("te/**/*.py")), *sorted(ROOT.glob("tir/schedule/*.py")), *sorted(ROOT.glob("topi/**/*.py")),
     ROOT / "driver" / "te_build.py", ROOT / "runtime" / "function_call.py",
 ]  # fmt: skip
 
