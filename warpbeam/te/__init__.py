@@ -102,7 +102,7 @@ _LATE = {
     "AXIS_SEPARATOR": "warpbeam.te.schedule:AXIS_SEPARATOR",
     "decl_tensor_intrin": "warpbeam.te.tensor_intrin:decl_tensor_intrin",
     "TensorIntrin": "warpbeam.te.tensor_intrin:TensorIntrin",
-    "gradient": "warpbeam.te.gradient:gradient",
+    "gradient": "warpbeam.te.reverse_mode:gradient",
     "hybrid": "warpbeam.te.hybrid",
     "TensorComputeOp": "warpbeam.te.tensor_compute:TensorComputeOp",
     "add": "warpbeam.tir.expr:add",

@@ -204,6 +204,7 @@ def test_errors() -> None:
         (lambda: te.gradient(out, [a]), "only te.compute has"),
         (lambda: te.gradient(both, [a]), "of several values"),
         (lambda: te.gradient(te.compute((4,), lambda i: te.fmod(a[i], 2.0)), [a]), "fmod has no derivative here"),
+        (lambda: te.gradient(te.compute((4,), lambda i: te.floormod(a[i], 2.0)), [a]), "FloorMod has no derivative"),
     ):
         with pytest.raises(TEError, match=words) as caught:
             call()
