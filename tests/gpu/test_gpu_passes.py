@@ -20,6 +20,7 @@ from warpbeam.tir.text import parse, to_text
 from warpbeam.tir.transform.gpu import lower_gpu
 from warpbeam.tir.transform.gpu.hoist_shared import hoist_shared
 from warpbeam.tir.transform.gpu.infer_scopes import infer_scopes
+from warpbeam.tir.transform.gpu.serialize_threads import serialize_threads
 from warpbeam.tir.transform.gpu.split_host_device import split_host_device
 from warpbeam.tir.transform.gpu.thread_sync import thread_sync
 from warpbeam.tir.transform.gpu.unify_threads import unify_threads
@@ -254,3 +255,23 @@ def test_text_of_opencl() -> None:
         assert word in text
     wide = opencl.build(programs.vector_add(64, dtype="float64")[0], OPENCL)[2]
     assert wide.startswith("#pragma OPENCL EXTENSION cl_khr_fp64 : enable")
+
+
+def threads(*lines: str) -> Any:
+    body = "".join(f"        {line}\n" for line in lines)
+    return parse(f'def f(A: float32[16]):\n    for tx in thread_binding("threadIdx.x", 16):\n{body}')
+
+
+def test_threads_run_one_after_the_other_between_barriers() -> None:
+    sync = 'eval storage_sync[int32]("shared")'
+    func = threads("alloc r: float32[1] @local", "r[0] = A[tx]", sync, "A[15 - tx] = r[0]")
+    lines = to_text(serialize_threads(func)).splitlines()[1:]
+    assert [line.strip() for line in lines] == [
+        "alloc r: float32[16, 1]", "for tx_1 in range(16):", "r[tx_1, 0] = A[tx_1]",
+        "for tx_2 in range(16):", "A[15 - tx_2] = r[tx_2, 0]",
+    ]  # fmt: skip
+    with pytest.raises(LowerError, match="a barrier that only some threads of a block may reach"):
+        serialize_threads(threads("if tx < 8:", f"    {sync}", "    A[tx] = 1.0"))
+    with pytest.raises(LowerError, match="r is private to a thread and passed as a pointer"):
+        call = 'eval call_extern[int32]("fill", r)'
+        serialize_threads(threads("alloc r: float32[1] @local", call, sync, "A[tx] = r[0]"))
