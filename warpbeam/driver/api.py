@@ -80,7 +80,9 @@ def compile_with_report(
     state: Mapping[str, str] | None = None,
 ) -> tuple[Any, Any]:
     """As `compile`, and also the `Report` of what was done. `dump(kernel, llvm_text)` sees each new kernel."""
-    with accurate(accuracy):
+    from warpbeam.driver.collector import collector_paused
+
+    with accurate(accuracy), collector_paused():
         return _compile(model, target, shapes, opt_level, cache, workers, name, dump, state)
 
 
