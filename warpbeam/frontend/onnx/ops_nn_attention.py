@@ -135,7 +135,7 @@ def attention(
     shown[2] = scores
     probabilities = _softmax(node, scores, None if sure else total)
     shown[3] = cast_to(probabilities, dtype_of(q))
-    y = cast_to(_weighted(probabilities, cast_to(v, dtype_of(probabilities))), dtype_of(q))
+    y = cast_to(weighted_values(probabilities, cast_to(v, dtype_of(probabilities))), dtype_of(q))
     if flat:
         y = merge_heads(y)
     if not any(wanted(node, i) for i in (1, 2, 3)):
@@ -177,12 +177,16 @@ def _grouped(q: Expr, heads: Any) -> tuple[Expr, int]:
 
 
 def _scores(node: NodeView, q: Expr, k: Expr) -> Expr:
-    """scale · q kᵀ, (B, H, queries, keys); the root of the scale goes to each side."""
+    """scale · q kᵀ, (B, H, queries, keys)."""
     size = shape_of(q)[3]
     given = node.attr("scale", None)
     if given is None and not isinstance(size, int):
         raise node.unsupported("a symbolic head size without a scale")
-    scale = 1.0 / math.sqrt(size) if given is None else float(given)
+    return attention_scores(q, k, 1.0 / math.sqrt(size) if given is None else float(given))
+
+
+def attention_scores(q: Expr, k: Expr, scale: float) -> Expr:
+    """scale · q kᵀ, (B, H, queries, keys), where keys may have fewer heads; the root of the scale goes to each side."""
     root = math.sqrt(scale) if scale >= 0 else None
     left = get("multiply")(q, scalar(scale if root is None else root, q))
     right = k if root is None else get("multiply")(k, scalar(root, k))
@@ -214,13 +218,16 @@ def _softmax(node: NodeView, scores: Expr, total: Expr | None) -> Expr:
     return p  # type: ignore[no-any-return]
 
 
-def _weighted(p: Expr, v: Expr) -> Expr:
+def weighted_values(p: Expr, v: Expr) -> Expr:
+    """Sums of values weighted by probabilities, where values may have fewer heads."""
     grouped, count = _grouped(p, shape_of(v)[1])
     values = get("expand_dims")(v, axis=2) if count > 1 else v
     return _ungrouped(get("nn.matmul")(grouped, values), count)
 
 
-def rotary_embedding(node: NodeView, x: Expr, cos: Expr, sin: Expr, places: Expr | None = None) -> Result:
+def rotary_embedding(
+    node: NodeView, x: Expr, cos: Expr, sin: Expr, places: Expr | None = None, interleaved: bool | None = None
+) -> Result:
     """RotaryEmbedding: pairs of features (halves or neighbours) rotated by position."""
     four, shape = len(shape_of(x)) == 4, shape_of(x)
     if four:
@@ -237,7 +244,7 @@ def rotary_embedding(node: NodeView, x: Expr, cos: Expr, sin: Expr, places: Expr
     if places is not None:
         cos, sin = (get("take")(t, places, axis=0) for t in (cos, sin))
     cos, sin = (get("expand_dims")(t, axis=2) for t in (cos, sin))
-    near = bool(node.attr("interleaved", 0))
+    near = bool(node.attr("interleaved", 0)) if interleaved is None else interleaved
     step = 2 if near else 1
     starts = ((0, turned), (1, turned)) if near else ((0, turned // 2), (turned // 2, turned))
 

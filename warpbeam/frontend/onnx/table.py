@@ -32,6 +32,7 @@ MODULES = (
     "ops_tfidf",
     "ops_contrib",
     "ops_contrib_quant",
+    "ops_contrib_attention",
     "ops_ml",
     "ops_ml_linear",
     "ops_ml_tree",
