@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cheap, kernels
+from benchmarks import cheap, kernels, stitching
 from benchmarks.harness import Bench, Result, Row, relative_difference
 from benchmarks.models import gflop, onnx_path
 from benchmarks.models.cases import CASES
@@ -141,3 +141,29 @@ def test_interleaved_run_and_a_missing_model(tmp_path: Path, monkeypatch: pytest
     ort = row.results["ort"]
     assert not ort.error and 0 < ort.p10 <= ort.median <= ort.p90 and len(ort.slices) == 2 and ort.rel_diff == 0
     assert row.peak() and row.peak() > 1e9 and broken.results["ort"].error
+
+
+def test_stitching_counts_what_each_way_of_joining_leaves(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    def vector(name: str, shape: list[int]) -> object:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    nodes = [("Tanh", "x", "a"), ("Exp", "a", "b"), ("Neg", "b", "c"), ("ReduceMax", "c", "y")]
+    graph = helper.make_graph(
+        [helper.make_node(k, [i], [o], **({"axes": [1]} if k == "ReduceMax" else {})) for k, i, o in nodes],
+        "g",
+        [vector("x", [8, 64])],
+        [vector("y", [8, 1])],
+    )
+    path = tmp_path / "m.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    lines = [stitching.counted("m", 1, v, *stitching.compiled(str(path), v)) for v in stitching.VARIANTS]
+    assert [x.kernels for x in lines] == [4, 1, 1] and [x.memory_bound for x in lines] == [4, 1, 1]
+    assert [x.bytes for x in lines] == [3 * 2 * 2048 + 2048 + 32, 2048 + 32, 2048 + 32]
+    for line, seconds in zip(lines, (4e-3, 2e-3, 1e-3), strict=True):
+        line.median = seconds
+    rows = stitching.markdown(lines).splitlines()[2:]
+    assert (
+        rows[0].startswith("|m|1|alone|4 [4.00]|") and rows[0].endswith("|4 [2.00]|") and rows[2].endswith("|1 [0.50]|")
+    )

@@ -118,10 +118,11 @@ def test_compile_json_and_pass_times(run: Run, model: str, tmp_path: Path) -> No
 
 def test_compile_dumps_every_form(run: Run, model: str, tmp_path: Path) -> None:
     folder = tmp_path / "dump"
-    forms = ["--dump", "relay,tir,llvm,asm", "--dump-dir", str(folder)]
+    forms = ["--dump", "relay,fusion,tir,llvm,asm", "--dump-dir", str(folder)]
     code, _, _ = run("compile", model, "-o", str(tmp_path / "m.wb"), *forms)
     names = {p.suffix: p for p in sorted(folder.iterdir())}
-    assert code == 0 and set(names) == {".relay", ".tir", ".ll", ".s"}
+    assert code == 0 and set(names) == {".relay", ".txt", ".tir", ".ll", ".s"}
+    assert "groups; " in (folder / "groups.fusion.txt").read_text()
     assert "nn.conv2d" in (folder / "imported.relay").read_text()
     assert "define" in names[".ll"].read_text() and "ret" in names[".s"].read_text()
 

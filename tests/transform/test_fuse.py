@@ -1,14 +1,18 @@
 """Groups by structure: what joins, what does not, and that joining never changes a value."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warpbeam import op
+from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.rewrite import post_order
+from warpbeam.ir.transform import PassContext
 from warpbeam.relay.expr import Call, Function, Tuple, const, var
 from warpbeam.relay.interp import evaluate
 from warpbeam.transform.fuse_ops import MAX_GROUP, fuse, primitives
+from warpbeam.transform.fuse_report import explain, to_text
 
 
 def call(name, *args, **attrs):
@@ -92,3 +96,101 @@ def test_joining_never_changes_a_value(steps):
     array = np.random.default_rng(len(steps)).standard_normal((3, 4)).astype(np.float32)
     for got, want in zip(evaluate(fuse(func), [array]), evaluate(func, [array]), strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+# ------------------------------------------------------------------------------------------------- pairs, and reasons
+
+
+def in_mode(mode, func, **config):
+    with PassContext(config={"relay.FuseOps.mode": mode, **config}):
+        return groups(func)
+
+
+def decomposed_norm(x):
+    mean = call("mean", x, axis=(1,), keepdims=True)
+    centred = call("subtract", x, mean)
+    square = call("mean", call("multiply", centred, centred), axis=(1,), keepdims=True)
+    return call("divide", centred, call("sqrt", square))
+
+
+def test_pairs_stop_at_reductions_where_regions_go_on():
+    x = var("x", shape=(4, 8))
+    func = Function([x], decomposed_norm(x))
+    assert len(in_mode("regions", func)) == 1
+    pairs = in_mode("pairs", func)
+    assert len(pairs) == 4 and not any("mean" in g[:-1] for g in pairs)
+
+
+def test_pairs_join_what_follows_an_anchor_and_elementwise_work_into_reductions():
+    x = var("x", shape=(4, 8))
+    y = call("nn.relu", call("add", call("nn.dense", x, ones(16, 8)), ones(16)))
+    y = call("sum", call("exp", call("transpose", y, axes=(1, 0))), axis=(1,))
+    assert in_mode("pairs", Function([x], y)) == [["nn.dense", "add", "nn.relu"], ["transpose"], ["exp", "sum"]]
+
+
+@given(st.integers(0, 40))
+@settings(max_examples=10, deadline=None)
+def test_pairs_never_change_a_value(seed):
+    rng = np.random.default_rng(seed)
+    x = var("x", shape=(3, 6))
+    pool = [x]
+    for _ in range(8):
+        a, b = (pool[int(k)] for k in rng.integers(0, len(pool), 2))
+        new = [
+            lambda a=a, b=b: call("add", a, b),
+            lambda a=a: call("tanh", a),
+            lambda a=a: call("subtract", a, call("max", a, axis=(1,), keepdims=True)),
+            lambda a=a: call("reverse", a, axis=1),
+            lambda a=a: call("nn.dense", a, ones(6, 6)),
+            lambda a=a: call("nn.softmax", a, axis=-1),
+        ][int(rng.integers(0, 6))]()
+        pool.append(new)
+    func = Function([x], Tuple(tuple(pool[-2:])))
+    with PassContext(config={"relay.FuseOps.mode": "pairs"}):
+        joined = fuse(func)
+    data = [rng.standard_normal((3, 6)).astype(np.float32)]
+    for a, b in zip(evaluate(func, data), evaluate(joined, data), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_groups_are_no_larger_than_asked_for():
+    x = var("x", shape=(4, 8))
+    y = x
+    for _ in range(9):
+        y = call("tanh", y)
+    for mode in ("pairs", "regions"):
+        found = in_mode(mode, Function([x], y), **{"relay.FuseOps.max_depth": 3})
+        assert max(len(g) for g in found) == 3 and sum(len(g) for g in found) == 9
+
+
+def test_unknown_rules_are_refused():
+    x = var("x", shape=(4, 8))
+    with pytest.raises(CompileError, match=r"relay.FuseOps.mode is 'triples'"):
+        in_mode("triples", Function([x], call("tanh", x)))
+
+
+def test_fusion_tells_what_joined_and_why_the_rest_did_not():
+    x = var("x", shape=(4, 8))
+    a = call("nn.relu", call("add", call("nn.dense", x, ones(16, 8)), ones(16)))
+    s = call("nn.softmax", a, axis=-1)
+    t = call("nn.dense", s, ones(8, 16))
+    u = call("nn.dense", call("reshape", t, newshape=(2, 16)), ones(4, 16))
+    found = explain(Function([x], Tuple((u, s))))
+    assert [g.operators for g in found] == [
+        ("nn.dense", "add", "nn.relu"),
+        ("nn.softmax",),
+        ("nn.dense",),
+        ("nn.dense",),
+    ]
+    assert found[0].kept == 2 * 4 * 16 * 4 and found[1].kept == 0
+    assert [why for g in found for _, why in g.apart] == [
+        "a reduction over rows needs the whole result of the contraction or window",
+        "the caller reads it",
+        "its readers only meet in the results",
+        "it is read through a view of another shape",
+        "the caller reads it",
+    ]
+    text = to_text(found)
+    assert "0: nn.dense + add + nn.relu; 0.5 kB stay out of memory" in text
+    assert "apart -> 1 (nn.softmax): a reduction over rows" in text
+    assert text.endswith("6 operators in 4 groups; 0.001 MB of results stay out of memory")

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="the compiled model (default: MODEL's name with .wb)")
     options.add_compile(parser)
     group = parser.add_argument_group("looking inside")
-    group.add_argument("--dump", type=_kinds, default=(), metavar="relay,tir,llvm,asm", help="print these forms")
+    group.add_argument("--dump", type=_kinds, default=(), metavar="relay,fusion,tir,llvm,asm", help="print these forms")
     group.add_argument("--dump-dir", metavar="DIR", help="write the dumped forms to files here instead of stdout")
     group.add_argument("--print-pass-times", action="store_true", help="print the time of each graph pass")
     group.add_argument("--explain", action="store_true", help="print each kernel's sketch and decisions")
@@ -66,7 +66,7 @@ def _summary(output: Path, module: Any, report: Any, seconds: float) -> None:
 
 
 def _kinds(text: str) -> tuple[str, ...]:
-    known = ("relay", "tir", "llvm", "asm")
+    known = ("relay", "fusion", "tir", "llvm", "asm")
     kinds = tuple(k.strip() for k in text.split(",") if k.strip())
     for kind in kinds:
         if kind not in known:

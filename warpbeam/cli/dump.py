@@ -1,4 +1,4 @@
-"""`--dump relay,tir,llvm,asm`: the forms a model takes on its way, on stdout or as files of a folder."""
+"""`--dump relay,fusion,tir,llvm,asm`: the forms a model takes on its way, on stdout or as files of a folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_SUFFIX = {"relay": "relay", "tir": "tir", "llvm": "ll", "asm": "s"}
+_SUFFIX = {"relay": "relay", "fusion": "fusion.txt", "tir": "tir", "llvm": "ll", "asm": "s"}
 
 
 class Recorder:
@@ -43,6 +43,8 @@ class Recorder:
         out: list[tuple[str, str, str]] = []
         if "relay" in self.kinds:
             out += _graphs(args)
+        if "fusion" in self.kinds:
+            out.append(("fusion", "groups", _fusion(args)))
         for kernel, llvm_text in self.kernels:
             if "tir" in self.kinds:
                 out.append(("tir", kernel.symbol, tir_text(kernel.func)))
@@ -65,3 +67,20 @@ def _graphs(args: argparse.Namespace) -> list[tuple[str, str, str]]:
     after = optimize(found.module, args.opt_level, get(args.target))
     texts = (("imported", found.module), ("fused", after))
     return [("relay", name, to_text(mod, "elide", show_types=False)) for name, mod in texts]
+
+
+def _fusion(args: argparse.Namespace) -> str:
+    """What was joined to groups that become one kernel each, what not, and why."""
+    from warpbeam.cli import models, options
+    from warpbeam.driver import source
+    from warpbeam.driver.pipeline import before_fusion
+    from warpbeam.relay.expr import Function
+    from warpbeam.target import get
+    from warpbeam.transform.fuse_report import explain, to_text
+
+    found = source.read(models.source_of(args.model), options.shape_map(args.input_shapes) or None)
+    mod = before_fusion(found.module, args.opt_level, get(args.target))
+    parts = [
+        (gv.name, to_text(explain(fn, args.opt_level))) for gv, fn in mod.functions.items() if isinstance(fn, Function)
+    ]
+    return parts[0][1] if len(parts) == 1 else "\n\n".join(f"{name}\n{text}" for name, text in parts)

@@ -20,7 +20,7 @@ from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.pipeline import optimize
 from warpbeam.driver.plan import Planner
 from warpbeam.driver.report import Report
-from warpbeam.driver.shapes import fold, to_shape_expr
+from warpbeam.driver.shapes import to_shape_expr
 from warpbeam.driver.state import Pairs, Ports, bind, ports_of
 from warpbeam.driver.workers import Compiler
 from warpbeam.ir import dtype as dt
@@ -35,7 +35,7 @@ from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.manifest import CALLS, LAYOUT
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
-from warpbeam.runtime.program import CallExternal, CallKernel, Check, Port, Program, SetSymbol, Value, walk
+from warpbeam.runtime.program import CallExternal, CallKernel, Check, Port, Program, SetSymbol, walk
 from warpbeam.target import Target
 
 ENTRY = "wb_entry"
@@ -273,7 +273,7 @@ def _kernel_infos(program: Program, kernels: KernelSet) -> tuple[KernelInfo, ...
         if isinstance(step, CallKernel):
             for w in step.writes:
                 origins.setdefault(step.kernel, []).extend(by_id[w].origins)
-            traffic[step.kernel] = _traffic([by_id[a] for a in dict.fromkeys(step.args)])
+            traffic[step.kernel] = plan_report.traffic([by_id[a] for a in dict.fromkeys(step.args)])
     return tuple(
         KernelInfo(
             k.symbol,
@@ -284,19 +284,6 @@ def _kernel_infos(program: Program, kernels: KernelSet) -> tuple[KernelInfo, ...
         )
         for k in kernels.kernels.values()
     )
-
-
-def _traffic(values: list[Value]) -> Any:
-    """Bytes that a kernel reads and writes at least; its workspaces stay in cache."""
-    total: Any = 0
-    for v in values:
-        if v.name == "workspace":
-            continue
-        size: Any = dt.nbytes(v.dtype)
-        for extent in v.shape:
-            size = fold("mul", size, extent)
-        total = fold("add", total, size)
-    return total
 
 
 def _flops(kernel: Kernel) -> Any:

@@ -38,17 +38,18 @@ def graph_passes(target: Target) -> list[Pass]:
 
 def optimize(mod: IRModule, opt_level: int, target: Target, report: Report | None = None) -> IRModule:
     """The module after graph passes and fusion. Everything but the level is as the current PassContext says."""
+    mod = before_fusion(mod, opt_level, target, report)
+    return IRModule(
+        {gv: fuse(fn, opt_level) if isinstance(fn, Function) else fn for gv, fn in mod.functions.items()}, mod.types
+    )
+
+
+def before_fusion(mod: IRModule, opt_level: int, target: Target, report: Report | None = None) -> IRModule:
+    """The module after all graph passes but fusion."""
     with _context(opt_level, report):
         mod = Sequential(graph_passes(target))(mod)
-    copy = op.get("copy")
     main = mod.global_var("main")
-    return IRModule(
-        {
-            gv: fuse(protect_outputs(fn, copy) if gv is main else fn, opt_level) if isinstance(fn, Function) else fn
-            for gv, fn in mod.functions.items()
-        },
-        mod.types,
-    )
+    return IRModule({**mod.functions, main: protect_outputs(mod["main"], op.get("copy"))}, mod.types)
 
 
 def _context(opt_level: int, report: Report | None) -> PassContext:

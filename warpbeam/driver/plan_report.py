@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from warpbeam.driver.memory import Placement
-from warpbeam.runtime.program import CallKernel, Move, Program, walk
+from warpbeam.driver.shapes import fold
+from warpbeam.ir import dtype as dt
+from warpbeam.runtime.program import CallKernel, Move, Program, Value, walk
 from warpbeam.runtime.shape_expr import show
 
 
@@ -21,11 +23,37 @@ def facts(program: Program, packing: Placement) -> dict[str, Any]:
         "apart": _number(packing.apart),
         "packed": list(packing.orders),
         "kernel_calls": len(calls),
+        "moved": _number(_moved(program)),
         "copies": sum(isinstance(i, Move) for i in steps),
         "written_over": sum(len(c.donates) for c in calls),
         "views": sum(v.storage[0] == "view" for v in program.values),
         "strided": sum(bool(v.strides) for v in program.values),
     }
+
+
+def traffic(values: list[Value]) -> Any:
+    """Bytes that a kernel reads and writes at least; its workspaces stay in cache."""
+    total: Any = 0
+    for v in values:
+        if v.name == "workspace":
+            continue
+        size: Any = dt.nbytes(v.dtype)
+        for extent in v.shape:
+            size = fold("mul", size, extent)
+        total = fold("add", total, size)
+    return total
+
+
+def _moved(program: Program) -> Any:
+    """Bytes that all kernel calls and copies of one run move, each operand and result of a call once."""
+    by_id = {v.id: v for v in program.values}
+    total: Any = 0
+    for i in walk(program.body):
+        if isinstance(i, CallKernel):
+            total = fold("add", total, traffic([by_id[a] for a in dict.fromkeys(i.args)]))
+        elif isinstance(i, Move):
+            total = fold("add", total, fold("mul", 2, traffic([by_id[i.result]])))
+    return total
 
 
 def _number(value: Any) -> Any:
@@ -41,7 +69,7 @@ def text(found: dict[str, Any]) -> list[str]:
     return [
         f"arena {arena}, lower bound {bound}, {apart} if nothing shared memory (packed by {order})",
         f"{found['written_over']} results written over operands, {found['views']} views, {found['strided']} of them"
-        f" with gaps; {found['kernel_calls']} kernel calls, {found['copies']} copies",
+        f" with gaps; {found['kernel_calls']} kernel calls, {found['copies']} copies, {_size(found['moved'])} moved",
     ]
 
 

@@ -94,9 +94,10 @@ class UnsupportedError(ImportModelError):
     """A model is valid but uses something that has no implementation; lists all that is missing at once.
 
     Wrong:
-        node = helper.make_node("StringNormalizer", ["x"], ["y"])
+        node = helper.make_node("Mystery", ["x"], ["y"], domain="com.example")
         x_info, y_info = (helper.make_tensor_value_info(n, 8, [1]) for n in ("x", "y"))
-        tvm.compile(helper.make_model(helper.make_graph([node], "text", [x_info], [y_info])))
+        graph = helper.make_graph([node], "mystery", [x_info], [y_info])
+        tvm.compile(helper.make_model(graph, opset_imports=[helper.make_opsetid("com.example", 1)]))
     Right:
         node = helper.make_node("Relu", ["x"], ["y"])
         x_info, y_info = (helper.make_tensor_value_info(n, 1, [1]) for n in ("x", "y"))

@@ -25,6 +25,7 @@ from warpbeam.ir.diagnostics import IRError
 CONFIGS: dict[str, str] = {
     "driver.share_memory": "False: every value keeps memory of its own while it lives",
     "relay.FuseOps.max_depth": "largest number of operators in one fused group",
+    "relay.FuseOps.mode": "regions (as a rule) or pairs (an operator and what reads it, to compare with)",
     "relay.FoldConstant.max_bytes": "largest constant, in bytes, that folding may create",
     "tir.add_lower_pass": "own passes in lowering: a list of (phase, pass)",
     "tir.debug_keep_trivial_loop": "True: loops of one iteration stay loops",

@@ -8,6 +8,8 @@ manifest; everything else of the program stays compiled.
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -140,18 +142,16 @@ def _parsed(text: str, integral: bool) -> Any:
 
 def _image(options: dict[str, Any], data: Array) -> Array:
     try:
-        import io
-
-        from PIL import Image, UnidentifiedImageError  # type: ignore[import-not-found]
+        pil: Any = importlib.import_module("PIL.Image")
     except ImportError:
         raise RunError(
             "decoding of images needs a decoder", why="Pillow is not installed", hint="pip install 'warpbeam[images]'"
         ) from None
     mode = "L" if options["format"] == "Grayscale" else "RGB"
     try:
-        with Image.open(io.BytesIO(data.tobytes())) as image:
+        with pil.open(io.BytesIO(data.tobytes())) as image:
             pixels = np.asarray(image.convert(mode))
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, pil.DecompressionBombError) as error:  # one it cannot identify is an OSError
         raise RunError("the data is no image that can be decoded", why=str(error)[:200]) from None
     if mode == "L":
         return pixels[:, :, None]

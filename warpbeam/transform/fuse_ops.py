@@ -8,7 +8,8 @@ What may join is decided from the structure of each operator's computation (`ske
 
 A node joins its immediate post-dominator when every node on the paths between may join; by post-dominance no cycle
 can arise.
-A group has at most MAX_GROUP operators.
+A group has at most MAX_GROUP operators, or as many as "relay.FuseOps.max_depth" says. "relay.FuseOps.mode" is "regions"
+(this), or "pairs": the rules of `fuse_pairs`, to compare with.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.node import Attrs, children
 from warpbeam.ir.rewrite import origins, post_order
+from warpbeam.ir.transform import PassContext
 from warpbeam.relay.expr import Call, Constant, Expr, Function, If, Tuple, TupleGetItem, Var
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
@@ -26,26 +29,30 @@ from warpbeam.sketch import structure
 from warpbeam.te import tensor as te
 
 MAX_GROUP = 24
-_ELEM, _INJ, _ANCHOR, _ROW, _VIEW, _OPAQUE = "elementwise", "injective", "anchor", "row", "view", "opaque"
+MODE, DEPTH = "relay.FuseOps.mode", "relay.FuseOps.max_depth"
+ELEM, INJ, ANCHOR, ROW, VIEW, OPAQUE = "elementwise", "injective", "anchor", "row", "view", "opaque"
 
 
 @dataclass(frozen=True, slots=True)
 class OpInfo:
-    """How one call's computation is shaped: its kind, and for row work the (rows, columns) it runs over."""
+    """How one call's computation is shaped: its kind, for row work the (rows, columns) it runs over and how
+    many reductions it is.
+    """
 
     kind: str
     rows: tuple[Any, ...] = ()
     cols: tuple[Any, ...] = ()
+    reductions: int = 0
 
 
 def _analyse(call: Call) -> OpInfo:
     op = call.op
     if not isinstance(op, Op) or not op.pure or op.host or hasattr(op, "compute_prim") or call.attrs.get("extents"):
-        return OpInfo(_OPAQUE)
+        return OpInfo(OPAQUE)
     if getattr(op, "view", False):
-        return OpInfo(_VIEW)
+        return OpInfo(VIEW)
     if not isinstance(call.ty, TensorType) or not all(isinstance(a.ty, TensorType) for a in call.args):
-        return OpInfo(_OPAQUE)
+        return OpInfo(OPAQUE)
     inputs = [te.placeholder(a.ty.shape, a.ty.dtype, f"p{i}") for i, a in enumerate(call.args)]
     result = op.compute(call.attrs, inputs, call.ty)
     outputs = list(result) if isinstance(result, list | tuple) else [result]
@@ -56,24 +63,24 @@ def _analyse(call: Call) -> OpInfo:
 def _summarise(stages: list[structure.Stage]) -> OpInfo:
     kinds = [s.kind for s in stages]
     if not kinds:
-        return OpInfo(_OPAQUE)
+        return OpInfo(OPAQUE)
     if all(k == "elementwise" for k in kinds):
-        return OpInfo(_ELEM)
+        return OpInfo(ELEM)
     if all(k in ("elementwise", "injective") for k in kinds):
-        return OpInfo(_INJ)
+        return OpInfo(INJ)
     rows = {structure.row_key(s.op) for s in stages if s.kind == "row"}
     if len(rows) == 1 and all(k in ("elementwise", "row") for k in kinds):
         lead, cols = next(iter(rows))
-        return OpInfo(_ROW, lead, cols)
+        return OpInfo(ROW, lead, cols, kinds.count("row"))
     if any(k in ("contraction", "window") for k in kinds) and all(
         k in ("contraction", "window", "elementwise", "injective") for k in kinds
     ):
-        return OpInfo(_ANCHOR)
-    return OpInfo(_OPAQUE)
+        return OpInfo(ANCHOR)
+    return OpInfo(OPAQUE)
 
 
 @dataclass(slots=True, eq=False)
-class _Group:
+class Group:
     """A set of calls under construction (a union-find node)."""
 
     size: int = 1
@@ -81,17 +88,17 @@ class _Group:
     opaque: bool = False
     injective: bool = False
     row: tuple[Any, ...] | None = None
-    parent: _Group | None = None
+    parent: Group | None = None
     members: list[Call] = field(default_factory=list)
 
-    def root(self) -> _Group:
+    def root(self) -> Group:
         g = self
         while g.parent is not None:
             g = g.parent
         return g
 
 
-class _Graph:
+class Graph:
     """Calls of a function body in order, with users and immediate post-dominators."""
 
     def __init__(self, body: Expr) -> None:
@@ -146,7 +153,7 @@ class _Graph:
         return seen
 
 
-def _shape(expr: Expr) -> tuple[Any, ...]:
+def shape_of(expr: Expr) -> tuple[Any, ...]:
     return expr.ty.shape if isinstance(expr.ty, TensorType) else ()
 
 
@@ -157,31 +164,32 @@ def _in_rows(shape: tuple[Any, ...], rows: tuple[Any, ...], cols: tuple[Any, ...
     return (
         shape in (full, ones, rows)
         if all(isinstance(s, int) for s in shape)
-        else _same(shape, full) or _same(shape, ones)
+        else same_shape(shape, full) or same_shape(shape, ones)
     )
 
 
-def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+def same_shape(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
     return len(a) == len(b) and all(
         x is y or (isinstance(x, int) and isinstance(y, int) and x == y) for x, y in zip(a, b, strict=True)
     )
 
 
-class _Fuser:
+class Fuser:
     """Decides the groups of one function."""
 
     def __init__(self, body: Expr) -> None:
-        self.graph = _Graph(body)
-        self.groups: dict[Call, _Group] = {}
+        self.graph = Graph(body)
+        self.limit = int(PassContext.current().config.get(DEPTH, MAX_GROUP))
+        self.groups: dict[Call, Group] = {}
         self.infos: dict[tuple[Any, ...], OpInfo] = {}
         for n in self.graph.order:
             if isinstance(n, Call) and isinstance(n.op, Op):
                 info = self.info(n)
-                row = (info.rows, info.cols) if info.kind == _ROW else None
-                self.groups[n] = _Group(
-                    anchor=info.kind == _ANCHOR,
-                    opaque=info.kind in (_OPAQUE, _VIEW),
-                    injective=info.kind == _INJ,
+                row = (info.rows, info.cols) if info.kind == ROW else None
+                self.groups[n] = Group(
+                    anchor=info.kind == ANCHOR,
+                    opaque=info.kind in (OPAQUE, VIEW),
+                    injective=info.kind == INJ,
                     row=row,
                     members=[n],
                 )
@@ -196,7 +204,7 @@ class _Fuser:
 
     def run(self) -> None:
         """Anchors take their epilogues first, then rows, then injective work joins its consumers."""
-        for wanted in ((_ANCHOR,), (_ROW,), (_ELEM, _INJ)):
+        for wanted in ((ANCHOR,), (ROW,), (ELEM, INJ)):
             for node in self.graph.order:
                 if node in self.groups and self.info(node).kind in wanted:
                     self._extend(node)
@@ -204,49 +212,62 @@ class _Fuser:
     def _extend(self, node: Call) -> None:
         """Joins `node` with its post-dominator, and on, while it is allowed."""
         current: Expr = node
-        for _ in range(MAX_GROUP):
+        for _ in range(self.limit):
             dom = self.graph.ipdom.get(current)
             if not isinstance(dom, Call) or dom not in self.groups:
                 return
             if self.groups[dom].root() is not self.groups[node].root():
-                path = self.graph.between(current, dom, MAX_GROUP)
-                if path is None or not self._may_join(node, [*path, dom]):
+                path = self.graph.between(current, dom, self.limit)
+                if path is None or self.obstacle(node, [*path, dom]):
                     return
                 for n in [*path, dom]:
-                    self._union(self.groups[node], self.groups[n])  # type: ignore[index]
-            if self.info(node).kind not in (_ANCHOR, _ROW):
+                    self.union(self.groups[node], self.groups[n])  # type: ignore[index]
+            if self.info(node).kind not in (ANCHOR, ROW):
                 return
             current = dom
 
-    def _may_join(self, node: Call, others: list[Expr]) -> bool:
+    def obstacle(self, node: Call, others: list[Expr]) -> str:
+        """Why the group of `node` may not join those of `others`, in words; nothing if it may."""
         mine = self.groups[node].root()
         joined = {id(mine): mine}
         for n in others:
             if n not in self.groups:
-                return False
+                return "what reads it is no operator"
             g = self.groups[n].root()  # type: ignore[index]
             joined[id(g)] = g
         parts = list(joined.values())
-        if any(g.opaque for g in parts) or sum(g.size for g in parts) > MAX_GROUP:
-            return False
+        if any(g.opaque for g in parts):
+            return "one of them is no computation that can be joined: a view, several stages of its own, or a host call"
+        size = sum(g.size for g in parts)
+        if size > self.limit:
+            return f"together they would be {size} operators, more than {self.limit}"
         anchors = sum(g.anchor for g in parts)
         rows = {g.row for g in parts if g.row is not None}
-        if anchors > 1 or (anchors and rows) or len(rows) > 1:
-            return False
-        return self._shapes_fit(parts, rows, anchors, node)
+        if anchors > 1:
+            return "each has a contraction or window of its own"
+        if anchors and rows:
+            return "a reduction over rows needs the whole result of the contraction or window"
+        if len(rows) > 1:
+            return "they reduce over different rows"
+        return self._misfit(parts, rows, anchors, node)
 
-    def _shapes_fit(self, parts: list[_Group], rows: set[Any], anchors: int, node: Call) -> bool:
+    def _misfit(self, parts: list[Group], rows: set[Any], anchors: int, node: Call) -> str:
+        """What about shapes keeps groups apart; nothing if they fit."""
         members = [m for g in parts for m in g.members]
         if rows:
+            if any(g.injective for g in parts):
+                return "elements move between rows"
             lead, cols = next(iter(rows))
-            return all(_in_rows(_shape(m), lead, cols) for m in members) and not any(g.injective for g in parts)
+            fits = all(_in_rows(shape_of(m), lead, cols) for m in members)
+            return "" if fits else "a result is not of the shape of the rows that are reduced"
         if anchors:
-            anchor = next(m for m in members if self.info(m).kind == _ANCHOR)
-            fits = all(
-                m is anchor or (self.info(m).kind == _ELEM and _same(_shape(m), _shape(anchor))) for m in members
-            )
-            return fits and self._after(anchor, members)
-        return self._inlinable(members, node)
+            anchor = next(m for m in members if self.info(m).kind == ANCHOR)
+            if any(m is not anchor and self.info(m).kind != ELEM for m in members):
+                return "only elementwise work is done where a contraction or window stores its result"
+            if not all(m is anchor or same_shape(shape_of(m), shape_of(anchor)) for m in members):
+                return "the shape is not that of the contraction or window"
+            return "" if self._after(anchor, members) else "it would have to be computed once per use within the sum"
+        return "" if self._inlinable(members, node) else "several results read it, and each would compute it again"
 
     def _after(self, anchor: Call, members: list[Call]) -> bool:
         """Whether every member follows the anchor (epilogue only) or is elementwise work read by the epilogue."""
@@ -257,12 +278,12 @@ class _Fuser:
 
     def _inlinable(self, members: list[Call], node: Call) -> bool:
         """Injective groups: shapes may differ only through an injective member; values read twice are recomputed."""
-        if not any(self.info(m).kind == _INJ for m in members):
-            return len({_shape(m) for m in members}) == 1 or all(self.info(m).kind == _ELEM for m in members)
+        if not any(self.info(m).kind == INJ for m in members):
+            return len({shape_of(m) for m in members}) == 1 or all(self.info(m).kind == ELEM for m in members)
         uses = self.graph.users.get(node, [])
         return len(uses) == 1
 
-    def _union(self, a: _Group, b: _Group) -> None:
+    def union(self, a: Group, b: Group) -> None:
         a, b = a.root(), b.root()
         if a is b:
             return
@@ -277,16 +298,33 @@ class _Fuser:
 
 def fuse(func: Function, opt_level: int = 3) -> Function:
     """`func` with each group of calls replaced by a call of a Function with attribute Primitive=1."""
-    fuser = _Fuser(func.body)
+    return _Rebuild(fused(func, opt_level)).function(func)
+
+
+def fused(func: Function, opt_level: int = 3) -> Fuser:
+    """The groups of a function, by the rules that the current PassContext asks for.
+
+    Raises:
+        CompileError: if it asks for rules that there are not.
+    """
+    mode = PassContext.current().config.get(MODE, "regions")
+    if mode not in ("regions", "pairs"):
+        raise CompileError(f"{MODE} is {mode!r}", hint='one of "regions", "pairs"')
+    if mode == "pairs":
+        from warpbeam.transform.fuse_pairs import PairFuser
+
+        fuser: Fuser = PairFuser(func.body)
+    else:
+        fuser = Fuser(func.body)
     if opt_level >= 1:
         fuser.run()
-    return _Rebuild(fuser).function(func)
+    return fuser
 
 
 class _Rebuild:
     """Replaces groups by calls of primitive functions."""
 
-    def __init__(self, fuser: _Fuser) -> None:
+    def __init__(self, fuser: Fuser) -> None:
         self.graph = fuser.graph
         self.groups = fuser.groups
         self.new: dict[Expr, Expr] = {}

@@ -114,14 +114,7 @@ def bind_inputs(
         except UnsupportedError as e:
             problems.add(e.what, Span(f"input {name[:80]}"))
             raw[name] = None
-    out: dict[str, Any] = {}
-    for name, found in raw.items():
-        if found is None:
-            out[name] = None
-            continue
-        shape = [dims.get(d) if isinstance(d, str) else d for d in found[0]]
-        plain = "int64" if found[1] == "string" else found[1]
-        out[name] = Var(name, _checked(name, TensorType(shape, plain), limits))
+    out = _variables(raw, dims, limits)
     values: dict[str, Entry] = {}
     for name, info in infos.items():
         if name in handles:
@@ -134,6 +127,19 @@ def bind_inputs(
         else:
             values[name] = Entry(out[name], string=raw[name][1] == "string")  # type: ignore[index]
     return out, values
+
+
+def _variables(raw: Mapping[str, tuple[list[Any], str] | None], dims: Dims, limits: Limits) -> dict[str, Any]:
+    """A variable per parameter; None where it has no implementation. Strings are numbers in the program."""
+    out: dict[str, Any] = {}
+    for name, found in raw.items():
+        if found is None:
+            out[name] = None
+            continue
+        shape = [dims.get(d) if isinstance(d, str) else d for d in found[0]]
+        plain = "int64" if found[1] == "string" else found[1]
+        out[name] = Var(name, _checked(name, TensorType(shape, plain), limits))
+    return out
 
 
 def _is_sequence(info: Any) -> bool:

@@ -140,6 +140,7 @@ _PLAIN = {
     "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
 }  # fmt: skip
 
+
 def _erf(node: NodeView, x: Expr) -> Result:
     """Integers, which version 9 takes, are computed in float64."""
     kind = dtype_of(x)

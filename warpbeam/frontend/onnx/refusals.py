@@ -13,7 +13,16 @@ class NeedsContentError(UnsupportedError):
 
 
 class MisfitError(ImportModelError):
-    """The operands of a well-formed node do not fit together: what fails only where the node is reached."""
+    """The operands of a well-formed node do not fit together: what fails only where the node is reached.
+
+    Wrong:
+        node = helper.make_node("Add", ["x", "w"], ["y"])
+        w = helper.make_tensor("w", 1, [3], [1, 2, 3])
+        tvm.compile(helper.make_model(helper.make_graph([node], "add", [x_info], [y_info], [w])))
+    Right:
+        w = helper.make_tensor("w", 1, [4], [1, 2, 3, 4])
+        tvm.compile(helper.make_model(helper.make_graph([node], "add", [x_info], [y_info], [w])))
+    """
 
 
 def all_missing(problems: Diagnostics, source: str, asked: set[str]) -> UnsupportedError:

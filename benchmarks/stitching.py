@@ -1,0 +1,122 @@
+"""What joining operators is worth: kernels, bytes moved and time of whole models, against joining pairs and nothing.
+
+    python -m benchmarks.stitching [--models bert,transformer,dien,crnn,wav2vec2] [--threads 1,2] [--seconds 0.3]
+
+The variants of a model are compiled in one process and run in turn, so that all see the same machine. "alone": each
+operator is a kernel. "pairs": the classic FuseOps (config "relay.FuseOps.mode"). "regions": what `compile` does.
+A kernel call is memory-bound where it does less than 4 floating-point operations per byte that it moves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .models import MODELS, load_inputs, onnx_path
+from .run import names
+from .worker import timed_slice
+
+VARIANTS: dict[str, tuple[int, str]] = {"alone": (0, "regions"), "pairs": (3, "pairs"), "regions": (3, "regions")}
+INTENSITY = 4.0
+
+
+@dataclass
+class Line:
+    """One variant of one model. `median`: seconds of a run; `bytes`: moved by kernels and copies in a run."""
+
+    model: str
+    threads: int
+    variant: str
+    kernels: int
+    memory_bound: int
+    copies: int
+    bytes: int
+    arena: int
+    median: float = 0.0
+    samples: list[float] = field(default_factory=list)
+
+
+def compiled(path: str, variant: str) -> tuple[Any, Any]:
+    """(module, report) of a model with the operators joined as the variant says."""
+    from warpbeam.driver.api import compile_with_report
+    from warpbeam.ir.transform import PassContext
+
+    level, mode = VARIANTS[variant]
+    with PassContext(config={"relay.FuseOps.mode": mode}):
+        return compile_with_report(path, opt_level=level, cache=False)
+
+
+def counted(model: str, threads: int, variant: str, module: Any, report: Any) -> Line:
+    """The figures of a variant that need no clock."""
+    from warpbeam.runtime.program import CallKernel, walk
+
+    work = {k.name: k for k in module.artifact.manifest.kernels}
+    calls = [work[i.kernel] for i in walk(module.artifact.program().body) if isinstance(i, CallKernel)]
+    bound = sum(int(k.flops) < INTENSITY * int(k.bytes) for k in calls)
+    memory = report.memory
+    return Line(model, threads, variant, len(calls), bound, memory["copies"], memory["moved"], memory["arena"])
+
+
+def measure(model: str, threads: int, rounds: int, seconds: float) -> list[Line]:
+    """All variants of a model, run in turn."""
+    path = onnx_path(MODELS[model])
+    inputs = load_inputs(path)
+    lines, runs = [], []
+    for variant in VARIANTS:
+        module, report = compiled(str(path), variant)
+        module.num_threads = threads
+        outputs = {k: v.copy() for k, v in module.run(inputs).items()}
+        lines.append(counted(model, threads, variant, module, report))
+        runs.append(lambda m=module, o=outputs: m.run(inputs, o))
+    for k in range(rounds):
+        for j in range(len(runs)):
+            at = (j + k) % len(runs)
+            lines[at].samples += timed_slice(runs[at], seconds, 1)
+    for line in lines:
+        line.median = statistics.median(line.samples)
+    return lines
+
+
+def markdown(lines: list[Line]) -> str:
+    """A row per variant; in brackets, what is left of the variant above that joins pairs."""
+    out = [
+        "|model|threads|joined|kernels|memory-bound|copies|MB moved|arena MB|ms|",
+        "|" + "-|" * 9,
+    ]
+    base = {(x.model, x.threads): x for x in lines if x.variant == "pairs"}
+    for x in lines:
+        ref = base[x.model, x.threads]
+        cells = [
+            x.model, str(x.threads), x.variant, f"{x.kernels} [{x.kernels / ref.kernels:.2f}]",
+            f"{x.memory_bound} [{x.memory_bound / max(ref.memory_bound, 1):.2f}]", str(x.copies),
+            f"{x.bytes / 1e6:.1f} [{x.bytes / ref.bytes:.2f}]", f"{x.arena / 1e6:.2f}",
+            f"{x.median * 1e3:.3g} [{x.median / ref.median:.2f}]",
+        ]  # fmt: skip
+        out.append("|" + "|".join(cells) + "|")
+    return "\n".join(out)
+
+
+def main() -> None:
+    """Measure the chosen models and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="bert,transformer,dien,crnn,wav2vec2", help="comma separated, or all")
+    parser.add_argument("--threads", default="2", help="comma separated thread counts")
+    parser.add_argument("--repeat", type=int, default=4, help="rounds; in each every variant gets one slice")
+    parser.add_argument("--seconds", type=float, default=0.3, help="length of a slice")
+    parser.add_argument("--json", default="", help="write all figures here")
+    args = parser.parse_args()
+    lines: list[Line] = []
+    for model in names(args.models, dict(MODELS), "model"):
+        for threads in (int(t) for t in args.threads.split(",")):
+            lines += measure(model, threads, args.repeat, args.seconds)
+    print(markdown(lines))
+    if args.json:
+        Path(args.json).write_text(json.dumps([asdict(x) for x in lines], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
