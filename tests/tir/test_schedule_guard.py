@@ -227,3 +227,15 @@ def test_a_producer_does_not_go_before_what_it_reads():
     with pytest.raises(ScheduleError, match="would come after it"):
         s.compute_at("C", i)
     assert s.func is before
+
+
+def test_a_consumer_gets_no_more_than_loops_that_stop_early_make():
+    """The inner part of one iteration split by 4 never has four: other iterations make those elements, and later."""
+    f = programs.pointwise(12)
+    s = Schedule(f)
+    o, p, q = s.split(s.loops("B")[0], [3, 4, 1])
+    s.split(q, [None, 4])
+    s.reorder(p, o)
+    s.reverse_compute_at("C", o)
+    check(f, s.func)
+    assert s.extent(s.loops("C")[-1]) == 1

@@ -40,10 +40,7 @@ def block_env(
     env: dict[Var, Range | None] = {}
     for f in running:
         env[f.var] = loop_range(f, env)
-    depth = -1 if target is None else target.depth
-    inner = [p.stmt for p in place.ancestors() if isinstance(p.stmt, For) and p.depth > depth]
-    for f in reversed(inner):
-        env[f.var] = loop_range(f, env)
+    _between(target, place, env)
     block = as_block(place)
     axes: dict[Var, Range | None] = {
         a.var: clip(interval(simplify(b, facts), env), a.extent, facts)
@@ -53,6 +50,20 @@ def block_env(
         for f in body_loops(block):
             axes[f.var] = loop_range(f, axes)
     return axes
+
+
+def _between(target: Place | None, place: Place, env: dict[Var, Range | None]) -> None:
+    """Enters the values of the loops between `target` and a place; what the loops around bound ends there."""
+    depth = -1 if target is None else target.depth
+    inner = [p.stmt for p in place.ancestors() if isinstance(p.stmt, For) and p.depth > depth]
+    facts = None if all(isinstance(f.extent, e.IntImm) for f in inner) else facts_at(place)
+    for f in reversed(inner):
+        r = loop_range(f, env)
+        if facts is not None and r is not None and len(r.highs) == 1 and isinstance(r.high, e.IntImm):
+            most = None if e.const_int(f.min) != 0 else upper_bound(f.extent, facts)
+            if most is not None and most <= r.high.value:
+                r = Range(r.lows, (e.const(most - 1, f.var.dtype),))
+        env[f.var] = r
 
 
 def touched(node: BufferLoad | BufferStore, env: dict[Var, Range | None], facts: Facts) -> Box:
@@ -86,7 +97,8 @@ def makes_box(target: Place | None, place: Place) -> bool:
     inner = [p.stmt for p in place.ancestors() if isinstance(p.stmt, For) and p.depth > depth and p.stmt.var in names]
     bindings = [b for a, b in zip(block.axes, block.bindings, strict=True) if a.kind != "reduce"]
     facts = facts_at(place)
-    moving = {f.var: loop_range(f, {}) for f in inner}
+    moving: dict[Var, Range | None] = {}
+    _between(target, place, moving)
     if not _all_run(place, depth, names) or any(interval(b, moving) is None for b in bindings):
         return False
     sizes: dict[Var, PrimExpr] = {}
@@ -95,6 +107,9 @@ def makes_box(target: Place | None, place: Place) -> bool:
         limit = upper_bound(f.extent, facts)
         sizes[f.var] = f.extent if limit is None else e.const(limit)
         if e.const_int(f.min) != 0 or free_vars(sizes[f.var]) & sizes.keys():
+            return False
+        end = moving[f.var]  # what the box counts with must not be more than the loop may run
+        if not isinstance(f.extent, e.IntImm) and (end is None or prove(end.high < sizes[f.var], facts) is not True):
             return False
     forms = detect_iter_map(bindings, sizes)
     if forms is None or not is_bijective([IterSum(f.splits, 0).expr() for f in forms], sizes):
