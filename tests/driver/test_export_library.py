@@ -18,6 +18,7 @@ import warpbeam
 from warpbeam.cli.main import main
 from warpbeam.codegen.facade import Sizes, print_facade
 from warpbeam.codegen.llvm import compile_text
+from warpbeam.driver import export_c
 from warpbeam.runtime import Artifact, LoadError, Manifest, Module, TensorSpec, elf, link_shared
 from warpbeam.runtime.ar import read_archive, write_archive
 from warpbeam.runtime.elf_object import merge, write_object
@@ -25,6 +26,7 @@ from warpbeam.runtime.errors import ArtifactError, LinkError, RunError
 from warpbeam.runtime.export_model import FREESTANDING, HOSTED, c_name, export_model, pack_objects
 from warpbeam.runtime.pool_ll import EXPORTS, pool_ir
 from warpbeam.target import get
+from warpbeam.testing.exported import run_exported
 
 MODELS: dict[str, Any] = {"cnn": cnn, "dynamic": dynamic, "branches": branches, "loop": loop}
 RNG = np.random.default_rng(3)
@@ -65,6 +67,20 @@ def test_c_program(name: str, form: str, tmp_path: Path) -> None:
         assert set(outside) <= (allowed - {"malloc", "free"} if free else allowed)
     build("c", "-Wpedantic", "-O1", "main.c", library, "-lm", "-o", "main", folder=tmp_path)
     execute(tmp_path / "main")
+
+
+def test_large_constants_of_c_source_are_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler()
+    monkeypatch.setattr(export_c, "INLINE_BYTES", 0)
+    module, inputs = model("cnn"), inputs_of("cnn")
+    wanted = list(module.run(inputs).values())
+    for got, want in zip(run_exported(module, "c", inputs, wanted, tmp_path), wanted, strict=True):
+        assert got.tobytes() == want.tobytes()
+    text = (tmp_path / "main.c").read_text()
+    (tmp_path / "main.c").write_text(text.replace("  net_use_constants(constants);\n", ""))
+    build("c", "-O1", "main.c", "net.c", "-lm", "-o", "without", folder=tmp_path)
+    done = subprocess.run(["./without"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "the constants are missing: call net_use_constants first")
 
 
 @pytest.mark.parametrize("name", ["cnn", "dynamic"])

@@ -28,7 +28,7 @@ from warpbeam.runtime.export_model import Exported, c_name, write_pieces
 INLINE_BYTES = 64 << 20
 _WORDS = 1 << 16
 _BIN = """/* The constants are in {file}: map it, or read it to memory aligned to 64 bytes, and say where it is
- * before the first context is made. */
+ * before the first call. */
 void {name}_use_constants(const void* data);
 """
 

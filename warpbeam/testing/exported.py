@@ -24,9 +24,9 @@ static int file(const char* name, void* data, size_t size, int out) {{
   size_t n = f ? (out ? fwrite(data, 1, size, f) : fread(data, 1, size, f)) : 0;
   return !f || n != size || fclose(f);
 }}
-int main(void) {{
+{constants}int main(void) {{
 {reads}
-  net_context* c = {create};
+{given}  net_context* c = {create};
   if (!c) return 1;
   if (net_run(c, {arguments})) {{
     fputs(net_error(c), stderr);
@@ -35,6 +35,11 @@ int main(void) {{
 {writes}
 {destroy}  return 0;
 }}
+"""
+
+_GIVEN = """\
+  if (file("net.bin", constants, {size}, 0)) return 3;
+  net_use_constants(constants);
 """
 
 
@@ -74,7 +79,11 @@ def run_exported(
         lines += [_tensor(k, array) for k, array in enumerate(arrays)]
     if freestanding:
         lines.append("static _Alignas(64) unsigned char memory[NET_CONTEXT_BYTES];")
+    beside = folder / "net.bin"
+    held = beside.stat().st_size if form == "c" and beside.exists() else 0
     text = _MAIN.format(
+        constants=f"static _Alignas(64) unsigned char constants[{held}];\n" if held else "",
+        given=_GIVEN.format(size=held) if held else "",
         create="net_create_in(memory, sizeof memory)" if freestanding else "net_create()",
         destroy="" if freestanding else "  net_destroy(c);\n",
         buffers="\n".join(lines),

@@ -24,10 +24,14 @@ def print_facade(manifest: Manifest, name: str, entry: str, params: int, externa
     ((uint8_t*)c + {CONTEXT_HEADER})[i] = ((const uint8_t*){n}params_data)[i];
   c->ctx.params = (uint8_t*)c + {CONTEXT_HEADER};
 """
+    missing = quoted(f"the constants are missing: call {n}use_constants first")
+    given = f"""  if (!{n}constants_at) return wb_fail(&context->ctx, {missing});
+  context->ctx.constants = {n}constants_at;
+"""
     values = {
         "N": n, "ENTRY": entry, "ABI": f"{ABI_VERSION}u", "CONSTANTSINIT": "0" if external else f"{n}constants_data",
         "FIXED": CONTEXT_HEADER + -(-params // 64) * 64, "ARENA": -(-arena // 64) * 64, "HEADERBYTES": CONTEXT_HEADER,
-        "RESERVE": f"{n}reserve", "COPYPARAMS": copy if params else "",
+        "RESERVE": f"{n}reserve", "COPYPARAMS": copy if params else "", "GIVEN": given if external else "",
     }  # fmt: skip
     parts = [_tables(manifest, n), string.Template(_HEAD + (_HOSTED if hosted else "") + _CALLS).substitute(values)]
     parts.append(_call(f"{n}run", manifest, n))
@@ -170,7 +174,7 @@ const char* ${N}error(const ${N}context* context) { return context ? context->ct
 int32_t ${N}call(${N}context* context, wb_tensor** args, int32_t n) {
   if (!context) return 1;
   context->ctx.message[0] = 0;
-  context->ctx.status = ${ENTRY}(&context->ctx, args, n);
+${GIVEN}  context->ctx.status = ${ENTRY}(&context->ctx, args, n);
   return context->ctx.status;
 }
 int32_t ${N}shapes(${N}context* context, wb_tensor** args, int32_t n) {
