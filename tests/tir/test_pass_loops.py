@@ -113,6 +113,31 @@ def test_partition_at_both_ends_of_a_window():
     )
 
 
+def test_what_stands_under_all_limits_is_gone_behind_the_last_of_them():
+    """Behind the smallest of two limits one of the conditions fails, so nothing under both of them is left there."""
+    becomes(
+        loop_partition,
+        """
+        def f(A: float32[9], B: float32[9]):
+            for o in range(2):
+                for i in range(4):
+                    A[o] = 1.0
+                    if likely(o * 2 + i < 3):
+                        if likely(i < 2):
+                            B[o * 6 + i * 3] = A[o * 6 + i * 3] + 1.0
+        """,
+        """
+        def f(A: float32[9], B: float32[9]):
+            for o in range(2):
+                for i in range(min(3 - o * 2, 2)):
+                    A[o] = 1.0
+                    B[o * 6 + i * 3] = A[o * 6 + i * 3] + 1.0
+                for i in range(4 - min(3 - o * 2, 2)):
+                    A[o] = 1.0
+        """,
+    )
+
+
 def test_fused_loops_choose_between_two_versions():
     becomes(
         loop_partition,

@@ -64,17 +64,29 @@ def _size(s: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Where a loop is cut: conditions that hold in [low, high), and those that hold nowhere below or above."""
+    """Where a loop is cut: conditions that hold in [low, high), and those of which one fails below, or above."""
 
     low: PrimExpr
     high: PrimExpr
     true: list[PrimExpr]
-    false_below: list[PrimExpr]
-    false_above: list[PrimExpr]
+    below: list[PrimExpr]
+    above: list[PrimExpr]
 
 
-def _decided(body: Stmt, conds: list[PrimExpr], value: bool) -> Stmt:
-    return substitute(body, {c: IntImm(value, "bool") for c in conds})  # type: ignore[no-any-return]
+def _passed(body: Stmt, conds: list[PrimExpr]) -> Stmt:
+    return substitute(body, {c: IntImm(True, "bool") for c in conds})  # type: ignore[no-any-return]
+
+
+def _failed(s: Any, conds: frozenset[PrimExpr]) -> Stmt:
+    """The statement where one of the conditions does not hold: what stands under all of them is not there."""
+    if isinstance(s, IfThenElse):
+        left = conds.difference(_conjuncts(s.cond))
+        then = _failed(s.then, left) if left else s.then
+        orelse = None if s.orelse is None else _failed(s.orelse, conds)
+        return IfThenElse(s.cond if left else IntImm(False, "bool"), then, orelse)
+    below = kids(s)
+    new: list[Any] = [_failed(c, conds) for c in below]
+    return s if all(a is b for a, b in zip(new, below, strict=True)) else with_kids(s, new) or s
 
 
 class _Partition:
@@ -150,7 +162,7 @@ class _Partition:
             self.facts.bind(s.var, s.min, s.extent)
             if prove(high <= low, self.facts) is True:
                 return None
-        false = [list(side) if len(side) == 1 and all(side.values()) else [] for side in sides]
+        false = [list(side) if all(side.values()) else [] for side in sides]
         true = [c for side in sides for c in side if c not in unknown]
         return _Cut(low, self._most(low, high), true, false[0], false[1])
 
@@ -175,10 +187,11 @@ class _Partition:
     def parts(self, s: For, cut: _Cut) -> Stmt | None:
         """Up to three loops; in the middle one the conditions hold."""
         end = simplify(e.add(s.min, s.extent), self.facts)
+        below, above = (_failed(s.body, frozenset(c)) if c else s.body for c in (cut.below, cut.above))
         made = [
-            self.part(s, s.min, cut.low, _fresh(_decided(s.body, cut.false_below, False))),
-            self.part(s, cut.low, cut.high, _decided(s.body, cut.true, True)),
-            self.part(s, cut.high, end, _fresh(_decided(s.body, cut.false_above, False))),
+            self.part(s, s.min, cut.low, _fresh(below)),
+            self.part(s, cut.low, cut.high, _passed(s.body, cut.true)),
+            self.part(s, cut.high, end, _fresh(above)),
         ]
         left = [m for m in made if m is not None]
         return seq(*left) if left else None
@@ -219,7 +232,7 @@ class _Partition:
             self.room -= _size(s)
             with self.facts.scope():
                 self.facts.assume(test)
-                full = Lowering(self.facts).stmt(_decided(s.body, [c for c, _ in curved], True))
+                full = Lowering(self.facts).stmt(_passed(s.body, [c for c, _ in curved]))
                 full = None if full is None else self.stmt(full)
             rest = self.stmt(_rolled(_fresh(s.body)))
         if full is None:
