@@ -157,6 +157,53 @@ def blur(rows: int, columns: int) -> tuple[object, Schedule]:
     return f, Schedule(f)
 
 
+def test_rolling_buffer_is_read_by_what_names_a_value_or_tests_one():
+    """Rows are found in the ring also where a let or a condition reads them."""
+    becomes(
+        inject_rolling_buffer,
+        """
+        def f(A: float32[10], B: float32[8]):
+            for y in range(8):
+                alloc T: float32[10] {"rolling_buffer": True}
+                for r in range(3):
+                    T[y + r] = A[y + r] * 2.0
+                let last: float32 = T[y + 2]
+                if T[y] > last:
+                    B[y] = T[y + 1]
+                else:
+                    B[y] = last
+        """,
+        """
+        def f(A: float32[10], B: float32[8]):
+            alloc T: float32[3]
+            for y in range(8):
+                for r in range(3):
+                    if y <= 0 or y + r >= y + 2:
+                        T[(y + r) % 3] = A[y + r] * 2.0
+                let last: float32 = T[(y + 2) % 3]
+                if T[y % 3] > last:
+                    B[y] = T[(y + 1) % 3]
+                else:
+                    B[y] = last
+        """,
+    )
+
+
+def test_rolling_buffer_does_without_the_ring_where_a_value_is_read_from_beyond_it():
+    """A row that only a let reads counts too: the iteration did not write it, so nothing is known of it."""
+    text = """
+        def f(A: float32[10], B: float32[8]):
+            for y in range(8):
+                alloc T: float32[11] {"rolling_buffer": True}
+                for r in range(3):
+                    T[y + r] = A[y + r] * 2.0
+                let far: float32 = T[y + 3]
+                B[y] = select(y >= 8, far, T[y] + T[y + 2])
+        """
+    func = check.program(text)
+    assert inject_rolling_buffer(func) is func
+
+
 def test_rolling_buffer_of_a_schedule_computes_each_row_once():
     f, s = blur(12, 7)
     s.compute_at("T", s.loops("B")[0])

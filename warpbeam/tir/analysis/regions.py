@@ -15,10 +15,10 @@ from warpbeam.ir.node import map_children
 from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
-from warpbeam.tir.analysis.tree import kids
+from warpbeam.tir.analysis.tree import kids, own_parts
 from warpbeam.tir.arith import Facts, bounds, prove, simplify
 from warpbeam.tir.expr import Buffer, IntImm, PrimExpr, Var
-from warpbeam.tir.stmt import For, Stmt
+from warpbeam.tir.stmt import For, LetStmt, Stmt
 
 _LIMIT = 4
 
@@ -246,11 +246,16 @@ def touched(buffer: Buffer, body: Stmt, facts: Facts, loads: bool = True, stores
     while stack:
         s, env = stack.pop()
         below = kids(s)
+        inside = env
         if isinstance(s, For):
-            env = {**env, s.var: loop_range(s, env)}
-        stack.extend((c, env) for c in below)
-        read, written = accesses(s) if not below else ((), ())
-        used: list[Any] = [*(read if loads else ()), *(written if stores else ())]
+            inside = {**env, s.var: loop_range(s, env)}
+        elif isinstance(s, LetStmt):
+            inside = {**env, s.var: interval(s.value, env)}
+        stack.extend((c, inside) for c in below)
+        seen = [accesses(x) for x in (own_parts(s) if below else [s])]
+        used: list[Any] = [
+            x for read, written in seen for x in (*(read if loads else ()), *(written if stores else ()))
+        ]
         for x in used:
             if x.buffer is not buffer:
                 continue

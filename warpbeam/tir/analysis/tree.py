@@ -43,6 +43,19 @@ def kids(stmt: Any) -> tuple[Stmt, ...]:
     return ()
 
 
+def own_parts(s: Any) -> list[Any]:
+    """The expressions that a statement evaluates itself."""
+    if isinstance(s, BufferStore):
+        return [s.value, *s.indices]
+    if isinstance(s, For):
+        return [s.min, s.extent]
+    if isinstance(s, IfThenElse):
+        return [s.cond]
+    if isinstance(s, LetStmt | Evaluate):
+        return [s.value]
+    return [s.cond] if hasattr(s, "cond") else []
+
+
 def with_kids(stmt: Any, new: list[Stmt | None]) -> Stmt | None:
     """`stmt` with its children replaced; None children vanish, and so does a statement left empty."""
     if type(stmt) is SeqStmt:

@@ -100,8 +100,8 @@ def _same(a: Range, b: Range, facts: Facts) -> bool:
     return all(simplify(x - y, facts) is e.const(0, x.dtype) for x, y in ((a.low, b.low), (a.high, b.high)))
 
 
-def _rolled(s: Any, ring: _Ring, loop: For) -> Any:
-    """Rows in the ring; those that are there already are not computed again."""
+def _rolled(body: Stmt, ring: _Ring, loop: For) -> Any:
+    """Rows in the ring, wherever they are named; those that are there already are not computed again."""
 
     def change(n: Any) -> Any:
         if not isinstance(n, BufferLoad | BufferStore) or n.buffer is not ring.buffer:
@@ -110,10 +110,13 @@ def _rolled(s: Any, ring: _Ring, loop: For) -> Any:
         index[ring.dim] = e.floormod(index[ring.dim], ring.size)
         return BufferLoad(ring.new, index) if isinstance(n, BufferLoad) else BufferStore(ring.new, n.value, index)
 
+    return rewrite(_once(body, ring, loop), change)
+
+
+def _once(s: Any, ring: _Ring, loop: For) -> Any:
+    """The statements with every store to the ring under the test that its row is new."""
     if isinstance(s, BufferStore) and s.buffer is ring.buffer:
-        new = e.lor(loop.var <= loop.min, s.indices[ring.dim] >= ring.first)
-        return IfThenElse(new, rewrite(s, change))
+        return IfThenElse(e.lor(loop.var <= loop.min, s.indices[ring.dim] >= ring.first), s)
     below = kids(s)
-    if below:
-        return with_kids(s, [_rolled(c, ring, loop) for c in below])
-    return rewrite(s, change)
+    new = [_once(c, ring, loop) for c in below]
+    return s if all(a is b for a, b in zip(new, below, strict=True)) else with_kids(s, new)

@@ -8,7 +8,7 @@ from typing import Any
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir.analysis.tree import kids, with_kids
 from warpbeam.tir.expr import Buffer, BufferLoad, Call, StringImm
-from warpbeam.tir.stmt import Allocate, BufferStore, Evaluate, For, IfThenElse, LetStmt, SeqStmt, Stmt
+from warpbeam.tir.stmt import Allocate, BufferStore, Evaluate, For, SeqStmt, Stmt
 
 BLOCK_TAGS = ("blockIdx.x", "blockIdx.y", "blockIdx.z")
 THREAD_TAGS = ("threadIdx.x", "threadIdx.y", "threadIdx.z")
@@ -82,19 +82,6 @@ def kernels(s: Stmt) -> Iterator[For]:
     else:
         for c in kids(s):
             yield from kernels(c)
-
-
-def own_parts(s: Any) -> list[Any]:
-    """The expressions that a statement evaluates itself."""
-    if isinstance(s, BufferStore):
-        return [s.value, *s.indices]
-    if isinstance(s, For):
-        return [s.min, s.extent]
-    if isinstance(s, IfThenElse):
-        return [s.cond]
-    if isinstance(s, LetStmt | Evaluate):
-        return [s.value]
-    return [s.cond] if hasattr(s, "cond") else []
 
 
 def buffers_in(s: Stmt) -> dict[Buffer, None]:

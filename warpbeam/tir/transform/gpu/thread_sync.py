@@ -21,7 +21,7 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.analysis.regions import Range, interval, loop_range
-from warpbeam.tir.analysis.tree import kids, rebuilt
+from warpbeam.tir.analysis.tree import kids, own_parts, rebuilt
 from warpbeam.tir.arith import Facts, linear, prove, simplify
 from warpbeam.tir.expr import Buffer, PrimExpr, Var
 from warpbeam.tir.schedule.guard import conjuncts
@@ -34,7 +34,6 @@ from warpbeam.tir.transform.gpu.common import (
     is_thread,
     map_kernels,
     nest_of,
-    own_parts,
     sync,
 )
 

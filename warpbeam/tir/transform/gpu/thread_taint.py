@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from warpbeam.tir.analysis.access import accesses, free_vars
-from warpbeam.tir.analysis.tree import kids
+from warpbeam.tir.analysis.tree import kids, own_parts
 from warpbeam.tir.expr import Buffer, Var
 from warpbeam.tir.stmt import BufferStore, For, IfThenElse, LetStmt, While
-from warpbeam.tir.transform.gpu.common import is_private, is_thread, own_parts
+from warpbeam.tir.transform.gpu.common import is_private, is_thread
 
 Tags = frozenset[str]
 

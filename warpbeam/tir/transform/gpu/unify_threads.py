@@ -26,7 +26,7 @@ from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.analysis.regions import upper_bound
-from warpbeam.tir.analysis.tree import kids, with_kids
+from warpbeam.tir.analysis.tree import kids, own_parts, with_kids
 from warpbeam.tir.arith import Facts, prove, simplify
 from warpbeam.tir.expr import Buffer, PrimExpr, Var
 from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, LetStmt, PrimFunc, SeqStmt, Stmt, While
@@ -38,7 +38,6 @@ from warpbeam.tir.transform.gpu.common import (
     is_shared,
     is_thread,
     map_kernels,
-    own_parts,
 )
 from warpbeam.tir.transform.gpu.thread_taint import Taint
 from warpbeam.tir.transform.mutate import peel, wrap
