@@ -26,7 +26,7 @@ import warpbeam
 from warpbeam.testing.exported import run_exported
 
 from .cheap import Check
-from .harness import ROOT
+from .harness import ROOT, installed
 from .models import MODELS, load_inputs, onnx_path
 
 SO_BAR, OPEN_BAR, START_BAR, LEAK_BAR = 400e3, 0.050, 0.150, 1e6
@@ -57,7 +57,8 @@ print(time.perf_counter() - start)
 def fresh(text: str, *arguments: str) -> str:
     """What a fresh interpreter prints."""
     command = [sys.executable, "-c", text, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(command, cwd=ROOT, env=installed(), capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def compiled(name: str) -> tuple[Any, dict[str, np.ndarray]]:
