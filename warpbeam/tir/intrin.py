@@ -15,6 +15,7 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
+from warpbeam.tir.fused import fma
 
 Values = list[Any]
 Meaning = Callable[[Values, str], Any]
@@ -102,38 +103,6 @@ def _sigmoid(x: Any) -> Any:
     return np.where(x >= 0, 1.0 / (1.0 + z), z / (1.0 + z))
 
 
-def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
-    s = a + b
-    t = s - a
-    return s, (a - (s - t)) + (b - t)
-
-
-def _two_product(a: Any, b: Any) -> tuple[Any, Any]:
-    def halves(x: Any) -> tuple[Any, Any]:
-        c = x * 134217729.0  # 2**27 + 1: Dekker's split
-        hi = c - (c - x)
-        return hi, x - hi
-
-    p = a * b
-    (ah, al), (bh, bl) = halves(a), halves(b)
-    return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
-
-
-def _fma(values: Values, dtype: str) -> Any:
-    """a*b + c with one rounding. float64: by error-free transformations (Dekker, Knuth), at most the last bit off."""
-    a, b, c = values
-    kind = dt.to_numpy(dtype)
-    if not dt.is_float(dtype):
-        return np.asarray(a * b + c)
-    if kind != np.float64:
-        wide = [np.asarray(v).astype(np.float64) for v in values]
-        return np.asarray(wide[0] * wide[1] + wide[2]).astype(kind)
-    p, e1 = _two_product(a, b)
-    s, e2 = _two_sum(p, c)
-    exact = s + (e1 + e2)
-    return np.where(np.isfinite(exact), exact, a * b + c)
-
-
 def _pow(values: Values, dtype: str) -> Any:
     x, y = values
     if dt.is_float(dtype):
@@ -211,7 +180,7 @@ def _dot(group: int) -> Meaning:
         a, b = (np.asarray(v).reshape(*np.shape(v)[:-1], -1, group) for v in values[1:])
         for j in range(group):
             if dt.is_float(dtype):
-                acc = _fma([a[..., j].astype(kind), b[..., j].astype(kind), acc], dtype)
+                acc = fma([a[..., j].astype(kind), b[..., j].astype(kind), acc], dtype)
             else:
                 acc = acc + a[..., j].astype(kind) * b[..., j].astype(kind)
         return acc
@@ -315,7 +284,7 @@ _LANES: list[tuple[str, Any, str]] = [
     ("vector_reduce_max", np.maximum, "largest lane; NaN if one is"),
 ]
 _OTHERS: list[Intrin] = [
-    Intrin("fma", 3, "a*b + c rounded once", _fma),
+    Intrin("fma", 3, "a*b + c rounded once (16-bit floats: to float32, and then again)", fma),
     Intrin("popcount", 1, "number of bits set", _popcount),
     Intrin("clz", 1, "number of leading zero bits; the width for 0", _clz),
     Intrin("reinterpret", 1, "the same bits as another dtype of equal size", _reinterpret, result="any", across=True),
