@@ -4,7 +4,10 @@
 
 Every lowered program that a test prints for LLVM or runs on the interpreter is printed as C and compiled by
 `gcc -O2 -std=c11 -ffp-contract=off -Wall -Wextra -Werror`, many programs in one file. Where the test ran it, C, LLVM
-and the interpreter get the same arguments and must leave the same bits. The last lines say what was compared.
+and the interpreter get the same arguments and must leave the same bits, or fail alike. Programs with mathematical
+functions or types of less than 8 bits in them go through those passes of the pipeline first. What C refuses must be
+refused by LLVM's printer, too, or call a function of LLVM's that TIR has no words for. The last lines say what was
+done.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +32,18 @@ from warpbeam import target
 from warpbeam.codegen import c, llvm
 from warpbeam.codegen.analysis import check_lowered
 from warpbeam.codegen.llvm import kernel
-from warpbeam.ir.diagnostics import WarpbeamError
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import LowerError, WarpbeamError
 from warpbeam.ir.rewrite import post_order
-from warpbeam.tir import interp
-from warpbeam.tir.expr import BufferLoad, Call
+from warpbeam.tir import interp, intrin_llvm
+from warpbeam.tir.expr import Buffer, BufferLoad, Call, Var
+from warpbeam.tir.interp_machine import KernelAssertError, Machine
+from warpbeam.tir.mathlib import FUNCTIONS
 from warpbeam.tir.stmt import For, PrimFunc
 from warpbeam.tir.text import to_text
+from warpbeam.tir.transform.byte_small_types import byte_small_types
+from warpbeam.tir.transform.expand_math import expand_math
+from warpbeam.tir.transform.legalize_floats import fp8_compute_legalize
 
 LIMIT = 1 << 22  # bytes of arguments that are kept
 BATCH = 60
@@ -49,7 +59,7 @@ def note(func: PrimFunc, args: tuple[Any, ...] | None) -> None:
     if working[0] or seen.get(func) is not None:
         return
     try:
-        check_lowered(func)
+        check_lowered(without_small_types(func))
     except WarpbeamError:
         return
     if args is not None and sum(getattr(a, "nbytes", 8) for a in args) > LIMIT:
@@ -90,35 +100,70 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     write(f"C sweep: {dict(counts)}, {len(failures)} failures")
 
 
+@dataclass
+class Case:
+    """A program as it is printed, the one that the interpreter runs in its place, and arguments."""
+
+    printed: PrimFunc
+    meant: PrimFunc
+    args: Arrays | None
+
+
+def case(func: PrimFunc, args: Arrays | None) -> Case:
+    printed = without_small_types(func)
+    if any(isinstance(n, Call) and n.op in FUNCTIONS for n in post_order(printed.body)):
+        try:
+            meant = printed = expand_math(printed)
+        except LowerError:  # powers of integers
+            return Case(printed, func, args)
+        bytewise = {np.dtype(dt.to_numpy(b.dtype)) for b in func.buffers if dt.is_small(b.dtype)}
+        args = args and [a.view(np.uint8) if getattr(a, "dtype", None) in bytewise else a for a in args]
+        return Case(printed, meant, args)
+    return Case(printed, func, args)
+
+
+def without_small_types(func: PrimFunc) -> PrimFunc:
+    """The function with bytes in the place of floats of 8 bits and other small types."""
+    nodes = (*func.params, *post_order(func.body))
+    if any(isinstance(n, Buffer | Var) and dt.is_small(n.dtype) for n in nodes):
+        return byte_small_types(fp8_compute_legalize(func))
+    return func
+
+
 def sweep() -> tuple[list[str], Counter[str]]:
     """Prints, compiles and compares all that was seen; gives the failures and what was done."""
     counts: Counter[str] = Counter()
     failures: list[str] = []
-    funcs = []
-    for func in seen:
+    cases = []
+    for func, args in seen.items():
         why = left_out(func)
         if why is None:
+            one_case = case(func, args)
             try:
-                c.print_kernel(func, target.get("c").replace(fma=True))
-                funcs.append(func)
+                c.print_kernel(one_case.printed, target.get("c").replace(fma=True))
+                cases.append(one_case)
             except WarpbeamError as error:
-                if refused_by_llvm(func):
-                    counts["refused by LLVM's printer, too"] += 1
-                else:
+                why = refusal(one_case.printed, error)
+                if why is None:
                     failures.append(f"{func.name}: {str(error).splitlines()[0]}")
-        else:
+        if why is not None:
             counts[why] += 1
-    for k in range(0, len(funcs), BATCH):
-        batch(funcs[k : k + BATCH], failures, counts)
+    for k in range(0, len(cases), BATCH):
+        batch(cases[k : k + BATCH], failures, counts)
     return failures, counts
 
 
-def refused_by_llvm(func: PrimFunc) -> bool:
+def refusal(func: PrimFunc, error: WarpbeamError) -> str | None:
+    """How to call a refusal of the C printer that is right, else None."""
+    calls = [n for n in post_order(func.body) if isinstance(n, Call) and n.op in intrin_llvm.CALLS]
+    if any(intrin_llvm.equivalent(n) is None for n in calls):
+        named = isinstance(error, LowerError) and str(error).startswith("LLVM's function llvm.")
+        return "LLVM's own functions, refused by name" if named else None
     try:
         llvm.print_kernel(func, target.get("native"))
     except WarpbeamError:
-        return True
-    return False
+        return "refused by LLVM's printer, too"
+    return None
 
 
 def left_out(func: PrimFunc) -> str | None:
@@ -134,57 +179,68 @@ def left_out(func: PrimFunc) -> str | None:
     return None
 
 
-def batch(funcs: list[PrimFunc], failures: list[str], counts: Counter[str]) -> None:
+def batch(cases: list[Case], failures: list[str], counts: Counter[str]) -> None:
     """Compiles programs together and compares those that have arguments; by halves where gcc refuses."""
     try:
-        calls = native.by_c([f.replace(attrs=f.attrs.updated(workspace=0)) for f in funcs])
+        calls = native.by_c([x.printed.replace(attrs=x.printed.attrs.updated(workspace=0)) for x in cases])
     except subprocess.CalledProcessError as refused:
-        if len(funcs) == 1:
-            failures.append(f"{funcs[0].name}: gcc: {refused.stderr[:600]}")
+        if len(cases) == 1:
+            failures.append(f"{cases[0].printed.name}: gcc: {refused.stderr[:600]}")
             return
-        half = len(funcs) // 2
-        batch(funcs[:half], failures, counts)
-        batch(funcs[half:], failures, counts)
+        half = len(cases) // 2
+        batch(cases[:half], failures, counts)
+        batch(cases[half:], failures, counts)
         return
-    counts["compiled"] += len(funcs)
-    for func, call in zip(funcs, calls, strict=True):
-        args = seen[func]
-        if args is not None:
-            counts[one(func, args, call, failures)] += 1
+    counts["compiled"] += len(cases)
+    for x, call in zip(cases, calls, strict=True):
+        if x.args is not None:
+            counts[one(x, call, failures)] += 1
 
 
-def one(func: PrimFunc, args: Arrays, by_c: native.Call, failures: list[str]) -> str:
+def one(x: Case, by_c: native.Call, failures: list[str]) -> str:
     """Compares what the interpreter, LLVM and C leave on the same arguments; says how it went."""
-    by_llvm: native.Call = cg_native.build(func)
-    missing = len(func.buffers) - sum(isinstance(a, np.ndarray) for a in args)
-    if missing and missing == func.attrs.get("workspace", 0):
+    func, by_llvm = x.printed, cg_native.build(x.printed)
+    arrays = [a for a in x.args or () if isinstance(a, np.ndarray)]
+    missing = len(func.buffers) - len(arrays)
+    if missing:
+        if missing != func.attrs.get("workspace", 0):
+            return "called in another way"
         by_llvm, by_c = native.with_workspace(func, by_llvm), native.with_workspace(func, by_c)
-    elif missing or len(args) != len(func.params):
-        return "called in another way"
+    numbers = sizes(x.meant, arrays, [a for a in x.args or () if not isinstance(a, np.ndarray)])
     left = []
-    for road in (lambda *a: interp.run(func, *a), by_llvm, by_c):
-        mine = [np.ascontiguousarray(a).copy() if isinstance(a, np.ndarray) else a for a in args]
+    for road in (lambda *a: interp.run(x.meant, *a), by_llvm, by_c):
+        mine = [np.array(a, order="C") for a in arrays]
         try:
-            road(*mine)
-        except Exception as error:
-            if not left:
-                return "refused by the interpreter"
-            failures.append(f"{func.name}: {error}")
-        left.append([bits(a, b.dtype) for a, b in zip(_arrays(mine), func.buffers, strict=False)])
-    if all(a.tobytes() == b.tobytes() for one_of in left[:2] for a, b in zip(one_of, left[2], strict=True)):
+            road(*mine, *numbers)
+        except (KernelAssertError, AssertionError):
+            left.append([np.frombuffer(b"failed", np.uint8)])
+            continue
+        except WarpbeamError:
+            return "refused by the interpreter"
+        left.append([bits(a, b.dtype) for a, b in zip(mine, x.meant.buffers, strict=False)])
+    return verdict(x, left, failures)
+
+
+def verdict(x: Case, left: list[Arrays], failures: list[str]) -> str:
+    def alike(how: Callable[[np.ndarray], bytes], one_of: Arrays) -> bool:
+        return [how(a) for a in one_of] == [how(a) for a in left[2]]
+
+    if all(alike(np.ndarray.tobytes, road) for road in left[:2]):
         return "same bits"
-    if all(_signless(a) == _signless(b) for one_of in left[:2] for a, b in zip(one_of, left[2], strict=True)):
+    if all(alike(_signless, road) for road in left[:2]):
         return "same bits but for the sign of zeros"  # minimum and maximum of zeros may give either
     same = [
-        name for name, x in zip(("the interpreter's", "LLVM's"), left, strict=False)
-        if all(a.tobytes() == b.tobytes() for a, b in zip(x, left[2], strict=True))
-    ]  # fmt: skip
-    failures.append(f"{func.name}: C has {' and '.join(same) or 'its own'} bits: {to_text(func)[:900]}")
+        n for n, road in zip(("the interpreter's", "LLVM's"), left, strict=False) if alike(np.ndarray.tobytes, road)
+    ]
+    failures.append(f"{x.printed.name}: C has {' and '.join(same) or 'its own'} bits: {to_text(x.meant)[:900]}")
     return "other bits"
 
 
-def _arrays(args: Arrays) -> list[np.ndarray]:
-    return [a for a in args if isinstance(a, np.ndarray)]
+def sizes(func: PrimFunc, arrays: Arrays, numbers: Arrays) -> Arrays:
+    """All size arguments, those that the shapes of arrays state included."""
+    m = Machine(True)
+    interp._bind_sizes(func, arrays, numbers, m)
+    return [int(m.env[p]) for p in func.params if isinstance(p, Var)]
 
 
 def _signless(raw: np.ndarray) -> bytes:
@@ -198,6 +254,8 @@ def bits(a: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         raw = a.view(np.uint16)
         return np.where((raw & 0x7FFF) > 0x7F80, 0x7FC0, raw).astype(np.uint16)
+    if dt.is_small(dtype):
+        return np.where(np.isnan(a.astype(np.float32)), 0xFF, a.view(np.uint8)).astype(np.uint8)
     if a.dtype.kind == "f":
         a = np.where(np.isnan(a), np.asarray(np.nan, a.dtype), a)
     return a.view(f"u{a.dtype.itemsize}") if a.dtype.kind == "f" else a

@@ -29,7 +29,15 @@ def check_lowered(func: S.PrimFunc) -> None:
     Raises:
         LowerError: naming the first block, or loop of a kind that no printer knows.
     """
-    for node in post_order(func.body):
+    for node in (*func.params, *post_order(func.body)):
+        if isinstance(node, E.Buffer | E.PrimExpr) and dt.is_small(node.dtype):
+            raise LowerError(
+                f"dtype {dt.scalar(node.dtype)} is left in a function that is to be printed",
+                where=func.name,
+                why="printers take bytes and explicit arithmetic in place of types of less than 16 bits but for int8, "
+                "uint8 and bool",
+                hint="run tir.transform.lower first, or its FP8ComputeLegalize and ByteSmallTypes",
+            )
         if isinstance(node, S.Block):
             raise LowerError(
                 f"block {node.name!r} is left in a function that is to be printed",

@@ -18,6 +18,7 @@ from warpbeam.target import Target
 from warpbeam.tir import expr as E
 from warpbeam.tir import stmt as S
 from warpbeam.tir.arith import modular
+from warpbeam.tir.intrin_llvm import without_llvm
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class DevicePrinter(KernelPrinter):
 
     def text(self) -> str:
         self._check()
+        self.func = without_llvm(self.func)
         params = []
         for p in self.func.params:
             name = self.fresh(p.name)

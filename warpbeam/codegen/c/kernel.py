@@ -15,6 +15,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.target import Target
 from warpbeam.tir import expr as E
 from warpbeam.tir import stmt as S
+from warpbeam.tir.intrin_llvm import without_llvm
 
 SMALL = 1024  # bytes of an array that compilers keep in registers, and of which they tell that it may have no value
 
@@ -125,6 +126,7 @@ class KernelPrinter:
 
     def text(self) -> str:
         analysis.check_lowered(self.func)
+        self.func = without_llvm(self.func)
         buffers = list(self.func.buffers)
         scalars = [p for p in self.func.params if isinstance(p, E.Var)]
         self.line("(void)ctx;")

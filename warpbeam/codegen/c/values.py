@@ -14,6 +14,7 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
 from warpbeam.tir import expr as E
+from warpbeam.tir import intrin_llvm
 
 if TYPE_CHECKING:
     from warpbeam.codegen.c.kernel import KernelPrinter
@@ -202,6 +203,13 @@ class Lanes:
             return self._add_pairs(node, parts[0])
         if _regroups(node):
             return self._regroup(node)
+        if op in intrin_llvm.CALLS:
+            raise LowerError(
+                f"LLVM's function {node.attrs['name']} on {node.dtype} cannot be printed in {self.d.name}",
+                where=self.p.func.name,
+                why="tir/intrin_llvm.py knows no equivalent, or the name does not fit the operands",
+                hint="build it for a target of LLVM, or call an intrinsic of tir/intrin.py in its place",
+            )
         text = self.p.device_call(node, parts) or call(node, parts, self.d)
         if text is None:
             raise LowerError(
