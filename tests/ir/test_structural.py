@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+from effort import calls
 
 from warpbeam.ir.structural import structural_equal, structural_hash
 from warpbeam.tir import expr as e
@@ -93,12 +94,9 @@ def test_hash_text_and_normal_forms_do_not_depend_on_the_process() -> None:
 
 
 def test_hash_is_fast_and_needs_no_stack() -> None:
-    import time
-
     a, x = e.Buffer("A", (4,), "int64"), e.Var("i")
     value: e.PrimExpr = x
     for k in range(20_000):
         value = e.Add(value, e.const(k))
-    start = time.perf_counter()
-    structural_hash(s.BufferStore(a, value, (x,)))
-    assert time.perf_counter() - start < 2.0
+    store = s.BufferStore(a, value, (x,))
+    assert calls(lambda: structural_hash(store)) < 200 * 20_000

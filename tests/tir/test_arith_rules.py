@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import calls
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
@@ -237,12 +238,8 @@ def test_random_vectors_keep_their_lanes(seed: int) -> None:
             assert np.array_equal(lanes_of(new, {I: i, J: j}), lanes_of(x, {I: i, J: j}))
 
 
-def test_a_thousand_index_expressions_take_less_than_a_second() -> None:
-    import time
-
+def test_index_expressions_take_few_calls() -> None:
     f = bound(i=16, j=16, k=16)
     exprs = [(((I * c + J) * 7 + K) // d) % 12 * d + K % 3 + c for c in range(1, 41) for d in (2, 3, 7, 14, 21)] * 5
-    start = time.perf_counter()
-    for x in exprs:
-        simplify(x, f)
-    assert time.perf_counter() - start < 1.0
+    made = calls(lambda: [simplify(x, f) for x in exprs]) / len(exprs)
+    assert made < 400
