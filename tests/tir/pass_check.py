@@ -96,12 +96,7 @@ def native(lowered: PrimFunc) -> Callable[..., None]:
             np.zeros([_size(d, lowered, numbers) for d in b.shape], dt.to_numpy(b.dtype))
             for b in lowered.buffers[len(given) :]
         ]
-        held = iter((*given, *extra))
-        counts = iter(numbers)
-        passed: list[Any] = []
-        for p in lowered.params:
-            buffer = p in lowered.buffers
-            passed.append(ctypes.c_void_p(next(held).ctypes.data) if buffer else ctypes.c_int64(next(counts)))
+        passed = [ctypes.c_void_p(a.ctypes.data) for a in (*given, *extra)] + [ctypes.c_int64(n) for n in numbers]
         if entry(ctypes.byref(context), *passed) != 0:
             raise AssertionError(context.message.decode())
 

@@ -13,6 +13,7 @@ from warpbeam.te.create import create_prim_func
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.text import to_text
+from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.inject_double_buffer import inject_double_buffer
 from warpbeam.tir.transform.inject_prefetch import inject_prefetch
 from warpbeam.tir.transform.inject_rolling_buffer import inject_rolling_buffer
@@ -384,3 +385,75 @@ def test_a_pipeline_around_loops_that_become_several_statements():
     s.pipeline(s.loops("T")[-2], (0, 1))
     s.pipeline(i, (0, 1))
     check.agree(f, s.func)
+
+
+def test_iterations_at_once_that_need_the_same_rows_have_parts_of_their_own():
+    """How many rows there are is not known, so they cannot be on the stack, and two iterations make each column."""
+    becomes(
+        compact_buffers,
+        """
+        def f(A: float32[n, 9], B: float32[n, 8], n: size):
+            for j in parallel(8):
+                alloc T: float32[n, 9]
+                for i in range(n):
+                    for c in range(2):
+                        T[i, j + c] = A[i, j + c] * 2.0
+                for i_1 in range(n):
+                    B[i_1, j] = T[i_1, j] + T[i_1, j + 1]
+        """,
+        """
+        def f(A: float32[n, 9], B: float32[n, 8], n: size):
+            alloc T: float32[8, n, 2]
+            for j in parallel(8):
+                for i in range(n):
+                    for c in range(2):
+                        T[j, i, c] = A[i, j + c] * 2.0
+                for i_1 in range(n):
+                    B[i_1, j] = T[j, i_1, 0] + T[j, i_1, 1]
+        """,
+        n=5,
+    )
+
+
+def test_iterations_at_once_whose_rows_end_with_the_smaller_of_two_sizes_share_a_buffer():
+    """Neither limit of the inner loop is a constant; by the first alone iterations touch rows of their own."""
+    becomes(
+        compact_buffers,
+        """
+        def f(A: float32[n], B: float32[n], n: size):
+            for o in parallel(2):
+                alloc T: float32[n]
+                for i in range(min((n + 1) // 2, n - o * ((n + 1) // 2))):
+                    T[o * ((n + 1) // 2) + i] = A[o * ((n + 1) // 2) + i] * 2.0
+                for i_1 in range(min((n + 1) // 2, n - o * ((n + 1) // 2))):
+                    B[o * ((n + 1) // 2) + i_1] = T[o * ((n + 1) // 2) + i_1]
+        """,
+        """
+        def f(A: float32[n], B: float32[n], n: size):
+            alloc T: float32[n]
+            for o in parallel(2):
+                for i in range(min((n + 1) // 2, n - o * ((n + 1) // 2))):
+                    T[o * ((n + 1) // 2) + i] = A[o * ((n + 1) // 2) + i] * 2.0
+                for i_1 in range(min((n + 1) // 2, n - o * ((n + 1) // 2))):
+                    B[o * ((n + 1) // 2) + i_1] = T[o * ((n + 1) // 2) + i_1]
+        """,
+        n=7,
+    )
+
+
+@pytest.mark.parametrize(("loop", "rows"), [("parallel(8)", 1 << 21), ('thread_binding("blockIdx.x", 8)', 1 << 17)])
+def test_parts_of_the_workspace_that_would_be_too_much(loop, rows):
+    func = check.program(
+        f"""
+        def f(A: float32[{rows}, 9], B: float32[{rows}, 8]):
+            for j in {loop}:
+                alloc T: float32[{rows}, 9]
+                for i in range({rows}):
+                    for c in range(2):
+                        T[i, j + c] = A[i, j + c] * 2.0
+                for i_1 in range({rows}):
+                    B[i_1, j] = T[i_1, j] + T[i_1, j + 1]
+        """
+    )
+    with pytest.raises(LowerError, match="too large for the stack of one iteration of j, and iterations overlap"):
+        compact_buffers(func)

@@ -64,14 +64,16 @@ Env = Mapping[Var, "Range | None"]  # None: the variable moves in a way that is 
 
 def loop_range(loop: For, env: Env) -> Range | None:
     """The values of a loop variable; `min(c, x)` counts as c, since domains clip the rest."""
-    extent = loop.extent
+    sizes, extent = [loop.extent], loop.extent
     while type(extent) is e.Min:
         if isinstance(extent.a, IntImm) or isinstance(extent.b, IntImm):
-            extent = extent.a if isinstance(extent.a, IntImm) else extent.b
+            sizes = [extent.a if isinstance(extent.a, IntImm) else extent.b]
             break
+        sizes[-1:] = [extent.b, extent.a]
         extent = extent.a
-    low, high = interval(loop.min, env), interval(e.add(loop.min, extent - 1), env)
-    return None if low is None or high is None else Range(low.lows, high.highs)
+    low, ends = interval(loop.min, env), [interval(e.add(loop.min, x - 1), env) for x in sizes]
+    highs = [v for r in reversed(ends) if r is not None for v in r.highs]
+    return None if low is None or not highs else Range(low.lows, tuple(dict.fromkeys(highs))[:_LIMIT])
 
 
 def interval(expr: PrimExpr, env: Env) -> Range | None:

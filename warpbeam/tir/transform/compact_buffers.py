@@ -1,7 +1,8 @@
 """Shrinks each intermediate buffer to what one iteration around it touches, so that it stays in cache or registers.
 
 The small buffer of a parallel loop lives on the stack of the iteration. Where it would not fit, the buffer keeps its
-full shape in the workspace if iterations touch disjoint parts; otherwise lowering fails.
+full shape in the workspace if iterations touch disjoint parts; otherwise each iteration gets a part of the workspace
+for itself. Where that would be too much memory, or the threads are a device's, lowering fails.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from warpbeam.tir.transform.mutate import peel
 
 STACK_BYTES = 256 * 1024
 SMALL_BYTES = 16 * 1024
+PARTS_BYTES = 64 * 1024 * 1024  # of all iterations together, where each has a part of its own
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class _Plan:
     lows: tuple[PrimExpr | None, ...]  # None: the dimension is dropped or kept whole from 0
     dropped: tuple[bool, ...]
     to_root: bool
+    part: tuple[PrimExpr, ...] = ()  # indices in front of the others: which iteration's part it is
 
 
 @dataclass(slots=True)
@@ -163,8 +166,7 @@ class _Planner:
         elif count is not None and count <= (STACK_BYTES if parallel or buffer.scope == "local" else SMALL_BYTES):
             plan.new = Buffer(plan.new.name, plan.new.shape, plan.new.dtype, "local")
         elif parallel:
-            self._check_disjoint(buffer, region, parallel)
-            plan = _kept(buffer, "global", True)
+            plan = self._shared(buffer, region, parallel) or self._parts(plan, o, parallel)
         elif any(not isinstance(s, int) and free_vars(s) & {f.var for f in self.loops} for s in plan.new.shape):
             plan = _kept(buffer, "global", True)
         else:
@@ -201,16 +203,34 @@ class _Planner:
                     r = Range(r.lows, (high,))
         return r
 
-    def _check_disjoint(self, buffer: Buffer, region: list[Range | None], parallel: list[For]) -> None:
-        """Each parallel loop must move the region by at least its size in some dimension."""
+    def _shared(self, buffer: Buffer, region: list[Range | None], parallel: list[For]) -> _Plan | None:
+        """One full buffer for all, if each parallel loop moves the region by at least its size in some dimension."""
         for f in parallel:
             step = {f.var: f.var + 1}
             if not any(r is not None and prove(substitute(r.low, step) > r.high, self.facts) is True for r in region):
-                raise LowerError(
-                    f"buffer {buffer.name} is too large for the stack of one iteration of {f.var.name}, "
-                    "and iterations overlap",
-                    hint="use smaller tiles, or compute the block outside the parallel loop",
-                )
+                return None
+        return _kept(buffer, "global", True)
+
+    def _parts(self, plan: _Plan, o: _Open, parallel: list[For]) -> _Plan:
+        """A small buffer per iteration of the parallel loops, side by side in the workspace."""
+        counts = [upper_bound(f.extent, self.facts) for f in parallel]
+        shape = tuple([f.extent if c is None else max(c, 0) for f, c in zip(parallel, counts, strict=True)])
+        new = _scoped(plan.new, (*shape, *plan.new.shape), "global")
+        loops = {f.var for f in self.loops}
+        count = _bytes(new.shape, new.dtype)
+        if (
+            o.whole
+            or any(f.kind != "parallel" for f in parallel)
+            or any(not isinstance(s, int) and free_vars(s) & loops for s in new.shape)
+            or (count is not None and count > PARTS_BYTES)
+        ):
+            names = ", ".join(f.var.name for f in parallel)
+            raise LowerError(
+                f"buffer {new.name} is too large for the stack of one iteration of {names}, and iterations overlap",
+                hint="use smaller tiles, or compute the block outside the parallel loop",
+            )
+        part = tuple(simplify(f.var - f.min, self.facts) for f in parallel)
+        return _Plan(new, plan.lows, plan.dropped, True, part)
 
 
 def _threads(loops: list[For]) -> list[For]:
@@ -292,7 +312,7 @@ class _Rewriter:
         if not isinstance(n, BufferLoad | BufferStore) or n.buffer not in self.plans:
             return None
         plan = self.plans[n.buffer]
-        index = []
+        index = [*plan.part]
         for i, low, gone in zip(n.indices, plan.lows, plan.dropped, strict=True):
             if not gone:
                 index.append(i if low is None else simplify(i - low, self.facts))
