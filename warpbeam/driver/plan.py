@@ -78,7 +78,7 @@ class Planner:
         plain = "the sizes do not fit what the model assumes"
         self.assumed = {c: r or plain for c, r in zip(assumed, reasons, strict=True)}
         self.pending = [c for c in self.assumed if dims.is_counted(c)]
-        self.facts: dict[Function, list[Equality]] = {}
+        self.facts: dict[Function, tuple[list[Equality], list[Equality]]] = {}
 
     def build(self) -> Program:
         """The whole Program."""
@@ -285,23 +285,24 @@ class Planner:
         for step in found:
             self._use([step.slot])
             self.steps.append(step)
-        if not self.late.bounds:
-            return
+        everywhere, here = self._equalities(fn)
         if found:
             known = {v for v in self.symbols if v in self.late.bounds}
             ready = [c for c in self.pending if set(dims.counted_in(c)) <= known]
             self.pending = [c for c in self.pending if c not in ready]
             for condition in ready:
                 self.steps.append(late.Verify(condition, self.assumed[condition]))
-        for a, b, message in self._equalities(fn):
-            if self.late.is_late(a, b):
-                self.steps.append(late.Verify(E.binary(E.EQ, E.as_expr(a), E.as_expr(b)), message))
+        for a, b, message in (*(q for q in everywhere if self.late.is_late(*q[:2])), *here):
+            self.steps.append(late.Verify(E.binary(E.EQ, E.as_expr(a), E.as_expr(b)), message))
 
-    def _equalities(self, fn: Function) -> list[Equality]:
-        """The equalities of sizes that a primitive function takes for granted."""
+    def _equalities(self, fn: Function) -> tuple[list[Equality], list[Equality]]:
+        """The equalities of sizes that a primitive function takes for granted in each run, and where it is called."""
         if fn not in self.facts:
             calls = [n for n in post_order(fn.body) if isinstance(n, Call) and isinstance(n.op, Op)]
-            self.facts[fn] = [q for n in calls for q in equalities(n.op, [x.ty for x in n.args], n.attrs)]
+            found: tuple[list[Equality], list[Equality]] = ([], [])
+            for n in calls if self.symbols else ():
+                found[n.op.placed].extend(equalities(n.op, [x.ty for x in n.args], n.attrs))
+            self.facts[fn] = found
         return self.facts[fn]
 
     # --------------------------------------------------------------------------------------------------- control flow
@@ -444,7 +445,7 @@ class Planner:
             for name in self.symbols.values()
         }
         for fn in [p for f in self.mod.functions.values() for p in primitives(f)] if self.symbols else ():
-            for a, b, message in self._equalities(fn):
+            for a, b, message in self._equalities(fn)[0]:
                 if not dims.counted_in(a, b):
                     sides = (to_shape_expr(a, self.symbols), to_shape_expr(b, self.symbols))
                     found.setdefault(("eq", *sides), message)

@@ -3,7 +3,8 @@ overwritten.
 
 Every byte remembers whose contents it holds. A value is what its chain of views ends at; a call may read a value only
 where all of its bytes hold just that, and may not write where it still reads, except over what it is said to destroy.
-Sizes that only contents tell are taken as 1. Branches are replayed both, loops twice.
+Sizes that only contents tell are taken as 1. Branches are replayed both, loops twice. Where the program itself refuses
+sizes, after it has begun, nothing follows.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class _Replay:
                 self.env[i.index] = 0
         self._symbols(self.program.body)
         self.grain = self._grain()
-        self._body(self.program.body)
+        if not self._body(self.program.body, entry=True):
+            return
         for port in self.program.outputs:
             self._read(port.value, "the caller")
 
@@ -173,8 +175,10 @@ class _Replay:
             "this is a fault of the compiler: please report it",
         )
 
-    def _body(self, body: P.Body) -> None:
+    def _body(self, body: P.Body, entry: bool = False) -> bool:
+        """Replays a body; False where it stops. What is refused at entry is replayed anyway: sizes are examples."""
         for i in body:
+            entry = entry and isinstance(i, P.Check)
             if isinstance(i, P.CallKernel):
                 self._call(i)
             elif isinstance(i, P.CallExternal):
@@ -189,13 +193,31 @@ class _Replay:
                 self._loads(i.expr, "a size")
             elif isinstance(i, P.Check):
                 self._loads(i.condition, "a check")
+                if not entry and self._refuses(i.condition):
+                    return False
             elif isinstance(i, P.Branch):
-                self._branch(i)
+                if not self._branch(i):
+                    return False
             elif isinstance(i, P.Loop):
                 for _ in range(2):
                     self._loads(i.condition, "a loop")
-                    self._body(i.body)
+                    if not self._body(i.body):
+                        return False
                 self._loads(i.condition, "a loop")
+        return True
+
+    def _refuses(self, condition: Any) -> bool:
+        """Whether a condition on sizes known at entry does not hold for those chosen here."""
+        todo, known = [condition], {s.name for s in self.program.symbols}
+        while todo:
+            e = todo.pop()
+            if isinstance(e, tuple) and e:
+                if e[0] == "load":
+                    return False
+                todo += e[1:]
+            elif isinstance(e, str) and e not in known:
+                return False
+        return not self.eval(condition)
 
     def _loads(self, expr: Any, who: str) -> None:
         todo = [expr]
@@ -223,14 +245,18 @@ class _Replay:
         (s, x), (t, y) = self._units(a), self._units(b)
         return s == t and s in self.spaces and any(u.start < v.stop and v.start < u.stop for u in x for v in y)
 
-    def _branch(self, i: P.Branch) -> None:
+    def _branch(self, i: P.Branch) -> bool:
         self._loads(i.condition, "a branch")
         before = {k: v.copy() for k, v in self.spaces.items()}
-        self._body(i.then)
+        then = self._body(i.then)
         after, self.spaces = self.spaces, before
-        self._body(i.other)
-        for key, held in self.spaces.items():
-            held[held != after[key]] = _NOBODY
+        other = self._body(i.other)
+        if not other:
+            self.spaces = after
+        elif then:
+            for key, held in self.spaces.items():
+                held[held != after[key]] = _NOBODY
+        return then or other
 
 
 def sample_dims(program: P.Program, extents: Sequence[int]) -> dict[tuple[int, int], int]:

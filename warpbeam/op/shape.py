@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
+from warpbeam.op.assumed import unify
 from warpbeam.op.base import REQUIRED, Injective, norm_axes, norm_axis, tensor_type
 from warpbeam.relay.types import TensorType, Type
+from warpbeam.te import tensor as te
 from warpbeam.topi import dims, transform
 from warpbeam.topi.broadcast import broadcast_shape_to, broadcast_to
 
@@ -96,6 +98,35 @@ class Squeeze(Injective, name="squeeze"):
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
         return transform.squeeze(inputs[0], attrs["axis"])
+
+
+class AssumeShape(Injective, name="assume_shape"):
+    """The operand, its dimensions written as `shape`: they are equal to its own wherever the call is reached.
+
+    What the sizes do not tell is checked when the program runs, at the call: a branch that is not taken takes nothing
+    for granted.
+    """
+
+    view = True
+    placed = True
+    defaults = {"shape": REQUIRED}
+
+    def infer_type(self, types: Any, attrs: Attrs) -> Type:
+        x = tensor_type(self, types[0], "the operand")
+        shape = tuple(attrs["shape"])
+        if len(shape) != x.ndim:
+            raise self.error(f"shape {dims.shape_text(shape)} for {x.ndim} dimensions")
+        for k, (have, want) in enumerate(zip(x.shape, shape, strict=True)):
+            unify(self, have, want, f"dimension {k}, {dims.text(have)}, and the {dims.text(want)} that the model needs")
+        return TensorType(shape, x.dtype)  # type: ignore[no-any-return]
+
+    def numpy(self, attrs: Attrs, x: np.ndarray) -> np.ndarray:
+        if x.shape != tuple(attrs["shape"]):
+            raise self.error(f"a tensor of shape {x.shape} where the model needs {tuple(attrs['shape'])}")
+        return x
+
+    def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
+        return te.compute(out_type.shape, lambda *i: inputs[0][i], name="assumed")
 
 
 class BroadcastTo(Injective, name="broadcast_to"):

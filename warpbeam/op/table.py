@@ -35,8 +35,8 @@ REDUCE = {
 }  # fmt: skip
 
 SHAPE = {
-    "broadcast_to": "BroadcastTo", "expand_dims": "ExpandDims", "repeat": "Repeat", "reshape": "Reshape",
-    "reverse": "Reverse", "squeeze": "Squeeze", "tile": "Tile", "transpose": "Transpose",
+    "assume_shape": "AssumeShape", "broadcast_to": "BroadcastTo", "expand_dims": "ExpandDims", "repeat": "Repeat",
+    "reshape": "Reshape", "reverse": "Reverse", "squeeze": "Squeeze", "tile": "Tile", "transpose": "Transpose",
 }  # fmt: skip
 
 SHAPE_JOIN = {

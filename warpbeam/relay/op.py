@@ -31,6 +31,7 @@ class Op(Node):
     view: True where the result is the operand's bytes under another shape, so that no kernel is needed.
     folds: False where the value must not be computed while compiling (random numbers, the host's tables).
     host: True where a call is a function of the host: it has no kernel, and joins no group.
+    placed: True where the equalities that its type takes for granted are checked where a call stands, not at entry.
     """
 
     name: ClassVar[str] = ""
@@ -40,6 +41,7 @@ class Op(Node):
     view: ClassVar[bool] = False
     folds: ClassVar[bool] = True
     host: ClassVar[bool] = False
+    placed: ClassVar[bool] = False
 
     def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
         """Attributes completed with defaults; unknown or missing ones are an error."""

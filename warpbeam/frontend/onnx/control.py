@@ -137,6 +137,8 @@ def _joined(
             raise view.unsupported(f"its branches give output {k} as {a.kind} and {b.kind}, of different lengths")
     pairs = list(zip(leaves(then), leaves(other), strict=True))
     for k, (a, b) in enumerate(pairs):
+        if getattr(a.type, "ndim", 0) != getattr(b.type, "ndim", 0):
+            return _chosen(importer, view, k, then, other)
         if not _same_type(a.type, b.type):
             both = f"{type_text(a.type)} and {type_text(b.type)}"
             raise view.unsupported(f"its branches give output {k} as {both}, which may differ in shape")
@@ -148,6 +150,14 @@ def _joined(
         parts = [TupleGetItem(value, k) for k in range(len(pairs))]
     joined = iter([Entry(p, string=a.string) for p, (a, _) in zip(parts, pairs, strict=True)])
     return [rebuilt(e, lambda _: next(joined)) for e in then]
+
+
+def _chosen(importer: Any, view: NodeView, k: int, then: list[Entry], other: list[Entry]) -> list[Entry]:
+    """One branch of two that give different numbers of dimensions: the first with which the rest can be imported."""
+    ranks = [leaves(found)[k].type.ndim for found in (then, other)]
+    which = importer.choose(view.name)
+    left = MisfitError(f"it gives {ranks[1 - which]} dimensions, and the model is compiled for {ranks[which]}")
+    return _only(importer, view, left, other) if which else _only(importer, view, then, left)
 
 
 def _only(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from warpbeam.frontend.onnx import control, control_scan, schema, table, values
+from warpbeam.frontend.onnx.assumed import other_choice, settle, unify
 from warpbeam.frontend.onnx.control import Frame
 from warpbeam.frontend.onnx.found import Found
 from warpbeam.frontend.onnx.functions import own_functions, without
@@ -36,6 +37,7 @@ from warpbeam.runtime.manifest import LAYOUT
 from warpbeam.runtime.objects import Table, using
 from warpbeam.topi.dims import Undecided
 
+_TRIES = 100  # a model is imported at most: for each two sizes that become one, and for each other choice of branches
 _BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, MemoryError)
 
 
@@ -69,8 +71,11 @@ class Importer:
         constants: Mapping[str, np.ndarray] | None = None,
         aliases: Mapping[str, str] | None = None,
         host_sequences: bool = True,
+        choices: Mapping[str, int] | None = None,
     ) -> None:
         self.loaded = loaded
+        self.choices = dict(choices or {})
+        self.chosen: list[tuple[str, int]] = []
         self.host_sequences = host_sequences
         self.constants = dict(constants or {})
         self.asked: set[str] = set()
@@ -193,7 +198,7 @@ class Importer:
         try:
             if local is not None:
                 return self._enter(frame, view, local)
-            return self._operator(frame, view, domain)
+            return self._settled(frame, view, domain)
         except UnsupportedError as e:
             self.problems.add(e.what, Span(view.name))
             self._poison(frame, view)
@@ -210,6 +215,16 @@ class Importer:
                 why=f"{type(e).__name__}: {e}"[:200],
             ) from e
         return None
+
+    def _settled(self, frame: Frame, view: NodeView, domain: str) -> Frame | None:
+        """Imports an operator; dimensions that it needs to be equal, and that inputs do not tell, are made so."""
+        while True:
+            try:
+                return self._operator(frame, view, domain)
+            except Undecided as e:
+                first, second = (self.dims.name_of(v) is not None for v in e.pair)
+                if not settle(view, e.pair, (first, second)):
+                    raise
 
     def _view(self, frame: Frame, proto: Any) -> NodeView:
         entries: list[Entry | None] = []
@@ -331,6 +346,11 @@ class Importer:
             self.problems.add(e.what, Span(view.name))
             self._poison(frame, view)
 
+    def choose(self, name: str) -> int:
+        """Which branch an If is taken to be where its results cannot be either's: 0, or what was asked for."""
+        self.chosen.append((name, self.choices.get(name, 0)))
+        return self.chosen[-1][1]
+
     def assume(self, condition: Any, reason: str) -> None:
         """A condition on sizes that must hold at each call that comes by it, and what to say where it does not."""
         self.assumptions.append(condition)
@@ -400,18 +420,6 @@ def _check_type(view: NodeView, found: Any, limits: Limits) -> None:
             raise view.error(f"its result needs {need} bytes, the limit is {limits.tensor_bytes}")
 
 
-def _unify(dims: Dims, cause: Any, aliases: dict[str, str]) -> bool:
-    """Two input dimensions that the model needs to be equal become one; False where that is not what went wrong."""
-    if not isinstance(cause, Undecided) or len(aliases) >= 64:
-        return False
-    first, second = (dims.name_of(v) for v in cause.pair)
-    if first is None or second is None:
-        return False
-    aliases.update({n: first for n, to in aliases.items() if to == second})
-    aliases[second] = first
-    return True
-
-
 def import_model(
     model: Any,
     shapes: Mapping[str, Any] | None = None,
@@ -431,14 +439,22 @@ def import_model(
     try:
         loaded = load(model, limits, opset)
         aliases: dict[str, str] = {}
-        while True:
-            importer = Importer(loaded, shapes, dtype, limits, constants, aliases, host_sequences)
+        choices: dict[str, int] | None = None
+        refused: WarpbeamError | None = None
+        for _ in range(_TRIES):
+            importer = Importer(loaded, shapes, dtype, limits, constants, aliases, host_sequences, choices)
             try:
                 with using(importer.table):
                     return importer.run()
-            except ImportModelError as e:
-                if not _unify(importer.dims, e.__cause__, aliases):
-                    raise undecided(e, importer.asked, bool(importer.found.sources)) from e
+            except (ImportModelError, UnsupportedError) as e:
+                if unify(importer.dims, e.__cause__, aliases):
+                    continue
+                refused = refused or undecided(e, importer.asked, bool(importer.found.sources))
+                choices = other_choice(importer.chosen)
+                if choices is None:
+                    break
+        assert refused is not None
+        raise refused
     except UnicodeDecodeError as e:
         raise ImportModelError("a name in the model is not valid UTF-8", why=str(e)[:100]) from None
 

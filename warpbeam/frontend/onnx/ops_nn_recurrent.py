@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from warpbeam.frontend.onnx.assumed import with_size
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.frontend.onnx.ops_nn_norm import cast_to, dtype_of, scalar, shape_of
 from warpbeam.op import get
@@ -38,12 +39,23 @@ def _whole(node: NodeView, x: Expr, layout: int) -> bool:
     return isinstance(steps, int) and lengths is not None and bool((lengths == steps).all())
 
 
+def _one_batch(given: dict[str, Expr | None], layout: int) -> None:
+    """Where the first states say for how many sequences the layer is, the data gets that size."""
+    place = 0 if layout else 1
+    for name in ("h0", "c0"):
+        state, x = given.get(name), given["x"]
+        if state is not None and x is not None and len(shape_of(state)) == len(shape_of(x)) == 3:
+            size = shape_of(state)[place]
+            given["x"] = with_size(x, place, size) if isinstance(size, int) else x
+
+
 def _layer(operator: str, results: int) -> Any:
     def convert(node: NodeView, x: Expr, w: Expr, r: Expr, *rest: Expr | None) -> list[Expr]:
         attrs = _attributes(node, operator)
         given = dict(zip(_NAMES, (x, w, r, *rest), strict=False))
         if given.get("lens") is not None and _whole(node, x, attrs["layout"]):
             given["lens"] = None
+        _one_batch(given, attrs["layout"])
         found = {n: e for n, e in given.items() if e is not None}
         units = shape_of(r)[-1]
         if int(node.attr("hidden_size", units if isinstance(units, int) else 0)) != units:
@@ -86,6 +98,7 @@ def quantised_lstm(node: NodeView, *given: Expr | None) -> list[Expr]:
         scale = r_scale if len(shape_of(r_scale)) == 2 else get("expand_dims")(r_scale, axis=1)
         made["rs"] = cast_to(get("broadcast_to")(scale, shape=(directions, columns)), wide)
     made.update(zip(_NAMES[3:], (b, lens, h0, c0, p), strict=True))
+    _one_batch(made, 0)
     found = {n: e for n, e in made.items() if e is not None}
     attrs = _attributes(node, "nn.lstm")
     if int(node.attr("hidden_size", units)) != units or shape_of(w_scale)[0] != directions:

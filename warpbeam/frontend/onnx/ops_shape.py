@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from warpbeam.frontend.onnx import ops_content
+from warpbeam.frontend.onnx.assumed import with_size
 from warpbeam.frontend.onnx.build import Converter, Result, fields, rank_of, reshape, shape_of, transpose
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.op import get
@@ -154,6 +155,9 @@ def _given_axes(node: NodeView) -> list[int] | None:
 
 def _squeeze(node: NodeView, x: Expr, axes: Expr | None = None) -> Result:
     own = _given_axes(node)
+    for a in own or ():
+        if -rank_of(x) <= a < rank_of(x):
+            x = with_size(x, a % rank_of(x), 1)
     out = get("squeeze")(x, axis=None if own is None else tuple(own))
     return x if rank_of(out) == rank_of(x) else out
 
