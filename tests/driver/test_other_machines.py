@@ -1,4 +1,5 @@
-"""Kernels and models on other processors: exported here, built into a C program there, run under user-mode emulation.
+"""Kernels and models on other processors: exported here, built into a C program there, run under user-mode emulation;
+WebAssembly modules run under wasmtime.
 
 What is compared with is the float64 interpreter; errors are relative to the largest output.
 """
@@ -20,6 +21,7 @@ from warpbeam.driver import source
 from warpbeam.relay import interp
 from warpbeam.relay.expr import Expr, Function, IRModule, Tuple, const, var
 from warpbeam.testing.exported import run_exported
+from warpbeam.testing.wasm import run_wasm
 
 pytestmark = pytest.mark.slow
 
@@ -28,12 +30,13 @@ _VECTOR = ("riscv64-linux-gnu-gcc", ["qemu-riscv64", "-cpu", "rv64,v=true,vext_s
 _ARM64 = ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"])
 _ARM32 = ("arm-linux-gnueabihf-gcc", ["qemu-arm", "-L", "/usr/arm-linux-gnueabihf"])
 _X86 = ("gcc", [])
+_WASM = ("wasmtime", [])
 #: target, form of the export, cross compiler and emulator
 MACHINES = [
     ("generic-x86-64-v2", "so", _X86), ("generic-aarch64", "so", _ARM64), ("generic-aarch64", "a", _ARM64),
     ("cortex-a76", "so", _ARM64), ("generic-riscv64", "so", _RISCV), ("generic-riscv64", "a", _RISCV),
     ("generic-riscv64v", "so", _VECTOR), ("generic-armv7", "so", _ARM32), ("generic-armv7", "a", _ARM32),
-    ("c32", "c", _ARM32), ("c", "c", _RISCV),
+    ("c32", "c", _ARM32), ("c", "c", _RISCV), ("wasm32", "wasm", _WASM),
 ]  # fmt: skip
 
 
@@ -67,6 +70,9 @@ def run_there(
 ) -> list[np.ndarray]:
     """The outputs of a C program around an exported model."""
     cc, emulator = tools
+    if form == "wasm":
+        pytest.importorskip("wasmtime", reason="needs wasmtime")
+        return run_wasm(model, inputs, outputs, folder)
     for name in (cc, *emulator[:1]):
         if shutil.which(name) is None:
             pytest.skip(f"needs {name}")

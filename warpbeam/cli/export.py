@@ -11,10 +11,11 @@ from warpbeam.cli import console, options
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds this command's options."""
     options.add_model(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="the library (default: MODEL's name with .so)")
+    parser.add_argument("-o", "--output", metavar="FILE",
+                        help="the library (default: MODEL's name with .so, for WebAssembly .wasm)")  # fmt: skip
     group = parser.add_argument_group("what is written")
-    group.add_argument("--format", choices=("so", "a", "c"), default="",
-                       help="shared library, static archive or C11 source (default: by FILE's name)")  # fmt: skip
+    group.add_argument("--format", choices=("so", "a", "wasm", "c"), default="",
+                       help="shared or static library, WebAssembly module, C11 source (default: by FILE's name)")  # fmt: skip
     group.add_argument("--name", default="", help="prefix of the C functions (default: FILE's name)")
     group.add_argument("--freestanding", action="store_true",
                        help="without system calls, malloc and threads: the caller gives the memory")  # fmt: skip
@@ -27,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from warpbeam.cli import models
 
     module, _ = models.compiled(args)
-    output = Path(args.output or Path(args.model).with_suffix(f".{args.format or 'so'}").name)
+    usual = "wasm" if module.artifact.manifest.target.startswith("wasm") else "so"
+    output = Path(args.output or Path(args.model).with_suffix(f".{args.format or usual}").name)
     done = module.export_library(output, format=args.format, name=args.name, freestanding=args.freestanding)
     if args.json:
         console.emit_json({"files": [str(f) for f in done.files], "name": done.name, "bytes": done.bytes,

@@ -32,7 +32,9 @@ def emit(text: str, machine: dict[str, str], level: int, assembly: bool = False)
     llvm = binding()
     module = llvm.parse_assembly(text)
     module.verify()
-    options: dict[str, Any] = {"cpu": machine["cpu"], "features": machine["features"], "opt": level, "reloc": "pic"}
+    # A WebAssembly module has a memory of its own, so that its addresses are known when it is linked.
+    reloc = "static" if machine["triple"].startswith("wasm") else "pic"
+    options: dict[str, Any] = {"cpu": machine["cpu"], "features": machine["features"], "opt": level, "reloc": reloc}
     if machine["abi"]:
         options["abiname"] = machine["abi"]
     # RISC-V's "small" reaches the lowest 2 GiB only.

@@ -36,6 +36,8 @@ from warpbeam.runtime.manifest import CALLS, LAYOUT
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
 from warpbeam.runtime.program import CallExternal, CallKernel, Check, Port, Program, SetSymbol, walk
+from warpbeam.runtime.wasm import link_module
+from warpbeam.runtime.wasm_object import is_wasm
 from warpbeam.target import Target
 
 ENTRY = "wb_entry"
@@ -180,7 +182,7 @@ class _Part:
         self.facades = {name: job.result() for name, job in self.faces}
 
     def link(self) -> bytes:
-        """The shared library; empty where there is no machine code.
+        """The shared library, or WebAssembly module; empty where there is no machine code.
 
         Raises:
             CompileError: if the machine is none that the linker serves.
@@ -188,8 +190,11 @@ class _Part:
         if self.source_only:
             return b""
         target = self.options.target
+        exports = [ENTRY, *POOL_SYMBOLS, *self.kernels.kernels]
         try:
-            return link_shared(self.objects, [ENTRY, *POOL_SYMBOLS, *self.kernels.kernels])
+            if is_wasm(self.objects[0]):
+                return b"".join(link_module(self.objects, {name: name for name in exports}))
+            return link_shared(self.objects, exports)
         except LinkError as error:
             if runs_here(target.triple):
                 raise

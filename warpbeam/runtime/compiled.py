@@ -120,10 +120,11 @@ class CompiledModel:
 
         Args:
             path: the file; headers get its name with .h and .hpp.
-            format: "so" (shared library), "a" (static archive) or "c" (C11 source, which takes the compiler); by
-                default what the file's name says.
+            format: "so" (shared library), "a" (static archive), "wasm" (WebAssembly module, for the target wasm32) or
+                "c" (C11 source, which takes the compiler); by default what the file's name says.
             name: prefix of the C functions; by default the file's name.
-            freestanding: without system calls, malloc and threads; the caller gives the memory.
+            freestanding: without system calls, malloc and threads; the caller gives the memory. WebAssembly modules
+                always are.
 
         Raises:
             ArtifactError: if the model was compiled by a version that kept no objects.

@@ -1,4 +1,4 @@
-"""Exporting a model for other programs: one shared library, a static archive, and the headers that go with them.
+"""Exporting a model for other programs: a shared library, a static archive or a WebAssembly module, and the headers.
 
 No compiler takes part: an artefact keeps the objects of its code and of its C interface; they get the model's name, are
 linked with the constants, and are written.
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import elf, elf_object
+from . import elf, elf_object, wasm
 from .ar import read_archive, write_archive
 from .artifact import Artifact
 from .elf import Object, Section, Symbol
@@ -23,12 +23,14 @@ from .export_header import c_header, cpp_header
 from .files import atomic
 from .linker import link_parsed
 from .pool_ll import EXPORTS as POOL_SYMBOLS
+from .wasm_object import LOCAL, SYM_FUNCTION, UNDEFINED, is_wasm
+from .wasm_object import parse_object as parse_wasm
 
 MODEL, HOSTED, FREESTANDING = "model.o", "hosted.o", "freestanding.o"
 #: prefix of the C interface until it gets the model's name; what the code calls the model's data
 PREFIX, CONSTANTS, PARAMS, ABOUT = "wbm_", "wb_model_constants", "wb_model_params", "wb_model"
 IMPORTS = ("pthread_create", "pthread_join")
-FORMATS = {".so": "so", ".a": "a", ".c": "c"}
+FORMATS = {".so": "so", ".a": "a", ".c": "c", ".wasm": "wasm"}
 
 Piece = bytes | bytearray | memoryview
 
@@ -51,9 +53,12 @@ def pack_objects(kernels: Sequence[bytes], pool: bytes, facades: Mapping[str, by
         pool: object of the thread pool.
         facades: objects of the C interface by variant, HOSTED and FREESTANDING.
     """
-    members = {MODEL: _merged(kernels, MODEL)}
-    for name, data in facades.items():
-        members[name] = _merged([data, pool] if name == HOSTED else [data], name)
+    if is_wasm(pool):  # linked as they are; the freestanding variant needs no pool
+        members = {f"{k:05}.{MODEL}": data for k, data in enumerate(kernels)} | dict(facades)
+    else:
+        members = {MODEL: _merged(kernels, MODEL)}
+        for name, data in facades.items():
+            members[name] = _merged([data, pool] if name == HOSTED else [data], name)
     archive = b"".join(write_archive({name: [data] for name, data in members.items()}))
     return zlib.compress(archive, 6)
 
@@ -75,7 +80,7 @@ def export_model(artifact: Artifact, path: Path, fmt: str = "", name: str = "", 
     Args:
         artifact: the model, with the values of mutable parameters that the library is to start with.
         path: the file; headers get its name with .h and .hpp.
-        fmt: "so" or "a"; by default what the file's name says.
+        fmt: "so", "a" or, for WebAssembly, "wasm"; by default what the file's name says.
         name: prefix of the C functions; by default the file's name without "lib".
         freestanding: without system calls and threads.
 
@@ -84,14 +89,22 @@ def export_model(artifact: Artifact, path: Path, fmt: str = "", name: str = "", 
         LoadError: if the name or format makes no sense.
     """
     kind = fmt or FORMATS.get(path.suffix, "so")
-    if kind not in ("so", "a"):
-        raise LoadError(f"cannot export a model as {kind!r}", hint='formats are "so", "a" and, with the compiler, "c"')
+    if kind not in ("so", "a", "wasm"):
+        raise LoadError(f"cannot export a model as {kind!r}",
+                        hint='formats are "so", "a", "wasm" and, with the compiler, "c"')  # fmt: skip
     name = name or c_name(path.stem.removeprefix("lib"))
     if c_name(name) != name:
         raise LoadError(f"{name!r} is no C identifier", hint=f"give another name, such as {c_name(name)!r}")
     if name == "wb":
         raise LoadError("the name 'wb' is taken by the runtime", hint="give another name")
-    objects = _objects(artifact, freestanding)
+    members = _members(artifact)
+    webs = [data for data in members.values() if is_wasm(data)]
+    if (kind == "wasm") != bool(webs):
+        raise LoadError(f"cannot export a model for {artifact.manifest.target} as {kind!r}",
+                        hint='"wasm" goes with the target wasm32, "so" and "a" with the others')  # fmt: skip
+    if webs:
+        return _export_wasm(artifact, webs, path, name)
+    objects = _objects(artifact, members, freestanding)
     constants = memoryview(artifact.data("constants") or b"").cast("B")
     params = artifact.data("params")
     if params:
@@ -106,21 +119,46 @@ def export_model(artifact: Artifact, path: Path, fmt: str = "", name: str = "", 
     return Exported((path, header, cpp), name, size, constants.nbytes)
 
 
-def _objects(artifact: Artifact, freestanding: bool) -> list[Object]:
+def _members(artifact: Artifact) -> dict[str, bytes]:
+    """The objects in an artefact by name."""
     data = artifact.data("objects")
     what = artifact.manifest.name
     if data is None:
         raise ArtifactError("the artefact holds no objects to link", what, "it was made by an older version",
                             "compile the model again")  # fmt: skip
     try:
-        members = read_archive(zlib.decompress(data))
+        return read_archive(zlib.decompress(data))
     except zlib.error as error:
         raise ArtifactError("the section objects is damaged", what, str(error), "compile the model again") from error
+
+
+def _objects(artifact: Artifact, members: Mapping[str, bytes], freestanding: bool) -> list[Object]:
     variant = FREESTANDING if freestanding else HOSTED
     if variant not in members:
-        raise ArtifactError(f"there is no hosted variant for {artifact.manifest.target}", what,
+        raise ArtifactError(f"there is no hosted variant for {artifact.manifest.target}", artifact.manifest.name,
                             hint="export it freestanding")  # fmt: skip
     return [elf.parse_object(members[n], n) for n in (MODEL, variant)]
+
+
+def _export_wasm(artifact: Artifact, objects: Sequence[bytes], path: Path, name: str) -> Exported:
+    """Writes a WebAssembly module and its header. It is freestanding: its memory is its embedder's to grow."""
+    symbols = [s for k, o in enumerate(objects) for s in parse_wasm(o, f"object {k}").symbols]
+    public = [
+        s.name
+        for s in symbols
+        if s.kind == SYM_FUNCTION and s.name.startswith(PREFIX) and not s.flags & (LOCAL | UNDEFINED)
+    ]
+    exports = {f"{name}_{f.removeprefix(PREFIX)}": f for f in public}
+    constants = memoryview(artifact.data("constants") or b"").cast("B")
+    params = bytes(artifact.data("params") or b"")
+    given: dict[str, Piece] = {CONSTANTS: constants, PARAMS: params}
+    pieces = wasm.link_module(
+        objects, exports, {k: v for k, v in given.items() if len(v)}, {ABOUT: _about(artifact, name)}
+    )
+    size = write_pieces(path, pieces)
+    header = path.with_suffix(".h")
+    write_pieces(header, [c_header(artifact.manifest, name, True, "object", params=len(params)).encode()])
+    return Exported((path, header), name, size, constants.nbytes)
 
 
 def _data(like: Object, symbol: str, data: bytes) -> Object:
@@ -139,9 +177,7 @@ def _shared(
 ) -> Iterable[Piece]:
     """A shared library. It describes itself under the name `wb_model`, so that `load_module` reads it."""
     params = len(artifact.data("params") or b"")
-    data = {"name": name, "constants": constants.nbytes, "params": params, "manifest": artifact.manifest.to_data()}
-    about = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode() + b"\0"
-    objects.append(_data(objects[0], ABOUT, about))
+    objects.append(_data(objects[0], ABOUT, _about(artifact, name) + b"\0"))
     for obj in objects:
         elf_object.rename(obj, lambda s: name + "_" + s.removeprefix(PREFIX) if s.startswith(PREFIX) else s)
     own = [s for obj in objects for s in elf_object.defined(obj) if s.startswith(f"{name}_")]
@@ -149,6 +185,13 @@ def _shared(
     exports += [] if freestanding else POOL_SYMBOLS
     blob = Blob(CONSTANTS, constants) if constants.nbytes else None
     return link_parsed(objects, exports, imports=() if freestanding else IMPORTS, blob=blob)
+
+
+def _about(artifact: Artifact, name: str) -> bytes:
+    """What an exported model says of itself, as JSON."""
+    sizes = {kind: memoryview(artifact.data(kind) or b"").nbytes for kind in ("constants", "params")}
+    data = {"name": name, **sizes, "manifest": artifact.manifest.to_data()}
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _archive(
