@@ -27,6 +27,7 @@ COMMANDS = {
     "profile": "time a model kernel by kernel",
     "verify": "compare a compiled model with the interpreter, and find what differs",
     "opt": "run graph passes and print the graph",
+    "rpc-server": "let other machines run and measure compiled code here",
     "doctor": "check this installation",
     "demo": "build, compile, verify and time a small network",
     "ops": "list operators, or which of a model's are supported",
@@ -82,7 +83,7 @@ def build_parser(chosen: str | None = None) -> tuple[argparse.ArgumentParser, An
         sub = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name == chosen:
-            module = importlib.import_module(f"warpbeam.cli.{name}")
+            module = importlib.import_module(f"warpbeam.cli.{name.replace('-', '_')}")
             module.configure(sub)
     return parser, module
 

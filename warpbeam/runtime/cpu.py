@@ -30,10 +30,14 @@ def host_machine() -> str:
     return _MACHINES.get(name, name)
 
 
-def runs_here(triple: str) -> bool:
-    """Whether code for an LLVM triple may run on this machine; an empty triple says nothing and passes."""
+def runs_here(triple: str, here: str | None = None) -> bool:
+    """Whether code for an LLVM triple may run on this machine, or on one of architecture `here`.
+
+    An empty triple or architecture says nothing and passes.
+    """
     machine = triple.partition("-")[0].lower()
-    return not machine or not host_machine() or _MACHINES.get(machine, machine) == host_machine()
+    here = host_machine() if here is None else here
+    return not machine or not here or _MACHINES.get(machine, machine) == here
 
 
 @functools.cache
@@ -46,13 +50,21 @@ def host_features() -> frozenset[str] | None:
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
-            return frozenset(_plain(flag) for flag in value.split())
+            return plain_features(value)
     return None
 
 
-def missing_features(needed: Iterable[str]) -> list[str]:
-    """Those of the LLVM feature names `needed` that this processor lacks; none if the system does not tell."""
-    have = host_features()
+def plain_features(text: str) -> frozenset[str] | None:
+    """Features as Linux lists them, without punctuation; None for an empty list, which says nothing."""
+    return frozenset(_plain(flag) for flag in text.split()) or None
+
+
+def missing_features(needed: Iterable[str], have: frozenset[str] | None = None) -> list[str]:
+    """Those of the LLVM feature names `needed` that a processor lacks; none if nobody tells.
+
+    have: what `plain_features` gives for it; by default this processor's.
+    """
+    have = host_features() if have is None else have
     if have is None:
         return []
     return [name for name in needed if not {_plain(name), _LINUX_NAMES.get(_plain(name), "?")} & have]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
-    "ArgumentError", "ArtifactError", "FunctionError", "LinkError", "LoadError", "RunError", "TVMError",
+    "ArgumentError", "ArtifactError", "FunctionError", "LinkError", "LoadError", "RPCError", "RunError", "TVMError",
     "WarpbeamError",
 ]  # fmt: skip
 
@@ -91,6 +91,18 @@ class ArgumentError(RunError, ValueError):
         f(x, np.zeros((4, 5), "float32"))
     Right:
         f(x, np.zeros((4, 4), "float32"))
+    """
+
+
+class RPCError(RunError):
+    """A session with another process or machine cannot be opened, or has ended: nobody answers, the secret is another
+    one, a frame was damaged on its way, the server's process died.
+
+    Wrong:
+        tvm.rpc.connect("127.0.0.1", 9, secret="sixteen bytes and some")
+    Right:
+        with tvm.rpc.Server() as server, tvm.rpc.connect(server.host, server.port, secret=server.secret) as remote:
+            remote.listdir()
     """
 
 

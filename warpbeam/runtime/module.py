@@ -229,6 +229,20 @@ class Module(CompiledModel):
         self._contexts.append(ctx)
         return ctx
 
+    def output_shapes(self, arrays: Sequence[Array]) -> tuple[tuple[int, ...], ...]:
+        """The outputs' shapes for inputs of these shapes, in order; the content of the arrays is not read.
+
+        Raises:
+            RunError: if the shapes do not fit.
+        """
+        ctx = self._acquire()
+        try:
+            call.bind_shapes(ctx, self._entry, list(arrays))
+            return ctx.output_shapes
+        finally:
+            ctx.shapes_key = None
+            self._release(ctx)
+
     def _release(self, ctx: CallContext) -> None:
         self._free.append(ctx)
 

@@ -80,6 +80,14 @@ class Device:
     def sync(self, stream: Any = None) -> None:
         """Waits for the device; calls on a processor have always ended when they return."""
 
+    def hold(self, array: npt.NDArray[Any]) -> NDArray:
+        """An array on this device with the content of `array`, which the caller gives away."""
+        return NDArray(array, self)
+
+    def hold_empty(self, shape: tuple[int, ...], dtype: str) -> NDArray:
+        """An array on this device with undefined content."""
+        return NDArray(np.empty(shape, numpy_dtype(dtype)), self)
+
 
 def device(kind: str | int, index: int = 0) -> Device:
     """A device by name (`"cpu"`, `"cuda"`, `"cuda:1"`), target string (`"llvm -mcpu=…"`) or DLPack code.
@@ -196,11 +204,7 @@ class NDArray:
 
     def copyto(self, target: NDArray | Device) -> NDArray:
         """Copies into another array of equal shape and type, or to a device; returns the target."""
-        if isinstance(target, Device):
-            return NDArray(self._array.copy(), target)
-        _same(target._array, self._array)
-        target._array[...] = self._array
-        return target
+        return target.hold(self.numpy()) if isinstance(target, Device) else target.copyfrom(self)
 
     def copyfrom(self, source: Any) -> NDArray:
         """Overwrites the elements with `source`'s, of equal shape; returns self.
@@ -266,7 +270,7 @@ def array(data: Any, device: Device | None = None, mem_scope: str | None = None,
     """
     _only_global(mem_scope)
     source = np.asarray(data) if isinstance(data, (int, float, list, tuple)) else as_numpy(data, compact=False)
-    return NDArray(np.array(source, order="C", copy=True), device or ctx)
+    return (device or ctx or cpu()).hold(np.array(source, order="C", copy=True))
 
 
 def empty(
@@ -279,7 +283,7 @@ def empty(
     """A new array with undefined content; `ctx` and `mem_scope` as in `array`."""
     _only_global(mem_scope)
     extents = (shape,) if isinstance(shape, int) else tuple(int(e) for e in shape)
-    return NDArray(np.empty(extents, numpy_dtype(str(dtype))), device or ctx)
+    return (device or ctx or cpu()).hold_empty(extents, str(dtype))
 
 
 def _only_global(mem_scope: str | None) -> None:

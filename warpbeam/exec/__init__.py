@@ -1,0 +1,1 @@
+"""Programs under their classic paths: `python -m warpbeam.exec.rpc_server`."""
