@@ -1,8 +1,8 @@
-"""A plugin of pytest that notes which test reaches which message first:
+"""A plugin of pytest that notes which tests reach which message:
 
     python -m pytest -p message_record tests/tir tests/topi …        (with tests/errors on the path)
 
-Its last lines are what elsewhere.txt lacks: places that no case reaches, each with a test that does.
+Its last lines are in the form of elsewhere.txt: places, each with a test that reaches it, the first test first.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import message_sites
 
 from warpbeam.ir.diagnostics import WarpbeamError
 
-reached: dict[tuple[str, int], str] = {}  # (file, line) -> test
+reached: dict[tuple[str, int], dict[str, None]] = {}  # (file, line) -> tests, in the order in which they ran
 
 
 def _note(lines: set[tuple[str, int]]) -> None:
     test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
     for place in lines:
         if test:
-            reached.setdefault(place, test)
+            reached.setdefault(place, {})[test] = None
 
 
 def pytest_configure(config: Any) -> None:
@@ -54,6 +54,6 @@ def pytest_runtest_makereport(item: Any, call: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     for site in message_sites.sites():
-        tests = [t for (file, line), t in reached.items() if file == site.file and site.first <= line <= site.last]
-        if tests:
-            terminalreporter.write_line(f"MESSAGE {site} | {tests[0]}")
+        at = [tests for (file, line), tests in reached.items() if file == site.file and site.first <= line <= site.last]
+        for test in dict.fromkeys(t for tests in at for t in tests):
+            terminalreporter.write_line(f"MESSAGE {site} | {test}")

@@ -8,7 +8,10 @@ or make the message an assertion where nobody can get it.
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import message_sites
@@ -59,6 +62,18 @@ def test_the_tests_elsewhere_exist() -> None:
             found[file] = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
         assert re.sub(r"\[.*", "", name) in found[file], test
         assert place in places, place
+
+
+def test_the_tests_elsewhere_reach_their_places() -> None:
+    rows = _elsewhere()
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "message_record", "-p", "no:cacheprovider"]
+    tests = sorted(set(rows.values()))
+    made = subprocess.run([*command, *tests], cwd=TESTS.parent, env=env, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
+    seen = {line.removeprefix("MESSAGE ") for line in made.stdout.splitlines() if line.startswith("MESSAGE ")}
+    rest = [row for row in (" | ".join(r) for r in rows.items()) if row not in seen]
+    assert [row for row in rest if not any(line.startswith(f"{row}[") for line in seen)] == []  # of parametrized tests
 
 
 def test_the_inventory_sees_what_it_should() -> None:
