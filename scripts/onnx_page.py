@@ -33,6 +33,7 @@ How an operator is covered:
 Types are those of the first operand. Types in brackets take a host call; types after "not" are refused. Strings are
 numbers inside a program, so that operators that only move or compare them are compiled. Random operators draw from
 Philox 4x32-10, a function of the node's seed (or of its name, where it has none): every run gives the same numbers.
+Dropout with a seed draws from the Mersenne Twister, as the reference of the standard does.
 
 Operators, newest version: {summary}.
 

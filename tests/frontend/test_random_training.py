@@ -221,3 +221,14 @@ def test_tfidf_refuses_pools_that_do_not_fit() -> None:
              "ngram_indexes": [0, 1, 2], "pool_int64s": [1, 2, 3]}  # fmt: skip
     with pytest.raises(ImportModelError, match="no 2-grams"):
         import_model(model([node("TfIdfVectorizer", "x", "y", attrs)], [("x", [4], INT64)], [("y", [3])]))
+
+
+def test_dropout_with_a_seed_keeps_what_the_reference_keeps() -> None:
+    held = {"r": np.float32(0.75), "t": np.array(True)}
+    nodes = [("Dropout", "x r t", "y m", {"seed": 11})]
+    proto = model(nodes, [("x", ["N", 300])], [("y", None), ("m", None, BOOL)], held)
+    x = np.random.default_rng(2).standard_normal((5, 300)).astype(np.float32)
+    kept = np.random.RandomState(11).uniform(0, 1.0, x.shape) >= 0.75
+    y, mask = compiled(proto, x=x)
+    np.testing.assert_array_equal(mask, kept)
+    np.testing.assert_array_equal(y, np.where(kept, x * 4, 0).astype(np.float32))

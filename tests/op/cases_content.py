@@ -32,6 +32,8 @@ def _random() -> list[Case]:
         for dtype in ("float32", "float64"):
             for seed in (0, -7, 1 << 40):
                 out.append((name, {"shape": (3, 5), "dtype": dtype}, (np.array(seed, np.int64),)))
+    for shape in ((), (3, 5), (2, 700), (0, 4)):
+        out += [("random.twister", {"shape": shape}, (np.array(seed, np.int64),)) for seed in (0, -7, 1 << 40)]
     return out
 
 

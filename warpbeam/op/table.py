@@ -163,6 +163,7 @@ for _module, _ops in {
     "linalg_ops": LINALG,
     "ngrams": NGRAMS,
     "random_ops": RANDOM,
+    "random_twister": {"random.twister": "Twister"},
     "host": HOST,
     "trees": TREES,
     "coupling": COUPLING,

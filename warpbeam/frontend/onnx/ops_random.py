@@ -1,4 +1,5 @@
-"""Converters of random operators, over Philox numbers (`op.random_ops`).
+"""Converters of random operators, over Philox numbers (`op.random_ops`); Dropout with a seed, over the Mersenne Twister
+(`op.random_twister`), from which the standard's reference draws it.
 
 The numbers are a function of the node's seed; a node without one takes it from its name. So every run gives the same
 numbers, and two nodes with one seed give the same.
@@ -88,7 +89,10 @@ def dropout(node: NodeView, x: Expr, ratio: Expr | None, training: Expr | None) 
     """Dropout where `training` says so: (x / (1 - ratio) where kept, else 0; the mask of what is kept)."""
     wide = cast_to(x, "float64" if dtype_of(x) == "float64" else "float32")
     share = like(0.5, wide) if ratio is None else get("reshape")(cast_to(ratio, dtype_of(wide)), newshape=())
-    kept = get("greater_equal")(numbers(node, "uniform", shape_of(x), dtype_of(x)), share)
+    units = numbers(node, "uniform", shape_of(x), dtype_of(x))
+    if node.has_attr("seed"):
+        units = get("random.twister")(const(key(node), "int64"), shape=tuple(shape_of(x)))
+    kept = get("greater_equal")(units, cast_to(share, dtype_of(units)))
     scale = get("divide")(like(1.0, wide), get("subtract")(like(1.0, wide), share))
     flag = None if node.const(2) is not None else training
     if flag is not None:
