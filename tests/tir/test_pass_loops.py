@@ -122,9 +122,11 @@ def test_what_stands_under_all_limits_is_gone_behind_the_last_of_them():
             for o in range(2):
                 for i in range(4):
                     A[o] = 1.0
-                    if likely(o * 2 + i < 3):
-                        if likely(i < 2):
-                            B[o * 6 + i * 3] = A[o * 6 + i * 3] + 1.0
+                    if likely(o * 2 + i < 3) and likely(i < 2):
+                        B[o * 6 + i * 3] = A[o * 6 + i * 3] + 1.0
+                    if likely(i < 2):
+                        if likely(o * 2 + i < 3):
+                            B[o * 6 + i * 3 + 1] = A[o * 6 + i * 3 + 1] + 1.0
         """,
         """
         def f(A: float32[9], B: float32[9]):
@@ -132,6 +134,7 @@ def test_what_stands_under_all_limits_is_gone_behind_the_last_of_them():
                 for i in range(min(3 - o * 2, 2)):
                     A[o] = 1.0
                     B[o * 6 + i * 3] = A[o * 6 + i * 3] + 1.0
+                    B[o * 6 + i * 3 + 1] = A[o * 6 + i * 3 + 1] + 1.0
                 for i in range(4 - min(3 - o * 2, 2)):
                     A[o] = 1.0
         """,

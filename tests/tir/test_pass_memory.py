@@ -416,25 +416,25 @@ def test_iterations_at_once_that_need_the_same_rows_have_parts_of_their_own():
 
 
 def test_iterations_at_once_whose_rows_end_with_the_smaller_of_two_sizes_share_a_buffer():
-    """Neither limit of the inner loop is a constant; by the first alone iterations touch rows of their own."""
+    """Neither limit of the inner loop is a constant; by the second alone iterations touch rows of their own."""
     becomes(
         compact_buffers,
         """
         def f(A: float32[n], B: float32[n], n: size):
             for o in parallel(2):
                 alloc T: float32[n]
-                for i in range(min((n + 1) // 2, n - o * ((n + 1) // 2))):
+                for i in range(min(n - o * ((n + 1) // 2), (n + 1) // 2)):
                     T[o * ((n + 1) // 2) + i] = A[o * ((n + 1) // 2) + i] * 2.0
-                for i_1 in range(min((n + 1) // 2, n - o * ((n + 1) // 2))):
+                for i_1 in range(min(n - o * ((n + 1) // 2), (n + 1) // 2)):
                     B[o * ((n + 1) // 2) + i_1] = T[o * ((n + 1) // 2) + i_1]
         """,
         """
         def f(A: float32[n], B: float32[n], n: size):
             alloc T: float32[n]
             for o in parallel(2):
-                for i in range(min((n + 1) // 2, n - o * ((n + 1) // 2))):
+                for i in range(min(n - o * ((n + 1) // 2), (n + 1) // 2)):
                     T[o * ((n + 1) // 2) + i] = A[o * ((n + 1) // 2) + i] * 2.0
-                for i_1 in range(min((n + 1) // 2, n - o * ((n + 1) // 2))):
+                for i_1 in range(min(n - o * ((n + 1) // 2), (n + 1) // 2)):
                     B[o * ((n + 1) // 2) + i_1] = T[o * ((n + 1) // 2) + i_1]
         """,
         n=7,
