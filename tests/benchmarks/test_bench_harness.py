@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cheap, kernels, stitching
+from benchmarks import cheap, kernels, onnx_suite, stitching
 from benchmarks.harness import Bench, Result, Row, relative_difference
 from benchmarks.models import gflop, onnx_path
 from benchmarks.models.cases import CASES
@@ -167,3 +167,11 @@ def test_stitching_counts_what_each_way_of_joining_leaves(tmp_path: Path) -> Non
     assert (
         rows[0].startswith("|m|1|alone|4 [4.00]|") and rows[0].endswith("|4 [2.00]|") and rows[2].endswith("|1 [0.50]|")
     )
+
+
+def test_cases_with_host_calls_are_counted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["onnx_suite", "--filter", "^test_(abs|string_concat|strnormalizer_nostop.*)$"])
+    assert onnx_suite.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1 cases compiled alone, 2 with host calls, 0 refused"
+    assert sorted(lines[1:]) == ["  string.concat: 1", "  string.normalize: 1"]
