@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, parser
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -205,3 +205,16 @@ def test_undefined_types() -> None:
     refused(m)
     m.graph.input[0].type.tensor_type.elem_type = 999
     refused(m)
+
+
+@pytest.mark.parametrize(("trips", "refused"), [(1 << 62, True), (1 << 20, False)])
+def test_loops_that_would_never_be_done_are_refused(trips: int, refused: bool) -> None:
+    body = "g (int64 i, bool c, float[2] v) => (bool d, float[2] w) { d = Identity(c)\n w = Tanh(v) }"
+    head = '<ir_version: 8, opset_import: ["": 17]> m (float[2] x) => (float[2] y)'
+    text = f"{head} <int64 n = {{{trips}}}, bool c = {{1}}> {{ y = Loop (n, c, x) <body = {body}> }}"
+    proto = parser.parse_model(text)
+    if refused:
+        with pytest.raises(ImportModelError, match="iterations that no condition ends, the limit is"):
+            import_model(proto)
+    else:
+        assert import_model(proto).outputs == ["y"]

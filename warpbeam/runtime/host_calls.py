@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from .abi import numpy_dtype
 from .errors import RunError
 from .objects import Table, current
+from .regex import Pattern
 
 Array = npt.NDArray[Any]
 Function = Callable[..., Sequence[Any]]
@@ -87,12 +87,9 @@ def normalize(table: Table, options: dict[str, Any], x: Array) -> Sequence[Array
 
 
 def full_match(table: Table, options: dict[str, Any], x: Array) -> Sequence[Array]:
-    """Whether each string as a whole matches a regular expression."""
-    try:
-        pattern = re.compile(options["pattern"])
-    except (re.error, OverflowError, RecursionError) as error:
-        raise RunError(f"{options['pattern'][:80]!r} is no regular expression", why=str(error)) from None
-    return [np.array([pattern.fullmatch(t) is not None for t in _texts(table, x)], bool).reshape(x.shape)]
+    """Whether each string as a whole matches a regular expression of RE2's syntax."""
+    pattern = Pattern(options["pattern"])
+    return [np.array([pattern.fullmatch(t) for t in _texts(table, x)], bool).reshape(x.shape)]
 
 
 def text_of(table: Table, options: dict[str, Any], x: Array) -> Sequence[Array]:

@@ -263,6 +263,8 @@ def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[E
         body.running = (running, const(True) if first is None else scalar(first.expr), scalar(go.expr))
     elif body.count is None:
         raise view.error("never ends: it has neither a number of iterations nor a condition")
+    elif isinstance(body.count, int) and body.count > importer.limits.iterations:
+        raise view.error(f"{body.count} iterations that no condition ends, the limit is {importer.limits.iterations}")
     body.after = [e.expr for e in ends]
     body.gathered = [(e.expr, body.step) for e in rows]
     check_states(view, body)

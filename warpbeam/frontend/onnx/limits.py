@@ -11,7 +11,8 @@ class Limits:
 
     file_bytes: size of the model file. tensor_bytes: any one tensor. folded_bytes: a constant computed while importing.
     nodes: nodes after inlining of functions. nesting: functions or subgraphs within each other. rank: dimensions of a
-    tensor. name: characters of a name that is kept (longer ones are refused).
+    tensor. name: characters of a name that is kept (longer ones are refused). iterations: of a loop that nothing ends
+    before its number of iterations is reached.
     """
 
     file_bytes: int = 4 << 30
@@ -21,6 +22,7 @@ class Limits:
     nesting: int = 64
     rank: int = 64
     name: int = 1 << 20
+    iterations: int = 1 << 40
 
 
 DEFAULT = Limits()
