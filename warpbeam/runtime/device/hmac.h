@@ -26,23 +26,34 @@ static const uint32_t ROUNDS[64] = {
 
 static uint32_t turn(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
+/* One round; the caller turns the letters, so that nothing is moved. */
+#define SHA_ROUND(a, b, c, d, e, f, g, h, i)                                                             \
+  do {                                                                                                   \
+    uint32_t t = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + ROUNDS[i] + w[i]; \
+    d += t;                                                                                              \
+    h = t + (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));                    \
+  } while (0)
+
 static void sha_block(uint32_t* state, const uint8_t* p) {
-  uint32_t w[64], v[8];
+  uint32_t w[64], a = state[0], b = state[1], c = state[2], d = state[3];
+  uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
   for (int i = 0; i < 16; ++i, p += 4) w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
   for (int i = 16; i < 64; ++i) {
-    uint32_t a = w[i - 15], b = w[i - 2];
-    w[i] = w[i - 16] + (turn(a, 7) ^ turn(a, 18) ^ a >> 3) + w[i - 7] + (turn(b, 17) ^ turn(b, 19) ^ b >> 10);
+    uint32_t x = w[i - 15], y = w[i - 2];
+    w[i] = w[i - 16] + (turn(x, 7) ^ turn(x, 18) ^ x >> 3) + w[i - 7] + (turn(y, 17) ^ turn(y, 19) ^ y >> 10);
   }
-  memcpy(v, state, sizeof v);
-  for (int i = 0; i < 64; ++i) {
-    uint32_t s1 = turn(v[4], 6) ^ turn(v[4], 11) ^ turn(v[4], 25), s0 = turn(v[0], 2) ^ turn(v[0], 13) ^ turn(v[0], 22);
-    uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + ROUNDS[i] + w[i];
-    uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-    memmove(v + 1, v, 7 * sizeof *v);
-    v[4] += t1;
-    v[0] = t1 + t2;
+  for (int i = 0; i < 64; i += 8) {
+    SHA_ROUND(a, b, c, d, e, f, g, h, i);
+    SHA_ROUND(h, a, b, c, d, e, f, g, i + 1);
+    SHA_ROUND(g, h, a, b, c, d, e, f, i + 2);
+    SHA_ROUND(f, g, h, a, b, c, d, e, i + 3);
+    SHA_ROUND(e, f, g, h, a, b, c, d, i + 4);
+    SHA_ROUND(d, e, f, g, h, a, b, c, i + 5);
+    SHA_ROUND(c, d, e, f, g, h, a, b, i + 6);
+    SHA_ROUND(b, c, d, e, f, g, h, a, i + 7);
   }
-  for (int i = 0; i < 8; ++i) state[i] += v[i];
+  state[0] += a, state[1] += b, state[2] += c, state[3] += d;
+  state[4] += e, state[5] += f, state[6] += g, state[7] += h;
 }
 
 static void sha_start(sha* s) {

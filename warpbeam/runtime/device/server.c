@@ -307,7 +307,7 @@ static void accept_all(const options* o, int listener) {
       rest(20);
       continue;
     }
-    if (poll(&p, 1, running ? 100 : 1000) <= 0) continue;
+    if (poll(&p, 1, running ? 100 : 250) <= 0) continue;
     int fd = accept(listener, NULL, NULL);
     if (fd >= 0) take_in(o, listener, fd, children);
   }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 _TIMES = struct.Struct("<IIIIIIIQ")
+_ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
 
 class RemoteFunction(PackedFunc):
@@ -48,15 +49,16 @@ class RemoteFunction(PackedFunc):
         weakref.finalize(self, there.forget, handle).atexit = False
 
     def __call__(self, *args: Any) -> Any:
-        reply = self._asked(Op.CALL, struct.pack("<II", self.handle, 0), self.packed(args))
+        reply = self._asked(Op.CALL, struct.pack("<II", self.handle, 0), args)
         code = reply.get("B")
         if code == ValueCode.STR:
             return reply.text()
         return reply.get("d" if code == ValueCode.FLOAT else "q") if code != ValueCode.NULL else None
 
-    def _asked(self, op: Op, head: bytes, args: bytes, seconds: float = 0.0) -> Reader:
+    def _asked(self, op: Op, head: bytes, args: Sequence[Any], seconds: float = 0.0) -> Reader:
+        values = self._separate(args)  # lives until the answer
         try:
-            return self.there.ask(op, head, args, seconds=seconds)
+            return self.there.ask(op, head, self._packed(values), seconds=seconds)
         except Refused as error:
             message = str(error)
         if message.startswith((f"Argument {self.name}.", f"{self.name}:")):
@@ -67,21 +69,21 @@ class RemoteFunction(PackedFunc):
         """Measures there; `options` as TIME takes them after the function."""
         _, repeat, least, _, pause = options[:5]
         seconds = repeat * (3 * least + pause) * 1e-3
-        reply = self._asked(Op.TIME, _TIMES.pack(self.handle, *options), self.packed(args), seconds)
+        reply = self._asked(Op.TIME, _TIMES.pack(self.handle, *options), args, seconds)
         return read_times(reply)
 
-    def packed(self, args: Sequence[Any]) -> bytes:
-        """The arguments as they are sent."""
+    def _packed(self, values: Sequence[Any]) -> bytes:
+        kinds = [""] * len(values) if self._rows is None else [row[0] for row in self._rows]
+        return struct.pack("<I", len(values)) + b"".join(map(self._value, values, kinds, range(len(values))))
+
+    def _separate(self, args: Sequence[Any]) -> Sequence[Any]:
+        """An array that is read and written through two arguments is read from a copy: kernels assume no overlap."""
         rows = self._rows
-        if rows is not None and len(rows) != len(args):
+        if rows is None:
+            return args
+        if len(rows) != len(args):
             raise ArgumentError(f"{self.name}: num_args should be {len(rows)}", why=f"{len(args)} arguments were given",
                                 hint=f"pass, in this order: {', '.join(row[1] for row in rows)}")  # fmt: skip
-        values = self._separate(args, rows) if rows is not None else args
-        kinds = [row[0] for row in rows] if rows is not None else [""] * len(args)
-        return struct.pack("<I", len(args)) + b"".join(map(self._value, values, kinds, range(len(args))))
-
-    def _separate(self, args: Sequence[Any], rows: list[list[Any]]) -> list[Any]:
-        """An array that is read and written through two arguments is read from a copy: kernels assume no overlap."""
         writes = [row[0] == "tensor" and bool(row[4]) for row in rows]
         written = {a.buffer for a, w in zip(args, writes, strict=True) if w and isinstance(a, RemoteArray)}
         return [
@@ -309,10 +311,13 @@ def load_remote(there: There, name: str) -> RemoteModule | RemoteModel:
     """The module in a file of the session. What only this process can read becomes a shared library first."""
     try:
         reply = there.request(Op.LOAD, text(name))
-    except LoadError:
-        library = _as_library(there, name) if there.info.get("loads") else None
-        if library is None:
+    except LoadError as error:
+        if not there.info.get("loads"):
             raise
+        data = there.read(name)
+        library = _as_library(there, name, data)
+        if library is None:
+            raise LoadError(error.what, error.where, _other_machine(there, data), "build it for that machine") from None
         there.write(f"{name}.so", library)
         reply = there.request(Op.LOAD, text(f"{name}.so"))
         there.remove(f"{name}.so")  # it stays mapped
@@ -353,12 +358,18 @@ def _check_machine(there: There, name: str, triple: str, features: Sequence[str]
     raise LoadError(f"the module is not for {there.where}", name, why, "build it for that machine")
 
 
-def _as_library(there: There, name: str) -> bytes | None:
+def _other_machine(there: There, data: bytes) -> str:
+    """Why a library is not for a machine, where its head tells; loaders give odd reasons."""
+    built_for = _ELF_MACHINES.get(int.from_bytes(data[18:20], "little"), "") if data[:4] == b"\x7fELF" else ""
+    fits = not built_for or not there.machine or there.machine.startswith(built_for)
+    return "" if fits else f"it is for {built_for}, the server's machine is {there.machine}"
+
+
+def _as_library(there: There, name: str, data: bytes) -> bytes | None:
     """A compiled model, an archive or an object as a shared library; None if the file is none of these."""
     from ..export import _from_archive, link_object
     from ..export_model import export_model
 
-    data = there.read(name)
     if data[:8] == MAGIC:
         with tempfile.TemporaryDirectory(prefix="warpbeam-") as folder:
             whole, library = Path(folder, "model.wb"), Path(folder, "model.so")
