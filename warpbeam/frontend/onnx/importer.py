@@ -284,7 +284,7 @@ class Importer:
         if domain not in frame.opsets:
             raise view.error(f"the model does not import operator set {domain[:80] or 'ai.onnx'!r}")
         rules = schema.rules(view.op_type, view.opset, domain)
-        if rules is None and domain in ("", "ai.onnx.ml"):
+        if rules is None and domain in ("", "ai.onnx.ml") and table.find(view.op_type, domain, view.opset) is None:
             raise view.error(f"there is no such operator in set {domain or 'ai.onnx'} version {view.opset}")
         if rules is not None:
             schema.check(view, rules)

@@ -71,14 +71,15 @@ def compress(node: NodeView, x: Expr, condition: Expr) -> Result:
     return get("take")(x, places, axis=axis)
 
 
-def unique(node: NodeView, x: Expr) -> Result:
+def unique(node: NodeView, x: Expr, ordered: bool = True) -> Result:
     axis = node.attr("axis", None)
     rows, order = reshape(x, (dims.prod(shape_of(x)),)), None
     if axis is not None:
         axis %= rank_of(x)
         order = [axis, *(a for a in range(rank_of(x)) if a != axis)]
         rows = transpose(x, order)
-    first, inverse, counts, count = fields(get("unique_places")(rows, sorted=bool(node.attr("sorted", 1))), 4)
+    ordered = ordered and bool(node.attr("sorted", 1))
+    first, inverse, counts, count = fields(get("unique_places")(rows, sorted=ordered), 4)
     first, size = cut(node, first, count)
     counts, _ = cut(node, counts, count, size)
     values = get("take")(rows, first, axis=0)

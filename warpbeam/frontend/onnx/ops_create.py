@@ -44,7 +44,7 @@ def _constant_of_shape(node: NodeView, shape: Expr) -> Result:
     return get("full")(Constant(value.reshape(())), shape=tuple(sizes))
 
 
-def _range(node: NodeView, start: Expr, limit: Expr, delta: Expr) -> Result:
+def range_11(node: NodeView, start: Expr, limit: Expr, delta: Expr) -> Result:
     dtype = start.checked_type.dtype  # type: ignore[attr-defined]
     if any(node.const(i) is None and node.value(i) is None for i in range(3)):
         return ops_content.range_of(node, start, limit, delta)
@@ -64,5 +64,5 @@ def _range(node: NodeView, start: Expr, limit: Expr, delta: Expr) -> Result:
 TABLE: dict[str, dict[int, Any]] = {
     "Constant": {1: _constant},
     "ConstantOfShape": {9: _constant_of_shape},
-    "Range": {11: _range},
+    "Range": {11: range_11},
 }

@@ -33,6 +33,7 @@ MODULES = (
     "ops_contrib",
     "ops_contrib_quant",
     "ops_contrib_attention",
+    "ops_contrib_more",
     "ops_ml",
     "ops_ml_linear",
     "ops_ml_tree",
