@@ -91,6 +91,7 @@ def parse(dtype: str) -> tuple[str, int, int]:
     raise IRError(f"unknown dtype {dtype!r}", hint="use names such as float32, int64, bool, bfloat16, float32x16")
 
 
+@cache
 def bits(dtype: str) -> int:
     """Bits of one lane."""
     return parse(dtype)[1]
@@ -102,6 +103,7 @@ def nbytes(dtype: str) -> int:
     return (width + 7) // 8 * count
 
 
+@cache
 def lanes(dtype: str) -> int:
     return parse(dtype)[2]
 
@@ -118,6 +120,7 @@ def with_lanes(dtype: str, count: int) -> str:
     return base if count == 1 else f"{base}x{count}"
 
 
+@cache
 def is_float(dtype: str) -> bool:
     return parse(dtype)[0].startswith(("float", "bfloat"))
 
@@ -135,19 +138,23 @@ def carrier(dtype: str) -> str:
     return with_lanes("int8" if scalar(dtype) in ("int4", "int2") else "uint8", lanes(dtype))
 
 
+@cache
 def is_int(dtype: str) -> bool:
     """Signed or unsigned integer (bool is not one)."""
     return parse(dtype)[0] in ("int", "uint")
 
 
+@cache
 def is_unsigned(dtype: str) -> bool:
     return parse(dtype)[0] == "uint"
 
 
+@cache
 def is_bool(dtype: str) -> bool:
     return parse(dtype)[0] == "bool"
 
 
+@cache
 def int_range(dtype: str) -> tuple[int, int]:
     """Smallest and largest value of an integer or bool dtype."""
     kind, width, _ = parse(dtype)

@@ -110,7 +110,7 @@ class Node(metaclass=NodeMeta):
     _fields: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, Any]] = {}
     _labels: ClassVar[tuple[str, ...]] = ()  # fields that only name things, for structural comparison to skip
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_below")
 
     if TYPE_CHECKING:  # the metaclass builds nodes; a checker needs to know that classes take their fields
 
@@ -248,19 +248,18 @@ def freeze(value: Any) -> Any:
 EMPTY = Attrs()
 
 
-def children(node: Node) -> list[Node]:
-    """The nodes directly below `node`, in field order. Binders have none."""
-    cls = type(node)
-    found: list[Node] = []
-    if cls._binder:
-        return found
-    for name in cls._fields:
-        value = getattr(node, name)
-        if type(value) in _CLASSES:
-            found.append(value)
-        elif type(value) is tuple:
-            _collect(value, found)
-    return found
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes directly below `node`, in field order; found once. Binders have none."""
+    try:
+        return node._below  # type: ignore[no-any-return, attr-defined]
+    except AttributeError:
+        found: list[Node] = []
+        cls = type(node)
+        if not cls._binder:
+            _collect(tuple([getattr(node, name) for name in cls._fields]), found)
+        below = tuple(found)
+        object.__setattr__(node, "_below", below)
+        return below
 
 
 def _collect(values: tuple[Any, ...], found: list[Node]) -> None:

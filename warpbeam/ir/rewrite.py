@@ -14,6 +14,7 @@ from typing import Any
 
 from warpbeam.ir.node import Attrs, Node, children, map_children
 
+_MOST_ORIGINS = 64
 _ORIGINS: weakref.WeakKeyDictionary[Node, frozenset[str]] = weakref.WeakKeyDictionary()
 
 
@@ -23,19 +24,23 @@ def origins(node: Node) -> frozenset[str]:
 
 
 def add_origins(node: Node, places: Iterable[str]) -> None:
+    """Notes source places of a node; of very many the first are kept, so that long chains stay cheap to fold."""
     found = frozenset(places)
-    if found:
-        _ORIGINS[node] = _ORIGINS.get(node, frozenset()) | found
+    have = _ORIGINS.get(node, frozenset())
+    if found <= have or len(have) >= _MOST_ORIGINS:
+        return
+    both = have | found
+    _ORIGINS[node] = both if len(both) <= _MOST_ORIGINS else have | {*sorted(found - have)[: _MOST_ORIGINS - len(have)]}
 
 
 def post_order(*roots: Node, enter: Callable[[Node], bool] | None = None) -> Iterator[Node]:
     """Every node below the roots once, children before parents; `enter(node)` False keeps a node's children out."""
-    seen: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(roots)]
+    seen: set[Any] = set()
+    stack: list[Any] = [*reversed(roots)]  # a node to visit, or None above one whose children are visited
     while stack:
-        node, done = stack.pop()
-        if done:
-            yield node
+        node = stack.pop()
+        if node is None:
+            yield stack.pop()
             continue
         if id(node) in seen:
             continue
@@ -44,10 +49,9 @@ def post_order(*roots: Node, enter: Callable[[Node], bool] | None = None) -> Ite
         if not below:
             yield node
             continue
-        stack.append((node, True))
-        for c in reversed(below):
-            if id(c) not in seen:
-                stack.append((c, False))
+        stack.append(node)
+        stack.append(None)
+        stack.extend(below[::-1])
 
 
 def rewrite(root: Node, fn: Callable[[Node], Node | None], memo: dict[Node, Node] | None = None) -> Any:

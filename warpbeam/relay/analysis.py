@@ -84,7 +84,7 @@ def count_layers(program: IRModule | Expr, valid_ops: list[str]) -> int:
     return best
 
 
-def _children(n: Node) -> list[Node]:
+def _children(n: Node) -> tuple[Node, ...]:
     from warpbeam.ir.node import children
 
     return children(n)

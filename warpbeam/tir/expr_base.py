@@ -348,6 +348,8 @@ def as_expr(value: Any, dtype: str | None = None) -> PrimExpr:
 
 def pair(a: Any, b: Any) -> tuple[PrimExpr, PrimExpr]:
     """Both operands as expressions of one dtype: literals and lanes adapt, other dtypes meet in `common_dtype`."""
+    if isinstance(a, PrimExpr) and isinstance(b, PrimExpr) and a.dtype == b.dtype:
+        return a, b
     if not isinstance(a, PrimExpr) and hasattr(a, "__prim_expr__"):
         a = a.__prim_expr__()
     if not isinstance(b, PrimExpr) and hasattr(b, "__prim_expr__"):
@@ -399,7 +401,10 @@ def bits_of(op: str, a: Any, *others: Any) -> PrimExpr:
 
 def binary(cls: type[PrimExpr], a: Any, b: Any) -> PrimExpr:
     """A binary node with integer literals folded."""
-    x, y = pair(a, b)
+    return _folded(cls, *pair(a, b))
+
+
+def _folded(cls: type[PrimExpr], x: PrimExpr, y: PrimExpr) -> PrimExpr:
     if type(x) is IntImm and type(y) is IntImm and cls in _FOLD:
         value = _FOLD[cls](x.value, y.value)
         return IntImm(value, "bool" if cls in _COMPARES else x.type)
@@ -416,7 +421,7 @@ def add(a: Any, b: Any) -> PrimExpr:
         return x
     if _is(x, 0):
         return y
-    return binary(Add, x, y)
+    return _folded(Add, x, y)
 
 
 def sub(a: Any, b: Any) -> PrimExpr:
@@ -425,7 +430,7 @@ def sub(a: Any, b: Any) -> PrimExpr:
         return x
     if x is y and dt.is_int(x.dtype):
         return const(0, x.dtype)
-    return binary(Sub, x, y)
+    return _folded(Sub, x, y)
 
 
 def mul(a: Any, b: Any) -> PrimExpr:
@@ -434,7 +439,7 @@ def mul(a: Any, b: Any) -> PrimExpr:
         return x
     if _is(x, 1) or _is(y, 0):
         return y
-    return binary(Mul, x, y)
+    return _folded(Mul, x, y)
 
 
 def div(a: Any, b: Any) -> PrimExpr:

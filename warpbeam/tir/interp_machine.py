@@ -208,7 +208,7 @@ class Machine(Control):
         return found
 
 
-def _below(x: Any) -> list[Any]:
+def _below(x: Any) -> tuple[Any, ...]:
     from warpbeam.ir.node import children
 
     return children(x)

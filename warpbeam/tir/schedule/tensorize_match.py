@@ -7,7 +7,7 @@ inside or outside of operations that do not overflow, dimensions may come in any
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ class Matcher:
         for order in itertools.permutations(right):
             yield from self._all(left, list(order), done)
 
-    def _all(self, left: list[Any], right: list[Any], done: tuple[Pair, ...]) -> Iterator[tuple[Pair, ...]]:
+    def _all(self, left: Sequence[Any], right: Sequence[Any], done: tuple[Pair, ...]) -> Iterator[tuple[Pair, ...]]:
         found = [done]
         for a, b in zip(left, right, strict=True):
             found = [more for so_far in found for more in self.unify(a, b, so_far)]

@@ -46,7 +46,7 @@ def _below(n: Node) -> list[Node]:
     if isinstance(n, e.Buffer):
         return [d for d in (*n.shape, *n.strides, n.elem_offset) if isinstance(d, Node)]
     notes = [x for f in ("attrs", "annotations") if hasattr(n, f) for x in _nodes(getattr(n, f))]
-    return children(n) + notes
+    return [*children(n), *notes]
 
 
 def _plain(root: Any) -> Used:

@@ -61,7 +61,7 @@ class Expander:
         self.env: dict[Var, PrimExpr] = {}
         self.names: set[Var] = set()
         self.deps: dict[Any, tuple[Var, ...]] = {}
-        self.below: dict[Any, list[Any]] = {}
+        self.below: dict[Any, tuple[Any, ...]] = {}
         self.memo: dict[Any, Any] = {}
         self.lane: Var | None = None  # variable of the vectorized loop that is being walked
         self.lanes = 1
