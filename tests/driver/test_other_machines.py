@@ -21,6 +21,7 @@ from warpbeam.driver import source
 from warpbeam.relay import interp
 from warpbeam.relay.expr import Expr, Function, IRModule, Tuple, const, var
 from warpbeam.testing.exported import run_exported
+from warpbeam.testing.hexagon import run_hexagon
 from warpbeam.testing.wasm import run_wasm
 
 pytestmark = pytest.mark.slow
@@ -31,12 +32,14 @@ _ARM64 = ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-L", "/usr/aarch64-linux-gn
 _ARM32 = ("arm-linux-gnueabihf-gcc", ["qemu-arm", "-L", "/usr/arm-linux-gnueabihf"])
 _X86 = ("gcc", [])
 _WASM = ("wasmtime", [])
+_HEXAGON = ("qemu-hexagon", ["qemu-hexagon"])
 #: target, form of the export, cross compiler and emulator
 MACHINES = [
     ("generic-x86-64-v2", "so", _X86), ("generic-aarch64", "so", _ARM64), ("generic-aarch64", "a", _ARM64),
     ("cortex-a76", "so", _ARM64), ("generic-riscv64", "so", _RISCV), ("generic-riscv64", "a", _RISCV),
     ("generic-riscv64v", "so", _VECTOR), ("generic-armv7", "so", _ARM32), ("generic-armv7", "a", _ARM32),
-    ("c32", "c", _ARM32), ("c", "c", _RISCV), ("wasm32", "wasm", _WASM),
+    ("c32", "c", _ARM32), ("c", "c", _RISCV), ("wasm32", "wasm", _WASM), ("hexagonv66", "so", _HEXAGON),
+    ("hexagonv66", "a", _HEXAGON),
 ]  # fmt: skip
 
 
@@ -76,6 +79,8 @@ def run_there(
     for name in (cc, *emulator[:1]):
         if shutil.which(name) is None:
             pytest.skip(f"needs {name}")
+    if tools is _HEXAGON:  # there is no C library for it: the program around the model is our own
+        return run_hexagon(model, form, inputs, outputs, folder, emulator)
     return run_exported(model, form, inputs, outputs, folder, [cc], emulator, "armv7" in model.artifact.manifest.target)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from warpbeam.codegen import facade, host
 from warpbeam.codegen import llvm as llvm_codegen
+from warpbeam.codegen.support import support_ir
 from warpbeam.driver import embed, plan_report
 from warpbeam.driver.cache import Cache
 from warpbeam.driver.kernels import Kernel, KernelSet
@@ -144,7 +145,9 @@ class _Part:
         self.source_only = options.target.kind == "c"
         self.jobs: list[tuple[str, Any]] = []
         if not self.source_only:
-            self.jobs.append(("wb_pool", compiler.submit("wb_pool", pool_ir(options.target.triple))))
+            triple = options.target.triple
+            texts = {"wb_pool": pool_ir(triple), "wb_support": support_ir(triple)}
+            self.jobs = [(name, compiler.submit(name, text)) for name, text in texts.items() if text]
         self.kernels = KernelSet(options.target, self._submit)
         self.ports = Ports(tuple(inputs), tuple(outputs), options.state)
         self.planner = Planner(mod, self.kernels, inputs, outputs)

@@ -1,17 +1,18 @@
 """Reading ELF relocatable objects of 64 and 32 bits: just what the linker needs.
 
-Source of the format: System V gABI, chapter 4; processor supplements for x86-64, AArch64, RISC-V and ARM.
+Source of the format: System V gABI, chapter 4; processor supplements for x86-64, AArch64, RISC-V, ARM
+and Hexagon.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .errors import LinkError
 
-EM_ARM, EM_X86_64, EM_AARCH64, EM_RISCV = 40, 62, 183, 243
+EM_ARM, EM_X86_64, EM_HEXAGON, EM_AARCH64, EM_RISCV = 40, 62, 164, 183, 243
 ET_REL, ET_DYN = 1, 3
 SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_HASH, SHT_DYNAMIC = 1, 2, 3, 4, 5, 6
 SHT_REL = 9
@@ -96,9 +97,12 @@ ELF32 = Format(
 )
 
 
+ELF32A = replace(ELF32, rel=_S("<IIi"), explicit=True)
+
+
 def format_of(machine: int) -> Format:
     """The format of a machine's files."""
-    return ELF32 if machine == EM_ARM else ELF64
+    return {EM_ARM: ELF32, EM_HEXAGON: ELF32A}.get(machine, ELF64)
 
 
 @dataclass(slots=True)
@@ -165,7 +169,8 @@ def _parse(data: bytes, name: str) -> Object:
         raise LinkError("not an ELF object", where=name, why=f"it starts with {data[:4]!r}")
     form = ELF32 if data[4:5] == b"\x01" else ELF64
     ident, kind, machine, _, _, _, shoff, flags, _, _, _, shentsize, shnum, shstrndx = form.ehdr.unpack_from(data)
-    fits = ident[4:6] == bytes((form.code, 1)) and form is format_of(machine)
+    form = format_of(machine)
+    fits = ident[4:6] == bytes((form.code, 1))
     if not fits or kind != ET_REL or (shnum and shentsize != form.shdr.size):
         raise LinkError("not a relocatable object of a known machine", where=name,
                         why=f"type {kind}, class {ident[4]}, machine {machine}")  # fmt: skip

@@ -52,7 +52,7 @@ def link_shared(objects: Sequence[bytes], exports: Sequence[str], soname: str = 
     """Links relocatable objects into a shared library.
 
     Args:
-        objects: objects for x86-64, AArch64, RISC-V or ARM, position-independent code, small code model.
+        objects: objects for x86-64, AArch64, RISC-V, ARM or Hexagon, position-independent code, small code model.
         exports: names of the symbols to export; every other symbol is hidden.
         soname: the library's name for the loader; normally none.
 

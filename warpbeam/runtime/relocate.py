@@ -2,7 +2,7 @@
 
 Names follow the psABIs: S = value of the symbol, A = addend, P = place.
 Sources: x86-64 psABI 1.0 section 4.4; AArch64 ELF ABI (AAELF64) section 5.7; RISC-V ELF psABI 1.0 section 8.4; ELF
-for the Arm Architecture (AAELF32) section 5.6.
+for the Arm Architecture (AAELF32) section 5.6; Qualcomm Hexagon Application Binary Interface, relocation types.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .elf import EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64
+from .elf import EM_AARCH64, EM_ARM, EM_HEXAGON, EM_RISCV, EM_X86_64
 from .errors import LinkError
 
 
@@ -163,6 +163,49 @@ def _change(code: str, sign: int) -> Callable[[Site], None]:
 Apply = Callable[[Site], None]
 
 
+def _scattered(value: int, mask: int) -> int:
+    """The low bits of a value at the places of a mask's ones, lowest first."""
+    out = 0
+    for bit in range(32):
+        if mask >> bit & 1:
+            out |= (value & 1) << bit
+            value >>= 1
+    return out
+
+
+def _hexagon_branch(mask: int, bits: int, name: str) -> Callable[[Site], None]:
+    def apply(site: Site) -> None:
+        distance = site.signed(site.value - site.place, bits, name)
+        site.put_word(~mask & 0xFFFFFFFF, _scattered(distance >> 2, mask))
+
+    return apply
+
+
+def _hexagon_extender(site: Site) -> None:
+    """immext: all but the low six bits of a distance, which another instruction of the packet has."""
+    mask = 0x0FFF3FFF
+    distance = site.signed(site.value - site.place, 32, "B32_PCREL_X")
+    site.put_word(~mask & 0xFFFFFFFF, _scattered(distance >> 6, mask))
+
+
+def _hexagon_low6(mask: int) -> Callable[[Site], None]:
+    """The low six bits of a branch's distance that an extender begins; unlike without one, they count bytes."""
+
+    def apply(site: Site) -> None:
+        site.put_word(~mask & 0xFFFFFFFF, _scattered(site.value - site.place & 63, mask))
+
+    return apply
+
+
+def _hexagon_add_pc(site: Site) -> None:
+    """The low six bits of a distance in add(pc, #u6), the one instruction that takes them; the addend says where the
+    packet starts."""
+    if site.word() & 0xFFFF0000 != 0x6A490000:
+        raise LinkError("relocation 6_PCREL_X of an unknown instruction", site.where, f"{site.word():#010x}",
+                        "link what LLVM made")  # fmt: skip
+    site.put_word(0xFFFFE07F, (site.value - site.place & 63) << 7)
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """The relocations of one machine.
@@ -239,6 +282,24 @@ MACHINES: dict[int, Machine] = {
         apply={3: _pc32, 28: _arm_branch, 29: _arm_branch, 96: _pc32},
         page=0x1000,
         ignored=frozenset({40}),
+    ),
+    EM_HEXAGON: Machine(
+        "Hexagon",
+        absolute=6,
+        relative=35,
+        none=0,
+        got=frozenset(),
+        apply={
+            1: _hexagon_branch(0x01FF3FFE, 24, "B22_PCREL"),
+            2: _hexagon_branch(0x00DF20FE, 17, "B15_PCREL"),
+            16: _hexagon_extender,
+            18: _hexagon_low6(0x01FF3FFE),
+            19: _hexagon_low6(0x00DF20FE),
+            31: _pc32,
+            36: _hexagon_branch(0x01FF3FFE, 24, "PLT_B22_PCREL"),
+            65: _hexagon_add_pc,
+        },
+        page=0x10000,
     ),
     EM_RISCV: Machine(
         "RISC-V",
