@@ -173,12 +173,12 @@ def _reduce(fn: Callable[[Any, Any], Any]) -> Meaning:
 
 
 def _dot(group: int) -> Meaning:
-    """Neighbours of `group` lanes multiplied and added to one lane, in order; floats by fma, integers wrap."""
+    """Neighbours of `group` lanes multiplied and added to one lane, the last first; floats by fma, integers wrap."""
 
     def meaning(values: Values, dtype: str) -> Any:
         acc, kind = np.asarray(values[0]), dt.to_numpy(dtype)
         a, b = (np.asarray(v).reshape(*np.shape(v)[:-1], -1, group) for v in values[1:])
-        for j in range(group):
+        for j in reversed(range(group)):  # as vdpbf16ps does
             if dt.is_float(dtype):
                 acc = fma([a[..., j].astype(kind), b[..., j].astype(kind), acc], dtype)
             else:

@@ -279,7 +279,8 @@ class Lanes:
             ending = suffix(node.dtype)
             a, b = (cast(x, v.dtype, node.dtype) for x, v in zip((a, b), node.args[1:], strict=True))
             step = self.d.apply("add", ending, total, self.d.apply("mul", ending, a, b))
-        self.p.line(f"for (int {k} = 0; {k} < {group}; ++{k}) {total} = {step};")
+        loop = f"{k} = {group - 1}; {k} >= 0; --{k}" if dt.is_float(node.dtype) else f"{k} = 0; {k} < {group}; ++{k}"
+        self.p.line(f"for (int {loop}) {total} = {step};")
         return total
 
     def _add_pairs(self, node: E.Call, acc: str) -> str:

@@ -7,7 +7,7 @@ shift_left shift_right bitwise_*     shifts by the width or more give 0 (or the 
 reinterpret                          same bits, other dtype
 likely                               its operand
 vector_reduce_{add,mul,min,max,and,or}   by halves: [0,h) with [h,2h), lanes above the largest power of two first
-dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, as wide as acc
+dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, the last first, as wide as acc
 add_pairs(acc, v)                    acc[i] + (v[2*i] + v[2*i+1]), as wide as acc
 call_llvm_intrin(name, …)            a function of LLVM, whose signature is checked
 """
@@ -182,7 +182,7 @@ def _dot(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value, b: Value) -> V
         if template is not None:
             wide = [_resized(fn, v, width * n) for v, n in ((acc, 1), (a, group), (b, group))]
             return _resized(fn, fn.template(template, *wide), lanes)
-    for j in range(group):
+    for j in reversed(range(group)):
         picks = [i * group + j for i in range(lanes)]
         left, right = (
             convert(fn, memory.shuffle(fn, v, v, picks), dt.with_lanes(t, lanes), node.dtype)
