@@ -143,6 +143,16 @@ def test_simplified_layer_normalization() -> None:
     by_onnxruntime("SimplifiedLayerNormalization", "", case)
 
 
+@pytest.mark.parametrize("unidirectional", [0, 1])
+def test_quantised_attention_with_past(unidirectional: int) -> None:
+    inputs = {
+        "x": u8(2, 3, 8), "w": RNG.integers(-128, 128, (8, 24)).astype(np.int8), "b": real(24), "xs": F(0.02),
+        "ws": F(0.02), "m": np.int32([4, 5]), "xz": Z(100), "wz": np.int8(0), "p": real(2, 2, 2, 2, 4),
+    }  # fmt: skip
+    fixed = ("xs", "ws", "xz", "wz")
+    by_onnxruntime("QAttention", MS, (inputs, {"num_heads": 2, "unidirectional": unidirectional}, 2, fixed))
+
+
 def test_quantised_mean() -> None:  # onnxruntime has no kernel for it
     x = u8(2, 3, 4)
     inputs = {"x": x, "xs": F(0.1), "xz": Z(7), "s": F(0.05), "z": Z(9)}

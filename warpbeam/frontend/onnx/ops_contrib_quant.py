@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from warpbeam.frontend.onnx.build import Result, cast_to, dtype_of, like, rank_of, reshape, shape_of
+from warpbeam.frontend.onnx.build import Result, cast_to, dtype_of, like, rank_of, reshape
 from warpbeam.frontend.onnx.node import NodeView
-from warpbeam.frontend.onnx.ops_nn_attention import merge_heads, split_heads
+from warpbeam.frontend.onnx.ops_contrib_attention import project
 from warpbeam.frontend.onnx.ops_nn_window import average_pool
 from warpbeam.frontend.onnx.ops_quant import dequantize, dynamic_quantize, quantize, ratio, requantised
 from warpbeam.frontend.onnx.quantised import dequantised, quantised
@@ -19,7 +17,6 @@ from warpbeam.frontend.onnx.tensors import unpacked
 from warpbeam.op import get
 from warpbeam.op.integer_products import integer_matmul, one_element
 from warpbeam.relay.expr import Constant, Expr, const
-from warpbeam.topi import dims
 
 Float = Callable[[NodeView, Expr], Expr]
 
@@ -191,40 +188,8 @@ def qattention(
     x_zero: Expr | None = None, w_zero: Expr | None = None, past: Expr | None = None,
 ) -> Result:  # fmt: skip
     """QAttention: quantised projections of one tensor to queries, keys and values; the rest in floats."""
-    if past is not None or node.attr("do_rotary", 0):
-        raise node.unsupported("past keys, or rotary embedding inside")
-    heads = int(node.attr("num_heads"))
     both: Any = matmul_integer_to_float(node, x, w, x_scale, w_scale, x_zero, w_zero, bias)
-    width = dims.exact_div(shape_of(both)[2], 3)
-    edges = [dims.dim(width * i) for i in range(4)]
-    cut = get("strided_slice")
-    parts = (cut(both, begin=(i,), end=(j,), strides=(1,), axes=(2,)) for i, j in itertools.pairwise(edges))
-    q, k, v = (split_heads(node, p, heads) for p in parts)
-    size = shape_of(q)[3]
-    if not isinstance(size, int):
-        raise node.unsupported("a symbolic head size")
-    scale = float(node.attr("scale", 0.0)) or 1 / math.sqrt(size)
-    scores = get("multiply")(get("nn.matmul")(q, k, transpose_b=True), like(scale, q))
-    low = like(float(node.attr("mask_filter_value", -10000.0)), q)
-    length = shape_of(x)[1]
-    if mask is not None:
-        scores = get("where")(_seen(node, mask, shape_of(x)[0], length), scores, get("add")(scores, low))
-    if node.attr("unidirectional", 0):
-        at = get("arange")(start=0, stop=length, step=1, dtype="int64")
-        behind = get("less_equal")(reshape(at, (1, length)), reshape(at, (length, 1)))
-        scores = get("where")(behind, scores, low)
-    y = get("nn.matmul")(get("nn.softmax")(scores, axis=-1), v)
-    return merge_heads(y)
-
-
-def _seen(node: NodeView, mask: Expr, batch: Any, length: Any) -> Expr:
-    """Which keys may be seen, (B, 1, 1, S): from lengths (B), or from a mask (B, S)."""
-    if rank_of(mask) == 2:
-        return reshape(cast_to(mask, "bool"), (batch, 1, 1, length))
-    if rank_of(mask) != 1 or dims.same(shape_of(mask)[0], batch) is False:
-        raise node.unsupported(f"a mask of {rank_of(mask)} dimensions")
-    at = get("arange")(start=0, stop=length, step=1, dtype=dtype_of(mask))
-    return get("less")(reshape(at, (1, 1, 1, length)), reshape(mask, (batch, 1, 1, 1)))  # type: ignore[no-any-return]
+    return project(node, both, mask, past)
 
 
 MS = "com.microsoft::"
