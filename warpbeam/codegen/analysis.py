@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from warpbeam.tir import stmt as S
 
 Slot = tuple[E.Buffer, int]
 _EMPTY: frozenset[Any] = frozenset()
+_STRIDES: weakref.WeakKeyDictionary[E.Buffer, list[E.PrimExpr]] = weakref.WeakKeyDictionary()
 
 
 def const_int(value: Any) -> int | None:
@@ -221,10 +223,14 @@ def nonneg(expr: E.PrimExpr, known: set[E.Var]) -> bool:
 
 
 def strides(buffer: E.Buffer) -> list[E.PrimExpr]:
-    """Row-major strides in elements."""
+    """Row-major strides in elements; found once for a buffer."""
+    known = _STRIDES.get(buffer)
+    if known is not None:
+        return known
     out: list[E.PrimExpr] = []
     step: E.PrimExpr = E.as_expr(1)
     for extent in reversed(buffer.shape):
         out.append(step)
         step = E.mul(step, extent)
-    return out[::-1]
+    _STRIDES[buffer] = out[::-1]
+    return _STRIDES[buffer]

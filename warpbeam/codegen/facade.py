@@ -24,7 +24,7 @@ from warpbeam.runtime.pool_machine import machine_of
 from warpbeam.target import Target
 
 PREFIX = "wbm_"
-CONSTANTS = "wb_model_constants"
+CONSTANTS, PARAMS = "wb_model_constants", "wb_model_params"
 #: what the system's loader looks up
 IMPORTS = ("pthread_create", "pthread_join")
 #: system calls: unmapping, growing, the processors that may be used

@@ -16,6 +16,11 @@ def binding() -> Any:
     return llvm
 
 
+def linked_here(triple: str) -> bool:
+    """Whether our linkers read the objects that LLVM makes for a triple: ELF and WebAssembly."""
+    return not any(word in triple for word in ("apple", "darwin", "macos", "windows", "mingw"))
+
+
 def emit(text: str, machine: dict[str, str], level: int, assembly: bool = False) -> bytes:
     """Object bytes (or assembly text) of LLVM IR text.
 

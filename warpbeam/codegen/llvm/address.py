@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 Terms = dict[tuple[E.PrimExpr, ...], int]
 
 
-def polynomial(fn: FunctionPrinter, expr: E.PrimExpr) -> tuple[Terms, int]:
-    """`expr` as a sum of coef * product of atoms, plus a constant. Atoms are in order of first sight."""
+def polynomial(fn: FunctionPrinter, expr: E.PrimExpr, times: int = 1) -> tuple[Terms, int]:
+    """`expr` * times as a sum of coef * product of atoms, plus a constant. Atoms are in order of first sight."""
     terms: Terms = {}
     constant = 0
-    stack: list[tuple[E.PrimExpr, int, tuple[E.PrimExpr, ...]]] = [(expr, 1, ())]
+    stack: list[tuple[E.PrimExpr, int, tuple[E.PrimExpr, ...]]] = [(expr, times, ())]
     while stack:
         e, coef, factors = stack.pop()
         if isinstance(e, E.Add):
@@ -76,7 +76,8 @@ def flatten(fn: FunctionPrinter, buffer: E.Buffer, indices: tuple[E.PrimExpr, ..
     total: Terms = {}
     constant = 0
     for index, stride in zip(indices, analysis.strides(buffer), strict=True):
-        terms, base = polynomial(fn, E.mul(index, stride))
+        known = analysis.const_int(stride)
+        terms, base = polynomial(fn, E.mul(index, stride)) if known is None else polynomial(fn, index, known)
         constant += base
         for key, coef in terms.items():
             total[key] = total.get(key, 0) + coef
