@@ -26,7 +26,8 @@ def build_server(tmp_path_factory: pytest.TempPathFactory) -> Build:
             pytest.skip(f"needs {compiler}")
         program = folder / "-".join(["server", compiler, *options]).replace(",", "").replace("=", "")
         if not program.exists():
-            words = [compiler, "-std=c11", "-Wall", "-Wextra", "-O2", *options, "server.c", "-o", program.name,
+            warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow"]
+            words = [compiler, "-std=c11", "-O2", *warnings, *options, "server.c", "-o", program.name,
                      "-pthread", "-ldl", "-lm"]  # fmt: skip
             done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
             assert done.returncode == 0 and not done.stderr, done.stderr[:3000]

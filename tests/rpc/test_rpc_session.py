@@ -309,6 +309,25 @@ def test_a_server_without_a_dynamic_loader(build_server: Any) -> None:
                     remote.load_module("lib.so")
                 x = tvm.nd.array(np.arange(5), remote.cpu())
                 assert x.numpy().tolist() == [0, 1, 2, 3, 4]
+        with rpc.connect(server.host, server.port, secret=server.secret, session_timeout=1) as remote:
+            time.sleep(1.2)
+            with pytest.raises(rpc.RPCError, match="the session has ended"):
+                remote.listdir()
+        rpc.connect(server.host, server.port, secret=server.secret).close()
+
+
+def test_one_session_at_a_time(build_server: Any) -> None:
+    """Without processes: the next session starts afresh, and has the thread pool of the first."""
+    with rpc.Server(program=[build_server("gcc", "-DWB_NO_FORK")]) as server:
+        for _ in range(3):
+            with rpc.connect(server.host, server.port, secret=server.secret) as remote:
+                assert remote.listdir() == ""
+                remote.upload(built().code, target="lib.so")
+                g = remote.load_module("lib.so")
+                x = tvm.nd.array(np.zeros(300_000, "float32"), remote.cpu())
+                y = tvm.nd.empty((300_000,), "float32", remote.cpu())
+                g(x, y)
+                assert np.array_equal(y.numpy(), np.full(300_000, 3, "float32"))
 
 
 def test_a_server_that_does_not_start(tmp_path: Path, program: list[str]) -> None:

@@ -98,11 +98,10 @@ static int read_tensor(session* s, reader* r, wb_tensor* t, int64_t** dims, uint
   t->bits = (uint8_t)get(r, 1);
   t->lanes = (uint16_t)get(r, 2);
   uint64_t axes = get(r, 4);
-  if (r->bad || axes > MAX_AXES || !t->bits || !t->lanes) return BAD_REQUEST;
+  if (r->bad || axes > MAX_AXES || axes > (uint64_t)(r->end - r->at) / 8 || !t->bits || !t->lanes) return BAD_REQUEST;
   t->ndim = (int32_t)axes;
   t->shape = *dims;
   for (uint64_t i = 0; i < axes; ++i) *(*dims)++ = (int64_t)get(r, 8);
-  if (r->bad) return BAD_REQUEST;
   if (!*handle) return OK;
   object* o = find(s, *handle, BUFFER);
   if (!o) return fail(s, NOT_FOUND, "there is no such buffer");

@@ -169,6 +169,7 @@ static void* c_function(const char* name) {
 /* Fills the table of what the code calls outside: a list of {"c": name} or {"packed": true} in its description. */
 static int fill_imports(session* s, module* m) {
   void** table = symbol(m->library, "wb_imports");
+  wb_call_packed_fn packed = call_packed;
   const char* at = strstr(m->about, "\"imports\":[");
   if (!table || !at) return OK;
   const char* end = strchr(at, ']');
@@ -177,33 +178,36 @@ static int fill_imports(session* s, module* m) {
     if (sscanf(at, "{\"c\":\"%127[A-Za-z0-9_]\"", name) == 1)
       table[i] = c_function(name);
     else
-      *(wb_call_packed_fn*)&table[i] = call_packed;
+      memcpy(&table[i], &packed, sizeof packed);
     if (!table[i]) return fail(s, FAILED, "the C function '%s' is not on this device", name);
   }
   return OK;
 }
 
-/* The thread pool of the process comes with the first code that brings one. */
+/* The thread pool of the process comes with the first code that brings one, and that code stays. */
 static void take_pool(session* s, module* m) {
-  void* (*create)(int32_t, void*, int32_t);
-  int32_t (*parallel_for)(wb_ctx*, wb_loop_fn, void*, int64_t);
+  static void* pool;
+  static int32_t (*parallel_for)(wb_ctx*, wb_loop_fn, void*, int64_t);
   int (*start)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*) = pthread_create;
+  void* (*create)(int32_t, void*, int32_t);
   void* start_address;
-  *(void**)&create = symbol(m->library, "wb_pool_create");
-  *(void**)&parallel_for = symbol(m->library, "wb_pool_parallel_for");
-  if (s->ctx.pool || !create || !parallel_for) return;
-  long count = sysconf(_SC_NPROCESSORS_ONLN);
-  memcpy(&start_address, &start, sizeof start_address);
-  s->ctx.pool = create(count > 0 && count < 4096 ? (int32_t)count : 1, start_address, 1000);
-  if (!s->ctx.pool) return;
+  if (!pool && entry_point(m->library, "wb_pool_create", &create) &&
+      entry_point(m->library, "wb_pool_parallel_for", &parallel_for)) {
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    memcpy(&start_address, &start, sizeof start_address);
+    pool = create(count > 0 && count < 4096 ? (int32_t)count : 1, start_address, 1000);
+    m->pinned = pool != NULL;
+  }
+  if (!pool) return;
+  s->ctx.pool = pool;
   s->ctx.parallel_for = parallel_for;
-  m->pinned = 1;
 }
 
-static const void* ask(module* m, const char* prefix, const char* suffix) {
+/* The function of a model whose name begins with the model's. */
+static int ask(module* m, const char* prefix, const char* suffix, void* function) {
   char name[256];
   snprintf(name, sizeof name, "%s%s", prefix, suffix);
-  return symbol(m->library, name);
+  return entry_point(m->library, name, function);
 }
 
 /* Constants, parameters and scratch memory of a model, by the functions and data that each exported model has. */
@@ -214,10 +218,8 @@ static int open_model(session* s, module* m, char prefix[129]) {
   const char* at = strstr(m->about, "\"params\":");
   if (sscanf(m->about, "{\"name\":\"%128[A-Za-z0-9_]\"", prefix) != 1 || !at || sscanf(at + 9, "%llu", &params) != 1)
     return fail(s, NOT_LOADABLE, "the library's description of its model is damaged");
-  *(const void**)&constants = ask(m, prefix, "_constants");
-  *(const void**)&context_bytes = ask(m, prefix, "_context_bytes");
-  if (constants) m->constants = constants();
-  if (context_bytes) m->arena = context_bytes(); /* what it needs and a little more */
+  if (ask(m, prefix, "_constants", &constants)) m->constants = constants();
+  if (ask(m, prefix, "_context_bytes", &context_bytes)) m->arena = context_bytes(); /* and a little more */
   const void* values = symbol(m->library, "wb_model_params");
   if (params && values) {
     if (no_room(s, params) || !(m->params = aligned_alloc(64, (size_t)((params + 63) / 64 * 64))))
@@ -305,8 +307,9 @@ static int op_function(session* s, reader* r) {
   object* owner = find(s, from, MODULE);
   module* m = owner ? owner->module : NULL;
   if (from && !m) return fail(s, NOT_FOUND, "there is no such module");
-  void* code = m ? symbol(m->library, name) : NULL;
+  wb_entry_fn code = NULL;
   builtin_fn found = from ? NULL : builtin(name);
+  if (m) entry_point(m->library, name, &code);
   if (!code && !found)
     return fail(s, NOT_FOUND, from ? "the module has no function '%s'" : "Cannot find global function %s", name);
   object* o;
@@ -315,7 +318,7 @@ static int op_function(session* s, reader* r) {
   o->kind = found ? BUILTIN : FUNCTION;
   o->builtin = found;
   o->module = m;
-  *(void**)&o->entry = code;
+  o->entry = code;
   if (m) ++m->users;
   put(s, handle, 4);
   return OK;

@@ -185,7 +185,7 @@ static int greet(session* s, unsigned* lasting) {
   reader r = {said, said + size, 0};
   if (!size || memcmp(take(&r, 4), "WBRP", 4)) return 1;
   uint64_t version = get(&r, 2), key_size = get(&r, 2);
-  *lasting = (unsigned)get(&r, 4);
+  *lasting = (unsigned)get(&r, 4) & 0x7fffffff;
   if (44 + key_size != size) return 1;
   uint8_t* challenge = said + size;
   memcpy(challenge, "WBRP", 4);
@@ -219,9 +219,11 @@ static void converse(const options* o, int fd, const char* folder) {
     s.in = malloc(4 + MAX_PAYLOAD + MAC);
     s.out = malloc(4 + MAX_PAYLOAD + MAC);
     s.files = calloc(MAX_FILES, sizeof *s.files);
-    if (lasting) alarm(lasting);
+    s.deadline = lasting ? seconds_from_now((int)lasting) : INT64_MAX;
+#ifndef WB_NO_FORK
+    if (lasting) alarm(lasting); /* ends the process, also in the middle of a call */
+#endif
     if (s.in && s.out && s.files) serve(&s);
-    alarm(0);
   }
   while (s.num_files) drop_file(&s, &s.files[s.num_files - 1]);
   for (uint32_t i = 0; i < s.num_objects; ++i)

@@ -125,6 +125,7 @@ typedef struct session {
   uint8_t *in, *out; /* size, payload, MAC */
   size_t out_size;
   int out_full;
+  int64_t deadline; /* of the session */
   object* objects;
   uint32_t num_objects, room_objects;
   file* files;
@@ -219,7 +220,8 @@ static void frame_mac(const uint8_t* key, uint64_t number, const uint8_t* frame,
 /* The next request's size, its payload in s->in + 4; 0 where the session is over. */
 static uint32_t receive(session* s) {
   uint8_t mac[MAC];
-  if (transfer(s->fd, s->in, 1, seconds_from_now(s->options->idle), 0)) return 0;
+  int64_t patience = seconds_from_now(s->options->idle);
+  if (transfer(s->fd, s->in, 1, patience < s->deadline ? patience : s->deadline, 0)) return 0;
   int64_t deadline = seconds_from_now(FRAME_SECONDS);
   if (transfer(s->fd, s->in + 1, 3, deadline, 0)) return 0;
   reader head = {s->in, s->in + 4, 0};
@@ -268,11 +270,11 @@ static int32_t reserve(wb_ctx* ctx, int64_t bytes) {
   return 0;
 }
 
-static object* find(session* s, uint64_t handle, kind kind) {
+static object* find(session* s, uint64_t handle, kind wanted) {
   uint32_t slot = (uint32_t)handle & 0xffff;
   if (!slot || slot > s->num_objects) return NULL;
   object* o = &s->objects[slot - 1];
-  return o->kind == kind && o->generation == handle >> 16 ? o : NULL;
+  return o->kind == wanted && o->generation == handle >> 16 ? o : NULL;
 }
 
 /* A free place in the table and its handle; 0 if there is none. */
@@ -319,6 +321,13 @@ static void* symbol(void* library, const char* name) {
 #else
   return dlsym(library, name);
 #endif
+}
+
+/* Puts the address of a function into a pointer to one; whether there is such a function. */
+static int entry_point(void* library, const char* name, void* function) {
+  void* found = symbol(library, name);
+  memcpy(function, &found, sizeof found);
+  return found != NULL;
 }
 
 static void leave_module(session* s, module* m) {

@@ -138,7 +138,7 @@ class Channel:
         head = exactly(self.sock, 1, time.monotonic() + seconds, True)
         if not head:
             return None
-        deadline = time.monotonic() + FRAME_SECONDS
+        deadline = time.monotonic() + min(FRAME_SECONDS, seconds)
         head += exactly(self.sock, 3, deadline)
         size = struct.unpack("<I", head)[0]
         if not 0 < size <= MAX_PAYLOAD:
