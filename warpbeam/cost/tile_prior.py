@@ -12,9 +12,10 @@ smaller tile.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product as cartesian
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 from warpbeam.target import Target
@@ -79,11 +80,43 @@ class Tile:
 
 def choose(shape: Shape, target: Target) -> Tile:
     """The best tile by the prior."""
+    lanes, scored = _scored(shape, target)
+    return _tile(shape, lanes, min(scored, key=lambda entry: entry[0]))
+
+
+def ranked(shape: Shape, target: Target, count: int) -> list[Tile]:
+    """Up to `count` tiles, the best first, each materially different from those before it (see `alike`)."""
+    lanes, scored = _scored(shape, target)
+    return apart((_tile(shape, lanes, entry) for entry in sorted(scored, key=lambda entry: entry[0])), alike, count)
+
+
+def alike(a: Tile, b: Tile) -> bool:
+    """Whether tiles differ in less than what their times could differ by: same vectors, order of loops and parallel
+    loop, and a quarter more rows at most.
+    """
+    rows = sorted(prod(t.rows) for t in (a, b))
+    same = (a.vectors, a.columns_outer, a.parallel) == (b.vectors, b.columns_outer, b.parallel)
+    return same and rows[1] <= 1.25 * rows[0]
+
+
+def apart(candidates: Iterable[Any], alike: Callable[[Any, Any], bool], count: int) -> list[Any]:
+    """The first `count` candidates that are not like one taken before."""
+    taken: list[Any] = []
+    for candidate in candidates:
+        if len(taken) == count:
+            break
+        if not any(alike(candidate, other) for other in taken):
+            taken.append(candidate)
+    return taken
+
+
+def _scored(shape: Shape, target: Target) -> tuple[int, list[tuple[Any, ...]]]:
+    """(lanes of a vector, all legal decisions, each with its key first: the least is the best)."""
     lanes = shape.lanes
     columns = shape.columns or _UNKNOWN
     while lanes > 1 and lanes // 2 >= columns:
         lanes //= 2
-    best: tuple[Any, ...] | None = None
+    found: list[tuple[Any, ...]] = []
     for rows in cartesian(*_row_choices(shape)):
         for vectors in range(1, min(6, -(-columns // lanes)) + 1):
             if not _fits_registers(rows, vectors, shape, target) or (shape.whole[-1] and columns % (vectors * lanes)):
@@ -95,11 +128,14 @@ def choose(shape: Shape, target: Target) -> Tile:
                 first = panels if columns_outer or not heights else heights[0]
                 parallel, speedup = _parallel(shape, first, cycles, target.cores)
                 key = (_quantise(cycles / speedup), vectors, rows, columns_outer)
-                if best is None or key < best[0]:
-                    best = (key, rows, vectors, columns_outer, cycles, parallel, speedup)
-    assert best is not None
-    _, rows, vectors, columns_outer, cycles, parallel, speedup = best
-    flops = 2.0 * shape.outer * columns * shape.reduce
+                found.append((key, cycles, parallel, speedup))
+    return lanes, found
+
+
+def _tile(shape: Shape, lanes: int, entry: tuple[Any, ...]) -> Tile:
+    """The decisions of one entry of `_scored`."""
+    (_, vectors, rows, columns_outer), cycles, parallel, speedup = entry
+    flops = 2.0 * shape.outer * (shape.columns or _UNKNOWN) * shape.reduce
     for e in shape.rows:
         flops *= e or _UNKNOWN
     return Tile(

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from warpbeam.cost import tile_prior
 from warpbeam.cost.tile_prior import EXPOSED, FAR_BYTES_PER_CYCLE, FORK_CYCLES, Shape, Tile, cache_rate, choose, elapsed
 from warpbeam.target import Target
 
@@ -66,10 +67,30 @@ class Blocks:
 @lru_cache(maxsize=256)
 def plan(layer: Layer, target: Target) -> Blocks | None:
     """The best blocks; None where no block fits the stack, and where no second-level cache holds planes and weights."""
+    return min(_scored(layer, target), key=lambda entry: entry[0], default=(None, None))[1]
+
+
+def ranked(layer: Layer, target: Target, count: int) -> list[Blocks]:
+    """Up to `count` decisions, the best first, each materially different from those before it (see `alike`)."""
+    entries = sorted(_scored(layer, target), key=lambda entry: entry[0])
+    return tile_prior.apart((blocks for _, blocks in entries), alike, count)
+
+
+def alike(a: Blocks, b: Blocks) -> bool:
+    """Whether blocks differ in less than what their times could differ by: same order and parallel loop, like tiles of
+    the products, less than twice as many tiles in a block.
+    """
+    sizes = sorted(x.rows * x.columns for x in (a, b))
+    same = (a.columns_outer, a.parallel) == (b.columns_outer, b.parallel)
+    return same and tile_prior.alike(a.tile, b.tile) and sizes[1] < 2 * sizes[0]
+
+
+def _scored(layer: Layer, target: Target) -> list[tuple[tuple[float, int, int], Blocks]]:
+    """All legal decisions, each with its key: the least is the best."""
     if not target.l2:
-        return None
+        return []
     cores = target.cores if target.threads else 1
-    best: tuple[tuple[float, int, int], Blocks] | None = None
+    entries = []
     for rows in _divisors(layer.rows):
         for columns in _divisors(layer.columns):
             if rows * columns > _MOST_TILES:
@@ -81,10 +102,8 @@ def plan(layer: Layer, target: Target) -> Blocks | None:
                 for columns_outer in (False, True):
                     found = _score(layer, rows, columns, chunk, columns_outer, tile, cores, target)
                     if found is not None:
-                        key = (float(f"{found.cycles:.3g}"), -chunk, rows * columns)
-                        if best is None or key < best[0]:
-                            best = (key, found)
-    return None if best is None else best[1]
+                        entries.append(((float(f"{found.cycles:.3g}"), -chunk, rows * columns), found))
+    return entries
 
 
 def _divisors(n: int) -> list[int]:

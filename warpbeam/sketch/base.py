@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.structure import Stage, stages
 from warpbeam.target import Target
@@ -26,13 +27,17 @@ _CHEAP_CALLS = frozenset({"if_then_else", "abs", "sqrt", "floor", "ceil", "round
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A scheduled kernel: `func`, the sketch's name, its decisions, notes for `explain`, and the program lowered."""
+    """A scheduled kernel: `func`, the sketch's name, its decisions, notes for `explain`, and the program lowered.
+
+    cycles: what the prior expects on all cores with constant operands in memory; None where it has no opinion.
+    """
 
     func: PrimFunc
     sketch: str
     decisions: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     lowered: PrimFunc | None = None
+    cycles: float | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +94,17 @@ def product(values: Sequence[Any], unknown: int = 64) -> int:
 def expensive(op: ComputeOp) -> bool:
     """Whether one element costs more than a few instructions (exp, erf, …), so that recomputing it does not pay."""
     return any(isinstance(n, Call) and n.op not in _CHEAP_CALLS for n in post_order(*op.body))
+
+
+def nth(ranked: Sequence[Any], rank: int) -> Any:
+    """The decisions of a rank.
+
+    Raises:
+        ScheduleError: if there are fewer.
+    """
+    if rank >= len(ranked):
+        raise ScheduleError(f"there are {len(ranked)} different decisions, not {rank + 1}")
+    return ranked[rank]
 
 
 def inline_pointwise(group: Group, keep: frozenset[Operation] = frozenset()) -> None:

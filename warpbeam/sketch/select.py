@@ -22,6 +22,7 @@ _SKETCHES = (
     ("winograd", winograd),
     ("columns", columns),
 )
+_RANKED = (tile, winograd, window)
 
 
 def schedule(
@@ -49,6 +50,29 @@ def schedule(
             group.restart()
     plan = scan.plain(group) if scan.fits(group) else generic.build(group)
     return replace(plan, lowered=lower(plan.func, target), notes=(*plan.notes, *refused))
+
+
+def variant(
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    target: Target,
+    constants: frozenset[str],
+    name: str,
+    rank: int,
+) -> Plan | None:
+    """The kernel that `schedule` makes, with the prior's next best decisions (rank 1, 2, …) that differ materially from
+    those before; None where the sketch decides nothing by ranks, has no more, or cannot apply them.
+    """
+    ins, outs = collapse(inputs, outputs)
+    group = Group(ins, outs, target, constants, name)
+    sketch = next((s for _, s in _SKETCHES if s.fits(group)), None)
+    if sketch not in _RANKED:
+        return None
+    try:
+        plan = sketch.build(group, rank)
+        return replace(plan, lowered=lower(plan.func, target))
+    except (ScheduleError, LowerError):
+        return None
 
 
 def predict(

@@ -21,10 +21,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from warpbeam.cost.tile_prior import Shape, Tile, choose, elapsed
+from warpbeam.cost.tile_prior import Shape, Tile, choose, elapsed, ranked
 from warpbeam.ir import dtype as dt
 from warpbeam.sketch import dot, pointwise
-from warpbeam.sketch.base import Group, Plan, extent, product
+from warpbeam.sketch.base import Group, Plan, extent, nth, product
 from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp
@@ -97,8 +97,8 @@ def flat_strides(load: Any, variables: list[Var]) -> dict[Var, Any] | None:
     return {v: coefs.get(v, 0) for v in variables}
 
 
-def build(group: Group) -> Plan:
-    """Schedules the group with the tile that the prior finds best."""
+def build(group: Group, rank: int = 0) -> Plan:
+    """Schedules the group with the tile that the prior finds best; with `rank`, the next best that differ from it."""
     parts = anatomy(group)
     assert parts is not None
     roles = contraction(parts.anchor.op)
@@ -106,10 +106,11 @@ def build(group: Group) -> Plan:
     shape = describe(group, parts, roles)
     if choice is not None:  # a step of the instruction takes as many bytes as one of float32
         shape = replace(shape, reduce=shape.reduce // choice.group, lanes=choice.lanes)
-    tile = choose(shape, group.target)
+    tile = nth(ranked(shape, group.target, rank + 1), rank) if rank else choose(shape, group.target)
     apply(group, parts, roles, tile, choice)
     decisions = tile.as_dict() if choice is None else {**tile.as_dict(), "dot": choice.intrin}
-    return Plan(group.sch.func, "tile", decisions, (tile.reason,))
+    cycles = _elapsed(group, roles, shape, tile)
+    return Plan(group.sch.func, "tile", decisions, (tile.reason,), cycles=cycles)
 
 
 def predict(group: Group) -> float | None:
@@ -121,7 +122,11 @@ def predict(group: Group) -> float | None:
         return None
     roles = contraction(parts.anchor.op)
     shape = describe(group, parts, roles)
-    tile = choose(shape, group.target)
+    return _elapsed(group, roles, shape, choose(shape, group.target))
+
+
+def _elapsed(group: Group, roles: Contraction | None, shape: Shape, tile: Tile) -> float:
+    """Cycles of a tile's decisions with a constant operand in memory."""
     weights = 0
     if roles is not None and roles.rhs.tensor.op.name in group.constants:
         weights = product(roles.rhs.tensor.shape) * dt.nbytes(roles.rhs.dtype)

@@ -18,10 +18,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from warpbeam.cost.tile_prior import apart
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import post_order
-from warpbeam.sketch.base import Group, Plan, expensive, extent, product
+from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
 from warpbeam.sketch.structure import variables
 from warpbeam.sketch.tile import Anatomy, anatomy
 from warpbeam.te.tensor import ComputeOp, loads
@@ -68,7 +69,7 @@ def fits(group: Group) -> bool:
     return seen
 
 
-def build(group: Group) -> Plan:
+def build(group: Group, rank: int = 0) -> Plan:
     parts = anatomy(group)
     assert parts is not None
     sch = group.sch
@@ -77,7 +78,7 @@ def build(group: Group) -> Plan:
     block, out = _blocks(group, parts)
     op = parts.anchor.op
     rows = [a.var for a in op.axis[:-1]][-2:]
-    cuts = choose(group, op, block, rows)
+    cuts = nth(choose(group, op, block, rows, rank + 1), rank)
     lanes = min(max(1, group.target.vector_bits // dt.bits(op.body[0].dtype)), extent(op.axis[-1].extent) or 1)
     outer = _tile_output(group, op, out, cuts, lanes)
     _tile_window(group, op, block, outer[-1], lanes)
@@ -100,15 +101,17 @@ def _blocks(group: Group, parts: Anatomy) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------------------ decisions
 
 
-def choose(group: Group, op: ComputeOp, block: str, rows: list[Var]) -> list[Cut]:
-    """The tile that fits the registers, makes few different nests, and reads each element seldom."""
+def choose(group: Group, op: ComputeOp, block: str, rows: list[Var], count: int = 1) -> list[list[Cut]]:
+    """Tiles that fit the registers, make few different nests, and read each element seldom: the best first, and up to
+    `count` that have another height, or a width that is half as much again.
+    """
     names = {a.var.name: a.var for a in group.sch.block(block).axes}
     own = [names.get(v.name, v) for v in rows]
     sizes = [extent(a.extent) or 1 for a in op.axis if a.var in rows]
     spans = [_span(op, v) for v in rows]
     registers = max(8, group.target.vector_registers)
     taps = product([a.extent for a in op.reduce_axis])
-    best: tuple[Any, ...] | None = None
+    entries: list[tuple[Any, list[Cut]]] = []
     tests: dict[tuple[int, int], Cut | None] = {}
     inner = [w for w in range(1, min(sizes[-1], 16) + 1) if w <= 8 or w == sizes[-1]]  # wide tiles crowd few cache sets
     for height in range(1, min(sizes[0], 4) + 1) if len(rows) == 2 else (1,):
@@ -123,17 +126,22 @@ def choose(group: Group, op: ComputeOp, block: str, rows: list[Var]) -> list[Cut
             for k, size in enumerate(tile):
                 if (k, size) not in tests:
                     tests[k, size] = _cut(group, block, own[k], sizes[k], size)
-            cuts = [tests[k, size] for k, size in enumerate(tile)]
-            if any(c is None for c in cuts):
+            cuts = [c for k, size in enumerate(tile) if (c := tests[k, size]) is not None]
+            if len(cuts) < len(tile):
                 continue
-            nests = product([len(c.points()) + 1 for c in cuts if c is not None])
+            nests = product([len(c.points()) + 1 for c in cuts])
             read = tall * line / count + taps / count + 8.0 / count
             key = (round(read + 0.15 * nests, 2), tile)
-            if best is None or key < best[0]:
-                best = (key, cuts)
-    if best is None:
+            entries.append((key, cuts))
+    if not entries:
         raise ScheduleError("no tile has an inner part where the whole window lies inside the data")
-    return best[1]  # type: ignore[no-any-return]
+    return apart((cuts for _, cuts in sorted(entries, key=lambda entry: entry[0])), _alike, count)
+
+
+def _alike(a: list[Cut], b: list[Cut]) -> bool:
+    """Whether tiles have the same height and nearly the same width."""
+    widths = sorted(cuts[-1].size for cuts in (a, b))
+    return [c.size for c in a[:-1]] == [c.size for c in b[:-1]] and 2 * widths[1] < 3 * widths[0]
 
 
 def _span(op: ComputeOp, axis: Var) -> tuple[int, int]:

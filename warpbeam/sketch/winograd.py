@@ -21,11 +21,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from warpbeam.cost.winograd_prior import Blocks, Layer, plan
+from warpbeam.cost.winograd_prior import Blocks, Layer, plan, ranked
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.sketch import tile
-from warpbeam.sketch.base import Group, Plan, expensive, extent
+from warpbeam.sketch.base import Group, Plan, expensive, extent, nth
 from warpbeam.sketch.structure import Contraction, contraction, variables
 from warpbeam.te.tensor import ComputeOp, Operation, loads
 from warpbeam.tir.expr import FloorDiv, Var, as_expr, const_int
@@ -176,12 +176,12 @@ def predict(group: Group) -> float | None:
     return None if blocks is None else blocks.cycles
 
 
-def build(group: Group) -> Plan:
-    """Schedules the group in the blocks that the prior finds best."""
+def build(group: Group, rank: int = 0) -> Plan:
+    """Schedules the group in the blocks that the prior finds best; with `rank`, the next best that differ."""
     parts = find(group)
     assert parts is not None
     layer = describe(group, parts)
-    blocks = plan(layer, group.target)
+    blocks = nth(ranked(layer, group.target, rank + 1), rank) if rank else plan(layer, group.target)
     if blocks is None:
         raise ScheduleError("no block of tiles is small enough", hint="compute the plain sum")
     apply(group, parts, blocks, layer.lanes)
@@ -194,7 +194,8 @@ def build(group: Group) -> Plan:
         "vectors": f"{blocks.tile.vectors}x{blocks.tile.lanes}",
         "parallel": order if blocks.parallel else "none",
     }
-    return Plan(group.sch.func, "winograd", decisions, (f"{blocks.cycles:.0f} cycles predicted",))
+    notes = (f"{blocks.cycles:.0f} cycles predicted",)
+    return Plan(group.sch.func, "winograd", decisions, notes, cycles=blocks.cycles)
 
 
 # ----------------------------------------------------------------------------------------------------------- scheduling
