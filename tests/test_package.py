@@ -149,5 +149,5 @@ def test_typed_and_data_files_are_packaged() -> None:
 
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["warpbeam"]
     shipped = {p for pattern in patterns for p in PACKAGE.glob(pattern)}
-    data = {p for p in PACKAGE.rglob("*") if p.suffix in (".toml", ".h", ".typed") or p.name == "py.typed"}
+    data = {p for p in PACKAGE.rglob("*") if p.suffix in (".toml", ".h", ".c", ".typed") or p.name == "py.typed"}
     assert data <= shipped

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import subprocess
+import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -337,3 +341,48 @@ def test_a_server_that_does_not_start(tmp_path: Path, program: list[str]) -> Non
         rpc.Server(secret="short", program=program)
     with pytest.raises(rpc.RPCError, match="cannot be started"):
         rpc.Server(program=[str(tmp_path / "nothing")])
+
+
+def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from warpbeam.runtime.rpc import server
+
+    monkeypatch.setattr(server, "START_SECONDS", 0.3)
+    with pytest.raises(rpc.RPCError, match="does not start"):
+        rpc.Server(program=[sys.executable, "-c", "import time; time.sleep(30)"])
+
+
+def test_the_command_makes_a_secret(tmp_path: Path) -> None:
+    """A file of it for its owner, which the server in C reads too."""
+    place = tmp_path / "secret"
+    words = ["--port", "0", "--secret-file", str(place)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "warpbeam", "rpc-server", *words], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rpartition(":")[2])
+        assert place.stat().st_mode & 0o777 == 0o600 and len(place.read_text().strip()) == 32
+        rpc.connect("127.0.0.1", port, secret=place.read_bytes()).close()
+        process.terminate()
+    assert process.returncode == 143
+
+
+def test_a_secret_from_a_file(build_server: Any, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("0123456789abcdef long enough\n")
+    options = ["--secret-file", str(tmp_path / "secret")]
+    with rpc.Server(program=[build_server()], options=options, secret="another of sixteen bytes") as server:
+        rpc.connect(server.host, server.port, secret="0123456789abcdef long enough").close()
+        with pytest.raises(rpc.RPCError, match="denies access"):
+            rpc.connect(server.host, server.port, secret=server.secret)
+
+
+def test_a_session_that_nobody_closes(lasting_server: rpc.Server) -> None:
+    """It ends with its last array."""
+    remote = rpc.connect(lasting_server.host, lasting_server.port, secret=lasting_server.secret)
+    x = tvm.nd.array(np.arange(3), remote.cpu())
+    end = weakref.ref(remote._end)
+    del remote
+    gc.collect()
+    assert x.numpy().tolist() == [0, 1, 2]
+    del x
+    gc.collect()
+    assert end() is None

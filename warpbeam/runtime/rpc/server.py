@@ -6,11 +6,17 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
+import threading
 import weakref
 from collections.abc import Sequence
+from typing import IO
 
 from ..errors import RPCError
 from .wire import SECRET_VARIABLE
+
+#: how long a server may take until it listens
+START_SECONDS = 60.0
 
 
 class Server:
@@ -37,18 +43,25 @@ class Server:
         command = list(program) or [sys.executable, "-m", "warpbeam.exec.rpc_server"]
         command += ["--host", host, "--port", str(port), *(["--key", key] if key else []), *options]
         environment = {**os.environ, SECRET_VARIABLE: self.secret}
+        said = tempfile.TemporaryFile()  # noqa: SIM115 (the server's for as long as it lives)
         try:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+            self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
         except OSError as error:
+            said.close()
             raise RPCError("the server cannot be started", command[0], str(error.strerror)) from error
-        self._finalizer = weakref.finalize(self, _end, self.process)
-        assert self.process.stdout is not None and self.process.stderr is not None
+        self._finalizer = weakref.finalize(self, _end, self.process, said)
+        impatience = threading.Timer(START_SECONDS, self.process.kill)
+        impatience.start()
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
+        impatience.cancel()
         if not line.startswith("listening on "):
             self.process.kill()
-            raise RPCError("the server does not start", command[0], self.process.stderr.read().strip()[-1000:])
+            self.process.wait()
+            said.seek(0)
+            why = said.read().decode("utf-8", "replace").strip()[-1000:]
+            self.terminate()
+            raise RPCError("the server does not start", command[0], why)
         self.host, _, number = line.removeprefix("listening on ").strip().rpartition(":")
         self.port = int(number)
 
@@ -63,13 +76,13 @@ class Server:
         self.terminate()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], said: IO[bytes]) -> None:
     process.terminate()
     try:
         process.wait(10)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for pipe in (process.stdout, process.stderr):
-        if pipe is not None:
-            pipe.close()
+    if process.stdout is not None:
+        process.stdout.close()
+    said.close()

@@ -40,6 +40,7 @@ class There:
         self.where = where
         self.timeout = timeout
         self._channel = channel
+        weakref.finalize(self, channel.close)  # scripts seldom close a session
         self._lock = threading.RLock()
         self._ended: str = ""
         #: buffers nobody uses any more; they are given back before the next request
