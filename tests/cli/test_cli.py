@@ -318,6 +318,8 @@ def test_models_are_not_compiled_for_devices(run: Run, model: str) -> None:
 def test_machines_that_are_not_linked_for_have_c(run: Run, model: str, tmp_path: Path) -> None:
     code, _, err = run("export", model, "--target", "wasm32", "-o", str(tmp_path / "m.so"))
     assert code == 1 and "cannot export a model for wasm32-unknown-unknown as 'so'" in err
+    code, _, err = run("export", model, "--target", "x86_64-windows", "-o", str(tmp_path / "m.so"))
+    assert code == 1 and "x86_64-pc-windows-msvc is not linked here" in err and "that system's linker" in err
     code, out, _ = run("export", model, "--target", "c32", "-o", str(tmp_path / "m.c"))
     assert code == 0 and "m.c" in out and (tmp_path / "m.c").stat().st_size > 1000
 

@@ -33,13 +33,16 @@ _ARM32 = ("arm-linux-gnueabihf-gcc", ["qemu-arm", "-L", "/usr/arm-linux-gnueabih
 _X86 = ("gcc", [])
 _WASM = ("wasmtime", [])
 _HEXAGON = ("qemu-hexagon", ["qemu-hexagon"])
+_WINDOWS = ("x86_64-w64-mingw32-gcc", ["wine"])
 #: target, form of the export, cross compiler and emulator
 MACHINES = [
     ("generic-x86-64-v2", "so", _X86), ("generic-aarch64", "so", _ARM64), ("generic-aarch64", "a", _ARM64),
     ("cortex-a76", "so", _ARM64), ("generic-riscv64", "so", _RISCV), ("generic-riscv64", "a", _RISCV),
     ("generic-riscv64v", "so", _VECTOR), ("generic-armv7", "so", _ARM32), ("generic-armv7", "a", _ARM32),
     ("c32", "c", _ARM32), ("c", "c", _RISCV), ("wasm32", "wasm", _WASM), ("hexagonv66", "so", _HEXAGON),
-    ("hexagonv66", "a", _HEXAGON),
+    ("hexagonv66", "a", _HEXAGON), ("hexagonv66", "o", _HEXAGON), ("generic-x86-64-v2", "o", _X86),
+    ("x86_64-windows", "obj", _WINDOWS), ("generic-aarch64", "o", _ARM64), ("generic-riscv64", "o", _RISCV),
+    ("generic-armv7", "o", _ARM32),
 ]  # fmt: skip
 
 
@@ -81,7 +84,8 @@ def run_there(
             pytest.skip(f"needs {name}")
     if tools is _HEXAGON:  # there is no C library for it: the program around the model is our own
         return run_hexagon(model, form, inputs, outputs, folder, emulator)
-    return run_exported(model, form, inputs, outputs, folder, [cc], emulator, "armv7" in model.artifact.manifest.target)
+    freestanding = form in ("o", "obj") or "armv7" in model.artifact.manifest.target
+    return run_exported(model, form, inputs, outputs, folder, [cc], emulator, freestanding)
 
 
 def random_inputs(module: IRModule) -> dict[str, np.ndarray]:

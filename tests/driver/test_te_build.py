@@ -366,6 +366,8 @@ assert not [m for m in sys.modules if m == "llvmlite" or m.startswith(("warpbeam
         ("llvm -mtriple=aarch64-linux-gnu", ["lib0.o", "lib0.so"]),
         ("llvm -mtriple=armv7l-linux-gnueabihf", ["lib0.o", "lib0.so"]),
         ("wasm32", ["lib0.o"]),
+        ("llvm -mtriple=aarch64-apple-darwin", ["lib0.o"]),
+        ("llvm -mtriple=x86_64-pc-windows-msvc", ["lib0.o"]),
         ("llvm -mtriple=riscv64-linux-gnu", ["lib0.o", "lib0.so"]),
     ],
 )
@@ -375,6 +377,8 @@ def test_another_machine(target: str, members: list[str], tmp_path: Path) -> Non
     with tarfile.open(tmp_path / "f.tar") as archive:
         assert archive.getnames() == members
     mod.save(tmp_path / "f.o")
+    mod.export_library(tmp_path / "again.o")
+    assert (tmp_path / "again.o").read_bytes() == (tmp_path / "f.o").read_bytes()
     assert mod.get_source("asm") and mod.entry_name == "f" and (tmp_path / "f.o").stat().st_size > 0
     if len(members) == 1:
         with pytest.raises(FunctionError, match=r"export a \.tar"):

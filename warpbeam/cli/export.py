@@ -14,8 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE",
                         help="the library (default: MODEL's name with .so, for WebAssembly .wasm)")  # fmt: skip
     group = parser.add_argument_group("what is written")
-    group.add_argument("--format", choices=("so", "a", "wasm", "c"), default="",
-                       help="shared or static library, WebAssembly, C11 source (default: by FILE's name)")  # fmt: skip
+    group.add_argument("--format", choices=("so", "a", "wasm", "o", "obj", "c"), default="",
+                       help="libraries, WebAssembly, object or C11 source (default: by FILE's name)")  # fmt: skip
     group.add_argument("--name", default="", help="prefix of the C functions (default: FILE's name)")
     group.add_argument("--freestanding", action="store_true",
                        help="without system calls, malloc and threads: the caller gives the memory")  # fmt: skip

@@ -257,19 +257,20 @@ def _rebuilt(artifact: Artifact) -> Artifact:
 
 
 def equipped(module: Any) -> Any:
-    """The module, whose profiles compare with the machine's limits and which can be printed as C."""
+    """The module, whose profiles compare with the machine's limits and which can be printed as C or as objects."""
 
     def measure(threads: int) -> Roof:
         from warpbeam.driver.roof import measured
 
         return measured(threads)
 
-    def print_c(artifact: Artifact, path: Path, name: str, freestanding: bool) -> Exported:
+    def emit(kind: str, artifact: Artifact, path: Path, name: str, freestanding: bool) -> Exported:
         from warpbeam.driver.export_c import export_c
+        from warpbeam.driver.export_object import export_object
 
-        return export_c(artifact, path, name, freestanding)
+        return export_c(artifact, path, name, freestanding) if kind == "c" else export_object(artifact, path, name)
 
     if isinstance(module, Module):
         module.measure_roof = measure
-    module.print_c = print_c
+    module.emit = emit
     return module

@@ -14,6 +14,7 @@ from typing import Any
 
 from warpbeam.codegen import facade, host
 from warpbeam.codegen import llvm as llvm_codegen
+from warpbeam.codegen.machine import linked_here
 from warpbeam.codegen.support import support_ir
 from warpbeam.driver import embed, plan_report
 from warpbeam.driver.cache import Cache
@@ -131,7 +132,8 @@ class _Part:
     """One machine's share of a compilation: the stages after the graph passes, in the order of the methods.
 
     Parts may share `recorded`, the constants; so the C interface, which states their size, comes after all are planned.
-    For a target of kind "c" no machine code is made: its artefact can be exported as source.
+    For a target of kind "c" no machine code is made: its artefact can be exported as source; where the system's linker
+    must link, as source or as an object.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class _Part:
         self.options = options
         self.compiler = compiler
         self.recorded = recorded
-        self.source_only = options.target.kind == "c"
+        self.source_only = options.target.kind == "c" or not linked_here(options.target.triple)
         self.jobs: list[tuple[str, Any]] = []
         if not self.source_only:
             triple = options.target.triple

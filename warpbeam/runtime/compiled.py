@@ -47,8 +47,8 @@ class CompiledModel:
         """Takes what fits this machine out of an artefact, or its first machine's part."""
         self.whole = whole
         self.artifact = whole.chosen(fits_here)
-        #: prints C source; set where the compiler is
-        self.print_c: Callable[[Artifact, Path, str, bool], Exported] | None = None
+        #: writes C source or objects: (kind, artefact, file, name, freestanding); set where the compiler is
+        self.emit: Callable[[str, Artifact, Path, str, bool], Exported] | None = None
 
     @property
     def name(self) -> str:
@@ -120,11 +120,12 @@ class CompiledModel:
 
         Args:
             path: the file; headers get its name with .h and .hpp.
-            format: "so" (shared library), "a" (static archive), "wasm" (WebAssembly module, for the target wasm32) or
-                "c" (C11 source, which takes the compiler); by default what the file's name says.
+            format: "so" (shared library), "a" (static archive), "wasm" (WebAssembly module, for the target wasm32),
+                "o" or "obj" (one relocatable object for the target's own linker: Mach-O, COFF or ELF) or "c" (C11
+                source); the last two take the compiler. By default what the file's name says.
             name: prefix of the C functions; by default the file's name.
             freestanding: without system calls, malloc and threads; the caller gives the memory. WebAssembly modules
-                always are.
+                and single objects always are.
 
         Raises:
             ArtifactError: if the model was compiled by a version that kept no objects.
@@ -138,11 +139,13 @@ class CompiledModel:
             why = f"it calls host functions: {', '.join(calls)}" if calls else "its inputs or outputs are no tensors"
             raise LoadError("the model cannot be exported as a library", self.name, why,
                             "save it, and run it with warpbeam.load")  # fmt: skip
-        if (format or Path(path).suffix[1:]) == "c":
-            if self.print_c is None:
-                raise LoadError("C source cannot be made here", self.name, "it takes the compiler",
+        kind = {"obj": "o"}.get(format or Path(path).suffix[1:], format or Path(path).suffix[1:])
+        if kind in ("c", "o"):
+            if self.emit is None:
+                what = "C source" if kind == "c" else "an object"
+                raise LoadError(f"{what} cannot be made here", self.name, "it takes the compiler",
                                 "load the model with warpbeam.load")  # fmt: skip
-            return self.print_c(self.snapshot(), Path(path), name, freestanding)
+            return self.emit(kind, self.snapshot(), Path(path), name, freestanding)
         return export_model(self.snapshot(), Path(path), format, name, freestanding)
 
     def __repr__(self) -> str:

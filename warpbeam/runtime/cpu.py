@@ -30,12 +30,20 @@ def host_machine() -> str:
     return _MACHINES.get(name, name)
 
 
+def _system(triple: str) -> str:
+    """The system of a triple by Python's name, where it is one whose code no other runs; else empty."""
+    rows = {"darwin": ("apple", "darwin", "macos"), "windows": ("windows", "mingw")}
+    return next((system for system, words in rows.items() if any(word in triple for word in words)), "")
+
+
 def runs_here(triple: str, here: str | None = None) -> bool:
     """Whether code for an LLVM triple may run on this machine, or on one of architecture `here`.
 
     An empty triple or architecture says nothing and passes.
     """
     machine = triple.partition("-")[0].lower()
+    if here is None and _system(triple) not in ("", platform.system().lower()):
+        return False
     here = host_machine() if here is None else here
     return not machine or not here or _MACHINES.get(machine, machine) == here
 

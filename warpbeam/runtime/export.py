@@ -55,18 +55,21 @@ def export_library(
     if options or addons:
         given = ", ".join([*options, *(["addons"] if addons else [])])
         raise FunctionError(f"export_library: {given} given without fcompile", hint="only a linker can use them")
-    if path.suffix == ".tar" and (module.code is not None or module.sources.object is not None):
+    if path.suffix in (".o", ".obj"):
+        save(module, path, "o")
+    elif path.suffix == ".tar" and (module.code is not None or module.sources.object is not None):
         path.write_bytes(_archive({"lib0.o": module.sources.object_bytes(), "lib0.so": module.code}))
     elif module.code is None:
         why = "it holds sources only"
         if module.sources.object is not None:
-            why = f"there is no linker here for {module.about.get('triple')}: export a .tar, or give fcompile"
+            where = module.about.get("triple")
+            why = f"there is no linker here for {where}: export a .tar or .o for that system's, or give fcompile"
         raise _cannot(module, path.suffix.lstrip("."), why)
     elif path.suffix in _LIBRARIES:
         path.write_bytes(module.code)
         path.chmod(0o755)
     else:
-        raise FunctionError(f"cannot export to {path.name}", hint="give a name that ends with .so or .tar")
+        raise FunctionError(f"cannot export to {path.name}", hint="give a name that ends with .so, .o or .tar")
 
 
 def _compile(

@@ -30,7 +30,7 @@ MODEL, HOSTED, FREESTANDING = "model.o", "hosted.o", "freestanding.o"
 #: prefix of the C interface until it gets the model's name; what the code calls the model's data
 PREFIX, CONSTANTS, PARAMS, ABOUT = "wbm_", "wb_model_constants", "wb_model_params", "wb_model"
 IMPORTS = ("pthread_create", "pthread_join")
-FORMATS = {".so": "so", ".a": "a", ".c": "c", ".wasm": "wasm"}
+FORMATS = {".so": "so", ".a": "a", ".wasm": "wasm"}
 
 Piece = bytes | bytearray | memoryview
 
@@ -74,6 +74,20 @@ def c_name(text: str) -> str:
     return name if name and not name[0].isdigit() else f"m{name}"
 
 
+def model_name(name: str, path: Path) -> str:
+    """The prefix of an exported model's functions; by default what the file is called.
+
+    Raises:
+        LoadError: if it is no C identifier, or taken.
+    """
+    name = name or c_name(path.stem.removeprefix("lib"))
+    if c_name(name) != name:
+        raise LoadError(f"{name!r} is no C identifier", hint=f"give another name, such as {c_name(name)!r}")
+    if name == "wb":
+        raise LoadError("the name 'wb' is taken by the runtime", hint="give another name")
+    return name
+
+
 def export_model(artifact: Artifact, path: Path, fmt: str = "", name: str = "", freestanding: bool = False) -> Exported:
     """Writes a library and its headers.
 
@@ -91,12 +105,12 @@ def export_model(artifact: Artifact, path: Path, fmt: str = "", name: str = "", 
     kind = fmt or FORMATS.get(path.suffix, "so")
     if kind not in ("so", "a", "wasm"):
         raise LoadError(f"cannot export a model as {kind!r}",
-                        hint='formats are "so", "a", "wasm" and, with the compiler, "c"')  # fmt: skip
-    name = name or c_name(path.stem.removeprefix("lib"))
-    if c_name(name) != name:
-        raise LoadError(f"{name!r} is no C identifier", hint=f"give another name, such as {c_name(name)!r}")
-    if name == "wb":
-        raise LoadError("the name 'wb' is taken by the runtime", hint="give another name")
+                        hint='formats are "so", "a", "wasm" and, with the compiler, "o" and "c"')  # fmt: skip
+    name = model_name(name, path)
+    if "code" not in artifact.sections:
+        what = f"a model for {artifact.manifest.target or 'a C compiler'} is not linked here"
+        raise LoadError(what, artifact.manifest.name, f"{kind!r} needs a linker for it",
+                        'export "o" and link it with that system\'s linker, or C source')  # fmt: skip
     members = _members(artifact)
     webs = [data for data in members.values() if is_wasm(data)]
     if (kind == "wasm") != bool(webs):

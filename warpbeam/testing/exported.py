@@ -95,11 +95,16 @@ def run_exported(
     )
     (folder / "main.c").write_text(text, encoding="utf-8")
     flags = ["-O2", "-std=c11", "-ffp-contract=off", "main.c", f"./net.{form}", "-o", "main", "-lm", "-lpthread"]
-    for command in ([*compiler, *flags], [*emulator, "./main"]):
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} gave {done.returncode}: {done.stderr[:3000]}")
+    _run([*compiler, *flags], folder)
+    program = "main.exe" if (folder / "main.exe").exists() else "main"  # compilers for Windows add the ending
+    _run([*emulator, f"./{program}"], folder)
     return [np.fromfile(folder / f"o{k}", a.dtype).reshape(a.shape) for k, a in results]
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} gave {done.returncode}: {done.stderr[:3000]}")
 
 
 def _static(model: CompiledModel) -> bool:

@@ -111,7 +111,7 @@ def run_hexagon(
 
     Args:
         model: compiled for Hexagon; its sizes must be numbers.
-        form: "so" or "a".
+        form: "so", "a" or "o".
         inputs: arrays by the inputs' names.
         outputs: arrays of the outputs' shapes and types, in order.
         folder: where everything is written.
@@ -132,8 +132,9 @@ def run_hexagon(
                                OUTPUTS=places[-1] - places[first], ARGUMENTS=pointers)  # fmt: skip
     start = elf.parse_object(emit(text, MACHINE, 1), "start")
     exported = (folder / f"net.{form}").read_bytes()
-    if form == "a":
-        members = [elf.parse_object(data, name) for name, data in read_archive(exported).items() if name[:1] != "/"]
+    if form != "so":
+        files = read_archive(exported) if form == "a" else {"net.o": exported}
+        members = [elf.parse_object(data, name) for name, data in files.items() if name[:1] != "/"]
         program = executable([b"".join(link_parsed([start, *members], ["_start"]))], "_start")
     else:
         imports = ("net_create_in", "net_run", "net_error")
