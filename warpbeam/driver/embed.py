@@ -79,6 +79,13 @@ def _list(value: Any) -> Any:
     return value if isinstance(value, str) else int(value)
 
 
+def _tuples(value: Any) -> Any:
+    """JSON data with tuples for lists, as layouts are where they are made."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def restored(artifact: Artifact) -> tuple[IRModule, Target]:
     """The fused module that an artefact was built from, and the target it was built for.
 
@@ -103,7 +110,7 @@ def restored(artifact: Artifact) -> tuple[IRModule, Target]:
 
 def _array(artifact: Artifact, row: Mapping[str, Any]) -> np.ndarray:
     section, offset = ("rebuild-data", row["rest"]) if "rest" in row else ("constants", row["offset"])
-    layout = row.get("layout")
+    layout = _tuples(row.get("layout"))
     shape = tuple(row["shape"] if layout is None else layout["packed"])
     kind = dt.to_numpy(row["dtype"])
     stored = np.ndarray(shape, kind, artifact.data(section) or b"", offset)
