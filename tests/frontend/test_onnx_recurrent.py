@@ -153,3 +153,19 @@ def test_dynamically_quantised_lstm() -> None:
     proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     x = rng.standard_normal((steps, 1, size)).astype(np.float32)
     close(run(proto, x), expected(proto, {"X": x}))
+
+
+def test_rounded_inputs_are_multiplied_exactly() -> None:
+    """Whole numbers are summed, not what they stand for: what cancels leaves nothing behind."""
+    rng, steps, half, units = np.random.default_rng(1), 3, 450, 8
+    w = rng.integers(-127, 128, (1, half, 4 * units)).astype(np.int8)
+    held: dict[str, np.ndarray] = {"W": np.concatenate([w, -w], axis=1), "R": np.zeros((1, units, 4 * units), np.int8)}
+    for k in ("W", "R"):
+        held[k + "s"], held[k + "z"] = np.float32([0.013]), np.zeros(1, np.int8)
+    operands = ["X", "W", "R", "", "", "", "", "", "Ws", "Wz", "Rs", "Rz"]
+    layer = helper.make_node("DynamicQuantizeLSTM", operands, ["Y"], domain="com.microsoft", hidden_size=units)
+    proto = model([layer], [("X", (steps, 1, 2 * half))], [("Y", [None] * 4)], held, opset=14)
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    x = rng.uniform(-1, 1, (steps, 1, half)).astype(np.float32)
+    y = run(proto, np.concatenate([x, x], axis=2))
+    np.testing.assert_array_equal(y, np.zeros((steps, 1, 1, units), np.float32))

@@ -8,8 +8,11 @@ import numpy as np
 
 from warpbeam.frontend.onnx.assumed import with_size
 from warpbeam.frontend.onnx.node import NodeView
-from warpbeam.frontend.onnx.ops_nn_norm import cast_to, dtype_of, scalar, shape_of
+from warpbeam.frontend.onnx.ops_nn_norm import cast_to, dtype_of, shape_of
+from warpbeam.frontend.onnx.ops_quant import dynamic_quantize
 from warpbeam.op import get
+from warpbeam.op.integer_products import integer_matmul
+from warpbeam.op.nn_recurrent import STEPPING
 from warpbeam.relay.expr import Expr, TupleGetItem, const
 from warpbeam.topi import dims
 
@@ -71,40 +74,66 @@ def quantised_lstm(node: NodeView, *given: Expr | None) -> list[Expr]:
     """DynamicQuantizeLSTM: weights in bytes, (D, I, 4H) and (D, H, 4H); the input and each step's state are rounded to
     256 values between their extremes before they are multiplied.
 
-    The whole numbers are multiplied as floats: the products and their sums are the same up to rounding.
+    All sums of products are exact, so that results are those of onnxruntime up to what rounds the gates.
     """
     operands = [*given, *[None] * (12 - len(given))]
     x, w, r, b, lens, h0, c0, p, w_scale, w_zero, r_scale, r_zero = operands
     if x is None or w is None or r is None or w_scale is None or r_scale is None:
         raise node.error("X, W, R and the scales of W and R are needed")
-    wide = dtype_of(x)
-    units, directions = shape_of(r)[1], shape_of(r)[0]
-
-    def real(q: Expr, scale: Expr, zero: Expr | None) -> Expr:
-        def along(v: Expr) -> Expr:  # per direction or per column
-            return get("expand_dims")(v, axis=1, num_newaxis=3 - len(shape_of(v)))  # type: ignore[no-any-return]
-
-        value = cast_to(q, wide)
-        if zero is not None:
-            value = get("subtract")(value, cast_to(along(zero), wide))
-        return get("multiply")(value, cast_to(along(scale), wide))  # type: ignore[no-any-return]
-
-    columns = dims.dim(4 * units)
-    small = _signed(node.const(2), node.const(11) if r_zero is not None else None)
-    inner = real(r, r_scale, r_zero) if small is None else const(small, "int8")
-    made: dict[str, Expr | None] = {"x": _rounded(x), "w": get("transpose")(real(w, w_scale, w_zero), axes=(0, 2, 1))}
-    made["r"] = get("transpose")(inner, axes=(0, 2, 1))
-    if small is not None:
-        scale = r_scale if len(shape_of(r_scale)) == 2 else get("expand_dims")(r_scale, axis=1)
-        made["rs"] = cast_to(get("broadcast_to")(scale, shape=(directions, columns)), wide)
-    made.update(zip(_NAMES[3:], (b, lens, h0, c0, p), strict=True))
-    _one_batch(made, 0)
-    found = {n: e for n, e in made.items() if e is not None}
-    attrs = _attributes(node, "nn.lstm")
+    wide, (directions, units, _) = dtype_of(x), shape_of(r)
     if int(node.attr("hidden_size", units)) != units or shape_of(w_scale)[0] != directions:
         raise node.error("sizes of weights, scales and hidden_size differ")
-    whole = get("nn.lstm")(*found.values(), operands=tuple(found), state_steps=255, **attrs)
+    made: dict[str, Expr | None] = {"x": x, "h0": h0, "c0": c0}
+    _one_batch(made, 0)
+    assert made["x"] is not None
+    columns = dims.dim(4 * units)
+    z = _inputs(node, made["x"], w, w_scale, w_zero)
+    if b is not None:
+        halves = get("reshape")(b, newshape=(directions, 2, columns))
+        z = get("add")(z, get("reshape")(get("sum")(halves, axis=(1,)), newshape=(dims.dim(directions * columns),)))
+    steps, batch = shape_of(made["x"])[:2]
+    found: dict[str, Expr | None] = {"z": get("reshape")(z, newshape=(steps, batch, directions, 4, units))}
+    small = _signed(node.const(2), node.const(11) if r_zero is not None else None)
+    inner = _real(r, r_scale, r_zero, wide) if small is None else const(small, "int8")
+    found["r"] = get("reshape")(inner, newshape=(directions, units, 4, units))
+    found.update(lens=lens, h0=h0, c0=c0)
+    if small is not None:
+        scale = r_scale if len(shape_of(r_scale)) == 2 else get("expand_dims")(r_scale, axis=1)
+        scale = get("broadcast_to")(scale, shape=(directions, columns))
+        found["rs"] = get("reshape")(cast_to(scale, wide), newshape=(directions, 4, units))
+    if p is not None:
+        found["p"] = get("reshape")(p, newshape=(directions, 3, units))
+    kept = {n: found[n] for n in STEPPING if found.get(n) is not None}
+    whole = get("nn.lstm")(*kept.values(), operands=tuple(kept), state_steps=255, **_attributes(node, "nn.lstm"))
     return [TupleGetItem(whole, k) for k in range(3)]
+
+
+def _inputs(node: NodeView, x: Expr, w: Expr, w_scale: Expr, w_zero: Expr | None) -> Expr:
+    """The rounded inputs by their weights, (T, B, all columns of all directions)."""
+    directions, size, columns = shape_of(w)
+    whole = dims.dim(directions * columns)
+
+    def side_by_side(v: Expr) -> Expr:  # of each column, where there is one for each direction
+        full = v if len(shape_of(v)) == 2 else get("expand_dims")(v, axis=1)
+        return get("reshape")(get("broadcast_to")(full, shape=(directions, columns)), newshape=(whole,))  # type: ignore[no-any-return]
+
+    small, scale, zero = dynamic_quantize(node, x)  # type: ignore[misc]
+    weights = get("reshape")(get("transpose")(w, axes=(1, 0, 2)), newshape=(size, whole))
+    points = None if w_zero is None else side_by_side(w_zero)
+    total = cast_to(integer_matmul(small, weights, zero, points), dtype_of(x))
+    return get("multiply")(total, get("multiply")(scale, cast_to(side_by_side(w_scale), dtype_of(x))))  # type: ignore[no-any-return]
+
+
+def _real(q: Expr, scale: Expr, zero: Expr | None, wide: str) -> Expr:
+    """Bytes (D, K, 4H) as the numbers that they stand for; scales and zero points per direction or per column."""
+
+    def along(v: Expr) -> Expr:
+        return get("expand_dims")(v, axis=1, num_newaxis=3 - len(shape_of(v)))  # type: ignore[no-any-return]
+
+    value = cast_to(q, wide)
+    if zero is not None:
+        value = get("subtract")(value, cast_to(along(zero), wide))
+    return get("multiply")(value, cast_to(along(scale), wide))  # type: ignore[no-any-return]
 
 
 def _signed(values: np.ndarray | None, zero: np.ndarray | None) -> np.ndarray | None:
@@ -114,19 +143,6 @@ def _signed(values: np.ndarray | None, zero: np.ndarray | None) -> np.ndarray | 
     shift = 0 if zero is None else zero.astype(np.int16).reshape(zero.shape[0], 1, -1)
     apart = values.astype(np.int16) - shift
     return apart.astype(np.int8) if apart.min() >= -128 and apart.max() <= 127 else None
-
-
-def _rounded(x: Expr) -> Expr:
-    """`x` rounded to the 256 values of a byte between its extremes (and 0)."""
-    zero, most, one = (scalar(v, x) for v in (0.0, 255.0, 1.0))
-    axes = tuple(range(len(shape_of(x))))
-    low = get("minimum")(get("min")(x, axis=axes), zero)
-    high = get("maximum")(get("max")(x, axis=axes), zero)
-    scale = get("divide")(get("subtract")(high, low), most)
-    scale = get("where")(get("greater")(high, low), scale, one)
-    origin = get("clip")(get("round")(get("divide")(get("negative")(low), scale)), a_min=0.0, a_max=255.0)
-    value = get("add")(get("round")(get("divide")(x, scale)), origin)
-    return get("multiply")(get("subtract")(get("clip")(value, a_min=0.0, a_max=255.0), origin), scale)  # type: ignore[no-any-return]
 
 
 lstm, gru, rnn = _layer("nn.lstm", 3), _layer("nn.gru", 2), _layer("nn.rnn", 2)

@@ -85,6 +85,7 @@ class Recurrence:
         self.T, self.B, self.D, self.G, self.H = z.shape
         self.dtype, self.wide = z.dtype, accumulation(z.dtype)
         self.shape = (self.T, self.D, self.B, self.H)
+        self.scale: Callable[[Any, Any], Any] | None = None  # of a step of the state: (s, d) -> scale
 
     # -- what a step reads
 
@@ -127,7 +128,7 @@ class Recurrence:
         return self._rounded(exact) if self.cell.state_steps else exact
 
     def _rounded(self, x: te.Tensor) -> Any:
-        """What is left of a state that is kept in whole numbers from 0, of all the batch by one scale."""
+        """A state as whole numbers of steps, of all the batch by one scale: products of them with bytes are exact."""
         extremes = []
         for reduce, label in ((te.min, "low"), (te.max, "high")):
             b, k = te.reduce_axis((0, self.B), "b"), te.reduce_axis((0, self.H), "k")
@@ -139,11 +140,16 @@ class Recurrence:
         def within(v: Any) -> Any:
             return E.maximum(E.minimum(v, most), zero)
 
-        def value(s: Any, d: Any, b: Any, j: Any) -> Any:
+        def size(s: Any, d: Any) -> Any:
             low, high = E.minimum(extremes[0][s, d], zero), E.maximum(extremes[1][s, d], zero)
-            scale = E.select(high > low, (high - low) / most, _one(low))
-            origin = within(E.call("round", (zero - low) / scale))
-            return (within(E.call("round", x[s, d, b, j] / scale) + origin) - origin) * scale
+            return E.select(high > low, (high - low) / most, _one(low))
+
+        self.scale = size
+
+        def value(s: Any, d: Any, b: Any, j: Any) -> Any:
+            scale = size(s, d)
+            origin = within(E.call("round", (zero - E.minimum(extremes[0][s, d], zero)) / scale))
+            return within(E.call("round", x[s, d, b, j] / scale) + origin) - origin
 
         return te.compute(self.shape, value, "rounded")
 
@@ -229,7 +235,9 @@ class Recurrence:
 
         def gate(s: Any, d: Any, b: Any, g: int, j: Any, peep: int, state: Any) -> Any:
             value = acc[s, d, b, g, j]
-            value = value * self.read("rs", d, g, j) if "rs" in self.ops else value
+            steps = [self.read("rs", d, g, j)] if "rs" in self.ops else []
+            steps += [] if self.scale is None else [self.scale(s, d)]
+            value = value * (steps[0] * steps[1] if len(steps) == 2 else steps[0]) if steps else value
             value = value + self.z(s, d, b, g, j)
             return value + self.read("p", d, peep, j) * state if "p" in self.ops and peep >= 0 else value
 
