@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from warpbeam.relay.expr import Constant
+from warpbeam.runtime.memory import aligned_bytes
 from warpbeam.tir.schedule.layout import apply_layout
 
 _CONST_ALIGN = 64
@@ -36,8 +37,10 @@ class Constants:
         return found
 
     def blob(self) -> np.ndarray:
-        """All constants as one array of bytes."""
-        out = np.zeros(self.size, np.uint8)
+        """All constants as one array of bytes, aligned so that a module can use it as it is."""
+        out = aligned_bytes(self.size, _CONST_ALIGN)
         for offset, array in self.chunks:
-            out[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+            end = offset + array.nbytes
+            out[offset:end] = array.reshape(-1).view(np.uint8)
+            out[end : -(-end // _CONST_ALIGN) * _CONST_ALIGN] = 0
         return out

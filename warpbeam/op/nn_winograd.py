@@ -23,6 +23,7 @@ from warpbeam.topi.nn.convolution import conv_shape
 from warpbeam.topi.nn.winograd import TAPS, matrices, winograd, winograd_weight
 
 _PLANES = {"H": 0, "W": 1, "I": 2, "O": 3}
+_COLUMNS = 1 << 13
 
 
 class WinogradWeightTransform(Op):
@@ -46,11 +47,15 @@ class WinogradWeightTransform(Op):
 
     def numpy(self, attrs: Attrs, w: np.ndarray) -> np.ndarray:
         at = self.layout(attrs)
-        taps = w.transpose([at[c] for c in "HWIO"]).astype(np.float64)
+        taps = w.transpose([at[c] for c in "HWIO"])
+        flat = taps.reshape(TAPS * TAPS, -1)
         g = np.asarray(matrices(attrs["tile_size"])[1])
-        both = np.kron(g, g) @ taps.reshape(TAPS * TAPS, -1)
-        size = _size(attrs)
-        return both.reshape(size, size, *taps.shape[2:]).astype(w.dtype)  # type: ignore[no-any-return]
+        size, both = _size(attrs), np.kron(g, g)
+        out = np.empty((size * size, flat.shape[1]), w.dtype)
+        for start in range(0, flat.shape[1], _COLUMNS):  # float64 only for what fits a cache
+            part = slice(start, start + _COLUMNS)
+            out[:, part] = both @ flat[:, part].astype(np.float64)
+        return out.reshape(size, size, *taps.shape[2:])
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         return winograd_weight(inputs[0], attrs["tile_size"], self.layout(attrs))

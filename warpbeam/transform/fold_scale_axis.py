@@ -65,7 +65,11 @@ def scale_of(node: Any, i: int) -> tuple[Expr, Scale] | None:
 
 
 def _times(c: Constant, factor: np.ndarray) -> Constant:
-    return constant((c.numpy().astype(np.float64) * factor).astype(c.numpy().dtype))
+    """The product, rounded once; NumPy widens block by block."""
+    array = c.numpy()
+    shape = np.broadcast_shapes(array.shape, factor.shape)
+    wide = np.multiply(array, factor, out=np.empty(shape, array.dtype), dtype=np.float64, casting="same_kind")
+    return constant(wide)
 
 
 # ------------------------------------------------------------------------------------------------- weights of operators

@@ -156,11 +156,44 @@ def apply_layout(array: np.ndarray[Any, Any], layout: Mapping[str, Any]) -> np.n
     """
     if tuple(array.shape) != tuple(layout["shape"]):
         raise ScheduleError(f"the layout is for shape {layout['shape']}, the array has {array.shape}")
+    blocked = _blocked(array, layout)
+    if blocked is not None:
+        return blocked
     grid = np.indices(array.shape, dtype=np.int64, sparse=True)
     packed = np.zeros(tuple(layout["packed"]), array.dtype)
     index = tuple(_evaluate(m, grid) for m in layout["map"])
     packed[index] = array
     return packed
+
+
+def _blocked(array: np.ndarray[Any, Any], layout: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
+    """The packed copy as a transposition, where each index moves whole or as its quotient and remainder by one block;
+    None for other maps.
+    """
+    place = {plain: k for k, plain in enumerate(layout["map"])}
+    split: list[int] = []  # dimensions of the array after splitting
+    source: list[int] = []  # the packed dimension of each
+    pads = []
+    for axis, extent in enumerate(array.shape):
+        name = f"i{axis}"
+        whole, outer = place.get(name), next((p for p in place if type(p) is tuple and p[:2] == ("//", name)), None)
+        if whole is not None:
+            sizes, at, room = [extent], [whole], extent
+        elif outer is not None and type(outer[2]) is int and ("%", name, outer[2]) in place:
+            at = [place[outer], place["%", name, outer[2]]]
+            sizes = [int(layout["packed"][at[0]]), outer[2]]
+            room = sizes[0] * sizes[1]
+        else:
+            return None
+        split += sizes
+        source += at
+        pads.append((0, room - extent))
+    if sorted(source) != list(range(len(layout["map"]))) or any(after < 0 for _, after in pads):
+        return None
+    if [split[source.index(k)] for k in range(len(source))] != list(layout["packed"]):
+        return None
+    padded = np.pad(array, pads) if any(after for _, after in pads) else array
+    return np.ascontiguousarray(padded.reshape(split).transpose(np.argsort(source)))
 
 
 def _evaluate(plain: Any, grid: Any) -> Any:
