@@ -7,7 +7,7 @@ computation, so that names, caches and artefacts do not depend on the order of w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from warpbeam.ir.structural import structural_hash
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.sketch.base import Plan
-from warpbeam.sketch.select import schedule
+from warpbeam.sketch.select import schedule, variant
 from warpbeam.target import Target
 from warpbeam.te.create import create_prim_func
 from warpbeam.tir.analysis.overwrite import may_overwrite, overwriting
@@ -62,16 +62,37 @@ class Kernel:
         return [p for p in self.func.params if isinstance(p, Var)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A primitive function as tensors, its loops without a schedule, and the symbol of what it computes."""
+
+    fn: Function
+    constants: frozenset[int]
+    inputs: Sequence[te.Tensor]
+    outputs: Sequence[te.Tensor]
+    plain: PrimFunc
+    symbol: str
+
+    @staticmethod
+    def of(fn: Function, constants: frozenset[int]) -> _Group:
+        inputs, outputs = group_tensors(fn)
+        plain = create_prim_func(inputs, outputs, "kernel")
+        symbol = _symbol(f"{structural_hash(plain)}:{sorted(constants)}")
+        return _Group(fn, constants, inputs, outputs, plain, symbol)
+
+
 @dataclass(slots=True)
 class KernelSet:
     """Kernels by what they compute. `kernels`: those that a Program needs; `on_new` is called with each as soon as it
-    is known to be needed: when it is asked for, or, with `deferred`, when `need` says so.
+    is known to be needed: when it is asked for, or, with `deferred`, when `need` says so. `decided`: the rank of the
+    prior's decisions that a kernel gets, by the symbol that it has without; the others get the best, rank 0.
     """
 
     target: Target
     on_new: Callable[[Kernel], None] | None = None
     kernels: dict[str, Kernel] = field(default_factory=dict)
     deferred: bool = False
+    decided: Mapping[str, int] = field(default_factory=dict)
     _built: dict[str, Kernel] = field(default_factory=dict)
     _overwrites: dict[tuple[str, int, int], bool] = field(default_factory=dict)
     _by_function: dict[tuple[Any, ...], tuple[Kernel, tuple[Var, ...]]] = field(default_factory=dict)
@@ -131,28 +152,41 @@ class KernelSet:
             symbol = _symbol(structural_hash(plain))
             sizes = _sizes(plain)
             if symbol not in self._built:
-                func = plain.replace(name=symbol)
-                self._finish(func, fn, Plan(func, "given"), {}, sizes)
+                self._built[symbol] = self._kernel(symbol, fn, Plan(plain.replace(name=symbol), "given"), {}, sizes)
             return self._built[symbol], sizes
-        inputs, outputs = group_tensors(fn)
-        plain = create_prim_func(inputs, outputs, "kernel")
-        sizes = _sizes(plain)
-        symbol = _symbol(f"{structural_hash(plain)}:{sorted(constants)}")
-        if symbol in self._built:
-            return self._built[symbol], sizes
-        names = frozenset(inputs[i].op.name for i in constants)
-        plan = schedule(inputs, outputs, self.target, names, symbol)
+        group = _Group.of(fn, constants)
+        symbol = group.symbol
+        if symbol not in self._built:
+            made = self._scheduled(group, self.decided.get(symbol, 0)) or self._scheduled(group, 0)
+            assert made is not None
+            self._built[symbol] = made
+        return self._built[symbol], _sizes(group.plain)
+
+    def ranked(self, fn: Function, constants: frozenset[int], rank: int) -> Kernel | None:
+        """A new kernel of a primitive function by the prior's decisions of a rank; None where there are none.
+
+        constants: numbers of the operands whose contents are known.
+        """
+        return None if _direct_prim(fn) is not None else self._scheduled(_Group.of(fn, constants), rank)
+
+    def _scheduled(self, group: _Group, rank: int) -> Kernel | None:
+        inputs, outputs, plain = group.inputs, group.outputs, group.plain
+        names = frozenset(inputs[i].op.name for i in group.constants)
+        symbol = f"{group.symbol}_rank_{rank}" if rank else group.symbol
+        if rank:
+            plan = variant(inputs, outputs, self.target, names, symbol, rank)
+        else:
+            plan = schedule(inputs, outputs, self.target, names, symbol)
+        if plan is None:
+            return None
         layouts = dict(plan.func.attrs.get("layouts", {}))
         numbered = {i: layouts[b.name] for i, b in enumerate(plain.buffers[: len(inputs)]) if b.name in layouts}
-        self._finish(plan.func.replace(name=symbol), fn, plan, numbered, sizes)
-        return self._built[symbol], sizes
+        return self._kernel(symbol, group.fn, plan, numbered, _sizes(plain))
 
-    def _finish(
-        self, func: PrimFunc, fn: Function, plan: Plan, layouts: dict[int, Any], sizes: tuple[Var, ...]
-    ) -> None:
-        low = lower(func, self.target) if plan.lowered is None else plan.lowered
+    def _kernel(self, symbol: str, fn: Function, plan: Plan, layouts: dict[int, Any], sizes: tuple[Var, ...]) -> Kernel:
+        low = lower(plan.func.replace(name=symbol), self.target) if plan.lowered is None else plan.lowered
         outputs = len(fn.body.ty.fields) if hasattr(fn.body.ty, "fields") else 1
-        self._built[func.name] = Kernel(func.name, low, len(fn.params), outputs, plan, layouts, _flops(fn), sizes)
+        return Kernel(symbol, low, len(fn.params), outputs, plan, layouts, _flops(fn), sizes)
 
     def widened(self, kernel: Kernel, result: int, run: int, pitch: int) -> Kernel | None:
         """The kernel that leaves gaps in a result, so that runs of `run` elements begin `pitch` elements apart; None

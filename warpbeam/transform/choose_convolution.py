@@ -5,6 +5,7 @@ both on the target, with weights coming from memory (in a whole model they do); 
 faster. What was decided, and what the other would have cost, goes out as events of stage "choice".
 
 Config "warpbeam.accuracy": "exact" keeps plain sums; "fast" also considers tiles of 4x4, which lose a digit or two.
+Config "warpbeam.convolutions": {what `signature` says: tile} decides for some convolutions, as far as it is legal.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from typing import Any
 
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Node
-from warpbeam.ir.rewrite import add_origins, origins
+from warpbeam.ir.rewrite import add_origins, origins, post_order
 from warpbeam.ir.transform import Event, PassContext, function_pass
 from warpbeam.op.nn_conv import Conv2d
-from warpbeam.relay.expr import Call, Constant, Expr, Function
+from warpbeam.relay.expr import Call, Constant, Expr, Function, Var
 from warpbeam.relay.types import TensorType
 from warpbeam.sketch.select import predict
 from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
+from warpbeam.topi.nn.common import geometry
 from warpbeam.topi.nn.winograd import TAPS
-from warpbeam.transform.graph import call, constant, rewrite_function
+from warpbeam.transform.graph import call, constant, op_name, rewrite_function
 
 ACCURACY = "warpbeam.accuracy"
+DECIDED = "warpbeam.convolutions"
 _TILES = {"exact": (), "default": (2,), "fast": (2, 4)}
 _CLEARLY = 0.95  # of the plain sum's time at most
 _WEIGHT, _CONV = (f"nn.contrib_conv2d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
@@ -72,7 +75,7 @@ class ChooseConvolution:
         x, w = node.args
         key = (node.attrs, x.ty, w.ty)
         if key not in self.known:
-            self.known[key] = choose(node, tiles, self.target)
+            self.known[key] = _decided(choose(node, tiles, self.target), node, tiles, ctx)
         tile, choice = self.known[key]
         names = tuple(origins(node))
         ctx.emit(Event("choice", names[0] if names else "", data={"chosen": choice.chosen, "cycles": choice.cycles}))
@@ -89,8 +92,11 @@ class ChooseConvolution:
 
 def _legal(node: Call) -> bool:
     """Whether a call is a convolution that tiles can compute, as fast sketches need it."""
-    if not isinstance(node.op, Conv2d) or not isinstance(node.args[1], Constant):
-        return False
+    return isinstance(node.args[1], Constant) and _fits(node) if isinstance(node.op, Conv2d) else False
+
+
+def _fits(node: Call) -> bool:
+    """Whether a convolution is such that tiles can compute it, whatever its weights are."""
     types = (*(a.ty for a in node.args), node.ty)
     if not all(isinstance(t, TensorType) and t.dtype == "float32" for t in types):
         return False
@@ -115,6 +121,63 @@ def _tiled(node: Call, weights: Expr, tile: int) -> Call:
     moves = node.op.windows(node.attrs)
     borders = (*moves.begins, *moves.ends)
     return call(_CONV, node.args[0], weights, tile_size=tile, padding=borders, data_layout=node.attrs["data_layout"])
+
+
+def signature(node: Call) -> str:
+    """What a convolution by 3x3 taps computes, the same for each way to do it: shapes, borders, layout."""
+    moves = geometry(node.op, 2, 1, node.attrs["padding"], 1)
+    shapes = [[d if isinstance(d, int) else "?" for d in ty.shape] for ty in (node.args[0].ty, node.ty)]
+    return f"{shapes[0]} -> {shapes[1]} {(*moves.begins, *moves.ends)} {node.attrs['data_layout']}"
+
+
+def _decided(found: tuple[int, Choice], node: Call, tiles: tuple[int, ...], ctx: PassContext) -> tuple[int, Choice]:
+    """The choice, or what the config has decided instead."""
+    tile = ctx.config.get(DECIDED, {}).get(signature(node))
+    if tile is None or tile not in (0, *tiles):
+        return found
+    return tile, Choice(name_of(tile), found[1].cycles)
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A fused group with another way to compute its convolution: `tile` (0: the plain sum) and `signature` for the
+    config, and the group. The parameter of the weights has another type, and keeps its place.
+    """
+
+    tile: int
+    signature: str
+    group: Function
+
+
+def others(fn: Function, accuracy: str) -> list[Other]:
+    """Other ways to compute the one convolution of a fused group that are legal with `accuracy`."""
+    calls = [n for n in post_order(fn.body) if isinstance(n, Call)]
+    found = [n for n in calls if op_name(n) == _CONV or (isinstance(n.op, Conv2d) and _fits(n))]
+    if len(found) != 1 or found[0].args[1] not in fn.params:
+        return []
+    node = found[0]
+    x, w = node.args
+    if sum(a is w for n in calls for a in n.args) != 1:
+        return []
+    own = node.attrs["tile_size"] if op_name(node) == _CONV else 0
+    made = []
+    for tile in (0, *_TILES[accuracy]):
+        if tile == own:
+            continue
+        shape = (TAPS, TAPS, *w.ty.shape[2:]) if own else w.ty.shape
+        taps = Var(w.name, TensorType(shape, w.ty.dtype))
+        layout = "HWIO" if own else node.attrs["kernel_layout"]
+        moves = geometry(node.op, 2, 1, node.attrs["padding"], 1)
+        data = node.attrs["data_layout"]
+        plain = call("nn.conv2d", x, taps, padding=(*moves.begins, *moves.ends), data_layout=data, kernel_layout=layout)
+        param, new = taps, plain
+        if tile:
+            param = Var(w.name, _weights(plain, tile).ty)
+            new = _tiled(plain, param, tile)
+        group = rewrite_function(fn, lambda n, new=new: new if n is node else None)  # type: ignore[misc]
+        params = tuple(param if p is w else p for p in fn.params)
+        made.append(Other(tile, signature(node), group.replace(params=params)))
+    return made
 
 
 def choose(node: Call, tiles: tuple[int, ...], target: Target) -> tuple[int, Choice]:
