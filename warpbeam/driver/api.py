@@ -34,6 +34,7 @@ def compile(  # the name users expect
     name: str | None = None,
     accuracy: str | None = None,
     state: Mapping[str, str] | None = None,
+    guard: bool | float | None = None,
 ) -> Module:
     """Compiles a model to a module that runs it by one native call.
 
@@ -43,7 +44,7 @@ def compile(  # the name users expect
             serves all of them, and the first that fits the machine runs. If none fits this machine, the result can
             be saved and exported, but not run: it is a `runtime.CompiledModel` and no `Module`.
         shapes: {input name: shape} that fixes dynamic dimensions.
-        opt_level: 0 (nothing is fused) to 3.
+        opt_level: 0 (nothing is fused) to 3; 4 is 3 with `guard=True`.
         threads: threads that run the model; None: all cores.
         cache: keep and reuse compiled models and kernels on disk.
         workers: compiling processes; the result does not depend on it.
@@ -52,6 +53,8 @@ def compile(  # the name users expect
             of plain sums; "fast": also such as lose a digit or two. None: as the current PassContext says.
         state: {input: output}: the module keeps these inputs itself, zero at first, and each run replaces them by the
             outputs. `get_param` and `set_param` read and set them by the input's name.
+        guard: True, or seconds (True is 2): measures the next best variants of the heaviest kernels for so long, and
+            keeps the fastest. None: at opt_level 4. What was decided is kept on disk with the other results.
 
     Raises:
         WarpbeamError: the model is broken, uses what is not supported (all of it is listed), or does not fit the
@@ -59,7 +62,7 @@ def compile(  # the name users expect
     """
     module, _ = compile_with_report(
         model, target=target, shapes=shapes, opt_level=opt_level, cache=cache, workers=workers, name=name,
-        accuracy=accuracy, state=state,
+        accuracy=accuracy, state=state, guard=guard,
     )  # fmt: skip
     if threads is not None:
         module.num_threads = threads
@@ -78,20 +81,34 @@ def compile_with_report(
     dump: Any = None,
     accuracy: str | None = None,
     state: Mapping[str, str] | None = None,
+    guard: bool | float | None = None,
 ) -> tuple[Any, Any]:
     """As `compile`, and also the `Report` of what was done. `dump(kernel, llvm_text)` sees each new kernel."""
     from warpbeam.driver.collector import collector_paused
 
     with accurate(accuracy), collector_paused():
-        return _compile(model, target, shapes, opt_level, cache, workers, name, dump, state)
+        seconds = _guard_seconds(guard, opt_level)
+        return _compile(model, target, shapes, min(opt_level, 3), cache, workers, name, dump, state, seconds)
+
+
+def _guard_seconds(guard: bool | float | None, opt_level: int) -> float:
+    """Seconds that may be spent on measuring; 0 for none."""
+    from warpbeam.driver.guard import SECONDS
+
+    if guard is None:
+        guard = opt_level >= 4
+    seconds = SECONDS * guard if isinstance(guard, bool) else guard
+    if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise CompileError(f"guard={guard!r}", "compile", "it is True, False or a number of seconds", "guard=True")
+    return float(seconds)
 
 
 def accurate(accuracy: str | None) -> AbstractContextManager[Any]:
     """A context in which models are compiled with another accuracy, see `compile`; None: no change."""
-    from warpbeam.transform.choose_convolution import ACCURACY, check_accuracy
-
     if accuracy is None:
         return nullcontext()
+    from warpbeam.transform.choose_convolution import ACCURACY, check_accuracy
+
     ctx = PassContext.current()
     config = {**ctx.config, ACCURACY: check_accuracy(accuracy)}
     return PassContext(ctx.opt_level, ctx.required_pass, ctx.disabled_pass, ctx.instruments, config, ctx.events)
@@ -107,8 +124,8 @@ def _compile(
     name: str | None,
     dump: Any,
     state: Mapping[str, str] | None,
+    guard: float,
 ) -> tuple[Any, Any]:
-    from warpbeam.driver.build import Options
     from warpbeam.driver.cache import Cache
     from warpbeam.driver.report import Report
     from warpbeam.target import get
@@ -118,13 +135,16 @@ def _compile(
     source = _source(model)
     key = None
     if store is not None and source is not None and dump is None and not _watched():
-        key = _key(source, targets, (shapes, state), opt_level, store)
+        key = _key(source, targets, (shapes, state, {"guard": guard} if guard else None), opt_level, store)
         path = store.artifact_path(key)
         found = _cached(path, store)
         if found is not None:
             report = Report(name or found.manifest.name, str(targets[0].name), cached=True)
             return _module(found), report
-    built = _build(model, shapes, state, Options(targets[0], opt_level, store, workers, name or "", dump, targets[1:]))
+    from warpbeam.driver.build import Options  # a model from the cache does without the compiler
+
+    options = Options(targets[0], opt_level, store, workers, name or "", dump, targets[1:], guard=guard)
+    built = _build(model, shapes, state, options)
     if store is not None and key is not None:
         store.put_artifact(key, built.artifact)
     return _module(built.artifact), built.report
