@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from models import FLOAT, INT64, model, node, run, value
 
+import warpbeam
 from warpbeam.frontend.onnx import import_model
 from warpbeam.ir.diagnostics import ImportModelError
 
@@ -218,3 +219,50 @@ def test_loops_that_would_never_be_done_are_refused(trips: int, refused: bool) -
             import_model(proto)
     else:
         assert import_model(proto).outputs == ["y"]
+
+
+def told_by_constants() -> dict[str, tuple[Any, str]]:
+    """What constants say already: (model, what its refusal says)."""
+    x, y = [("x", [2, 3])], [("y", None)]
+    lens, steps = np.int64([1, 9]), [("x", [4, 2])]
+    boxes = [("b", [1, 4, 4]), ("s", [1, 1, 6])]
+    image, w = [("x", [1, 3, 8, 8])], np.ones((4, 3, 3, 3), np.float32)
+    return {
+        "gather": (
+            model([("Gather", "x i", "y", {"axis": 1})], x, y, {"i": np.int64([0, 3])}),
+            "index 3 in dimension 1",
+        ),
+        "negative": (model([("Gather", "x i", "y")], x, y, {"i": np.int64(-3)}), "index -3 in dimension 0"),
+        "elements": (model([("GatherElements", "x i", "y")], x, y, {"i": np.int64([[2]])}), "index 2 in dimension 0"),
+        "lengths": (model([("ReverseSequence", "x n", "y")], steps, y, {"n": lens}), "lengths from 1 to 9"),
+        "window": (model([("HannWindow", "n", "y")], [], y, {"n": np.int64(-3)}), "a window of -3 elements"),
+        "boxes": (model([("NonMaxSuppression", "b s", "y")], boxes, [("y", None, INT64)]), "4 boxes, and scores of 6"),
+        "kernel": (
+            model([("Conv", "x w", "y", {"kernel_shape": [5, 5]})], image, y, {"w": w}),
+            r"is \[5, 5\], the wei",
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", told_by_constants())
+def test_what_constants_say_is_compared_at_once(name: str) -> None:
+    refused(*told_by_constants()[name])
+
+
+def test_indices_at_the_edges_are_right() -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    m = model([("Gather", "x i", "y", {"axis": 1})], [("x", [2, 3])], [("y", None)], {"i": np.int64([-3, 2])})
+    np.testing.assert_array_equal(run(m, x), x[:, [0, 2]])
+
+
+@pytest.mark.parametrize(("kind", "count"), [("Concat", 700), ("Concat", 65), ("Sum", 700)])
+def test_nodes_of_very_many_operands(kind: str, count: int) -> None:
+    names = [f"r{k}" for k in range(count)]
+    nodes = [("Mul", f"x c{k}", n) for k, n in enumerate(names)]
+    scale = {f"c{k}": np.float32(k) for k in range(count)}
+    attrs = {"axis": 1} if kind == "Concat" else {}
+    m = model([*nodes, (kind, " ".join(names), "y", attrs)], [("x", [2, 2])], [("y", None)], scale)
+    x = np.float32([[1, 2], [3, 4]])
+    parts = [x * np.float32(k) for k in range(count)]
+    want = np.concatenate(parts, axis=1) if kind == "Concat" else sum(parts)
+    np.testing.assert_allclose(warpbeam.compile(m, cache=False).run({"x": x})["y"], want, rtol=1e-5)

@@ -126,6 +126,8 @@ def _join() -> list[Case]:
     out: list[Case] = [("concatenate", {"axis": a}, (X, X + 1, X * 2)) for a in (0, 1, -1)]
     out += [("concatenate", {"axis": 1}, (real(2, 3), real(2, 0), real(2, 1))), ("concatenate", {}, (INTS,))]
     out += [("stack", {"axis": a}, (X, X + 1, X * 2)) for a in (0, 2, -1)]
+    many = tuple(real(2, k % 3) for k in range(19))
+    out += [("concatenate", {"axis": 1}, many), ("stack", {"axis": 1}, tuple(real(3) for _ in range(19)))]
     out += [("split", {"indices_or_sections": k, "axis": a}, (X,)) for k, a in ((3, 0), ((1, 3), 1), ((0, 2, 2), -1))]
     every = (
         ((1,), (3,), None, None),

@@ -199,6 +199,24 @@ def joined_shape(tensors: Sequence[Any], axis: int) -> tuple[Any, ...]:
     return tuple(shape)
 
 
+_CHAIN = 8  # choices that are tried one after the other
+
+
+def _chosen(place: Any, values: Sequence[Any], ends: Sequence[Any]) -> Any:
+    """The value in whose part `place` lies, the parts ending at `ends`; many are halved until one is left."""
+    if len(values) <= _CHAIN:
+        out = values[-1]
+        for one, end in reversed(list(zip(values[:-1], ends[:-1], strict=True))):
+            out = E.if_then_else(place < end, one, out)
+        return out
+    left = list(zip(values, ends, strict=True))
+    while len(left) > 1:
+        pairs = zip(left[::2], left[1::2], strict=False)
+        rest = left[len(left) // 2 * 2 :]
+        left = [(E.if_then_else(place < end, a, b), last) for (a, end), (b, last) in pairs] + rest
+    return left[0][0]
+
+
 def concatenate(a_tuple: Sequence[te.Tensor], axis: int = 0) -> Any:
     """Tensors one after the other along `axis`."""
     who, inputs = Caller("concatenate"), tuple(a_tuple)
@@ -210,11 +228,8 @@ def concatenate(a_tuple: Sequence[te.Tensor], axis: int = 0) -> Any:
 
     def element(*index: Any) -> Any:
         place = index[at]
-        out = None
-        for x, start in reversed(list(zip(inputs, starts, strict=True))):
-            one = x[(*index[:at], place - start, *index[at + 1 :])]
-            out = one if out is None else E.if_then_else(place < dims.dim(start + x.shape[at]), one, out)
-        return out
+        ones = [x[(*index[:at], place - start, *index[at + 1 :])] for x, start in zip(inputs, starts, strict=True)]
+        return _chosen(place, ones, [dims.dim(start + x.shape[at]) for x, start in zip(inputs, starts, strict=True)])
 
     return _stage(joined_shape(inputs, at), element, "concatenate")
 
@@ -229,6 +244,8 @@ def stack(a: Sequence[te.Tensor], axis: int = 0) -> Any:
 
     def element(*index: Any) -> Any:
         own = index[:at] + index[at + 1 :]
+        if len(inputs) > _CHAIN:
+            return _chosen(index[at], [x[own] for x in inputs], range(1, len(inputs) + 1))
         out = inputs[-1][own]
         for k in reversed(range(len(inputs) - 1)):
             out = E.select(E.binary(E.EQ, index[at], k), inputs[k][own], out)

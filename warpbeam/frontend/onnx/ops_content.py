@@ -96,7 +96,9 @@ def non_max_suppression(
     overlap: Expr | None = None,
     least: Expr | None = None,
 ) -> Result:
-    kind = dtype_of(boxes)
+    kind, (many, counted) = dtype_of(boxes), (shape_of(boxes)[1], shape_of(scores)[2])
+    if dims.same(many, counted) is False:
+        raise node.error(f"{dims.text(many)} boxes, and scores of {dims.text(counted)}")
     most = const(0, "int64") if most is None else most
     overlap = const(0.0, kind) if overlap is None else cast_to(overlap, kind)
     least = const(-np.inf, kind) if least is None else cast_to(least, kind)

@@ -26,12 +26,22 @@ def onnx_dtype(node: NodeView, value: Any) -> str:
         raise node.error(f"unknown element type {value}") from None
 
 
+def _within(node: NodeView, x: Expr, axis: int) -> int:
+    """`axis`, after constant indices along it were compared with its size; others are brought within it at run time."""
+    size = shape_of(x)[axis] if -len(shape_of(x)) <= axis < len(shape_of(x)) else None
+    known = node.const(1) if isinstance(size, int) else None
+    if known is not None and known.size and not -size <= known.min() <= known.max() < size:  # type: ignore[operator]
+        wrong = next(int(v) for v in known.flat if not -size <= v < size)  # type: ignore[operator]
+        raise node.error(f"index {wrong} in dimension {axis}, which has {size} entries")
+    return axis
+
+
 def gather(node: NodeView, x: Expr, indices: Expr) -> Result:
-    return get("take")(x, indices, axis=int(node.attr("axis", 0)))
+    return get("take")(x, indices, axis=_within(node, x, int(node.attr("axis", 0))))
 
 
 def gather_elements(node: NodeView, x: Expr, indices: Expr) -> Result:
-    return get("gather")(x, indices, axis=int(node.attr("axis", 0)))
+    return get("gather")(x, indices, axis=_within(node, x, int(node.attr("axis", 0))))
 
 
 def gather_nd(node: NodeView, x: Expr, indices: Expr) -> Result:
@@ -114,6 +124,9 @@ def eye_like(node: NodeView, x: Expr) -> Result:
 
 def reverse_sequence(node: NodeView, x: Expr, lengths: Expr) -> Result:
     batch, time = int(node.attr("batch_axis", 1)), int(node.attr("time_axis", 0))
+    known, steps = node.const(1), shape_of(x)[time]
+    if known is not None and known.size and (known.min() < 0 or (isinstance(steps, int) and known.max() > steps)):
+        raise node.error(f"lengths from {known.min()} to {known.max()} of sequences of {dims.text(steps)} steps")
     return get("reverse_sequence")(x, lengths, seq_axis=time, batch_axis=batch)
 
 

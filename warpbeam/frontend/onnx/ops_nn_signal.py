@@ -128,6 +128,8 @@ def _window(cosines: tuple[float, ...]) -> Any:
 
     def convert(node: NodeView, size: Expr) -> Result:
         count = int(node.scalar(0, "size"))
+        if count < 0:
+            raise node.error(f"a window of {count} elements")
         dtype = onnx_dtype(node, node.attr("output_datatype", 1))
         period = count if node.attr("periodic", 1) else count - 1
         n = np.arange(count, dtype=np.float64)

@@ -32,6 +32,15 @@ def per_axis(node: NodeView, name: str, count: int, default: int = 1) -> tuple[i
     return tuple(int(v) for v in given)
 
 
+def kernel_sizes(node: NodeView, w: Expr) -> tuple[Any, ...]:
+    """The window of a convolution: what its weights (outputs, inputs, spatial…) are, and kernel_shape must say."""
+    found = tuple(w.checked_type.shape[2:])  # type: ignore[attr-defined]
+    given = node.attr("kernel_shape", None)
+    if given and (len(given) != len(found) or any(dims.same(a, b) is False for a, b in zip(given, found, strict=True))):
+        raise node.error(f"kernel_shape is {list(given)[:8]}, the weights' is {dims.shape_text(found)}")
+    return found
+
+
 def clamp0(value: Any) -> Any:
     """max(value, 0) of a dimension."""
     return max(value, 0) if isinstance(value, int) else dims.dim(maximum(value, 0))
@@ -61,7 +70,7 @@ def window_padding(
 def conv(node: NodeView, x: Expr, w: Expr, b: Expr | None = None) -> Result:
     """Conv, all versions."""
     rank = spatial_rank(node, x)
-    kernel = w.checked_type.shape[2:]  # type: ignore[attr-defined]
+    kernel = kernel_sizes(node, w)
     strides, dilation = per_axis(node, "strides", rank), per_axis(node, "dilations", rank)
     padding = window_padding(node, x.checked_type.shape[2:], kernel, strides, dilation)  # type: ignore[attr-defined]
     groups = int(node.attr("group", 1))
@@ -92,7 +101,7 @@ def deform_conv(
 def conv_transpose(node: NodeView, x: Expr, w: Expr, b: Expr | None = None) -> Result:
     """ConvTranspose, all versions."""
     rank = spatial_rank(node, x)
-    sizes, kernel = x.checked_type.shape[2:], w.checked_type.shape[2:]  # type: ignore[attr-defined]
+    sizes, kernel = x.checked_type.shape[2:], kernel_sizes(node, w)  # type: ignore[attr-defined]
     strides, dilation = per_axis(node, "strides", rank), per_axis(node, "dilations", rank)
     extra = list(per_axis(node, "output_padding", rank, 0))
     mode, wanted = node.attr("auto_pad", "NOTSET") or "NOTSET", node.attr("output_shape", None)

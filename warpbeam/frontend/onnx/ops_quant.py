@@ -6,7 +6,7 @@ from typing import Any
 
 from warpbeam.frontend.onnx.build import Result, cast_to, dtype_of, like, rank_of, reshape, shape_of
 from warpbeam.frontend.onnx.node import NodeView
-from warpbeam.frontend.onnx.ops_nn_window import per_axis, spatial_rank, window_padding
+from warpbeam.frontend.onnx.ops_nn_window import kernel_sizes, per_axis, spatial_rank, window_padding
 from warpbeam.frontend.onnx.quantised import dequantised, quantised, rounded, spread
 from warpbeam.frontend.onnx.tensors import elem_dtype
 from warpbeam.op import get
@@ -58,7 +58,7 @@ def conv_attrs(node: NodeView, x: Expr, w: Expr) -> tuple[tuple[Any, ...], dict[
     """(padding, the other attributes) of a convolution."""
     rank = spatial_rank(node, x)
     strides, dilation = per_axis(node, "strides", rank), per_axis(node, "dilations", rank)
-    padding = window_padding(node, shape_of(x)[2:], shape_of(w)[2:], strides, dilation)
+    padding = window_padding(node, shape_of(x)[2:], kernel_sizes(node, w), strides, dilation)
     return padding, {"strides": strides, "dilation": dilation, "groups": int(node.attr("group", 1))}
 
 

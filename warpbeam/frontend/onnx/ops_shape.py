@@ -14,6 +14,8 @@ from warpbeam.relay.expr import Expr
 from warpbeam.tir import expr as E
 from warpbeam.topi import dims
 
+_TOGETHER = 64  # tensors that one kernel joins; more are joined in groups
+
 
 def _target(node: NodeView, x: Expr, given: list[Any]) -> list[Any]:
     """A shape with 0 (copy) and -1 (what is left) resolved."""
@@ -102,7 +104,11 @@ def _tile_6(node: NodeView, x: Expr, repeats: Expr) -> Result:
 
 def _concat(node: NodeView, *inputs: Expr) -> Result:
     axis = node.attr("axis", 1) if node.opset < 4 else node.attr("axis")
-    return inputs[0] if len(inputs) == 1 else get("concatenate")(*inputs, axis=axis)
+    parts = list(inputs)
+    while len(parts) > _TOGETHER:
+        groups = (parts[k : k + _TOGETHER] for k in range(0, len(parts), _TOGETHER))
+        parts = [g[0] if len(g) == 1 else get("concatenate")(*g, axis=axis) for g in groups]
+    return parts[0] if len(parts) == 1 else get("concatenate")(*parts, axis=axis)
 
 
 def _split(node: NodeView, x: Expr, sizes: list[Any] | None) -> Result:
