@@ -42,45 +42,31 @@ done:
 }
 declare $T @llvm.ctlz.$T($T, i1)
 
-define weak hidden $T @__hexagon_udiv$S($T %a, $T %b) nounwind {
-  %pair = call {$T, $T} @wb_divide_$T($T %a, $T %b)
-  %q = extractvalue {$T, $T} %pair, 0
-  ret $T %q
-}
-
-define weak hidden $T @__hexagon_umod$S($T %a, $T %b) nounwind {
-  %pair = call {$T, $T} @wb_divide_$T($T %a, $T %b)
-  %r = extractvalue {$T, $T} %pair, 1
-  ret $T %r
-}
-
 define internal $T @wb_size_$T($T %a) noinline nounwind {
   %negative = icmp slt $T %a, 0
   %minus = sub $T 0, %a
   %size = select i1 %negative, $T %minus, $T %a
   ret $T %size
 }
+"""
 
-define weak hidden $T @__hexagon_div$S($T %a, $T %b) nounwind {
-  %x = call $T @wb_size_$T($T %a)
-  %y = call $T @wb_size_$T($T %b)
-  %pair = call {$T, $T} @wb_divide_$T($T %x, $T %y)
-  %q = extractvalue {$T, $T} %pair, 0
-  %signs = xor $T %a, %b
-  %negative = icmp slt $T %signs, 0
-  %minus = sub $T 0, %q
-  %out = select i1 %negative, $T %minus, $T %q
-  ret $T %out
+# Part $K of the quotient and remainder: the sign is that of the dividend, times that of $SIGN.
+_PART = """
+define weak hidden $T @__hexagon_u$F$S($T %a, $T %b) nounwind {
+  %pair = call {$T, $T} @wb_divide_$T($T %a, $T %b)
+  %part = extractvalue {$T, $T} %pair, $K
+  ret $T %part
 }
 
-define weak hidden $T @__hexagon_mod$S($T %a, $T %b) nounwind {
+define weak hidden $T @__hexagon_$F$S($T %a, $T %b) nounwind {
   %x = call $T @wb_size_$T($T %a)
   %y = call $T @wb_size_$T($T %b)
   %pair = call {$T, $T} @wb_divide_$T($T %x, $T %y)
-  %r = extractvalue {$T, $T} %pair, 1
-  %negative = icmp slt $T %a, 0
-  %minus = sub $T 0, %r
-  %out = select i1 %negative, $T %minus, $T %r
+  %part = extractvalue {$T, $T} %pair, $K
+  %signs = xor $T %a, $SIGN
+  %negative = icmp slt $T %signs, 0
+  %minus = sub $T 0, %part
+  %out = select i1 %negative, $T %minus, $T %part
   ret $T %out
 }
 """
@@ -156,5 +142,10 @@ def support_ir(triple: str) -> str:
     """The text of a module with what a machine lacks; empty where it lacks nothing."""
     if not triple.startswith("hexagon"):
         return ""
-    parts = [string.Template(_DIVISION).substitute(T=f"i{w}", W=w, S=s) for w, s in ((32, "si3"), (64, "di3"))]
+    parts = []
+    for width, suffix in ((32, "si3"), (64, "di3")):
+        given = {"T": f"i{width}", "W": width, "S": suffix}
+        parts.append(string.Template(_DIVISION).substitute(given))
+        for k, (name, sign) in enumerate((("div", "%b"), ("mod", "0"))):
+            parts.append(string.Template(_PART).substitute(given, F=name, K=k, SIGN=sign))
     return "\n".join([f'target triple = "{triple}"', *parts, _SQUARE_ROOT])
