@@ -19,7 +19,7 @@ def canonical_node(node: Node) -> Expr | None:
     name = op_name(node)
     if name == "nn.bias_add":
         x, bias = node.args  # type: ignore[attr-defined]
-        return call("add", x, along(bias, node.attrs["axis"] % x.ty.ndim, x.ty.ndim))  # type: ignore[attr-defined]
+        return call("add", x, along(bias, node.attrs["axis"] % x.ty.ndim, x))  # type: ignore[attr-defined]
     if name in ("expand_dims", "squeeze", "nn.batch_flatten"):
         return call("reshape", node.args[0], newshape=node.ty.shape)  # type: ignore[attr-defined]
     return None

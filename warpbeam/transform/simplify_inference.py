@@ -10,6 +10,7 @@ from warpbeam.ir.node import Node
 from warpbeam.ir.transform import function_pass
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple
 from warpbeam.relay.types import TensorType
+from warpbeam.topi import dims
 from warpbeam.transform.graph import call, constant, op_name, rewrite_function
 
 
@@ -24,6 +25,8 @@ def scale_and_shift(node: Call) -> tuple[Expr, Expr]:
         shift = (b if center else 0.0) - m * factor
         dtype = known[0].dtype
         return constant(factor.astype(dtype)), constant(shift.astype(dtype))
+    size = node.args[0].ty.shape[node.attrs["axis"]]
+    gamma, beta, mean, var = (_sized(p, size) for p in (gamma, beta, mean, var))
     root = call("sqrt", call("add", var, _scalar(eps, var)))
     ones = gamma if scale else call("ones_like", gamma)
     found = call("divide", ones, root)
@@ -37,9 +40,16 @@ def _scalar(value: float, like: Expr) -> Constant:
     return const(value, like.ty.dtype)
 
 
-def along(vector: Expr, axis: int, ndim: int) -> Expr:
-    """A vector of channels shaped to broadcast along `axis`."""
-    after = ndim - 1 - axis
+def _sized(vector: Expr, size: Any) -> Expr:
+    """A vector taken to have `size` elements, which is checked at run time where it is open."""
+    open_ = dims.same(vector.ty.shape[0], size) is None
+    return call("assume_shape", vector, shape=(size,)) if open_ else vector
+
+
+def along(vector: Expr, axis: int, like: Expr) -> Expr:
+    """A vector of channels shaped to broadcast along an axis of `like`; that they agree is checked where it is open."""
+    size, after = like.ty.shape[axis], like.ty.ndim - 1 - axis
+    vector = _sized(vector, size)
     if after == 0:
         return vector
     shape = (*vector.ty.shape, *[1] * after)
@@ -55,8 +65,8 @@ def simplify_node(node: Node) -> Expr | None:
         x = node.args[0]  # type: ignore[attr-defined]
         axis = node.attrs["axis"] % x.ty.ndim  # type: ignore[attr-defined]
         scale, shift = scale_and_shift(node)  # type: ignore[arg-type]
-        scaled = call("multiply", x, along(scale, axis, x.ty.ndim))
-        return call("add", scaled, along(shift, axis, x.ty.ndim))
+        scaled = call("multiply", x, along(scale, axis, x))
+        return call("add", scaled, along(shift, axis, x))
     if name == "nn.dropout":
         x = node.args[0]  # type: ignore[attr-defined]
         return x if isinstance(node.ty, TensorType) else Tuple((x, call("ones_like", x)))  # type: ignore[attr-defined]
