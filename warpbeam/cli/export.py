@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from warpbeam.cli import console, options
+
+if TYPE_CHECKING:
+    from warpbeam.runtime.compiled import CompiledModel
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Compiles where that is needed, and writes the library and its headers."""
     from warpbeam.cli import models
 
-    module, _ = models.compiled(args)
+    module = _saved(args) if models.is_artefact(args.model) else models.compiled(args)[0]
     usual = "wasm" if module.artifact.manifest.target.startswith("wasm") else "so"
     output = Path(args.output or Path(args.model).with_suffix(f".{args.format or usual}").name)
     done = module.export_library(output, format=args.format, name=args.name, freestanding=args.freestanding)
@@ -38,3 +42,13 @@ def run(args: argparse.Namespace) -> int:
     others = ", ".join(f.name for f in done.files[1:])
     print(f"{done.files[0]}: {console.size(done.bytes)}, of which weights {console.size(done.constants)}; {others}")
     return 0
+
+
+def _saved(args: argparse.Namespace) -> CompiledModel:
+    """A compiled file as it is: its code need not run on this machine."""
+    from warpbeam.driver.api import equipped
+    from warpbeam.runtime.artifact import Artifact
+    from warpbeam.runtime.compiled import CompiledModel
+
+    made: CompiledModel = equipped(CompiledModel(Artifact.load(args.model, trusted=args.trusted)))
+    return made
