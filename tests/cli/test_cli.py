@@ -315,7 +315,9 @@ def test_models_are_not_compiled_for_devices(run: Run, model: str) -> None:
     assert code == 1 and "target cuda is no CPU" in err and not Path("never.wb").exists()
 
 
-def test_files_for_other_machines_are_exported_as_they_are(run: Run, model: str, tmp_path: Path) -> None:
+def test_files_for_other_machines_are_exported_as_they_are(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved = str(tmp_path / "m.wb")
     for target, form, head in (("wasm32", "wasm", b"\0asm"), ("generic-aarch64", "so", b"\x7fELF")):
         assert run("compile", model, "--target", target, "-o", saved)[0] == 0
@@ -323,6 +325,7 @@ def test_files_for_other_machines_are_exported_as_they_are(run: Run, model: str,
         assert code == 0 and f"m.{form}" in out and not err
         data = (tmp_path / f"m.{form}").read_bytes()
         assert data[:4] == head and (form == "wasm" or data[18:20] == b"\xb7\0")  # EM_AARCH64
+    monkeypatch.chdir(tmp_path)
     code, out, _ = run("export", model, "--target", "wasm32", "--json")
     assert code == 0 and json.loads(out)["files"][0].endswith(".wasm")
 
