@@ -13,8 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                         help="where to listen; 0.0.0.0: all addresses (default: 127.0.0.1)")  # fmt: skip
     parser.add_argument("--port", type=int, default=9090, metavar="N", help="0: any that is free (default: 9090)")
-    parser.add_argument("--secret-file", metavar="FILE", help="what clients must know; a file that is not there is "
-                        "made with a new one (default: the environment variable WARPBEAM_RPC_SECRET)")  # fmt: skip
+    add_secret(parser)
     parser.add_argument("--key", default="", metavar="NAME", help="a name that clients may ask for")
     parser.add_argument("--folder", default="", metavar="DIR", help="where files of sessions go")
     parser.add_argument("--max-bytes", type=int, default=1 << 30, metavar="N",
@@ -27,9 +26,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "and end")  # fmt: skip
 
 
+def add_secret(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says what clients must know."""
+    parser.add_argument("--secret-file", metavar="FILE", help="what clients must know; a file that is not there is "
+                        "made with a new one (default: the environment variable WARPBEAM_RPC_SECRET)")  # fmt: skip
+
+
+def secret_of(args: argparse.Namespace) -> bytes:
+    """The secret that was given; RPCError if there is none."""
+    from warpbeam.runtime.rpc import wire
+
+    return wire.checked_secret(_secret(Path(args.secret_file)) if args.secret_file else None)
+
+
 def run(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM, or writes the C source."""
-    from warpbeam.runtime.rpc import wire, write_server_source
+    from warpbeam.runtime.rpc import write_server_source
     from warpbeam.runtime.rpc.service import Service
 
     if args.write_c:
@@ -37,9 +49,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.write_c}: {', '.join(f.name for f in files)}")
         print(f"cc -std=c11 -O2 {files[0]} -o wb-server -pthread -ldl -lm")
         return 0
-    secret = wire.checked_secret(_secret(Path(args.secret_file)) if args.secret_file else None)
-    Service(secret, args.host, args.port, args.key, args.max_bytes, args.idle, max(args.max_sessions, 1), args.folder,
-            args.silent).run()  # fmt: skip
+    limits = args.max_bytes, args.idle, max(args.max_sessions, 1)
+    Service(secret_of(args), args.host, args.port, args.key, *limits, args.folder, args.silent).run()
     return 0
 
 

@@ -18,8 +18,12 @@ from pathlib import Path
 from ..errors import RPCError
 from .server import Server
 from .session import LocalSession, RPCSession, connect
+from .tracker import TrackerSession, connect_tracker
 
-__all__ = ["SERVER_SOURCE", "LocalSession", "RPCError", "RPCSession", "Server", "connect", "write_server_source"]
+__all__ = [
+    "SERVER_SOURCE", "LocalSession", "RPCError", "RPCSession", "Server", "TrackerSession", "connect", "connect_tracker",
+    "write_server_source",
+]  # fmt: skip
 
 #: the device server's C source; it includes the headers next to it and `HEADER_PATH`
 SERVER_SOURCE = Path(__file__).parents[1] / "device" / "server.c"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,7 +149,7 @@ class LocalSession(RPCSession):
 
 def connect(
     url: str, port: int, key: str = "", session_timeout: int = 0, secret: str | bytes | None = None,
-    timeout: float = 300.0,
+    timeout: float = 300.0, leave: Callable[[], object] = lambda: None,
 ) -> RPCSession:  # fmt: skip
     """Opens a session with a device server.
 
@@ -158,13 +159,19 @@ def connect(
         session_timeout: seconds after which the server ends the session, whatever runs; 0: never.
         secret: what both ends know; by default the environment variable WARPBEAM_RPC_SECRET. It is not sent.
         timeout: seconds to wait for an answer, besides the time that a measurement must take.
+        leave: called once when the session has ended.
 
     Raises:
         RPCError: if nobody answers, or the other end does not know the secret.
     """
     from .there import There
 
-    known = wire.checked_secret(secret)
+    channel = opened_channel(url, port, key, session_timeout, wire.checked_secret(secret), timeout)
+    return RPCSession(There(channel, f"{url}:{port}", timeout, leave))
+
+
+def opened_channel(url: str, port: int, key: str, session_timeout: int, secret: bytes, timeout: float) -> wire.Channel:
+    """A connection to a server that has been greeted; errors as of `connect`."""
     where = f"{url}:{port}"
     try:
         sock = socket.create_connection((url, port), timeout=min(timeout, 30.0))
@@ -173,8 +180,7 @@ def connect(
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        channel = wire.greet_server(sock, known, key, session_timeout, min(timeout, 30.0))
-        return RPCSession(There(channel, where, timeout))
+        return wire.greet_server(sock, secret, key, session_timeout, min(timeout, 30.0))
     except (OSError, wire.MalformedError) as error:
         sock.close()
         raise RPCError("the server did not greet", where, str(error) or type(error).__name__,

@@ -7,6 +7,7 @@ import json
 import struct
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +37,13 @@ class Refused(Exception):
 class There:
     """Files, buffers, modules and functions at the other end of a channel. Threads take turns."""
 
-    def __init__(self, channel: Channel, where: str, timeout: float) -> None:
+    def __init__(
+        self, channel: Channel, where: str, timeout: float, leave: Callable[[], object] = lambda: None
+    ) -> None:
         self.where = where
         self.timeout = timeout
         self._channel = channel
-        weakref.finalize(self, channel.close)  # scripts seldom close a session
+        self._leave = weakref.finalize(self, _left, channel, leave)  # scripts seldom close a session
         self._lock = threading.RLock()
         self._ended: str = ""
         #: buffers nobody uses any more; they are given back before the next request
@@ -49,6 +52,7 @@ class There:
             self._info: dict[str, Any] = json.loads(self.request(Op.INFO).text())
             self.machine, self.features = str(self._info["machine"]), str(self._info["features"])
         except (ValueError, KeyError, TypeError) as error:
+            self._end(str(error))
             raise RPCError("the server's description of itself is damaged", where, str(error)) from error
 
     @property
@@ -105,7 +109,7 @@ class There:
 
     def _end(self, why: str) -> None:
         self._ended = why
-        self._channel.close()
+        self._leave()
 
     def close(self) -> None:
         """Says good-bye; what the session holds there is gone."""
@@ -199,6 +203,11 @@ class There:
         """A device there."""
         found = device(kind, number)
         return RemoteDevice(found.device_type, found.device_id, self)
+
+
+def _left(channel: Channel, leave: Callable[[], object]) -> None:
+    channel.close()
+    leave()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
