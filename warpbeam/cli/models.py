@@ -71,6 +71,7 @@ def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
                 workers=args.workers,
                 name=Path(args.model).stem,
                 dump=dump,
+                guard=getattr(args, "guard", None),
             )
     if args.threads is not None:
         from warpbeam import runtime

@@ -50,7 +50,14 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME…]",
         help='"native" or a target\'s name; several make one file that serves all (default: native)',
     )
-    group.add_argument("-O", "--opt-level", type=int, choices=range(4), default=3, help="0 to 3 (default: 3)")
+    group.add_argument(
+        "-O", "--opt-level", type=int, choices=range(5), default=3,
+        help="0 to 3 (default: 3); 4 is 3 with --guard",
+    )  # fmt: skip
+    group.add_argument(
+        "--guard", nargs="?", type=seconds, const=True, metavar="SECONDS",
+        help="measure variants of the heaviest kernels for so long in all (2 if not given) and keep the fastest",
+    )  # fmt: skip
     group.add_argument(
         "--accuracy",
         choices=("exact", "default", "fast"),
@@ -108,6 +115,18 @@ def sizes(text: str) -> dict[str, int]:
 def positive(text: str) -> int:
     """A number of at least one."""
     return _at_least(1, text)
+
+
+def seconds(text: str) -> float:
+    """A number of seconds above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        hint = "write --guard=2, or the model before --guard"
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; {hint}") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above zero")
+    return value
 
 
 def count(text: str) -> int:

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
             shapes=options.shape_map(args.input_shapes) or None,
             target=args.target,
             opt_level=args.opt_level,
+            guard=args.guard,
             seed=args.seed,
             inputs=inputs,
             symbols=args.sizes,

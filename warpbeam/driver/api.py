@@ -21,6 +21,9 @@ from warpbeam.runtime.model import open_model
 from warpbeam.runtime.module import Module
 from warpbeam.runtime.profiler import Roof
 
+#: what `guard=True` may spend on measuring
+GUARD_SECONDS = 2.0
+
 
 def compile(  # the name users expect
     model: Any,
@@ -93,11 +96,9 @@ def compile_with_report(
 
 def _guard_seconds(guard: bool | float | None, opt_level: int) -> float:
     """Seconds that may be spent on measuring; 0 for none."""
-    from warpbeam.driver.guard import SECONDS
-
     if guard is None:
         guard = opt_level >= 4
-    seconds = SECONDS * guard if isinstance(guard, bool) else guard
+    seconds = GUARD_SECONDS * guard if isinstance(guard, bool) else guard
     if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise CompileError(f"guard={guard!r}", "compile", "it is True, False or a number of seconds", "guard=True")
     return float(seconds)

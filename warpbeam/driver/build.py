@@ -16,7 +16,7 @@ from warpbeam.codegen import facade, host
 from warpbeam.codegen import llvm as llvm_codegen
 from warpbeam.codegen.machine import linked_here
 from warpbeam.codegen.support import support_ir
-from warpbeam.driver import embed, plan_report
+from warpbeam.driver import embed, guard, plan_report
 from warpbeam.driver.cache import Cache
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.pipeline import optimize
@@ -55,6 +55,7 @@ class Options:
         others: further machines that the same file is to serve.
         workers: compiling processes (None: one per core).
         state: pairs of an input and an output that become one mutable parameter.
+        guard: seconds that may be spent on measuring variants of the heaviest kernels; 0: the prior decides alone.
     """
 
     target: Target
@@ -65,6 +66,7 @@ class Options:
     dump: Any = None
     others: tuple[Target, ...] = ()
     state: Pairs = ()
+    guard: float = 0.0
 
 
 @dataclass(slots=True)
@@ -87,7 +89,12 @@ def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options:
             with report.stage("passes"):
                 first = report if not parts else None
                 optimized = optimize(mod, options.opt_level, target, first)
+            measured = guard.Decisions()
+            if options.guard:
+                optimized, measured = _guarded(mod, optimized, options, compiler, report, not parts)
             parts.append(_Part(optimized, inputs, outputs, replace(options, target=target), compiler, recorded))
+            parts[-1].kernels.decided = measured.ranks
+            parts[-1].kernels.built.update(measured.kernels)
             parts[-1].plan(report)
         return _finish(parts, report)
 
@@ -107,6 +114,26 @@ def rebuild(artifact: Artifact, options: Options) -> Built:
         part = _Part(mod, ports.inputs, ports.outputs, options, compiler, embed.RecordedConstants())
         part.plan(report)
         return _finish([part], report)
+
+
+def _guarded(
+    mod: IRModule, optimized: IRModule, options: Options, compiler: Compiler, report: Report, tell: bool
+) -> tuple[IRModule, guard.Decisions]:
+    """The module after graph passes with what measuring decided, and that."""
+    target = compiler.target
+    why = guard.why_not(target)
+    if why:
+        report.guard.append({"target": target.name, "out": why})
+        return optimized, guard.Decisions()
+    with report.stage("measure variants"):
+        found = guard.decide(optimized, target, compiler, options.cache, options.guard)
+    report.guard += found.rows
+    if found.changed:
+        with report.stage("passes again"), guard.decided(found):
+            if tell:
+                report.choices.clear()
+            optimized = optimize(mod, options.opt_level, target, report if tell else None)
+    return optimized, found
 
 
 def _finish(parts: Sequence[_Part], report: Report) -> Built:

@@ -85,7 +85,8 @@ class _Group:
 class KernelSet:
     """Kernels by what they compute. `kernels`: those that a Program needs; `on_new` is called with each as soon as it
     is known to be needed: when it is asked for, or, with `deferred`, when `need` says so. `decided`: the rank of the
-    prior's decisions that a kernel gets, by the symbol that it has without; the others get the best, rank 0.
+    prior's decisions that a kernel gets, by the symbol that it has without; the others get the best, rank 0. `built`:
+    all that were made, by that symbol; some may be given.
     """
 
     target: Target
@@ -93,7 +94,7 @@ class KernelSet:
     kernels: dict[str, Kernel] = field(default_factory=dict)
     deferred: bool = False
     decided: Mapping[str, int] = field(default_factory=dict)
-    _built: dict[str, Kernel] = field(default_factory=dict)
+    built: dict[str, Kernel] = field(default_factory=dict)
     _overwrites: dict[tuple[str, int, int], bool] = field(default_factory=dict)
     _by_function: dict[tuple[Any, ...], tuple[Kernel, tuple[Var, ...]]] = field(default_factory=dict)
 
@@ -139,28 +140,28 @@ class KernelSet:
         if not pairs:
             return kernel
         symbol = "_".join([kernel.symbol, "over", *(f"{i}_{j}" for i, j in pairs)])
-        if symbol not in self._built:
+        if symbol not in self.built:
             func = kernel.func.replace(name=symbol)
             for i, j in pairs:
                 func = overwriting(func, func.buffers[i], func.buffers[kernel.inputs + j])
-            self._built[symbol] = replace(kernel, symbol=symbol, func=func, over=pairs)
-        return self._built[symbol]
+            self.built[symbol] = replace(kernel, symbol=symbol, func=func, over=pairs)
+        return self.built[symbol]
 
     def _build(self, fn: Function, constants: frozenset[int]) -> tuple[Kernel, tuple[Var, ...]]:
         plain = _direct_prim(fn)
         if plain is not None:
             symbol = _symbol(structural_hash(plain))
             sizes = _sizes(plain)
-            if symbol not in self._built:
-                self._built[symbol] = self._kernel(symbol, fn, Plan(plain.replace(name=symbol), "given"), {}, sizes)
-            return self._built[symbol], sizes
+            if symbol not in self.built:
+                self.built[symbol] = self._kernel(symbol, fn, Plan(plain.replace(name=symbol), "given"), {}, sizes)
+            return self.built[symbol], sizes
         group = _Group.of(fn, constants)
         symbol = group.symbol
-        if symbol not in self._built:
+        if symbol not in self.built:
             made = self._scheduled(group, self.decided.get(symbol, 0)) or self._scheduled(group, 0)
             assert made is not None
-            self._built[symbol] = made
-        return self._built[symbol], _sizes(group.plain)
+            self.built[symbol] = made
+        return self.built[symbol], _sizes(group.plain)
 
     def ranked(self, fn: Function, constants: frozenset[int], rank: int) -> Kernel | None:
         """A new kernel of a primitive function by the prior's decisions of a rank; None where there are none.
@@ -194,22 +195,22 @@ class KernelSet:
         """
         buffer = kernel.func.buffers[kernel.inputs + result]
         symbol = f"{kernel.symbol}_wide_{result}_{run}_{pitch}"
-        if symbol not in self._built:
+        if symbol not in self.built:
             func = widen_buffer(kernel.func.replace(name=symbol), buffer, run, pitch)
             if func is None:
                 return None
-            self._built[symbol] = replace(kernel, symbol=symbol, func=func)
-        return self._built[symbol]
+            self.built[symbol] = replace(kernel, symbol=symbol, func=func)
+        return self.built[symbol]
 
     def copying(self, dtype: str, rows: int, run: int, pitch: int) -> Kernel:
         """The kernel that copies rows of `run` elements to places `pitch` elements apart."""
         symbol = _symbol(f"copy:{dtype}:{rows}:{run}:{pitch}")
-        if symbol not in self._built:
+        if symbol not in self.built:
             func = lower(_copy_rows(dtype, rows, run, self.target.vector_bits), self.target).replace(name=symbol)
             wide = widen_buffer(func, func.buffers[1], run, pitch)
             assert wide is not None
-            self._built[symbol] = Kernel(symbol, wide, 1, 1, Plan(wide, "copy"))
-        return self._built[symbol]
+            self.built[symbol] = Kernel(symbol, wide, 1, 1, Plan(wide, "copy"))
+        return self.built[symbol]
 
 
 def _signature(fn: Function) -> tuple[Any, ...]:

@@ -117,14 +117,15 @@ def wanted(nodes: list[Any], result: Expr, given: Any) -> dict[Expr, Piece]:
         some = {
             a: p
             for a, p in zip(n.args, pieces, strict=True)
-            if a not in given and _made_by_kernel(a) and uses[a] == 1 and n.args.count(a) == 1
+            if a not in given and becomes_kernel(a) and uses[a] == 1 and n.args.count(a) == 1
         }
         if 2 * sum(p.outer * p.run for p in some.values()) >= pieces[0].total:
             found.update(some)
     return found
 
 
-def _made_by_kernel(node: Expr) -> bool:
+def becomes_kernel(node: Expr) -> bool:
+    """Whether a value is what a kernel computes: no view, no host call, no part of another value."""
     call = node.tuple_value if isinstance(node, TupleGetItem) else node
     if not isinstance(call, Call) or is_call(call) or not isinstance(call.op, Function):
         return False

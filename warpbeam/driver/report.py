@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from warpbeam.driver import plan_report
+from warpbeam.driver import guard_text, plan_report
 from warpbeam.runtime.program import CallExternal, CallKernel, Program, walk
 
 
@@ -24,6 +24,7 @@ class Report:
     choices: list[dict[str, Any]] = field(default_factory=list)
     host_calls: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[str, Any] = field(default_factory=dict)
+    guard: list[dict[str, Any]] = field(default_factory=list)
     cached: bool = False
 
     @contextmanager
@@ -61,6 +62,7 @@ class Report:
             "stages": [{"name": n, "seconds": s} for n, s in self.stages],
             "passes": [{"name": n, "seconds": s} for n, s in self.passes],
             "choices": self.choices,
+            "guard": self.guard,
             "memory": self.memory,
             "kernels": self.rows,
             "host_calls": self.host_calls,
@@ -70,6 +72,7 @@ class Report:
         lines = [f"{self.model} for {self.target}" + (" (from cache)" if self.cached else "")]
         lines += [f"  {name:<24}{seconds * 1e3:10.1f} ms" for name, seconds in self.stages]
         lines += [f"  {_choice(c)}" for c in self.choices]
+        lines += [f"  {line}" for line in guard_text.lines(self.guard)]
         lines += [f"  {line}" for line in plan_report.text(self.memory)]
         for row in self.rows:
             chosen = ", ".join(f"{k}={v}" for k, v in row["decisions"].items())

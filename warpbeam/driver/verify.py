@@ -101,6 +101,7 @@ def verify(
     cache: bool = False,
     threads: int | None = None,
     module: Module | None = None,
+    guard: bool | float | None = None,
 ) -> VerifyResult:
     """Compiles a model, runs it, and compares its outputs with the interpreter's (and onnxruntime's, where installed).
 
@@ -110,6 +111,7 @@ def verify(
         symbols: sizes of symbolic dimensions; 1 where absent.
         module: the model compiled before, to be judged instead of a new compilation.
         bisect: on a difference, name the first graph pass and kernel that differ.
+        guard: see `compile`.
 
     Raises:
         WarpbeamError: if the model cannot be read or compiled.
@@ -120,7 +122,13 @@ def verify(
     if module is None:
         with _clock(result, "compile"):
             module, _ = compile_with_report(
-                model, target=tgt, shapes=shapes, opt_level=opt_level, cache=cache, name=found.name
+                model,
+                target=tgt,
+                shapes=shapes,
+                opt_level=opt_level,
+                cache=cache,
+                name=found.name,
+                guard=guard,
             )
     if threads is not None:
         module.num_threads = threads

@@ -16,7 +16,8 @@ from typing import IO
 from warpbeam.codegen.machine import binding, emit
 
 
-def _limit_memory(limit: int) -> None:
+def limit_memory(limit: int) -> None:
+    """Bounds the address space of this process, in bytes, where the system can; 0: no bound."""
     if limit <= 0:
         return
     with contextlib.suppress(ImportError, ValueError, OSError):
@@ -40,7 +41,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 def main() -> None:
     """Entry of the process; argument 1: memory limit in bytes (0 = none)."""
-    _limit_memory(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    limit_memory(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that prints may disturb the answers
     binding()

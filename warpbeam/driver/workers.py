@@ -31,6 +31,31 @@ SECONDS_LIMIT = 300.0
 MEMORY_LIMIT = 8 << 30
 
 
+def start_process(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A Python process that runs one of our modules (with arguments) and answers on stdout; stderr goes to `log`."""
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+
+
+def last_words(process: subprocess.Popen[bytes] | None, log: IO[bytes]) -> str:
+    """What a process that ended wrote to its log, at most eight lines; the log is emptied."""
+    if process is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+    log.seek(0)
+    words = log.read().decode(errors="replace").strip()
+    log.truncate(0)
+    log.seek(0)
+    return "\n".join(words.splitlines()[:8])
+
+
 class _Worker:
     """One process and the thread that feeds it."""
 
@@ -42,15 +67,7 @@ class _Worker:
         self.thread.start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        root = str(Path(__file__).resolve().parent.parent.parent)
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "warpbeam.driver.worker_main", str(MEMORY_LIMIT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
+        return start_process(["warpbeam.driver.worker_main", str(MEMORY_LIMIT)], self.log)
 
     def _feed(self) -> None:
         while (job := self.jobs.get()) is not None:
@@ -94,7 +111,7 @@ class _Worker:
         return payload
 
     def _crashed(self, name: str, seconds: float | None) -> CompileError:
-        words = self._last_words()
+        words = last_words(self.process, self.log)
         self.stop()
         if seconds is not None:
             what, why = f"compiling kernel {name!r} took more than {seconds:g} s", "it was stopped"
@@ -103,16 +120,6 @@ class _Worker:
         return CompileError(
             what, why=why, hint="this is a fault of the code generator; please report it with the kernel"
         )
-
-    def _last_words(self) -> str:
-        if self.process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(1)
-        self.log.seek(0)
-        words = self.log.read().decode(errors="replace").strip()
-        self.log.truncate(0)
-        self.log.seek(0)
-        return "\n".join(words.splitlines()[:8])
 
     def stop(self) -> None:
         """Ends the process; a later job starts a new one."""

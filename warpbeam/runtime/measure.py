@@ -16,8 +16,8 @@ class BenchmarkResult:
     times: tuple[float, ...]
     number: int
 
-    def _quantile(self, q: float) -> float:
-        """Linear interpolation between order statistics."""
+    def quantile(self, q: float) -> float:
+        """The time that a share `q` of the measurements is below: linear interpolation between order statistics."""
         ordered = sorted(self.times)
         at = q * (len(ordered) - 1)
         low = int(at)
@@ -27,17 +27,17 @@ class BenchmarkResult:
     @property
     def median(self) -> float:
         """The middle time."""
-        return self._quantile(0.5)
+        return self.quantile(0.5)
 
     @property
     def p10(self) -> float:
         """The time that one measurement in ten is below."""
-        return self._quantile(0.1)
+        return self.quantile(0.1)
 
     @property
     def p90(self) -> float:
         """The time that nine measurements in ten are below."""
-        return self._quantile(0.9)
+        return self.quantile(0.9)
 
     @property
     def mean(self) -> float:

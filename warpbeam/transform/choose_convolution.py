@@ -140,11 +140,12 @@ def _decided(found: tuple[int, Choice], node: Call, tiles: tuple[int, ...], ctx:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A fused group with another way to compute its convolution: `tile` (0: the plain sum) and `signature` for the
-    config, and the group. The parameter of the weights has another type, and keeps its place.
+    """A fused group with another way to compute its convolution: `tile` (0: the plain sum) instead of `own`, and
+    `signature` for the config, and the group. The parameter of the weights has another type, and keeps its place.
     """
 
     tile: int
+    own: int
     signature: str
     group: Function
 
@@ -176,7 +177,7 @@ def others(fn: Function, accuracy: str) -> list[Other]:
             new = _tiled(plain, param, tile)
         group = rewrite_function(fn, lambda n, new=new: new if n is node else None)  # type: ignore[misc]
         params = tuple(param if p is w else p for p in fn.params)
-        made.append(Other(tile, signature(node), group.replace(params=params)))
+        made.append(Other(tile, own, signature(node), group.replace(params=params)))
     return made
 
 

@@ -1,0 +1,124 @@
+"""Times variants of a kernel in another process, which may crash or hang: then only the variant is out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from warpbeam.driver.race import Dropped
+from warpbeam.driver.workers import MEMORY_LIMIT, last_words, start_process
+from warpbeam.target import Target
+
+SECONDS_LIMIT = 5.0  # for one answer
+_SAMPLE = 2e-4  # seconds that a measurement should take at least
+_MOST_CALLS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A kernel of a library: its symbol, [bytes, dtype, constant] of its buffers, and the values of its sizes."""
+
+    symbol: str
+    buffers: tuple[tuple[int, str, bool], ...]
+    dims: tuple[int, ...]
+
+
+class Timer:
+    """Measures kernels of one library at a time. Use as a context manager; the process starts when it is needed."""
+
+    def __init__(self, target: Target, seconds: float = SECONDS_LIMIT) -> None:
+        self.command = ["warpbeam.driver.timing_main", str(MEMORY_LIMIT), str(target.l3 or target.l2 or target.l1)]
+        self.seconds = seconds
+        self.code = b""
+        self.entries: Sequence[Entry] = ()
+        self.ids: dict[int, int] = {}
+        self.number = 0
+        self.loaded = False
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def load(self, code: bytes, entries: Sequence[Entry]) -> None:
+        """Takes the variants of another kernel: a shared library and what it exports."""
+        self.code, self.entries, self.number = code, entries, 0
+        self.ids.clear()
+        self.loaded = False
+        with contextlib.suppress(Dropped):  # then the first measurement tries again, and says so
+            self._ready()
+
+    def sample(self, which: int) -> float:
+        """Seconds of one call of a variant. The first measurement of each comes after a call that does not count.
+
+        Raises:
+            Dropped: if it cannot be measured.
+        """
+        self._ready()
+        if which not in self.ids:
+            e = self.entries[which]
+            made = self._send({"op": "kernel", "symbol": e.symbol, "buffers": e.buffers, "dims": e.dims})
+            self.ids[which] = made["id"]
+            self._run(which, 1)
+            once = self._run(which, 1)
+            self.number = self.number or max(1, min(_MOST_CALLS, round(_SAMPLE / max(once, 1e-7))))
+        return self._run(which, self.number)
+
+    def _ready(self) -> None:
+        """Has a process with the library."""
+        if self.process is None:
+            self.process = start_process(self.command, self.log)
+        if not self.loaded:
+            self._send({"op": "load", "bytes": len(self.code)}, self.code)
+            self.loaded = True
+
+    def _run(self, which: int, number: int) -> float:
+        return float(self._send({"op": "run", "id": self.ids[which], "number": number})["seconds"])
+
+    def _send(self, request: dict[str, Any], payload: bytes = b"") -> dict[str, Any]:
+        process = self.process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            process.kill()
+
+        watch = threading.Timer(self.seconds, kill)
+        watch.daemon = True
+        watch.start()
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n" + payload)
+            process.stdin.flush()
+            line = process.stdout.readline()
+            reply: dict[str, Any] | None = json.loads(line) if line else None
+        except (OSError, ValueError):
+            reply = None
+        finally:
+            watch.cancel()
+        if reply is None:
+            why = f"took more than {self.seconds:g} s" if late.is_set() else f"crashed {last_words(process, self.log)}"
+            self.stop()
+            raise Dropped(why.strip())
+        if not reply["ok"]:
+            raise Dropped(reply["why"])
+        return reply
+
+    def stop(self) -> None:
+        """Ends the process; the next measurement starts another."""
+        process, self.process = self.process, None
+        self.loaded = False
+        self.ids.clear()
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def __enter__(self) -> Timer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        self.log.close()
