@@ -1,0 +1,1 @@
+"""Random models and damaged model files, and what the compiler must do with them: `python -m warpbeam.testing.fuzz`."""
