@@ -27,6 +27,7 @@ COMMANDS = {
     "profile": "time a model kernel by kernel",
     "verify": "compare a compiled model with the interpreter, and find what differs",
     "opt": "run graph passes and print the graph",
+    "reduce": "make a failing model smaller while it still fails",
     "rpc-server": "let other machines run and measure compiled code here",
     "rpc-tracker": "lend the devices of a farm to one client at a time",
     "doctor": "check this installation",
