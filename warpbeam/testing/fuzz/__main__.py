@@ -57,8 +57,9 @@ def _work(args: argparse.Namespace, index: int, note: Any) -> judge.Verdict:
 def _random(args: argparse.Namespace, indices: range) -> int:
     began, ops, dropped, kinds = time.monotonic(), Counter[str](), Counter[str](), Counter[str]()
     sizes = 0
+    judge.warm()
     for done in crew.run_all(indices, partial(_work, args), args.jobs, args.seconds or 120, MEMORY):
-        failures = [] if done.kind == "done" else [f"{done.kind} in {done.stage}: {done.value}"]
+        failures = [] if done.kind == "done" else [f"{done.kind} in {done.stage}: {crew.brief(done.value)}"]
         disputed: list[str] = []
         if done.kind == "done":
             failures, disputed = done.value.failures, done.value.disputed

@@ -28,6 +28,13 @@ class Outcome:
     seconds: float
 
 
+def brief(text: str) -> str:
+    """A traceback as its place and its last line; other text as it is."""
+    lines = text.strip().splitlines()
+    places = [line.strip() for line in lines if line.startswith("  File ")]
+    return f"{lines[-1][:500]}, {places[-1]}" if places else text
+
+
 class _Worker:
     def __init__(self, work: Work, memory: int) -> None:
         context = multiprocessing.get_context("fork")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,6 +74,15 @@ def judge(seed: int, index: int, levels: Sequence[int], in_c: bool, note: Callab
         note("C source")
         verdict.failures += _in_c(grown)
     return verdict
+
+
+def warm() -> None:
+    """Imports what workers need, by using it, so that each of them need not."""
+    grown = grow(0, 0)
+    module = warpbeam.compile(grown.model, opt_level=1, workers=1, cache=False)
+    module.run(grown.inputs)
+    with contextlib.suppress(ImportError):
+        import onnxruntime  # noqa: F401
 
 
 def peer(model: ModelProto | bytes, inputs: Arrays) -> dict[str, np.ndarray] | None:

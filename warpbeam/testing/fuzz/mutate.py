@@ -28,8 +28,7 @@ from warpbeam.frontend.onnx import import_model
 from warpbeam.ir.diagnostics import WarpbeamError
 from warpbeam.relay import interp
 from warpbeam.runtime.errors import WarpbeamError as RuntimeWarpbeamError
-from warpbeam.testing.fuzz import crew
-from warpbeam.testing.fuzz.judge import peer
+from warpbeam.testing.fuzz import crew, judge
 
 MEMORY = 2 << 30
 LONGEST = 10_000  # characters of a message
@@ -136,7 +135,7 @@ def examine(paths: list[Path], seed: int, index: int, note: Callable[[str], None
     except (WarpbeamError, RuntimeWarpbeamError) as e:
         return ("refused", type(e).__name__) if len(str(e)) <= LONGEST else ("message", f"{len(str(e))} characters")
     note("onnxruntime")
-    theirs = peer(data, inputs)
+    theirs = judge.peer(data, inputs)
     if theirs is None:
         return "unjudged", "onnxruntime refuses it"
     if all(_near(n, got[n], theirs[n]) for n in got):
@@ -193,6 +192,7 @@ def main(args: argparse.Namespace) -> int:
     seconds = args.seconds or 10
     with tempfile.TemporaryDirectory() as cache:
         os.environ["WARPBEAM_CACHE_DIR"] = cache  # kernels that a damaged file shares with the sound one compile once
+        judge.warm()
         work = partial(_work, paths, args.seed)
         indices = range(args.first, args.first + args.count)
         for done in crew.run_all(indices, work, args.jobs, seconds, MEMORY):
@@ -203,7 +203,10 @@ def main(args: argparse.Namespace) -> int:
             if kind in ("wrong", "message", "crash", "timeout", "raised"):
                 bad += 1
                 path = _saved(Path(args.save), args.seed, paths, done.task, kind)
-                print(f"FAILED {path}: {kind} in {done.stage} after {done.seconds:.1f} s: {detail}", flush=True)
+                print(
+                    f"FAILED {path}: {kind} in {done.stage} after {done.seconds:.1f} s: {crew.brief(detail)}",
+                    flush=True,
+                )
             elif kind == "disputed":
                 print(f"disputed {_saved(Path(args.save), args.seed, paths, done.task, kind)}: {detail}", flush=True)
     took = time.monotonic() - began
