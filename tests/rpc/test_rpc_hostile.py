@@ -22,7 +22,7 @@ import warpbeam as tvm
 from warpbeam import rpc
 from warpbeam.runtime.rpc import wire
 
-SAMPLE, SESSIONS = 200, 2000
+SAMPLE, SESSIONS = 60, 2000
 #: messages that a client sends in `script`, with its greeting
 MESSAGES = 16
 
@@ -141,7 +141,7 @@ def harmless(payload: bytes) -> bool:
     return number < 1000 and repeat < 1000 and least < 10 and zeros < 1000 and pause < 10 and flush < 1 << 20
 
 
-@pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_malformed_requests(target: rpc.Server, code: bytes, count: int) -> None:
     """Requests that are damaged before they get their MAC: each has an answer, and the session goes on."""
     rng = random.Random(count)
@@ -180,6 +180,7 @@ def test_strangers(target: rpc.Server, greeting: bytes) -> None:
             return  # it went without reading all
 
 
+@pytest.mark.slow
 def test_a_silent_stranger_is_sent_away(target: rpc.Server) -> None:
     with connected(target) as sock:
         start = time.monotonic()
@@ -256,7 +257,7 @@ class Deceived:
 def test_damaged_answers(target: rpc.Server, code: bytes) -> None:
     """The client ends in RPCError, soon, whatever comes back."""
     ended = 0
-    for seed in range(60):
+    for seed in range(30):
         rng = random.Random(seed)
         sock = Deceived(connected(target), rng.randrange(40), rng)
         start = time.monotonic()
@@ -269,4 +270,4 @@ def test_damaged_answers(target: rpc.Server, code: bytes) -> None:
         finally:
             sock.close()
         assert time.monotonic() - start < 10
-    assert ended > 40
+    assert ended > 18
