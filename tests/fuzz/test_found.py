@@ -44,3 +44,18 @@ def test_parameters_of_a_batch_norm_whose_sizes_are_open_are_taken_to_fit(level:
     along = (slice(None), None)
     want = (x - u[along]) / np.sqrt(v[along] + 1e-5) * s[along] + b[along]
     np.testing.assert_allclose(module.run({"x": x, "s": s, "b": b, "u": u, "v": v})["y"], want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_slice_of_at_most_one_row_is_repeated(level: int) -> None:
+    """The extent, (min(3, n) + 1 - min(2, n)) // 2, was taken to be n; it is 1 from n = 3 on."""
+    model = parsed(
+        "g (float[n, 2] x) => (float[n, 2] y) <int64[1] b = {2}, int64[1] e = {3}, int64[1] a = {0}, int64[1] s = {2}>"
+        "{ r = Slice(x, b, e, a, s)  y = Mul(x, r) }"
+    )
+    module = warpbeam.compile(model, opt_level=level, workers=1, cache=False)
+    for n in (3, 7):
+        x = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
+        np.testing.assert_array_equal(module.run({"x": x})["y"], x * x[2:3])
+    with pytest.raises(WarpbeamError):
+        module.run({"x": np.ones((2, 2), np.float32)})

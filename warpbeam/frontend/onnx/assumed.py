@@ -12,8 +12,11 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.op import get
 from warpbeam.relay.expr import Expr
 from warpbeam.relay.types import TensorType
+from warpbeam.tir.arith import Facts, bounds
 from warpbeam.tir.expr import PrimExpr, Var
 from warpbeam.topi import dims
+
+_LARGEST = 1 << 40  # of a size, for reckoning with it
 
 
 def assumed(x: Expr, shape: Sequence[Any]) -> Expr:
@@ -34,11 +37,14 @@ def with_size(x: Expr, axis: int, size: Any) -> Expr:
 def settle(view: NodeView, pair: tuple[Any, Any], plain: tuple[bool, bool]) -> bool:
     """Two dimensions that a node needs to be equal: its operands get the simpler one of them in the other's place.
 
+    One that cannot be more than 1 gets a 1 in its place: it may be meant to be repeated.
+
     plain: which of them are sizes of the model's inputs. False where that does not help, or is for others to decide.
     """
     if all(plain) or dims.counted_in(*pair) or dims.same(*pair) is not None:
         return False
-    simple, other = sorted(pair, key=_length)
+    single = next((d for d in pair if isinstance(d, PrimExpr) and _at_most_one(d)), None)
+    simple, other = (1, single) if single is not None else sorted(pair, key=_length)
     changed = False
     for k, entry in enumerate(view.entries):
         if entry is None or entry.missing or not isinstance(entry.type, TensorType):
@@ -49,6 +55,16 @@ def settle(view: NodeView, pair: tuple[Any, Any], plain: tuple[bool, bool]) -> b
             view.entries[k] = Entry(assumed(entry.expr, want), string=entry.string)
             changed = True
     return changed
+
+
+def _at_most_one(value: PrimExpr) -> bool:
+    """Whether a dimension is 1 or 0 whatever the sizes are."""
+    facts = Facts()
+    for size in post_order(value):
+        if isinstance(size, Var):
+            facts.bind(size, 1, _LARGEST)
+    _, most = bounds(value, facts)
+    return most is not None and most <= 1
 
 
 def _length(value: Any) -> int:
