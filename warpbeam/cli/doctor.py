@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -23,12 +24,18 @@ EXTRAS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds this command's options."""
+    parser.add_argument(
+        "--measure", action="store_true",
+        help="measure what the cost model assumes of this machine, and keep it for later compilations",
+    )  # fmt: skip
     options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints facts and checks; exit code 1 if a check fails."""
     facts = {"versions": versions(), "machine": machine(), "cache": cache(), "extras": extras()}
+    if args.measure:
+        facts["measured"] = measure()
     checks = [_check(name, fn) for name, fn in CHECKS.items()]
     healthy = all(ok for _, ok, _ in checks)
     if args.json:
@@ -61,6 +68,7 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str]:
     """The target that was detected."""
     from warpbeam.target import detect
+    from warpbeam.target.host import VARIABLE, measured
 
     t = detect()
     caches = " / ".join(console.size(n) if n else "none" for n in (t.l1, t.l2, t.l3))
@@ -72,14 +80,38 @@ def machine() -> dict[str, str]:
         "caches": caches,
         "cores": str(t.cores),
         "preferred layout": t.prefer_layout,
+        **_constants(vars(t)),
+        "these constants": "measured" if measured(t) and os.environ.get(VARIABLE) != "0" else "assumed (--measure)",
     }
+
+
+def measure() -> dict[str, str]:
+    """Measures the constants of the cost model and keeps them."""
+    from warpbeam.driver.calibrate import measure as measure_constants
+    from warpbeam.target import detect
+    from warpbeam.target.host import keep_measured
+
+    with console.progress("measuring"):
+        values = measure_constants(detect())
+    return {**_constants(values), "kept in": str(keep_measured(detect(), values))}
+
+
+def _constants(values: Mapping[str, float]) -> dict[str, str]:
+    return {
+        "multiply-adds per cycle": f"{values['fma_rate']:.2f} vectors",
+        "bytes per cycle from L2, L3, memory": " / ".join(f"{values[k]:.1f}" for k in _RATES),
+        "a parallel loop costs": f"{values['fork_cycles']} cycles",
+    }
+
+
+_RATES = ("l2_rate", "l3_rate", "memory_rate")
 
 
 def cache() -> dict[str, str]:
     """Where compiled models are kept, and how much there is."""
-    from warpbeam.driver.cache import default_root
+    from warpbeam.runtime.files import cache_root
 
-    folder = default_root()
+    folder = cache_root()
     files = [f for f in folder.rglob("*") if f.is_file()] if folder.is_dir() else []
     return {"folder": str(folder), "files": str(len(files)), "size": console.size(sum(f.stat().st_size for f in files))}
 

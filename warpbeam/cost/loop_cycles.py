@@ -12,18 +12,17 @@ from warpbeam.target import Target
 from warpbeam.tir.analysis.footprint import Level
 from warpbeam.tir.stmt import For
 
-_FMA_UNITS = 2
-_BYTES_PER_CYCLE = (128.0, 40.0, 22.0, 8.0)  # into the registers, L1, L2 and L3
-_FORK_CYCLES = 4000.0
+_L1_BYTES_PER_CYCLE = 128.0
 
 
 def loop_cycles(level: Level, target: Target) -> float | None:
     """Cycles of one run of a level on the machine; None where an extent is not constant."""
     work = _arithmetic(level, target, False)
     caches = (target.vector_bits // 8 * target.vector_registers, target.l1, target.l2, target.l3)
+    rates = (_L1_BYTES_PER_CYCLE, target.l2_rate, target.l3_rate, target.memory_rate)
     moved = [
         _crossing(level, size, target.line if k else 1) / rate
-        for k, (size, rate) in enumerate(zip(caches, _BYTES_PER_CYCLE, strict=True))
+        for k, (size, rate) in enumerate(zip(caches, rates, strict=True))
         if size
     ]
     if work is None or level.bytes is None:
@@ -38,7 +37,7 @@ def _arithmetic(level: Level, target: Target, vector: bool) -> float | None:
     if not isinstance(s, For):
         sizes = [dt.bits(t.buffer.dtype) for t in level.touched]
         lanes = max(1, target.vector_bits // max(sizes, default=32)) if vector else 1
-        return level.flops / ((2 if target.fma else 1) * _FMA_UNITS * lanes)
+        return level.flops / ((2 if target.fma else 1) * target.fma_rate * lanes)
     if level.trips is None:
         return None
     inside = [_arithmetic(kid, target, vector or s.kind == "vectorized") for kid in level.inside]
@@ -62,7 +61,7 @@ def _parallel(level: Level, target: Target) -> tuple[float, float]:
     while at is not None:
         if getattr(at.stmt, "kind", "") == "parallel" and at.trips and target.cores > 1:
             rounds = -(-at.trips // target.cores)
-            return rounds / at.trips, forks * _FORK_CYCLES
+            return rounds / at.trips, forks * target.fork_cycles
         forks *= at.trips or 1
         at = at.inside[0] if len(at.inside) == 1 else None
     return 1.0, 0.0

@@ -22,10 +22,7 @@ from warpbeam.target import Target
 
 _UNKNOWN = 64
 _CALL_CYCLES = 30.0
-FORK_CYCLES = 4000.0
 _WAY_BYTES = 4096
-_L2_BYTES_PER_CYCLE, _L3_BYTES_PER_CYCLE = 40.0, 22.0
-_MEMORY_BYTES_PER_CYCLE = 5.0  # what one core streams from memory
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
 FAR_BYTES_PER_CYCLE = 6.0  # what all cores walk through again and again beyond their own caches
 
@@ -81,13 +78,15 @@ class Tile:
 def choose(shape: Shape, target: Target) -> Tile:
     """The best tile by the prior."""
     lanes, scored = _scored(shape, target)
-    return _tile(shape, lanes, min(scored, key=lambda entry: entry[0]))
+    return _tile(shape, target, lanes, min(scored, key=lambda entry: entry[0]))
 
 
 def ranked(shape: Shape, target: Target, count: int) -> list[Tile]:
     """Up to `count` tiles, the best first, each materially different from those before it (see `alike`)."""
     lanes, scored = _scored(shape, target)
-    return apart((_tile(shape, lanes, entry) for entry in sorted(scored, key=lambda entry: entry[0])), alike, count)
+    return apart(
+        (_tile(shape, target, lanes, entry) for entry in sorted(scored, key=lambda entry: entry[0])), alike, count
+    )
 
 
 def alike(a: Tile, b: Tile) -> bool:
@@ -126,18 +125,19 @@ def _scored(shape: Shape, target: Target) -> tuple[int, list[tuple[Any, ...]]]:
                 panels = -(-columns // (vectors * lanes))
                 heights = [-(-(e or _UNKNOWN) // r) for e, r in zip(shape.rows, rows, strict=True)]
                 first = panels if columns_outer or not heights else heights[0]
-                parallel, speedup = _parallel(shape, first, cycles, target.cores)
+                parallel, speedup = _parallel(shape, first, cycles, target)
                 key = (_quantise(cycles / speedup), vectors, rows, columns_outer)
                 found.append((key, cycles, parallel, speedup))
     return lanes, found
 
 
-def _tile(shape: Shape, lanes: int, entry: tuple[Any, ...]) -> Tile:
+def _tile(shape: Shape, target: Target, lanes: int, entry: tuple[Any, ...]) -> Tile:
     """The decisions of one entry of `_scored`."""
     (_, vectors, rows, columns_outer), cycles, parallel, speedup = entry
     flops = 2.0 * shape.outer * (shape.columns or _UNKNOWN) * shape.reduce
     for e in shape.rows:
         flops *= e or _UNKNOWN
+    peak = 2 * target.fma_rate * shape.lanes
     return Tile(
         rows,
         vectors,
@@ -147,17 +147,17 @@ def _tile(shape: Shape, lanes: int, entry: tuple[Any, ...]) -> Tile:
         2 if shape.broadcast and shape.reduce % 2 == 0 else 1,
         not shape.broadcast,
         shape.packed,
-        f"{cycles:.0f} cycles predicted, {100 * flops / (cycles * 4 * shape.lanes):.0f} % of the multiply-add ceiling",
+        f"{cycles:.0f} cycles predicted, {100 * flops / (cycles * peak):.0f} % of the multiply-add ceiling",
         cycles / speedup,
     )
 
 
-def elapsed(cycles: float, weights: int, cores: int, passes: float = 1.0) -> float:
+def elapsed(cycles: float, weights: int, target: Target, cores: int, passes: float = 1.0) -> float:
     """Cycles of a computation that takes `cycles` on all cores and walks `passes` times over weights from memory.
 
     cores: those that fetch parts of their own. Memory is busy during the first pass only.
     """
-    first, memory = cycles / max(passes, 1.0), weights / (_MEMORY_BYTES_PER_CYCLE * cores)
+    first, memory = cycles / max(passes, 1.0), weights / (target.memory_rate * cores)
     return max(first, memory) + EXPOSED * min(first, memory) + cycles - first
 
 
@@ -186,7 +186,7 @@ def _fits_registers(rows: tuple[int, ...], vectors: int, shape: Shape, target: T
     return count + spare <= max(8, target.vector_registers) and count <= (28 if shape.broadcast else 18)
 
 
-def _step(rows: int, vectors: int, shape: Shape) -> float:
+def _step(rows: int, vectors: int, shape: Shape, target: Target) -> float:
     """Cycles of one reduction step of one tile."""
     work = rows * vectors
     loads = (
@@ -194,7 +194,8 @@ def _step(rows: int, vectors: int, shape: Shape) -> float:
         if shape.broadcast
         else work + (vectors if shape.reads > 1 else 0)
     )
-    return max(work / 2.0, loads / 2.0, 4.0 * min(1.0, work / 8.0) if work >= 8 else 4.0 * max(work, 1) / 8.0 + 2.0)
+    latency = 4.0 * min(1.0, work / 8.0) if work >= 8 else 4.0 * max(work, 1) / 8.0 + 2.0
+    return max(work / target.fma_rate, loads / 2.0, latency)
 
 
 def _cycles(
@@ -212,7 +213,7 @@ def _cycles(
     total = 0.0
     for nh, h in heights:
         for nw, w in widths:
-            total += nh * nw * (_step(h, w, shape) * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
+            total += nh * nw * (_step(h, w, shape, target) * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
     tiles = sum(n for n, _ in heights)
     total *= _aliasing(shape, rows, target)
     return shape.outer * (
@@ -232,12 +233,10 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
     lhs = rows * shape.reduce * shape.bytes
     if columns_outer:
         panel_from = 0.0 if one_panel <= target.l1 // 2 else cache_rate(one_panel, target)
-        cost = (
-            tiles * panels * one_panel * panel_from + panels * lhs * cache_rate(lhs, target) + rhs / _L3_BYTES_PER_CYCLE
-        )
+        cost = tiles * panels * one_panel * panel_from + panels * lhs * cache_rate(lhs, target) + rhs / target.l3_rate
     else:
         far = 1.0 / FAR_BYTES_PER_CYCLE if rhs > target.l2 else cache_rate(rhs, target)
-        cost = tiles * rhs * far + lhs / _L3_BYTES_PER_CYCLE
+        cost = tiles * rhs * far + lhs / target.l3_rate
     return EXPOSED * cost
 
 
@@ -255,12 +254,13 @@ def cache_rate(resident: int, target: Target) -> float:
     """Cycles per byte from the level that holds `resident` bytes."""
     if resident <= target.l1 // 2:
         return 0.0
-    return 1.0 / (_L2_BYTES_PER_CYCLE if resident <= target.l2 * 3 // 4 else _L3_BYTES_PER_CYCLE)
+    return 1.0 / (target.l2_rate if resident <= target.l2 * 3 // 4 else target.l3_rate)
 
 
-def _parallel(shape: Shape, first: int, cycles: float, cores: int) -> tuple[str, float]:
+def _parallel(shape: Shape, first: int, cycles: float, target: Target) -> tuple[str, float]:
     """(which loop is parallel, share of the cores' time that is used)."""
-    if cores < 2 or cycles < 4 * FORK_CYCLES:
+    cores = target.cores
+    if cores < 2 or cycles < 4 * target.fork_cycles:
         return "none", 1.0
     choices = [("free", shape.outer), ("first", first)]
     scored = [(n / (-(-n // cores) * cores), n >= 4 * cores, -k, name) for k, (name, n) in enumerate(choices) if n > 1]
@@ -270,4 +270,4 @@ def _parallel(shape: Shape, first: int, cycles: float, cores: int) -> tuple[str,
     if used * cores <= 1.0:
         return "none", 1.0
     forks = shape.outer if name == "first" else 1
-    return name, used * cores / (1.0 + forks * FORK_CYCLES / cycles)
+    return name, used * cores / (1.0 + forks * target.fork_cycles / cycles)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from warpbeam.cost import tile_prior
-from warpbeam.cost.tile_prior import EXPOSED, FAR_BYTES_PER_CYCLE, FORK_CYCLES, Shape, Tile, cache_rate, choose, elapsed
+from warpbeam.cost.tile_prior import EXPOSED, FAR_BYTES_PER_CYCLE, Shape, Tile, cache_rate, choose, elapsed
 from warpbeam.target import Target
 
 _PLANE_CYCLES = 5.0  # to transform and move one vector of one plane, by way of the second-level cache
@@ -154,12 +154,12 @@ def _score(
     total = blocks * chunks * tile.cycles + moved + EXPOSED * again
     units = round(chunks) if columns_outer else blocks
     forks = 2 if columns_outer else 1
-    parallel = cores > 1 and units > 1 and total > 4 * FORK_CYCLES
+    parallel = cores > 1 and units > 1 and total > 4 * target.fork_cycles
     if parallel:
-        total = total * -(-units // cores) / units + forks * FORK_CYCLES
+        total = total * -(-units // cores) / units + forks * target.fork_cycles
     busy = cores if parallel else 1
     if columns_outer:
-        cycles = elapsed(total, layer.weights, busy)
+        cycles = elapsed(total, layer.weights, target, busy)
     else:
-        cycles = elapsed(total, layer.weights, 1, blocks / busy)
+        cycles = elapsed(total, layer.weights, target, 1, blocks / busy)
     return Blocks(rows, columns, chunk, columns_outer, parallel, tile, cycles)

@@ -17,6 +17,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from warpbeam.runtime.files import cache_root
+
+#: subfolder of what is no copy of anything, and stays when the cache is trimmed or cleared
+KEPT = "machine"
 _MAGIC = b"wbc1"
 _DEFAULT_LIMIT = 2 << 30
 
@@ -37,15 +41,6 @@ def package_stamp() -> str:
     return digest.hexdigest()
 
 
-def default_root() -> Path:
-    """The folder of the cache, by environment."""
-    own = os.environ.get("WARPBEAM_CACHE_DIR")
-    if own:
-        return Path(own)
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "warpbeam"
-
-
 class Cache:
     """A cache folder. If it cannot be made or is not private, nothing is stored or found (with a warning)."""
 
@@ -56,7 +51,7 @@ class Cache:
             root: the folder; None: by environment.
             limit: bytes that may be used; None: $WARPBEAM_CACHE_BYTES or 2 GiB.
         """
-        self.root = Path(root) if root is not None else default_root()
+        self.root = Path(root) if root is not None else cache_root()
         self.limit = limit if limit is not None else int(os.environ.get("WARPBEAM_CACHE_BYTES", _DEFAULT_LIMIT))
         self.usable = self._prepare()
         self._written = 0
@@ -152,7 +147,8 @@ class Cache:
     def entries(self) -> list[tuple[float, int, Path]]:
         """(time of last use, bytes, path) of all entries, oldest first."""
         found = []
-        for folder, _, files in os.walk(self.root):
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = [f for f in folders if f != KEPT]
             for name in files:
                 path = Path(folder, name)
                 with contextlib.suppress(OSError):

@@ -65,7 +65,7 @@ def _source(lanes: int, chains: int) -> str:
     return "\n".join(lines)
 
 
-def _together(calls: list[Callable[[], None]]) -> None:
+def together(calls: list[Callable[[], None]]) -> None:
     """Runs every call on a thread of its own, the first on this one."""
     others = [threading.Thread(target=c) for c in calls[1:]]
     for t in others:
@@ -103,7 +103,7 @@ class FmaPeak:
 
     def run(self) -> None:
         """One burst on every thread; returns when all are done."""
-        _together([self._call(i) for i in range(self._threads)])
+        together([self._call(i) for i in range(self._threads)])
 
     def _call(self, index: int) -> Callable[[], None]:
         pointer = self._data[index].ctypes.data
@@ -134,7 +134,7 @@ def copy_rate(size: int, threads: int) -> float:
     best = 0.0
     for _ in range(3):
         start = time.perf_counter()
-        _together([functools.partial(work, p) for p in pairs])
+        together([functools.partial(work, p) for p in pairs])
         best = max(best, 2.0 * half * threads * times / (time.perf_counter() - start))
     return best
 

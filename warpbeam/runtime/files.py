@@ -55,3 +55,14 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def cache_root() -> Path:
+    """The folder for what may be kept between processes: $WARPBEAM_CACHE_DIR, else $XDG_CACHE_HOME/warpbeam, else
+    ~/.cache/warpbeam.
+    """
+    own = os.environ.get("WARPBEAM_CACHE_DIR")
+    if own:
+        return Path(own)
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "warpbeam"

@@ -31,7 +31,6 @@ from warpbeam.tir.expr import IntImm, Var, as_expr, const_int
 _FORK_WORK = 1 << 19  # multiply-adds of a whole scan from which threads pay
 _ACCUMULATORS = 26
 _UNKNOWN_ROWS = 8
-_L2_BYTES_PER_CYCLE = 40.0
 
 
 @dataclass(slots=True)
@@ -238,7 +237,7 @@ def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
         for height, count in heights:
             for width, many in ((v, tiles - 1), (last, 1)):
                 fma, loaded = height * width * sums / 2, (width * sums + height) / 2
-                memory = 0.0 if resident else width * sums * lanes * stored / _L2_BYTES_PER_CYCLE
+                memory = 0.0 if resident else width * sums * lanes * stored / group.target.l2_rate
                 cost += count * many * (max(fma, loaded, memory, 4.0) * depth + 20)
         key = (round(cost, 1), v, r)
         best = key if best is None or key < best else best

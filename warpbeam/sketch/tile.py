@@ -132,9 +132,9 @@ def _elapsed(group: Group, roles: Contraction | None, shape: Shape, tile: Tile) 
         weights = product(roles.rhs.tensor.shape) * dt.nbytes(roles.rhs.dtype)
     cores = 1 if tile.parallel == "none" else group.target.cores
     if tile.columns_outer:
-        return elapsed(tile.cycles, weights, cores)
+        return elapsed(tile.cycles, weights, group.target, cores)
     tiles = product([-(-(size or 1) // r) for size, r in zip(shape.rows, tile.rows, strict=True)])
-    return elapsed(tile.cycles, weights, 1, tiles / cores)
+    return elapsed(tile.cycles, weights, group.target, 1, tiles / cores)
 
 
 def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
+from warpbeam.runtime.files import atomic, cache_root
 from warpbeam.target.target import Target, TargetError, features, from_dict
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -45,6 +48,16 @@ def cache_sizes(folder: Path = _CACHES) -> dict[str, int]:
     return found
 
 
+#: environment variable: "0" = what was measured is not used
+VARIABLE = "WARPBEAM_MEASURED"
+#: fields of a target that can be measured: (type, least, most)
+MEASURED: dict[str, tuple[Any, float, float]] = {
+    "fma_rate": (float, 0.1, 16.0),
+    "l2_rate": (float, 1.0, 1024.0),
+    "l3_rate": (float, 0.5, 512.0),
+    "memory_rate": (float, 0.1, 256.0),
+    "fork_cycles": (int, 100, 1_000_000),
+}
 _FILES = ("level", "type", "size", "coherency_line_size")
 
 
@@ -82,4 +95,43 @@ def detect() -> Target:
         "cores": usable_cores(),
         **cache_sizes(),
     }
-    return from_dict(data)
+    plain = from_dict(data)
+    return plain.replace(**measured(plain)) if os.environ.get(VARIABLE) != "0" else plain
+
+
+# ---------------------------------------------------------------------------------------------------- what was measured
+
+
+def measured_path(target: Target) -> Path:
+    """Where the constants are that were measured on this machine; by what is known of it without measuring."""
+    about = [target.triple, target.cpu, target.features, target.l1, target.l2, target.l3, target.cores]
+    return cache_root() / "machine" / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:24]}.json"
+
+
+def measured(target: Target) -> dict[str, Any]:
+    """Fields of a target that were measured on this machine; empty if none were, or the file is no good."""
+    try:
+        found = json.loads(measured_path(target).read_text(encoding="utf-8"))
+        values = {name: kind(found[name]) for name, (kind, _, _) in MEASURED.items()}
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return {}
+    good = all(low <= values[name] <= high for name, (_, low, high) in MEASURED.items())
+    return values if good else {}
+
+
+def keep_measured(target: Target, values: dict[str, Any]) -> Path:
+    """Keeps measured fields for this machine; `detect` uses them in processes that start later.
+
+    Raises:
+        TargetError: if a value is out of all reason.
+        OSError: if the file cannot be written.
+    """
+    for name, (_, low, high) in MEASURED.items():
+        if not low <= values[name] <= high:
+            raise TargetError(f"{name} was measured as {values[name]:.3g}", why=f"it is between {low} and {high}",
+                              hint="measure again on a machine that is not busy")  # fmt: skip
+    path = measured_path(target)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with atomic(path) as file:
+        file.write(json.dumps(values, indent=1).encode())
+    return path

@@ -85,6 +85,10 @@ class Target(metaclass=_Made):
         threads: parallel loops make sense.
         l1, l2, l3, line: bytes of the data caches as one core sees them (0 = none) and of a cache line.
         cores: processor cores that may be used.
+        fma_rate: vector multiply-adds that a core starts per cycle, at best.
+        l2_rate, l3_rate, memory_rate: bytes per cycle that one core reads from the second- and third-level cache, and
+            from memory when all cores do.
+        fork_cycles: what a parallel loop costs besides its work, in cycles.
         requires: processor features that generated code may use, by LLVM's names, separated by blanks.
         prefer_layout: layout that costs decide for when nothing else does ("NHWC" or "NCHW").
         max_threads_per_block, warp_size: of a GPU: threads that may share memory and barriers, and those that run in
@@ -120,6 +124,11 @@ class Target(metaclass=_Made):
     l3: int = 0
     line: int = 64
     cores: int = 1
+    fma_rate: float = 2.0
+    l2_rate: float = 40.0
+    l3_rate: float = 22.0
+    memory_rate: float = 5.0
+    fork_cycles: int = 4000
     prefer_layout: str = "NHWC"
     requires: str = ""
     max_threads_per_block: int = 0
@@ -276,7 +285,7 @@ def _quote(value: str) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int) else _quote(value)
+    return str(value) if isinstance(value, int | float) else _quote(value)
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
@@ -353,8 +362,10 @@ def from_dict(data: Mapping[str, Any]) -> Target:
     for key, value in values.items():
         if key not in known:
             raise TargetError(f"target {where!r} has unknown field {key!r}", hint=f"fields: {', '.join(known)}")
-        want = {"str": str, "int": int, "bool": bool}.get(str(known[key].type), dict)
-        if type(value) is not want:
+        want = {"str": str, "int": int, "float": float, "bool": bool}.get(str(known[key].type), dict)
+        if want is float and type(value) is int:
+            values[key] = float(value)
+        elif type(value) is not want:
             raise TargetError(f"target {where!r}: {key} = {value!r}", why=f"it must be {want.__name__}")
     values["intrinsics"] = tuple(sorted(values["intrinsics"].items()))
     return Target(**values)

@@ -1,0 +1,92 @@
+"""Constants of the cost model that were measured on a machine: kept by machine, checked, and only used where asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from warpbeam.cost.tile_prior import Shape, choose
+from warpbeam.driver import calibrate
+from warpbeam.driver.cache import Cache
+from warpbeam.target import TargetError, get, host
+from warpbeam.target.host import detect
+
+GOOD = {"fma_rate": 1.9, "l2_rate": 51.5, "l3_rate": 20.25, "memory_rate": 4.5, "fork_cycles": 5200}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("WARPBEAM_CACHE_DIR", str(tmp_path))
+    detect.cache_clear()
+    yield tmp_path
+    detect.cache_clear()
+
+
+def test_tests_do_not_depend_on_what_was_measured() -> None:
+    assert os.environ[host.VARIABLE] == "0"
+
+
+def test_the_native_target_uses_what_was_kept_unless_told_not_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = detect()
+    host.keep_measured(plain, GOOD)
+    assert detect() is plain
+    detect.cache_clear()
+    assert detect() == plain, "the variable is set to 0"
+    monkeypatch.delenv(host.VARIABLE)
+    detect.cache_clear()
+    assert detect() == plain.replace(**GOOD)
+    assert detect().key != plain.key, "what was compiled before is not taken for what would be now"
+    assert get(detect().to_text()) == detect()
+
+
+def test_another_machine_does_not_use_it(folder: Path) -> None:
+    host.keep_measured(detect(), GOOD)
+    assert host.measured(detect()) == GOOD
+    assert host.measured(detect().replace(cores=detect().cores + 1)) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", json.dumps({**GOOD, "l2_rate": -1}), json.dumps({**GOOD, "fma_rate": "x"}),
+             json.dumps({**GOOD, "memory_rate": float("nan")}), json.dumps({**GOOD, "fork_cycles": None})],
+)  # fmt: skip
+def test_damaged_files_are_as_none(folder: Path, text: str) -> None:
+    host.keep_measured(detect(), GOOD).write_text(text)
+    assert host.measured(detect()) == {}
+
+
+def test_values_out_of_all_reason_are_not_kept(folder: Path) -> None:
+    with pytest.raises(TargetError, match="l2_rate was measured as 0"):
+        host.keep_measured(detect(), {**GOOD, "l2_rate": 0.0})
+    assert not host.measured_path(detect()).exists()
+
+
+def test_clearing_the_cache_keeps_what_was_measured(folder: Path) -> None:
+    folder.chmod(0o700)
+    path = host.keep_measured(detect(), GOOD)
+    store = Cache(folder)
+    store.put("ab" * 32, b"x")
+    store.clear()
+    assert path.exists() and store.get("ab" * 32) is None
+
+
+def test_the_prior_follows_the_constants() -> None:
+    """A machine on which a parallel loop costs more than the work has none."""
+    target = get("generic-x86-64-v4").replace(cores=4)
+    shape = Shape(rows=(64,), columns=256, reduce=64, outer=1, lanes=16, broadcast=True, packed=True)
+    assert choose(shape, target).parallel == "first"
+    assert choose(shape, target.replace(fork_cycles=1_000_000)).parallel == "none"
+    assert choose(shape, target.replace(fma_rate=1.0)).cycles > choose(shape, target).cycles
+
+
+def test_measuring_divides_by_cycles() -> None:
+    """With a clock that counts readings every loop takes the same time: rates are ratios of what the loops do."""
+    ticks = iter(range(1 << 30))
+    found = calibrate.measure(get("native").replace(l2=1 << 16, l3=1 << 18, cores=1), lambda: float(next(ticks)))
+    cycles = calibrate._STEPS * calibrate._CHAIN
+    assert found["l2_rate"] == round((1 << 15) / cycles, 2)
+    assert found["fork_cycles"] == get("native").fork_cycles
+    assert set(found) == set(host.MEASURED)
