@@ -19,7 +19,8 @@ from warpbeam.tir.transform.inject_prefetch import inject_prefetch
 from warpbeam.tir.transform.inject_rolling_buffer import inject_rolling_buffer
 from warpbeam.tir.transform.inject_software_pipeline import inject_software_pipeline
 from warpbeam.tir.transform.pipeline import lower
-from warpbeam.tir.transform.setting import Setting
+from warpbeam.tir.transform.setting import Setting, survey
+from warpbeam.tir.transform.simplify import simplify_program
 from warpbeam.tir.transform.storage_rewrite import storage_rewrite
 
 LOAD_USE = """
@@ -111,6 +112,21 @@ def test_pipeline_of_three_stages():
             B[15] = T[1, 0] + 1.0
         """,
     )
+
+
+def test_stages_follow_statements_out_of_a_loop_of_one_iteration():
+    text = """
+        def f(A: float32[16], B: float32[16]):
+            for i in range(16) {"software_pipeline_stage": (0,)}:
+                for j in range(1) {"software_pipeline_stage": (0, 1)}:
+                    alloc S: float32[1] @local
+                    S[0] = A[i + j]
+                    B[i + j] = S[0] * 2.0
+        """
+    func = check.program(text)
+    bare = simplify_program(func, Setting(None, {}, survey(func)))
+    assert bare.body.annotations["software_pipeline_stage"] == (0, 0)
+    check.agree(func, inject_software_pipeline(bare))
 
 
 def test_pipelines_that_cannot_be_are_refused():

@@ -79,8 +79,9 @@ class Lowering:
         """The body of a pipelined loop, and its notes for the statements that are then there."""
         allocs, parts = parts_of(s)
         new = [self.stmt(p) for p in parts]
-        body = seq(*new)
-        return wrap(allocs, body) if any(n is not None for n in new) else None, regrown(s, [count_of(n) for n in new])
+        alone = len(new) - new.count(None) == 1  # then buffers that it is inside of are the loop's
+        counts = [count_of(n if n is None or not alone else peel(n)[1]) for n in new]
+        return None if new.count(None) == len(new) else wrap(allocs, seq(*new)), regrown(s, counts)
 
     def block(self, b: Block) -> Stmt | None:
         cond = self.expr(b.predicate)
