@@ -259,6 +259,12 @@ def _sampler(case: Case, compiler: Compiler, timer: Timer) -> Callable[[int], fl
         timer.load(code, entries)
     except LinkError as error:
         failed.update((k, str(error.what)) for k in good)
+        good = []
+    for k in good:
+        try:
+            timer.prepare(k)
+        except Dropped as error:
+            failed[k] = str(error)
 
     def sample(which: int) -> float:
         if which in failed:

@@ -52,11 +52,16 @@ class Timer:
             self._ready()
 
     def sample(self, which: int) -> float:
-        """Seconds of one call of a variant. The first measurement of each comes after a call that does not count.
+        """Seconds of one call of a variant.
 
         Raises:
             Dropped: if it cannot be measured.
         """
+        self.prepare(which)
+        return self._run(which, self.number)
+
+    def prepare(self, which: int) -> None:
+        """Gives a variant its memory and calls it a first time, if that was not done; raises as `sample`."""
         self._ready()
         if which not in self.ids:
             e = self.entries[which]
@@ -65,7 +70,6 @@ class Timer:
             self._run(which, 1)
             once = self._run(which, 1)
             self.number = self.number or max(1, min(_MOST_CALLS, round(_SAMPLE / max(once, 1e-7))))
-        return self._run(which, self.number)
 
     def _ready(self) -> None:
         """Has a process with the library."""
