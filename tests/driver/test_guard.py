@@ -20,6 +20,7 @@ from warpbeam.ir.diagnostics import CompileError
 from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS, pool_ir
 from warpbeam.target import get
+from warpbeam.tir.expr import SizeVar
 
 # ------------------------------------------------------------------------------------------------------------- the rule
 
@@ -275,6 +276,24 @@ def test_real_measurements_give_a_model_that_is_right() -> None:
     module, report = compile_with_report(mod, cache=False, workers=1, guard=0.2, accuracy="exact")
     assert report.guard and all(v["out"] in ("", "slower") for v in report.guard[0]["variants"])
     assert np.array_equal(outputs(module, mod), outputs(plain, mod))
+
+
+def test_symbolic_sizes_are_measured_at_likely_values() -> None:
+    rows = SizeVar("n")
+    x = relay.var("x", shape=(rows, 96))
+    w = relay.const(np.random.default_rng(0).standard_normal((256, 96)).astype(np.float32))
+    mod = relay.IRModule.from_expr(relay.Function([x], relay.nn.relu(relay.nn.dense(x, w))))
+    _, (case,) = decided(mod, None, lambda v: False)
+    entry = guard._entry("k", case.variants[0].kernel, case.constants)
+    assert entry.dims == (16,)
+    assert [size for size, _, _ in entry.buffers][:3] == [16 * 96 * 4, 256 * 96 * 4, 16 * 256 * 4]
+    assert [constant for _, _, constant in entry.buffers] == [False, True, False]
+    plain = warpbeam.compile(mod, cache=False, workers=1)
+    module, report = compile_with_report(mod, cache=False, workers=1, guard=0.2)
+    assert all(v["measurements"] for v in report.guard[0]["variants"])
+    for n in (1, 5, 33):
+        data = np.random.default_rng(n).standard_normal((n, 96)).astype(np.float32)
+        assert np.array_equal(module(data), plain(data))
 
 
 def test_level_four_is_level_three_with_a_guard(preferring) -> None:  # type: ignore[no-untyped-def]
