@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -147,6 +148,14 @@ def test_variants_that_crash_hang_or_fail_only_drop_themselves() -> None:
             timer.sample(3)
         timer.seconds = 20.0
         assert timer.sample(0) >= 0
+
+
+def test_without_processes_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with Timer(get("native")) as timer:
+        timer.load(b"", [Entry("k", (), ())])
+        with pytest.raises(Dropped, match="no process could be started"):
+            timer.sample(0)
 
 
 # ------------------------------------------------------------------------------------------------------------ decisions

@@ -74,7 +74,10 @@ class Timer:
     def _ready(self) -> None:
         """Has a process with the library."""
         if self.process is None:
-            self.process = start_process(self.command, self.log)
+            try:
+                self.process = start_process(self.command, self.log)
+            except OSError as error:
+                raise Dropped(f"no process could be started: {error}") from error
         if not self.loaded:
             self._send({"op": "load", "bytes": len(self.code)}, self.code)
             self.loaded = True
