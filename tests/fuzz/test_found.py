@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 import warpbeam
 from warpbeam.ir.diagnostics import WarpbeamError
+from warpbeam.testing.exported import run_exported
 
 LEVELS = (0, 1, 2, 3)
 
@@ -59,3 +62,38 @@ def test_a_slice_of_at_most_one_row_is_repeated(level: int) -> None:
         np.testing.assert_array_equal(module.run({"x": x})["y"], x * x[2:3])
     with pytest.raises(WarpbeamError):
         module.run({"x": np.ones((2, 2), np.float32)})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("size", [3, 5, 9])
+def test_the_largest_of_a_power_of_two_and_one(level: int, size: int) -> None:
+    """The one that is left over was no vector, and the printer shuffled it."""
+    model = parsed(
+        f"g (float[1, 3, 2, {size}] x) => (float[1, 3, 1, 1] y, float[1, 3, 1, 1] z) <int64[2] a = {{2, 3}}>"
+        f"{{ y = MaxPool <kernel_shape = [2, {size}]> (x)  z = ReduceMin <keepdims = 1> (x, a) }}"
+    )
+    x = np.random.default_rng(0).standard_normal((1, 3, 2, size)).astype(np.float32)
+    got = warpbeam.compile(model, opt_level=level, workers=1, cache=False).run({"x": x})
+    np.testing.assert_array_equal(got["y"], x.max((2, 3), keepdims=True))
+    np.testing.assert_array_equal(got["z"], x.min((2, 3), keepdims=True))
+
+
+def test_a_constant_without_elements_and_of_huge_dimensions_is_refused() -> None:
+    """NumPy refused the shape (0, 2^62) in its own words."""
+    model = parsed("g (float[2] x) => (float[2] y) <float[1] c = {1}> { y = Add(x, c) }")
+    tensor = model.graph.initializer[0]
+    del tensor.dims[:], tensor.float_data[:]
+    tensor.dims.extend([0, 1 << 62, 1 << 62])
+    with pytest.raises(WarpbeamError, match="too large"):
+        warpbeam.compile(model, workers=1, cache=False)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_c_source_of_a_model_whose_tensors_are_named_as_ours_were(tmp_path: Path) -> None:
+    """Outputs t1 and list were parameters of a function that had variables of these names."""
+    model = parsed("g (float[2] t2, float[2] t_0) => (float[2] t1, float[2] list) { t1 = Add(t2, t_0) list = Neg(t1) }")
+    module = warpbeam.compile(model, workers=1, cache=False)
+    inputs = {"t2": np.array([1, 2], np.float32), "t_0": np.array([3, 5], np.float32)}
+    got = run_exported(module, "c", inputs, [np.zeros(2, np.float32)] * 2, tmp_path)
+    np.testing.assert_array_equal(got[0], [4, 7])
+    np.testing.assert_array_equal(got[1], [-4, -7])

@@ -43,6 +43,9 @@ def print_facade(manifest: Manifest, name: str, entry: str, params: int, externa
 def _call(function: str, manifest: Manifest, n: str) -> str:
     names, args = arguments(manifest)
     count = len(manifest.inputs)
+    local = "t"  # of our own variables: no beginning of a parameter's name, which is the model's
+    while any(name.startswith(local) for name in names):
+        local += "_"
     lines = [f"int32_t {function}({', '.join([f'{n}context* context', *args])}) {{"]
     rows = []
     for i, (name, spec) in enumerate(zip(names, (*manifest.inputs, *manifest.outputs), strict=True)):
@@ -52,10 +55,10 @@ def _call(function: str, manifest: Manifest, n: str) -> str:
         code, bits = DLPACK_TYPES[spec.dtype]
         value = f"(void*){name}" if i < count else name
         fields = f"{value}, 1, 0, {len(spec.shape)}, {code}, {bits}, 1, {n}rows[{i}].shape, 0, 0"
-        lines.append(f"  wb_tensor t{i} = {{{fields}}};")
-        rows.append(f"&t{i}")
-    lines.append(f"  wb_tensor* list[] = {{{', '.join(rows) or '0'}}};")
-    lines.append(f"  return {n}call(context, list, {len(rows)});")
+        lines.append(f"  wb_tensor {local}{i} = {{{fields}}};")
+        rows.append(f"&{local}{i}")
+    lines.append(f"  wb_tensor* {local}list[] = {{{', '.join(rows) or '0'}}};")
+    lines.append(f"  return {n}call(context, {local}list, {len(rows)});")
     return "\n".join([*lines, "}", ""])
 
 

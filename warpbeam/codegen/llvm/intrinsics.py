@@ -156,7 +156,10 @@ def _reduce(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
         rest = lanes - half
         low = memory.shuffle(fn, a, a, list(range(rest)))
         head = combine(low, memory.shuffle(fn, a, a, list(range(half, lanes))), rest)
-        wide = memory.shuffle(fn, head, head, [min(i, rest - 1) for i in range(half)])
+        if head.type.startswith("<"):
+            wide = memory.shuffle(fn, head, head, [min(i, rest - 1) for i in range(half)])
+        else:
+            wide = memory.splat(fn, head, half)
         kept = memory.shuffle(fn, a, a, list(range(half)))
         a = memory.shuffle(fn, wide, kept, [i if i < rest else half + i for i in range(half)])
     while half > 1:

@@ -61,7 +61,7 @@ def run_all(tasks: Iterable[Any], work: Work, jobs: int, seconds: float, memory:
 
     Args:
         seconds: for one task. A worker that takes longer is killed.
-        memory: bytes of address space that a worker may use beyond what it has at the start.
+        memory: bytes of address space that a worker may use beyond what it has at the start; 0: any number.
     """
     todo = iter(tasks)
     workers: list[_Worker] = []
@@ -116,7 +116,8 @@ def _late(worker: _Worker, seconds: float) -> Outcome | None:
 def _serve(pipe: Connection, work: Work, memory: int) -> None:
     """A worker's life."""
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
+    if memory:
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
