@@ -53,12 +53,12 @@ def tensor_array(proto: Any, external: ExternalData | None = None, limits: Limit
     shape = tuple(proto.dims)
     if any(d < 0 for d in shape) or len(shape) > limits.rank:
         raise ImportModelError(f"tensor {name[:80]!r} has shape {shape[:8]}", why="dimensions must not be negative")
-    if math.prod(d for d in shape if d) * dt.nbytes(dtype) > limits.tensor_bytes:  # of one without elements too
-        raise ImportModelError(f"tensor {name[:80]!r} of shape {shape[:8]} is too large")
     count = math.prod(shape)
     need = (count * dt.bits(dtype) + 7) // 8
     if count * dt.nbytes(dtype) > limits.tensor_bytes:
         raise ImportModelError(f"tensor {name[:80]!r} of shape {shape[:8]} needs {need} bytes")
+    if not count and math.prod(d for d in shape if d) * dt.nbytes(dtype) > limits.tensor_bytes:
+        raise ImportModelError(f"tensor {name[:80]!r} of shape {shape[:8]} is too large")
     kind = dt.to_numpy(dtype)
     if proto.data_location == 1:
         entries = {e.key: e.value for e in proto.external_data}
