@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -59,24 +60,27 @@ def _random(args: argparse.Namespace, indices: range) -> int:
     sizes = 0
     judge.warm()
     memory = 0 if args.c else MEMORY  # a sanitizer reserves terabytes of addresses
-    for done in crew.run_all(indices, partial(_work, args), args.jobs, args.seconds or 120, memory):
-        failures = [] if done.kind == "done" else [f"{done.kind} in {done.stage}: {crew.brief(done.value)}"]
-        disputed: list[str] = []
-        if done.kind == "done":
-            failures, disputed = done.value.failures, done.value.disputed
-            ops.update(done.value.ops)
-            dropped.update(done.value.dropped)
-            sizes += done.value.sizes
-        kinds["failed" if failures else "disputed" if disputed else "passed"] += 1
-        if failures or disputed:
-            path = _saved(Path(args.save), args.seed, done.task, "failed" if failures else "disputed")
-            for text in failures or disputed:
-                print(f"{'FAILED' if failures else 'disputed'} {path}: {text}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # what was done by then is told
+        for done in crew.run_all(indices, partial(_work, args), args.jobs, args.seconds or 120, memory):
+            failures = [] if done.kind == "done" else [f"{done.kind} in {done.stage}: {crew.brief(done.value)}"]
+            disputed: list[str] = []
+            if done.kind == "done":
+                failures, disputed = done.value.failures, done.value.disputed
+                ops.update(done.value.ops)
+                dropped.update(done.value.dropped)
+                sizes += done.value.sizes
+            kinds["failed" if failures else "disputed" if disputed else "passed"] += 1
+            if failures or disputed:
+                path = _saved(Path(args.save), args.seed, done.task, "failed" if failures else "disputed")
+                for text in failures or disputed:
+                    print(f"{'FAILED' if failures else 'disputed'} {path}: {text}", flush=True)
     print(f"operators kept: {', '.join(f'{n} {c}' for n, c in ops.most_common())}")
     print(f"{len(ops)} operators, {sum(ops.values())} nodes")
     print(f"candidates dropped: {', '.join(f'{n} {c}' for n, c in dropped.most_common())}")
     counts = ", ".join(f"{kinds[k]} {k}" for k in ("passed", "disputed", "failed"))
     took = time.monotonic() - began
+    if sum(kinds.values()) < len(indices):
+        print(f"stopped after {sum(kinds.values())} of {len(indices)} models")
     print(f"seed {args.seed}, models {indices.start} to {indices.stop - 1}, levels {args.levels}: {counts};"
           f" {sizes} runs at other sizes; {took:.0f} s")  # fmt: skip
     return 1 if kinds["failed"] else 0
