@@ -111,3 +111,24 @@ def test_the_first_state_tells_how_many_sequences_there_are() -> None:
         assert module.run({"x": real(steps, 1, 3)})["y"].shape == (4,)
     with pytest.raises(WarpbeamError, match="must agree"):
         module.run({"x": real(2, 2, 3)})
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_the_backend_asks_the_inputs_which_branch_is_taken(size: int) -> None:
+    from warpbeam.frontend.onnx import backend
+
+    then = branch(helper.make_node("Identity", ["x"], ["t"]))
+    other = branch(helper.make_node("Unsqueeze", ["x", "zero"], ["e"]))
+    nodes = [
+        helper.make_node("Equal", ["n", "one"], ["same"]),
+        helper.make_node("Squeeze", ["same"], ["c"]),
+        helper.make_node("If", ["c"], ["r"], then_branch=then, else_branch=other),
+        helper.make_node("Neg", ["r"], ["y"]),
+    ]
+    infos = [helper.make_tensor_value_info("n", TensorProto.INT64, [1]), helper.make_tensor_value_info("x", FLOAT, [3])]
+    fixed = [numpy_helper.from_array(np.int64([k]), name) for k, name in enumerate(("zero", "one"))]
+    graph = helper.make_graph(nodes, "g", infos, [helper.make_empty_tensor_value_info("y")], fixed)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = real(3)
+    (y,) = backend.prepare(model).run([np.int64([size]), x])
+    np.testing.assert_array_equal(y, -x if size == 1 else -x[None])

@@ -4,8 +4,8 @@
     outputs = backend.prepare(model, "CPU").run([array, ...])
 
 Small inputs whose contents decide shapes (axes, pads, target shapes given as graph inputs) are compiled in: such a
-model is specialised when it is run, once for each contents seen. So is a model whose symbolic dimensions must satisfy
-what cannot be decided without their values.
+model is specialised when it is run, once for each contents seen. So is a model in which such contents tell the branch
+of an If, and one whose symbolic dimensions must satisfy what cannot be decided without their values.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Compiled(BackendRep):  # type: ignore[misc]
                 raise
             self.fixed = True
         else:
-            self.modules[("None",)] = self._compile(imported)
+            self.bound = imported.guessed
+            if not self.bound:
+                self.modules[("None",)] = self._compile(imported)
 
     def _around(self) -> bool:
         """Whether an input is a sequence or an optional."""
@@ -118,6 +120,9 @@ class Compiled(BackendRep):  # type: ignore[misc]
                 if self.fixed or not self._dynamic():
                     raise
                 self.fixed = True
+                continue
+            if more := [n for n in imported.guessed if n not in self.bound]:
+                self.bound = (*self.bound, *more)
                 continue
             self.modules[key] = self._compile(imported)
 

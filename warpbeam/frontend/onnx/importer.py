@@ -46,6 +46,7 @@ class ImportedModel:
     """A model as a Relay module. inputs, outputs: names in order. sizes: symbolic dimension name -> variable.
 
     main's attribute "assumptions" holds conditions on sizes that must hold at each call, "reasons" why, or "".
+    guessed: inputs whose contents would tell which of an If's branches is taken, where one had to be chosen.
     """
 
     module: IRModule
@@ -54,6 +55,7 @@ class ImportedModel:
     sizes: dict[str, Any]
     parameters: dict[str, Constant]
     name: str
+    guessed: tuple[str, ...] = ()
 
 
 _CONTROL = {"If": control.branches, "Loop": control.loop, "Scan": control_scan.scan}
@@ -122,7 +124,8 @@ class Importer:
         main = Function(tuple(params.values()), body, attrs=Attrs(notes))
         mod = IRModule({"main": main, **self.loops})
         ports = [p for n in layout.outputs for p in n.ports()]
-        return ImportedModel(mod, list(params), ports, self.dims.by_name, self.parameters, self.loaded.name)
+        guessed = tuple(sorted(self.asked & set(given))) if self.chosen else ()
+        return ImportedModel(mod, list(params), ports, self.dims.by_name, self.parameters, self.loaded.name, guessed)
 
     def constant(self, array: np.ndarray) -> Entry:
         """A value that is the same in every call; strings become their numbers."""
