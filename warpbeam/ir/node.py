@@ -70,7 +70,12 @@ class NodeMeta(type):
         if not cls._interned:  # type: ignore[attr-defined]
             return _build(cls, values)
         key = (cls, *cls._key(values))  # type: ignore[attr-defined]
-        ref = _POOL.get(key)
+        try:
+            ref = _POOL.get(key)
+        except TypeError:  # children in a list
+            if not any(isinstance(v, list) for v in values):
+                raise
+            return cls(*(tuple(v) if isinstance(v, list) else v for v in values))
         if ref is not None:
             node = ref()
             if node is not None:
