@@ -11,10 +11,13 @@ from warpbeam.transform import passes
 from warpbeam.transform.fuse_ops import fuse
 from warpbeam.transform.integer_products import has_dots
 from warpbeam.transform.protect_outputs import protect_outputs
+from warpbeam.transform.to_mixed_precision import Request, requested
 
 
-def graph_passes(target: Target) -> list[Pass]:
-    """What happens to the graph before fusion, in order."""
+def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]:
+    """What happens to the graph before fusion, in order. precision: None for what the current PassContext asks for."""
+    request = requested() if precision is None else precision
+    plain = request.name == "fp32"
     return [
         passes.InferType(),
         passes.LiftBranches(),  # branches and loops of the model become functions, each a straight line
@@ -30,9 +33,10 @@ def graph_passes(target: Target) -> list[Pass]:
         passes.SimplifyExpr(),
         passes.KeepPrecision(),  # half-float rows on their way into a product are not rounded
         passes.FoldConstant(),
-        passes.ChooseConvolution(target),  # 3x3 taps with fewer products, where that is predicted to be faster
+        *([passes.ChooseConvolution(target)] if plain else []),  # 3x3 taps with fewer products, where that is faster
         passes.EliminateCommonSubexpr(),
         passes.DeadCodeElimination(),
+        *([] if plain else [passes.ToMixedPrecision(request, target)]),  # shorter numbers between kernels, on request
     ]
 
 

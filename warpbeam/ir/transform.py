@@ -39,6 +39,7 @@ CONFIGS: dict[str, str] = {
     "tir.LoopPartition": "partition_const_loop, no_unroll_loop_with_extent_one",
     "tir.noalias": "False: arguments may overlap",
     "warpbeam.accuracy": "exact: results rounded as plain sums are; fast: faster algorithms that lose a digit or two",
+    "warpbeam.precision": "fp32, bf16 or fp16, and entries of the table that are to be others: bf16,nn.softmax=follow",
     "tir.UnrollLoop": "auto_max_step, auto_max_depth, auto_max_extent, explicit_unroll",
 }
 # Keys of the classic stack that are accepted and have nothing to steer here.

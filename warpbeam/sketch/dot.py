@@ -1,9 +1,11 @@
-"""Products of two bytes summed in int32, by the target's dot-product instruction: an option of the tile sketch.
+"""Products of bytes summed in int32, or of bfloat16 in float32, by the target's dot-product instruction: an option of
+the tile sketch.
 
     acc[rows][vectors] += dot4(lhs[rows, 4 neighbours of k], rhs[vectors, 16 columns x 4 neighbours of k])
 
 Found by meaning: the dtypes, a reduce axis along which the lhs lies contiguously, and a constant rhs, which is laid out
-as [column panel][..k..][k // 4][column in panel][k % 4]. Which instructions there are says `tir.tensor_intrin`.
+as [column panel][..k..][k // 4][column in panel][k % 4] (of bfloat16 two
+neighbours instead of four). Which instructions there are says `tir.tensor_intrin`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from warpbeam.te.tensor import ComputeOp, PlaceholderOp, ProducerLoad
 from warpbeam.tir.expr import Cast, Mul, Var
 from warpbeam.tir.stmt import For
 from warpbeam.tir.tensor_intrin.dots import DOTS
+
+_GROUPS = {"int32": 4, "float32": 2}  # type of the sum -> neighbours that one instruction multiplies
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,14 @@ class DotChoice:
 
 def find(group: Group, op: ComputeOp, roles: Contraction | None) -> DotChoice | None:
     """The instruction that does this contraction, if the target has one and the operands lie as it needs them."""
-    if roles is None or op.body[0].dtype != "int32" or not _bare(op):
+    result = op.body[0].dtype
+    if roles is None or result not in _GROUPS or not _bare(op):
         return None
     have = set(group.target.required_features)
     named = [
         (name, d) for name, d in DOTS.items()
-        if (d.a, d.b, d.result, d.group) == (roles.lhs.dtype, roles.rhs.dtype, "int32", 4) and set(d.requires) <= have
+        if (d.a, d.b, d.result, d.group) == (roles.lhs.dtype, roles.rhs.dtype, result, _GROUPS[result])
+        and set(d.requires) <= have
     ]  # fmt: skip
     rhs = roles.rhs.tensor.op
     if not named or not isinstance(rhs, PlaceholderOp) or rhs.name not in group.constants:
@@ -59,7 +65,7 @@ def find(group: Group, op: ComputeOp, roles: Contraction | None) -> DotChoice | 
 
 
 def _bare(op: ComputeOp) -> bool:
-    """Whether each factor is an element widened to int32 and nothing else."""
+    """Whether each factor is an element widened to the sum's type and nothing else."""
     product: Any = op.body[0].source[0]
     if not isinstance(product, Mul):
         return False

@@ -29,6 +29,7 @@ PASSES: dict[str, str] = {
     "RemoveUnusedFunctions": "dead_code_elimination:RemoveUnusedFunctions",
     "SimplifyExpr": "simplify_expr:SimplifyExpr",
     "SimplifyInference": "simplify_inference:SimplifyInference",
+    "ToMixedPrecision": "to_mixed_precision:ToMixedPrecision",
 }
 
 

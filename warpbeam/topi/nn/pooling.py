@@ -12,7 +12,7 @@ from typing import Any
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.topi import dims, tag
-from warpbeam.topi.common import Caller, Who, accumulation
+from warpbeam.topi.common import Caller, Who, accumulation, convert_stage
 from warpbeam.topi.nn.common import (
     dim_max,
     layout_map,
@@ -116,7 +116,9 @@ def window_stage(
 
 def max_windows(x: te.Tensor, win: Window, shape: Sequence[Any]) -> Any:
     """Largest element of each window; padding never wins."""
-    return window_stage(x, win, shape, te.min_value(x.dtype), lambda e: e, te.max, "max_pool", "pool_max")
+    wide = accumulation(x.dtype)  # half floats are compared in the type that the target computes in
+    best = window_stage(x, win, shape, te.min_value(x.dtype), lambda e: E.cast(wide, e), te.max, "max_pool", "pool_max")
+    return convert_stage(best, x.dtype, "max_pool_cast")
 
 
 def mean_windows(x: te.Tensor, win: Window, shape: Sequence[Any], include_pad: bool) -> Any:

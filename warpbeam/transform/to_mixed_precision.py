@@ -1,0 +1,365 @@
+"""Computes a float32 model in a shorter type where an operator's entry in the table and the target allow it.
+
+bf16: products of matrices and convolutions take bfloat16 operands and sum in float32, where the target has an
+instruction for pairs (`tir.tensor_intrin`). fp16: numbers are kept in float16 and all is computed in float32.
+
+    before: nn.dense(nn.relu(add(nn.dense(x, w0), b)), w1)                                     all float32
+    after:  r = cast(nn.relu(add(nn.dense(cast(x, bf16), w0', out_dtype=float32), b)), bf16)   w0', w1': bfloat16
+            nn.dense(r, w1', out_dtype=float32)
+
+Where values are rounded: only what one kernel hands to another, once, where it is stored; arithmetic within a kernel
+stays in float32. `fuse_ops.fused` says what will be a kernel, so each cast becomes part of the one before or after it.
+
+The table (`CATEGORIES`) has three categories:
+- "always": operands are wanted in the short type;
+- "follow": operands are taken in whichever type they come; if nobody objects, they come short, as fewer bytes;
+- "never": operands are not rounded for this operator's sake (they may be for another's that reads them too).
+Operators that are not there are "never". `Request.overrides` changes entries for one compilation.
+
+The model's inputs and outputs keep their types.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import IRError
+from warpbeam.ir.node import map_children
+from warpbeam.ir.rewrite import add_origins, origins
+from warpbeam.ir.transform import Event, PassContext, function_pass
+from warpbeam.op.nn_conv import ConvNd
+from warpbeam.op.nn_matmul import Contraction, Dense
+from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
+from warpbeam.relay.op import Op
+from warpbeam.relay.types import TensorType, TupleType
+from warpbeam.target import Target, get
+from warpbeam.tir.tensor_intrin.dots import DOTS
+from warpbeam.transform.fuse_ops import fused
+from warpbeam.transform.graph import call, constant, op_name, same_call
+
+PRECISION = "warpbeam.precision"
+TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+ALWAYS, FOLLOW, NEVER = "always", "follow", "never"
+
+#: operators that move numbers and compute none: they work in the type that they are given
+MOVES = frozenset({
+    "broadcast_to", "concatenate", "copy", "expand_dims", "gather", "gather_nd", "nn.depth_to_space", "nn.pad",
+    "nn.space_to_depth", "repeat", "reshape", "reverse", "split", "squeeze", "stack", "strided_slice", "take", "tile",
+    "transpose",
+})  # fmt: skip
+#: operators that read short numbers, compute in float32 by themselves, and round their results to the type they read
+WIDENS = frozenset(
+    f"nn.{scope}{kind}_pool{n}d" for n in (1, 2, 3) for scope in ("", "global_") for kind in ("max", "avg")
+)
+
+CATEGORIES: dict[str, str] = {
+    **{f"nn.conv{n}d": ALWAYS for n in (1, 2, 3)},
+    **dict.fromkeys(("nn.dense", "nn.matmul", "nn.batch_matmul"), ALWAYS),
+    **dict.fromkeys(sorted(MOVES | WIDENS), FOLLOW),
+    **dict.fromkeys((
+        "abs", "add", "clip", "maximum", "minimum", "multiply", "negative", "nn.bias_add", "nn.leaky_relu", "nn.prelu",
+        "nn.relu", "sigmoid", "subtract", "tanh", "where",
+    ), FOLLOW),
+    **dict.fromkeys((
+        "exp", "log", "power", "sqrt", "rsqrt", "divide", "erf", "sum", "mean", "variance", "prod", "max", "min",
+        "cumsum", "logsumexp", "nn.softmax", "nn.log_softmax", "nn.layer_norm", "nn.rms_norm", "nn.group_norm",
+        "nn.instance_norm", "nn.lrn", "nn.l2_normalize", "nn.mean_variance_norm",
+    ), NEVER),
+}  # fmt: skip
+
+_SMALL = 4096  # numbers that stay in the first-level cache are not rounded without need
+
+
+@dataclass(frozen=True)
+class Request:
+    """A precision by its short name, and entries of the table that are to be others.
+
+    As text: "bf16", or "bf16,nn.dense=never,nn.softmax=follow".
+    """
+
+    name: str = "fp32"
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        return TYPES[self.name]
+
+    def __str__(self) -> str:
+        return ",".join([self.name, *(f"{k}={v}" for k, v in sorted(self.overrides.items()))])
+
+
+def parse(text: Any) -> Request:
+    """A request from its text.
+
+    Raises:
+        IRError: if there is no such precision, operator or category.
+    """
+    if isinstance(text, Request):
+        return text
+    name, *rest = str(text).replace(" ", "").split(",")
+    if name not in TYPES:
+        raise IRError(f"precision {text!r}", hint=f'it is one of {", ".join(TYPES)}, such as precision="bf16"')
+    from warpbeam.op.table import OPS
+
+    overrides: dict[str, str] = {}
+    for entry in rest:
+        which, _, category = entry.partition("=")
+        if category not in (ALWAYS, FOLLOW, NEVER) or which not in OPS:
+            hint = f"write OPERATOR={ALWAYS}, ={FOLLOW} or ={NEVER}, such as bf16,nn.softmax={FOLLOW}"
+            raise IRError(f"precision {text!r}: {entry!r} is no operator with a category", hint=hint)
+        overrides[which] = category
+    return Request(name, overrides)
+
+
+def requested(ctx: PassContext | None = None) -> Request:
+    """What the context (by default the current one) asks for."""
+    return parse((ctx or PassContext.current()).config.get(PRECISION, "fp32"))
+
+
+@function_pass(opt_level=0, name="ToMixedPrecision", required=["InferType"])
+class ToMixedPrecision:
+    """A float32 function in a shorter type, by the table above.
+
+    precision: "bf16", "fp16", with overrides where wanted, or "fp32" (nothing changes); None: as the PassContext says.
+    target: the machine whose instructions count; by default this one.
+    """
+
+    def __init__(self, precision: Any = None, target: Target | None = None) -> None:
+        self.request = None if precision is None else parse(precision)
+        self.target = target
+
+    def transform_function(self, fn: Function, mod: Any, ctx: PassContext) -> Function:
+        request = requested(ctx) if self.request is None else self.request
+        if request.name == "fp32":
+            return fn
+        return _Rounding(fn, request, get("native") if self.target is None else self.target, ctx).function()
+
+
+class _Rounding:
+    """One function's values: which are stored short, and the function with the casts."""
+
+    def __init__(self, fn: Function, request: Request, target: Target, ctx: PassContext) -> None:
+        self.fn, self.request, self.ctx = fn, request, ctx
+        self.short = request.dtype
+        self.fuser = fused(fn)
+        self.order = self.fuser.graph.order
+        self.users = self.fuser.graph.users
+        self.pairs = _pairs(self.short, target)
+        self.wishes: dict[Expr, str] = {}
+        self.new: dict[Expr, Expr] = {}
+
+    # ------------------------------------------------------------------------------------------------------- decisions
+
+    def category(self, node: Any) -> str:
+        name = op_name(node)
+        return self.request.overrides.get(name) or CATEGORIES.get(name, NEVER)
+
+    def in_pairs(self, node: Any) -> bool:
+        """Whether a product multiplies pairs of short numbers by the target's instruction."""
+        if not self.pairs or not _weighted(node) or not _float32(node.args[0]):
+            return False
+        depth = _depth(node)
+        return isinstance(depth, int) and (depth % self.pairs == 0 or (depth > self.pairs and _padded(node)))
+
+    def wish(self, user: Any, value: Expr) -> str:
+        """In which type an operand is wanted: "always" short, "never", or "follow" for no matter."""
+        if isinstance(user, TupleGetItem):
+            return self.wishes[user]
+        if not isinstance(user, Call) or not isinstance(user.op, Op):
+            return NEVER
+        category = self.category(user)
+        if isinstance(user.op, Contraction) or _plain_conv(user):
+            if category == NEVER:
+                return NEVER
+            return category if self.in_pairs(user) else NEVER  # else each number would be converted once per use
+        if category == FOLLOW and user.op.name in MOVES:
+            return self.wishes[user]
+        if category == FOLLOW and user.op.name not in WIDENS and not _same_shape(user, value):
+            return NEVER  # a cast of another shape than the kernel's would be a kernel of its own
+        return category
+
+    def decide(self) -> None:
+        """What is wanted of each value: short if one user wants it so, else long if one user does."""
+        for node in reversed(self.order):
+            found = [self.wish(u, node) for u in self.users.get(node, [])]
+            if node is self.fn.body:
+                found.append(NEVER)
+            self.wishes[node] = ALWAYS if ALWAYS in found else NEVER if NEVER in found else FOLLOW
+
+    def rounds(self, node: Any) -> bool:
+        """Whether a result is stored in the short type."""
+        if not isinstance(node, Call) or node not in self.fuser.groups or not isinstance(node.ty, TensorType):
+            return False
+        group = self.fuser.groups[node].root()
+        inside = all(u in self.fuser.groups and self.fuser.groups[u].root() is group for u in self.users.get(node, []))
+        if inside and node in self.users:
+            return False
+        wish = self.wishes[node]
+        return wish == ALWAYS or (wish == FOLLOW and _count(node) >= _SMALL and bool(self.users.get(node)))
+
+    # -------------------------------------------------------------------------------------------------------- rewriting
+
+    def function(self) -> Function:
+        self.decide()
+        rounded = 0
+        for node in self.order:
+            new = self.rewritten(node)
+            if _float32(new) and self.rounds(node):
+                new = self.cast(new, self.short)
+                rounded += 1
+            if new is not node:
+                add_origins(new, origins(node))
+            self.new[node] = new
+        body = self.fn.body
+        new = self.new[body]
+        if not isinstance(new, Tuple):
+            new = self.wide(body)
+        data = {"precision": str(self.request), "rounded": rounded, "dtype": self.short}
+        self.ctx.emit(Event("precision", "", data=data))
+        return self.fn if new is body else self.fn.replace(body=new)
+
+    def rewritten(self, node: Any) -> Any:
+        """A node on its new operands; its result is short only where its operands are and it moves or widens them."""
+        if isinstance(node, Function):
+            return node
+        if isinstance(node, TupleGetItem):
+            return map_children(node, lambda a: self.new.get(a, a))  # type: ignore[call-overload]
+        if not isinstance(node, Call) or not isinstance(node.op, Op):
+            return map_children(node, self.wide)
+        name = node.op.name
+        if name == "cast":
+            return same_call(node, *[self.new[a] for a in node.args])
+        if isinstance(node.op, Contraction | ConvNd) and self.category(node) != NEVER:
+            return self.product(node)
+        if name in WIDENS and self.category(node) == FOLLOW:
+            return same_call(node, *[self.new[a] for a in node.args])
+        if name in MOVES and self.category(node) == FOLLOW:
+            return self.moved(node)
+        return self.same(node)
+
+    def same(self, node: Call) -> Call:
+        """The operator in float32."""
+        args = [self.wide(a) for a in node.args]
+        return node if all(a is b for a, b in zip(args, node.args, strict=True)) else same_call(node, *args)
+
+    def moved(self, node: Call) -> Call:
+        """An operator that moves numbers, in the short type if an operand is short."""
+        floats = [a for a in node.args if _float32(a) or self.is_short(self.new[a])]
+        constants = [isinstance(a, Constant) for a in floats]
+        ready = any(self.is_short(self.new[a]) for a in floats)
+        table = all(constants) and bool(floats) and self.wishes[node] != NEVER and _count(node.args[0]) >= _SMALL
+        if not ready and not table:
+            return self.same(node)
+        return same_call(node, *[self.narrow(a) if any(a is f for f in floats) else self.new[a] for a in node.args])
+
+    def product(self, node: Call) -> Call:
+        """A product of short operands, or of short weights with operands in float32, summed in float32."""
+        if not (_weighted(node) and _float32(node) and _float32(node.args[1])):
+            return self.windows(node)
+        data, weight = node.args
+        assert isinstance(weight, Constant)
+        pairs = self.in_pairs(node)
+        if pairs and self.category(node) == FOLLOW:
+            pairs = self.is_short(self.new[data])
+        short = weight.numpy().astype(dt.to_numpy(self.short))
+        x = self.narrow(data) if pairs else self.wide(data)
+        if pairs and _depth(node) % self.pairs:
+            x, short = _with_zeros(node, x, short, self.pairs)
+        return same_call(node, x, constant(short), out_dtype="float32")
+
+    def windows(self, node: Call) -> Call:
+        """A product without constant weights, or by groups: the data in the type it comes in, if it can convert it."""
+        if isinstance(node.op, ConvNd) and _float32(node) and self.is_short(self.new[node.args[0]]):
+            return same_call(node, self.new[node.args[0]], self.wide(node.args[1]), out_dtype="float32")
+        return self.same(node)
+
+    # ------------------------------------------------------------------------------------------------------------ types
+
+    def is_short(self, x: Expr) -> bool:
+        return isinstance(x.ty, TensorType) and x.ty.dtype == self.short
+
+    def wide(self, node: Any) -> Any:
+        """The new form of a value in the type it had."""
+        new = self.new.get(node, node)
+        if new is node or new.ty == node.ty:
+            return new
+        if isinstance(new.ty, TupleType):
+            return Tuple(tuple(self.cast(TupleGetItem(new, i), t.dtype) for i, t in enumerate(node.ty.fields)))
+        return self.cast(new, node.ty.dtype)
+
+    def narrow(self, node: Any) -> Any:
+        """The new form of a float32 value in the short type."""
+        new = self.new[node]
+        return self.cast(new, self.short) if _float32(new) else new
+
+    def cast(self, x: Any, dtype: str) -> Any:
+        if isinstance(x, Constant):
+            return constant(x.numpy().astype(dt.to_numpy(dtype)))
+        return call("cast", x, dtype=dtype)
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _pairs(short: str, target: Target) -> int:
+    """Neighbours that an instruction of the target multiplies and sums in float32; 0 without one."""
+    have = set(target.required_features)
+    kind = (short, short, "float32")
+    found = [d.group for d in DOTS.values() if (d.a, d.b, d.result) == kind and set(d.requires) <= have]
+    return max(found, default=0)
+
+
+def _float32(x: Any) -> bool:
+    return isinstance(x.ty, TensorType) and x.ty.dtype == "float32"
+
+
+def _count(x: Expr) -> float:
+    """Elements; infinite where a size is not known."""
+    assert isinstance(x.ty, TensorType)
+    return math.prod(d if isinstance(d, int) else math.inf for d in x.ty.shape) if 0 not in x.ty.shape else 0
+
+
+def _same_shape(user: Call, value: Expr) -> bool:
+    return isinstance(user.ty, TensorType) and isinstance(value.ty, TensorType) and user.ty.shape == value.ty.shape
+
+
+def _plain_conv(node: Any) -> bool:
+    """Whether a call is a convolution in one group."""
+    return isinstance(node, Call) and isinstance(node.op, ConvNd) and node.attrs["groups"] == 1
+
+
+def _weighted(node: Call) -> bool:
+    """Whether a call is a product of data with constant weights of two dimensions or more."""
+    product = isinstance(node.op, Contraction) or _plain_conv(node)
+    return product and isinstance(node.args[1], Constant) and node.args[1].ty.ndim > 1
+
+
+def _depth(node: Call) -> Any:
+    """Neighbours in memory that a product sums over: channels, or the summed axis of matrices; None if apart."""
+    data = node.args[0].ty
+    assert isinstance(data, TensorType)
+    if isinstance(node.op, ConvNd):
+        return data.shape[-1] if node.attrs["data_layout"].endswith("C") else None
+    if isinstance(node.op, Dense):
+        return data.shape[-1]
+    return data.shape[-1] if data.ndim > 1 and not node.attrs["transpose_a"] else None
+
+
+def _padded(node: Call) -> bool:
+    """Whether one more channel of zeros is cheap: convolutions only, whose input has few channels."""
+    return isinstance(node.op, ConvNd)
+
+
+def _with_zeros(node: Call, x: Expr, w: Any, group: int) -> tuple[Expr, Any]:
+    """Data and weights of a convolution with channels of zeros, up to a multiple of `group`."""
+    assert isinstance(node.op, ConvNd) and isinstance(x.ty, TensorType)
+    more = -x.ty.shape[-1] % group
+    data = call("nn.pad", x, constant(np.zeros((), w.dtype)), pad_width=(*[(0, 0)] * (x.ty.ndim - 1), (0, more)))
+    widths = [(0, more if c == "I" else 0) for c in node.attrs["kernel_layout"]]
+    return data, np.pad(w, widths)
