@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any as _Any  # `Any` is a name of this module: an unknown size
 
 from warpbeam import op as _op
 from warpbeam.ir.diagnostics import IRError
@@ -33,6 +33,7 @@ _PLACES: dict[str, str] = {
         n: f"warpbeam.relay.types:{n}"
         for n in ("FuncType", "GlobalTypeVar", "RefType", "TensorType", "TupleType", "Type", "TypeCall", "TypeVar")
     },
+    "Any": "warpbeam.relay.types:unknown_dim",
     **{n: f"warpbeam.relay.builder:{n}" for n in ("ScopeBuilder", "bind", "bind_params_by_name")},
     "Prelude": "warpbeam.relay.adt:Prelude",
     "PassContext": "warpbeam.ir.transform:PassContext",
@@ -44,6 +45,7 @@ _PLACES: dict[str, str] = {
     "op": "warpbeam.relay.op",
     "ty": "warpbeam.relay.types",
     "transform": "warpbeam.transform",
+    "vm": "warpbeam.driver.vm",
     "evaluate": "warpbeam.relay.interp:evaluate",
     "structural_equal": "warpbeam.relay.structural:structural_equal",
     "assert_structural_equal": "warpbeam.relay.structural:assert_structural_equal",
@@ -55,7 +57,7 @@ _PLACES: dict[str, str] = {
 }  # fmt: skip
 
 
-def parse(text: str, source: str = "text", **options: Any) -> Any:
+def parse(text: str, source: str = "text", **options: _Any) -> _Any:
     """The module that a Relay text describes, over the operator table."""
     from warpbeam.relay.text import parse as parse_text
 
@@ -65,7 +67,7 @@ def parse(text: str, source: str = "text", **options: Any) -> Any:
 fromtext = parse
 
 
-def parse_expr(text: str, **options: Any) -> Any:
+def parse_expr(text: str, **options: _Any) -> _Any:
     """The expression that a Relay text describes, over the operator table."""
     from warpbeam.relay.text import parse_expr as parse_text
 
@@ -75,7 +77,7 @@ def parse_expr(text: str, **options: Any) -> Any:
 # ----------------------------------------------------------------------------------------------- operators as functions
 
 
-def _operands(op: Op, args: tuple[Any, ...]) -> tuple[list[Expr], list[Any]]:
+def _operands(op: Op, args: tuple[_Any, ...]) -> tuple[list[Expr], list[_Any]]:
     """(tensor operands, attributes given by position)."""
     if op.arity is None:
         if args and isinstance(args[0], list | tuple):
@@ -85,7 +87,7 @@ def _operands(op: Op, args: tuple[Any, ...]) -> tuple[list[Expr], list[Any]]:
     return [as_relay(a) for a in args[: op.arity]], list(args[op.arity :])
 
 
-def _call(name: str, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+def _call(name: str, args: tuple[_Any, ...], attrs: dict[str, _Any]) -> _Any:
     op = _op.get(name)
     adapt = _ADAPT.get(name)
     if adapt is not None:
@@ -112,16 +114,16 @@ def _matched(operands: list[Expr]) -> list[Expr]:
     return [_adapted(o, dtype) for o in operands]
 
 
-def _adapted(c: Any, dtype: str) -> Expr:
+def _adapted(c: _Any, dtype: str) -> Expr:
     """What a bare Python number becomes beside a tensor of `dtype`; anything else as it is."""
     weak = isinstance(c, Constant) and c.numpy().ndim == 0 and c.ty.dtype in ("int32", "float32")
     return const(c.numpy(), dtype) if weak and c.ty.dtype != dtype else c
 
 
-Adapted = tuple[tuple[Any, ...], dict[str, Any]]
+Adapted = tuple[tuple[_Any, ...], dict[str, _Any]]
 
 
-def _conv(op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Adapted:
+def _conv(op: Op, args: tuple[_Any, ...], attrs: dict[str, _Any]) -> Adapted:
     """Classic convolutions repeat the kernel's shape (kernel_size, channels); it must agree."""
     attrs = dict(attrs)
     size, channels = attrs.pop("kernel_size", None), attrs.pop("channels", None)
@@ -140,7 +142,7 @@ def _conv(op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Adapted:
     return args, attrs
 
 
-def _pad(op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Adapted:
+def _pad(op: Op, args: tuple[_Any, ...], attrs: dict[str, _Any]) -> Adapted:
     """nn.pad(data, pad_width, pad_value=0, pad_mode="constant")"""
     attrs = dict(attrs)
     names = ("pad_width", "pad_value", "pad_mode")
@@ -153,35 +155,37 @@ def _pad(op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Adapted:
     return args, attrs
 
 
-_ADAPT: dict[str, Callable[[Op, tuple[Any, ...], dict[str, Any]], Adapted]] = {
+_ADAPT: dict[str, Callable[[Op, tuple[_Any, ...], dict[str, _Any]], Adapted]] = {
     **{f"nn.conv{n}d{t}": _conv for n in (1, 2, 3) for t in ("", "_transpose")},
     "nn.pad": _pad,
 }
 
 
-def _batch_norm(data: Any, gamma: Any, beta: Any, moving_mean: Any, moving_var: Any, *args: Any, **attrs: Any) -> Any:
+def _batch_norm(
+    data: _Any, gamma: _Any, beta: _Any, moving_mean: _Any, moving_var: _Any, *args: _Any, **attrs: _Any
+) -> _Any:
     """(result, moving mean, moving variance), as the classic operator returns them; inference only."""
     found = _call("nn.batch_norm", (data, gamma, beta, moving_mean, moving_var, *args), attrs)
     return found, moving_mean, moving_var
 
 
-def _batch_flatten(data: Any) -> Any:
+def _batch_flatten(data: _Any) -> _Any:
     """All dimensions but the first joined."""
-    total: Any = 1
+    total: _Any = 1
     for d in data.ty.shape[1:]:
         total = total * d
     return _call("reshape", (data,), {"newshape": (data.ty.shape[0], total)})
 
 
-def _dropout(data: Any, rate: float = 0.5) -> Any:
+def _dropout(data: _Any, rate: float = 0.5) -> _Any:
     """The data: at inference nothing is dropped."""
     return data
 
 
 def _resize2d(
-    data: Any,
-    size: Any,
-    roi: Any = None,
+    data: _Any,
+    size: _Any,
+    roi: _Any = None,
     layout: str = "NCHW",
     method: str = "linear",
     coordinate_transformation_mode: str = "half_pixel",
@@ -190,7 +194,7 @@ def _resize2d(
     cubic_exclude: int = 0,
     extrapolation_value: float = 0.0,
     out_dtype: str | None = None,
-) -> Any:
+) -> _Any:
     """Two spatial axes resized; see image.resize for the attributes' meaning."""
     attrs = {
         "size": tuple(size), "axes": (layout.index("H"), layout.index("W")), "cubic_alpha": cubic_alpha,
@@ -203,7 +207,7 @@ def _resize2d(
     return _call("cast", (found,), {"dtype": out_dtype}) if out_dtype else found
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
+_FUNCTIONS: dict[str, Callable[..., _Any]] = {
     "nn.batch_norm": _batch_norm,
     "nn.batch_flatten": _batch_flatten,
     "nn.dropout": _dropout,
@@ -211,14 +215,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _operator(name: str) -> Callable[..., Any] | None:
+def _operator(name: str) -> Callable[..., _Any] | None:
     """The function that builds calls of an operator, or None where there is no such operator."""
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
     if name not in _op.names():
         return None
 
-    def make(*args: Any, **attrs: Any) -> Any:
+    def make(*args: _Any, **attrs: _Any) -> _Any:
         return _call(name, args, attrs)
 
     make.__name__ = name.rpartition(".")[2]
@@ -233,7 +237,7 @@ class _Namespace:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> _Any:
         found = None if name.startswith("__") else _operator(f"{self._prefix}.{name}")
         if found is None:
             near = get_close_matches(name, dir(self), 3)
@@ -248,7 +252,7 @@ class _Namespace:
 class _Frontend:
     """`relay.frontend.from_onnx(model, shape=…)` and its kin."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> _Any:
         if name == "from_onnx":
             return importlib.import_module("warpbeam.frontend.onnx").from_onnx
         raise AttributeError(f"there is no front end {name!r}; there is from_onnx")
@@ -258,7 +262,7 @@ nn, image, vision, random = (_Namespace(p) for p in ("nn", "image", "vision", "r
 frontend = _Frontend()
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name.startswith("__"):
         raise AttributeError(name)
     place = _PLACES.get(name)

@@ -34,13 +34,14 @@ from warpbeam.runtime.cpu import runs_here
 from warpbeam.runtime.errors import LinkError
 from warpbeam.runtime.export_model import FREESTANDING, HOSTED, pack_objects
 from warpbeam.runtime.linker import link_shared
-from warpbeam.runtime.manifest import CALLS, LAYOUT
+from warpbeam.runtime.manifest import CALLS, LAYOUT, STRUCTURE
 from warpbeam.runtime.pool_ll import EXPORTS as POOL_SYMBOLS
 from warpbeam.runtime.pool_ll import pool_ir
 from warpbeam.runtime.program import CallExternal, CallKernel, Check, Port, Program, SetSymbol, walk
 from warpbeam.runtime.wasm import link_module
 from warpbeam.runtime.wasm_object import is_wasm
 from warpbeam.target import Target
+from warpbeam.transform.to_mixed_precision import ATTRIBUTE
 
 ENTRY = "wb_entry"
 FACADE_LEVEL = 0  # the C interface runs once per call; unoptimised code takes a sixth of the time to make
@@ -280,10 +281,10 @@ def _facades(manifest: Manifest, sizes: facade.Sizes, target: Target) -> dict[st
 
 
 def _host_facts(func: Function, program: Program) -> dict[str, str]:
-    """What the manifest says of host calls, strings and sequences."""
+    """What the manifest says of host calls, strings, sequences and tuples."""
     calls = sorted({i.function for i in walk(program.body) if isinstance(i, CallExternal)})
     found = {CALLS: json.dumps(calls)} if calls else {}
-    return found | ({LAYOUT: func.attrs[LAYOUT]} if LAYOUT in func.attrs else {})
+    return found | {key: func.attrs[key] for key in (LAYOUT, STRUCTURE) if key in func.attrs}
 
 
 def _native(program: Program) -> Program:
@@ -328,12 +329,13 @@ def _flops(kernel: Kernel) -> Any:
 
 
 def precision(func: Function) -> str:
-    """The number formats of the model's floating tensors, in words."""
+    """The number formats of the model's floating tensors, in words; first what was requested, if it was."""
     from warpbeam.ir.rewrite import post_order
 
     found = {n.ty.dtype for n in post_order(func.body) if isinstance(getattr(n, "ty", None), TensorType)}
     floats = sorted(d for d in found if dt.is_float(d))
-    return ", ".join(floats) if floats else "integers"
+    words = ", ".join(floats) if floats else "integers"
+    return f"{func.attrs[ATTRIBUTE]} ({words})" if ATTRIBUTE in func.attrs else words
 
 
 def _version() -> str:

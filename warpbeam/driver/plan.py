@@ -16,7 +16,7 @@ from warpbeam.driver.constants import Constants
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.plan_place import place, storage_of
 from warpbeam.driver.plan_steps import BranchStep, ExternalStep, KernelStep, LoopStep, MoveStep, Slot, walk
-from warpbeam.driver.plan_walk import is_call, is_host_call, is_view, last_readers, line, origin, tail_call
+from warpbeam.driver.plan_walk import flat, is_call, is_host_call, is_view, last_readers, line, origin, tail_call
 from warpbeam.driver.shapes import to_shape_expr
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
@@ -163,6 +163,10 @@ class Planner:
                     self.symbols[d] = name
                     out.append(Symbol(name, ("dim", i, axis)))
         return tuple(out)
+
+    def _fresh(self, ty: Any, name: str = "") -> Any:
+        """New slots for a value; a tuple's are a list."""
+        return [self._fresh(t, name) for t in ty.fields] if isinstance(ty, TupleType) else self._slot(ty, None, name)
 
     def _operand(self, arg: Expr, kernel: Kernel, index: int, values: dict[Expr, Any]) -> Slot:
         if isinstance(arg, Constant):
@@ -327,19 +331,17 @@ class Planner:
     def _if(self, node: If, values: dict[Expr, Any]) -> Any:
         """Both branches write the same slots."""
         cond = self._value(node.cond, values)
-        types = node.ty.fields if isinstance(node.ty, TupleType) else (node.ty,)
-        results = [self._slot(t, None) for t in types]
+        results = self._fresh(node.ty)
         bodies = []
         self._use([cond])
         for branch in (node.then, node.orelse):
 
             def build(branch: Expr = branch) -> None:
-                found = self._branch(branch, values)
-                self._hand_over(results, found if isinstance(found, list) else [found])
+                self._hand_over(flat(results), flat(self._branch(branch, values)))
 
             bodies.append(self._inside(build))
         self._step(BranchStep(cond, *bodies))
-        return results if isinstance(node.ty, TupleType) else results[0]
+        return results
 
     def _branch(self, branch: Expr, values: dict[Expr, Any]) -> Any:
         if isinstance(branch, Call) and isinstance(branch.op, GlobalVar):
@@ -349,9 +351,14 @@ class Planner:
     def _copied(self, slot: Slot) -> Slot:
         """A slot of its own with the same contents."""
         new = self._slot(slot.ty, None, slot.name)
-        self._use([slot])
-        self._step(MoveStep(new, slot))
+        self._move(new, slot)
         return new
+
+    def _move(self, target: Any, source: Any) -> None:
+        """Copies a value slot by slot."""
+        for to, what in zip(flat(target), flat(source), strict=True):
+            self._use([what, to])
+            self._step(MoveStep(to, what))
 
     def _hand_over(self, targets: list[Slot], found: list[Slot]) -> None:
         """Makes `targets` hold what was found: written there at once where nothing stands against it, else moved."""
@@ -364,20 +371,17 @@ class Planner:
                 root.base = target
                 target.origins = target.origins or root.origins
             else:
-                self._use([slot, target])
-                self._step(MoveStep(target, slot))
+                self._move(target, slot)
 
-    def _loop(self, fn: Function, tail: If, args: list[Slot]) -> Any:
+    def _loop(self, fn: Function, tail: If, args: list[Any]) -> Any:
         """state = args; while cond(state): state = step(state); the result is what the other branch gives."""
         again, leave = (tail.then, tail.orelse) if is_call(tail.then) else (tail.orelse, tail.then)
         assert isinstance(again, Call)
         moving = [k for k, (p, a) in enumerate(zip(fn.params, again.args, strict=True)) if a is not p]
         values: dict[Expr, Any] = dict(zip(fn.params, args, strict=True))
         for k in moving:
-            state = self._slot(fn.params[k].ty, None, fn.params[k].name)
-            self._use([args[k], state])
-            self._step(MoveStep(state, args[k]))
-            values[fn.params[k]] = state
+            values[fn.params[k]] = self._fresh(fn.params[k].ty, fn.params[k].name)
+            self._move(values[fn.params[k]], args[k])
         cond = self._slot(tail.cond.ty, None)
         self._hand_over([cond], [self._run(tail.cond, dict(values))])
         start, known = self.at, len(self.slots)
@@ -395,13 +399,12 @@ class Planner:
     ) -> None:
         """One round of a loop: the new state from the old, then whether there is another round."""
         inner = dict(values)
-        states = [values[fn.params[k]] for k in moving]
-        new = [self._run(again.args[k], inner) for k in moving]
+        states = [s for k in moving for s in flat(values[fn.params[k]])]
+        new = [s for k in moving for s in flat(self._run(again.args[k], inner))]
         new = [self._copied(x) if x is not s and x.root() in states else x for x, s in zip(new, states, strict=True)]
         for state, slot in zip(states, new, strict=True):
             if slot is not state:
-                self._use([slot, state])
-                self._step(MoveStep(state, slot))
+                self._move(state, slot)
         self._hand_over([flag], [self._run(cond, dict(values))])
 
     def _outputs(self, value: Any) -> list[Slot]:

@@ -61,6 +61,16 @@ def last_readers(nodes: list[Any], result: Expr, given: Any) -> dict[Expr, Any]:
         if isinstance(n, Call) and origin(n) is not n:
             continue
         found.update({origin(a): n for a in parts if a not in given})
-    for r in result.fields if isinstance(result, Tuple) else (result,):
-        found[origin(r)] = None
+    ends = [result]
+    while ends:
+        r = ends.pop()
+        if isinstance(r, Tuple):
+            ends += r.fields
+        else:
+            found[origin(r)] = None
     return found
+
+
+def flat(value: Any) -> list[Any]:
+    """The slots of a value, of which tuples are lists, in order."""
+    return [s for part in value for s in flat(part)] if isinstance(value, list) else [value]

@@ -22,10 +22,13 @@ from warpbeam.ir.diagnostics import CompileError, UnsupportedError
 from warpbeam.ir.rewrite import substitute
 from warpbeam.ir.transform import PassContext, Sequential
 from warpbeam.relay.expr import Constant, Expr, Function, IRModule
-from warpbeam.runtime.graph_executor import GraphModule
+from warpbeam.runtime.container import ADT
 from warpbeam.runtime.module import Module
 from warpbeam.runtime.ndarray import Device, NDArray, as_numpy, cpu
+from warpbeam.runtime.vm import Executable, VirtualMachine
 from warpbeam.target import Target, TargetError, get, parse
+
+KINDS = ("debug", "graph", "vm", "aot")
 
 
 class ExecutorFactory:
@@ -138,7 +141,7 @@ def build(
     ignored = sorted(name for name, value in given.items() if value is not None)
     if ignored:
         warnings.warn(f"relay.build ignores {', '.join(ignored)}", stacklevel=2)
-    arrays = _arrays(params)
+    arrays = arrays_of(params)
     mod = bind_params(_as_module(ir_mod), arrays)
     found = source.from_relay(mod, mod_name)
     options = Options(classic_target(target), PassContext.current().opt_level, None, None, mod_name)
@@ -150,7 +153,7 @@ def optimize(
     mod: IRModule | Function | Any, target: Any = None, params: Mapping[str, Any] | None = None
 ) -> tuple[IRModule, dict[str, NDArray]]:
     """The module after the graph passes of the current `PassContext`, before fusion; and the parameters."""
-    arrays = _arrays(params)
+    arrays = arrays_of(params)
     bound = bind_params(_as_module(mod), arrays)
     passes: Any = graph_passes(classic_target(target))
     return Sequential(passes)(bound), {name: NDArray(a) for name, a in arrays.items()}
@@ -203,18 +206,24 @@ def create_executor(
     target: Any = None,
     params: Mapping[str, Any] | None = None,
 ) -> Executor:
-    """An executor of expressions: "debug" interprets, "graph" compiles.
+    """An executor of expressions: "debug" interprets; "graph", "vm" and "aot" compile, all three the same code.
+
+    Tuples come as lists, from "vm" as `runtime.container.ADT`. A parameter of main that `params` has is bound to it.
 
     Raises:
-        UnsupportedError: for the kinds "vm" and "aot".
+        CompileError: if there is no such kind.
     """
-    if kind not in ("debug", "graph"):
-        raise UnsupportedError(f"there is no executor of kind {kind!r} yet", hint='kinds are "debug" and "graph"')
-    return Executor(kind, _as_module(mod) if mod is not None else IRModule(), device or cpu(), target, _arrays(params))
+    if kind not in KINDS:
+        raise CompileError(f"there is no executor of kind {kind!r}", hint=f"kinds are {', '.join(KINDS)}")
+    return Executor(
+        kind, _as_module(mod) if mod is not None else IRModule(), device or cpu(), target, arrays_of(params)
+    )
 
 
 class Executor:
     """Evaluates expressions and functions of a module."""
+
+    executable: Executable | None = None  #: what was compiled last
 
     def __init__(self, kind: str, mod: IRModule, device: Device, target: Any, params: Mapping[str, np.ndarray]) -> None:
         self.kind = kind
@@ -249,20 +258,15 @@ class Executor:
         return run
 
     def _compiled(self, mod: IRModule) -> Callable[..., Any]:
-        factory = build(mod, self.target, params=self.params)
-        graph = GraphModule(factory.module, self.device)
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            for i, value in enumerate(_ordered(factory.ir_mod, args, kwargs)):
-                graph.set_input(i, value)
-            graph.run()
-            outputs = [graph.get_output(i) for i in range(graph.get_num_outputs())]
-            return outputs[0] if len(outputs) == 1 else outputs
-
-        return run
+        self.executable = Executable(build(mod, self.target, params=self.params).module)
+        vm = VirtualMachine(self.executable, self.device)
+        return vm.run if self.kind == "vm" else lambda *args, **kwargs: _lists(vm.run(*args, **kwargs))
 
 
-def _ordered(mod: IRModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
+VMExecutor = Executor
+
+
+def _ordered(mod: IRModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
     """Arguments of main in order, from positions and names."""
     names = [p.name for p in mod["main"].params]
     left = names[len(args) :]
@@ -271,7 +275,7 @@ def _ordered(mod: IRModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         raise CompileError(
             f"{len(args)} arguments and {sorted(kwargs)} do not fit main", hint=f"its parameters: {', '.join(names)}"
         )
-    return [_array(a) for a in (*args, *(kwargs[n] for n in left))]
+    return [_value(a) for a in (*args, *(kwargs[n] for n in left))]
 
 
 def _wrap(value: Any) -> Any:
@@ -280,11 +284,20 @@ def _wrap(value: Any) -> Any:
     return NDArray(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
 
 
+def _lists(value: Any) -> Any:
+    return [_lists(v) for v in value] if isinstance(value, ADT) else value
+
+
+def _value(value: Any) -> Any:
+    return tuple(map(_value, value)) if isinstance(value, tuple) else _array(value)
+
+
 def _array(value: Any) -> np.ndarray:
     return np.asarray(value) if isinstance(value, int | float | list | tuple) else as_numpy(value)
 
 
-def _arrays(params: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+def arrays_of(params: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    """Values of parameters as arrays: numbers, lists, arrays of any kind, Relay constants."""
     found = {}
     for name, value in (params or {}).items():
         found[name] = value.numpy() if isinstance(value, Constant) else _array(value)

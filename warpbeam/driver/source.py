@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warpbeam.driver.flatten import flattened
 from warpbeam.ir.diagnostics import ImportModelError
 from warpbeam.relay.expr import Function, IRModule
+from warpbeam.relay.infer import infer_types
 from warpbeam.relay.types import TupleType
 from warpbeam.runtime.manifest import LAYOUT
 from warpbeam.runtime.objects import Layout
@@ -48,12 +50,17 @@ def read(model: Any, shapes: Mapping[str, Any] | None = None, name: str = "") ->
 
 
 def from_relay(mod: IRModule, name: str) -> Source:
-    """A module's own names: those of its parameters (numbered where they repeat); results have none, so get some."""
+    """A module's own names: those of its parameters (numbered where they repeat); results have none, so get some.
+
+    Tuples among them become their tensors.
+    """
     main = mod["main"]
-    result = main.body.ty
     if LAYOUT in main.attrs:  # the model's own names of sequences and strings
         ports = [p for n in Layout.from_json(main.attrs[LAYOUT]).outputs for p in n.ports()]
         return Source(mod, tuple(p.name for p in main.params), tuple(ports), name)
+    mod = flattened(infer_types(mod), unique_names)
+    main = mod["main"]
+    result = main.body.ty
     count = len(result.fields) if isinstance(result, TupleType) else 0
     outputs = tuple(f"output_{i}" for i in range(count)) if count > 1 else ("output",)
     return Source(mod, tuple(unique_names([p.name for p in main.params], "input")), outputs, name)

@@ -8,8 +8,14 @@ from typing import Any
 
 from warpbeam.ir.node import Binder, Node
 from warpbeam.tir.expr import PrimExpr, simplify_dim
+from warpbeam.tir.expr import Var as DimVar
 
 Dim = int | PrimExpr
+
+
+def unknown_dim() -> DimVar:
+    """A size that is known when a program runs: `relay.Any()`. Each call gives another; equal sizes are one object."""
+    return DimVar("any")
 
 
 class Type(Node):

@@ -54,9 +54,12 @@ _LATE = {
     "program": "Program",
 }
 _HOME = {name: module for module, names in _LATE.items() for name in names.split()}
+_SUBMODULES = ("container", "vm")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

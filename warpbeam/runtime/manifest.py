@@ -12,8 +12,9 @@ from .errors import ArtifactError
 from .shape_expr import ShapeExpr
 
 MAX_PORTS = 65_536
-#: keys of the manifest's `extra`: how strings and sequences are carried, and the host functions that the program calls
-LAYOUT, CALLS = "objects", "host_calls"
+#: keys of the manifest's `extra`: how strings and sequences are carried, the host functions that the program calls, and
+#: which tensors make up parameters and results that are tuples
+LAYOUT, CALLS, STRUCTURE = "objects", "host_calls", "structure"
 
 
 @dataclass(frozen=True, slots=True)
