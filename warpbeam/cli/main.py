@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 #: subcommand -> what it does; the code is in the module of the same name
@@ -102,12 +102,14 @@ class _Version(argparse.Action):
 
 def _settings(args: argparse.Namespace) -> AbstractContextManager[Any]:
     """What options of compiling mean for everything that a command compiles."""
-    accuracy = getattr(args, "accuracy", None)
-    if accuracy is None:
-        return nullcontext()
-    from warpbeam.driver.api import accurate
+    accuracy, precision = getattr(args, "accuracy", None), getattr(args, "precision", None)
+    stack = ExitStack()
+    if accuracy is not None or precision is not None:
+        from warpbeam.driver.api import accurate, precise
 
-    return accurate(accuracy)
+        stack.enter_context(accurate(accuracy))
+        stack.enter_context(precise(precision))
+    return stack
 
 
 def _report(error: Exception, debug: bool) -> int:

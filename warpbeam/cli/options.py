@@ -63,6 +63,10 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
         choices=("exact", "default", "fast"),
         help="exact: plain sums; fast: also algorithms that lose a digit or two (default: default)",
     )
+    group.add_argument(
+        "--precision", metavar="fp32|bf16|fp16[,OPERATOR=CATEGORY…]",
+        help="bf16: products in bfloat16, sums in float32; fp16: kept in float16, computed in float32 (default: fp32)",
+    )  # fmt: skip
     group.add_argument("--no-cache", action="store_true", help="neither read nor write the cache on disk")
     group.add_argument("--workers", type=positive, metavar="N", help="compiling processes (default: one per core)")
     add_threads(group)

@@ -71,4 +71,5 @@ def show(result: Any) -> None:
     console.table(rows, head, left=(0, 1, 2, 9, 10))
     for finding in result.findings:
         print(f"found: {finding}")
-    print("PASSED" if result.passed else "FAILED", f"{result.model} for {result.target}, opt level {result.opt_level}")
+    what = f"{result.model} for {result.target}, opt level {result.opt_level}, precision {result.precision}"
+    print("PASSED" if result.passed else "FAILED", what)

@@ -38,6 +38,7 @@ def compile(  # the name users expect
     accuracy: str | None = None,
     state: Mapping[str, str] | None = None,
     guard: bool | float | None = None,
+    precision: str | None = None,
 ) -> Module:
     """Compiles a model to a module that runs it by one native call.
 
@@ -58,6 +59,10 @@ def compile(  # the name users expect
             outputs. `get_param` and `set_param` read and set them by the input's name.
         guard: True, or seconds (True is 2): measures the next best variants of the heaviest kernels for so long, and
             keeps the fastest. None: at opt_level 4. What was decided is kept on disk with the other results.
+        precision: "fp32": as the model says; "bf16": products of bfloat16 numbers summed in float32, where the target
+            has an instruction for them; "fp16": numbers are kept in float16 and computed in float32. Inputs and outputs
+            keep their types. Operators may have another entry in the table of `transform.to_mixed_precision`:
+            "bf16,nn.softmax=follow". None: as the current PassContext says.
 
     Raises:
         WarpbeamError: the model is broken, uses what is not supported (all of it is listed), or does not fit the
@@ -65,7 +70,7 @@ def compile(  # the name users expect
     """
     module, _ = compile_with_report(
         model, target=target, shapes=shapes, opt_level=opt_level, cache=cache, workers=workers, name=name,
-        accuracy=accuracy, state=state, guard=guard,
+        accuracy=accuracy, state=state, guard=guard, precision=precision,
     )  # fmt: skip
     if threads is not None:
         module.num_threads = threads
@@ -85,11 +90,12 @@ def compile_with_report(
     accuracy: str | None = None,
     state: Mapping[str, str] | None = None,
     guard: bool | float | None = None,
+    precision: str | None = None,
 ) -> tuple[Any, Any]:
     """As `compile`, and also the `Report` of what was done. `dump(kernel, llvm_text)` sees each new kernel."""
     from warpbeam.driver.collector import collector_paused
 
-    with accurate(accuracy), collector_paused():
+    with accurate(accuracy), precise(precision), collector_paused():
         seconds = _guard_seconds(guard, opt_level)
         return _compile(model, target, shapes, min(opt_level, 3), cache, workers, name, dump, state, seconds)
 
@@ -110,8 +116,25 @@ def accurate(accuracy: str | None) -> AbstractContextManager[Any]:
         return nullcontext()
     from warpbeam.transform.choose_convolution import ACCURACY, check_accuracy
 
+    return _configured(ACCURACY, check_accuracy(accuracy))
+
+
+def precise(precision: str | None) -> AbstractContextManager[Any]:
+    """A context in which models are compiled with another precision, see `compile`; None: no change."""
+    if precision is None:
+        return nullcontext()
+    from warpbeam.transform.to_mixed_precision import PRECISION, parse
+
+    request = parse(precision)
+    return _configured(PRECISION, None if request.name == "fp32" else str(request))
+
+
+def _configured(key: str, value: Any) -> PassContext:
+    """The current context with another entry of its config; None: without it."""
     ctx = PassContext.current()
-    config = {**ctx.config, ACCURACY: check_accuracy(accuracy)}
+    config = {k: v for k, v in ctx.config.items() if k != key}
+    if value is not None:
+        config[key] = value
     return PassContext(ctx.opt_level, ctx.required_pass, ctx.disabled_pass, ctx.instruments, config, ctx.events)
 
 

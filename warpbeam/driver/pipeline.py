@@ -65,6 +65,9 @@ def _context(opt_level: int, report: Report | None) -> PassContext:
             report.passes.append((event.name, event.seconds))
         elif report is not None and event.stage == "choice":
             report.choices.append({"node": event.name, **event.data})
+        elif report is not None and event.stage == "precision":
+            for key, value in event.data.items():  # one function each
+                report.precision[key] = value + report.precision.get(key, 0) if isinstance(value, int) else value
 
     return PassContext(
         opt_level, outer.required_pass, outer.disabled_pass, outer.instruments, outer.config, [*outer.events, note]

@@ -25,6 +25,7 @@ class Report:
     host_calls: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[str, Any] = field(default_factory=dict)
     guard: list[dict[str, Any]] = field(default_factory=list)
+    precision: dict[str, Any] = field(default_factory=dict)
     cached: bool = False
 
     @contextmanager
@@ -61,6 +62,7 @@ class Report:
             "cached": self.cached,
             "stages": [{"name": n, "seconds": s} for n, s in self.stages],
             "passes": [{"name": n, "seconds": s} for n, s in self.passes],
+            "precision": self.precision or {"precision": "fp32"},
             "choices": self.choices,
             "guard": self.guard,
             "memory": self.memory,
@@ -71,6 +73,7 @@ class Report:
     def text(self) -> str:
         lines = [f"{self.model} for {self.target}" + (" (from cache)" if self.cached else "")]
         lines += [f"  {name:<24}{seconds * 1e3:10.1f} ms" for name, seconds in self.stages]
+        lines += [f"  {_precision(self.precision)}"] if self.precision else []
         lines += [f"  {_choice(c)}" for c in self.choices]
         lines += [f"  {line}" for line in guard_text.lines(self.guard)]
         lines += [f"  {line}" for line in plan_report.text(self.memory)]
@@ -79,6 +82,12 @@ class Report:
             lines.append(f"  {row['kernel']}  {row['sketch']:<12} {chosen:<40} {', '.join(row['nodes'][:3])}")
         lines += [f"  host call {c['function']}  {', '.join(c['nodes'][:3])}" for c in self.host_calls]
         return "\n".join(lines)
+
+
+def _precision(told: dict[str, Any]) -> str:
+    """What was requested, and what became of it."""
+    what = f"{told['products']} products of {told['dtype']} by pairs, {told['weights']} of its weights alone"
+    return f"precision {told['precision']}: {what}, {told['rounded']} results kept in {told['dtype']}"
 
 
 def _choice(choice: dict[str, Any]) -> str:

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from warpbeam.driver import source
-from warpbeam.driver.api import compile_with_report
+from warpbeam.driver.api import compile_with_report, precise
 from warpbeam.ir.diagnostics import VerifyError
 from warpbeam.relay import interp
 from warpbeam.runtime.module import Module
 from warpbeam.target import get
+from warpbeam.transform.to_mixed_precision import requested
 
 #: largest error, relative to the output's largest magnitude, by element type
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4, "float16": 5e-3, "bfloat16": 4e-2}
@@ -71,6 +72,7 @@ class VerifyResult:
     differences: list[Difference] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    precision: str = "fp32"
 
     @property
     def passed(self) -> bool:
@@ -84,7 +86,8 @@ class VerifyResult:
         """As JSON data."""
         rows = [asdict(d) | {"passed": d.passed} for d in self.differences]
         return {
-            "model": self.model, "target": self.target, "opt_level": self.opt_level, "passed": self.passed,
+            "model": self.model, "target": self.target, "opt_level": self.opt_level,
+            "precision": self.precision, "passed": self.passed,
             "differences": rows, "findings": list(self.findings), "seconds": dict(self.seconds),
         }  # fmt: skip
 
@@ -102,6 +105,7 @@ def verify(
     threads: int | None = None,
     module: Module | None = None,
     guard: bool | float | None = None,
+    precision: str | None = None,
 ) -> VerifyResult:
     """Compiles a model, runs it, and compares its outputs with the interpreter's (and onnxruntime's, where installed).
 
@@ -111,14 +115,34 @@ def verify(
         symbols: sizes of symbolic dimensions; 1 where absent.
         module: the model compiled before, to be judged instead of a new compilation.
         bisect: on a difference, name the first graph pass and kernel that differ.
-        guard: see `compile`.
+        guard, precision: see `compile`. A shorter precision allows the errors of its type (`TOLERANCE`).
 
     Raises:
         WarpbeamError: if the model cannot be read or compiled.
     """
-    tgt = get(target)
+    with precise(precision):
+        return _verified(
+            model, shapes, get(target), opt_level, seed, inputs, symbols, bisect, cache, threads, module, guard
+        )
+
+
+def _verified(
+    model: Any,
+    shapes: Mapping[str, Any] | None,
+    tgt: Any,
+    opt_level: int,
+    seed: int,
+    inputs: Mapping[str, Any] | None,
+    symbols: Mapping[str, int] | None,
+    bisect: bool,
+    cache: bool,
+    threads: int | None,
+    module: Module | None,
+    guard: bool | float | None,
+) -> VerifyResult:
+    """See `verify`; the precision is the current context's."""
     found = source.read(model, shapes)
-    result = VerifyResult(found.name, str(tgt.name), opt_level)
+    result = VerifyResult(found.name, str(tgt.name), opt_level, precision=str(requested()))
     if module is None:
         with _clock(result, "compile"):
             module, _ = compile_with_report(
@@ -155,6 +179,8 @@ def difference(name: str, against: str, got: Any, expected: Any, scale: float | 
     got, expected = np.asarray(got), np.asarray(expected)
     dtype = str(got.dtype)
     tolerance = TOLERANCE.get(dtype, 0.0)
+    if tolerance:
+        tolerance = max(tolerance, TOLERANCE[requested().dtype])
     if got.shape != expected.shape:
         note = f"shape {got.shape} instead of {expected.shape}"
         return Difference(name, against, dtype, got.shape, np.inf, np.inf, {}, (), np.nan, np.nan, tolerance, note)

@@ -44,6 +44,7 @@ from warpbeam.transform.fuse_ops import fused
 from warpbeam.transform.graph import call, constant, op_name, same_call
 
 PRECISION = "warpbeam.precision"
+ATTRIBUTE = "precision"  # of a function: the request that it was changed by, as text
 TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 ALWAYS, FOLLOW, NEVER = "always", "follow", "never"
 
@@ -153,6 +154,7 @@ class _Rounding:
         self.pairs = _pairs(self.short, target)
         self.wishes: dict[Expr, str] = {}
         self.new: dict[Expr, Expr] = {}
+        self.counts = {"products": 0, "weights": 0, "rounded": 0}
 
     # ------------------------------------------------------------------------------------------------------- decisions
 
@@ -180,7 +182,7 @@ class _Rounding:
             return category if self.in_pairs(user) else NEVER  # else each number would be converted once per use
         if category == FOLLOW and user.op.name in MOVES:
             return self.wishes[user]
-        if category == FOLLOW and user.op.name not in WIDENS and not _same_shape(user, value):
+        if category == FOLLOW and _is_broadcast(user, value):
             return NEVER  # a cast of another shape than the kernel's would be a kernel of its own
         return category
 
@@ -207,12 +209,11 @@ class _Rounding:
 
     def function(self) -> Function:
         self.decide()
-        rounded = 0
         for node in self.order:
             new = self.rewritten(node)
             if _float32(new) and self.rounds(node):
                 new = self.cast(new, self.short)
-                rounded += 1
+                self.counts["rounded"] += 1
             if new is not node:
                 add_origins(new, origins(node))
             self.new[node] = new
@@ -220,9 +221,9 @@ class _Rounding:
         new = self.new[body]
         if not isinstance(new, Tuple):
             new = self.wide(body)
-        data = {"precision": str(self.request), "rounded": rounded, "dtype": self.short}
-        self.ctx.emit(Event("precision", "", data=data))
-        return self.fn if new is body else self.fn.replace(body=new)
+        self.ctx.emit(Event("precision", "", data={"precision": str(self.request), "dtype": self.short, **self.counts}))
+        attrs = self.fn.attrs.updated(**{ATTRIBUTE: str(self.request)})
+        return self.fn if new is body and attrs == self.fn.attrs else self.fn.replace(body=new, attrs=attrs)
 
     def rewritten(self, node: Any) -> Any:
         """A node on its new operands; its result is short only where its operands are and it moves or widens them."""
@@ -267,6 +268,7 @@ class _Rounding:
         pairs = self.in_pairs(node)
         if pairs and self.category(node) == FOLLOW:
             pairs = self.is_short(self.new[data])
+        self.counts["products" if pairs else "weights"] += 1
         short = weight.numpy().astype(dt.to_numpy(self.short))
         x = self.narrow(data) if pairs else self.wide(data)
         if pairs and _depth(node) % self.pairs:
@@ -325,8 +327,8 @@ def _count(x: Expr) -> float:
     return math.prod(d if isinstance(d, int) else math.inf for d in x.ty.shape) if 0 not in x.ty.shape else 0
 
 
-def _same_shape(user: Call, value: Expr) -> bool:
-    return isinstance(user.ty, TensorType) and isinstance(value.ty, TensorType) and user.ty.shape == value.ty.shape
+def _is_broadcast(user: Call, value: Expr) -> bool:
+    return isinstance(user.ty, TensorType) and isinstance(value.ty, TensorType) and _count(value) < _count(user)
 
 
 def _plain_conv(node: Any) -> bool:
