@@ -35,13 +35,13 @@ class WorkerFailed(RuntimeError):
 class PeerProcess:
     """The parent's end of one worker."""
 
-    def __init__(self, peer: str, threads: int) -> None:
+    def __init__(self, peer: str, threads: int, precision: str = "fp32") -> None:
         self.peer, self.threads = peer, threads
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         env = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PYTHONUNBUFFERED="1")
         cpus = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", peer],
+            [sys.executable, "-m", "benchmarks.worker", peer, precision],
             cwd=ROOT,
             env=env,
             stdin=subprocess.PIPE,
@@ -121,8 +121,10 @@ class Row:
     foreign: float = 0.0
 
     def best_peer(self) -> Result | None:
-        """The fastest system that is neither Warpbeam nor the peak loop."""
+        """The fastest system that is neither Warpbeam nor the peak loop; of those in our precision, if there are."""
         ok = [r for n, r in self.results.items() if n not in ("warpbeam", "peak") and not r.error]
+        ours = self.results.get("warpbeam")
+        ok = [r for r in ok if ours and r.precision == ours.precision] or ok
         return min(ok, key=lambda r: r.median, default=None)
 
     def ratio(self) -> float | None:
@@ -174,8 +176,8 @@ def relative_difference(ours: dict[str, np.ndarray], reference: dict[str, np.nda
 class Bench:
     """Workers for a set of peers at one thread count; reusable for many cases."""
 
-    def __init__(self, peers: list[str], threads: int) -> None:
-        self.peers, self.threads = peers, threads
+    def __init__(self, peers: list[str], threads: int, precision: str = "fp32") -> None:
+        self.peers, self.threads, self.precision = peers, threads, precision
         self.workers: dict[str, PeerProcess] = {}
 
     def __enter__(self) -> Bench:
@@ -212,7 +214,7 @@ class Bench:
     def _load(self, peer: str, ref: str, path: Path, folder: Path) -> Result:
         worker = self.workers.get(peer)
         if worker is None or worker.process.poll() is not None:
-            worker = self.workers[peer] = PeerProcess(peer, self.threads)
+            worker = self.workers[peer] = PeerProcess(peer, self.threads, self.precision)
         result = Result(peer)
         try:
             answer = worker.ask(

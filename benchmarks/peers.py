@@ -1,7 +1,8 @@
 """What is measured: Warpbeam and its peers behind one interface, each configured the way its manual says is fast.
 
-Every peer gets the same model and inputs, the same thread count, full fp32, and runs with inputs and outputs bound
-beforehand where its API can do that.
+Every peer gets the same model and inputs, the same thread count, full fp32 unless another precision is asked for (those
+that have no such mode stay in fp32, and say so), and runs with inputs and outputs bound beforehand where its API can do
+that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ class Peer(ABC):
     """One system under test, holding one loaded model at a time."""
 
     package = ""
-    precision = "fp32"
+    precision = "fp32"  # what it runs in
+    able: tuple[str, ...] = ("fp32",)  # what it can be asked for
+
+    def ask(self, precision: str) -> None:
+        """The precision that is wanted; what a peer cannot do it does not."""
+        if precision.partition(",")[0] in self.able:
+            self.precision = precision
 
     def prepare(self, ref: str, path: Path) -> None:  # noqa: B027 - most peers have nothing to prepare
         """Work that is not part of the load time (rebuilding a model from code)."""
@@ -46,14 +53,15 @@ class Peer(ABC):
 
 
 class Warpbeam(Peer):
-    """`warpbeam.compile` with default options; outputs are preallocated."""
+    """`warpbeam.compile` with default options but the precision; outputs are preallocated."""
 
     package = "warpbeam"
+    able = ("fp32", "bf16", "fp16")
 
     def load(self, path: Path, inputs: Arrays, threads: int) -> None:
         import warpbeam
 
-        self.module = warpbeam.compile(str(path), threads=threads)
+        self.module = warpbeam.compile(str(path), threads=threads, precision=self.precision)
         self.module.num_threads = threads
         self.inputs = inputs
         self.out = dict(self.module.run(inputs))
@@ -106,9 +114,10 @@ class OnnxRuntime(Peer):
 
 
 class OpenVino(Peer):
-    """Latency hint, fp32 execution (its default would be bfloat16 on some processors)."""
+    """Latency hint; fp32 execution unless bf16 is asked for (its default would be bfloat16 on some processors)."""
 
     package = "openvino"
+    able = ("fp32", "bf16")
 
     def load(self, path: Path, inputs: Arrays, threads: int) -> None:
         import openvino as ov  # type: ignore[import-untyped]
@@ -116,7 +125,7 @@ class OpenVino(Peer):
         core = ov.Core()
         config = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
         }
@@ -133,6 +142,13 @@ class OpenVino(Peer):
 
     def results(self) -> Arrays:
         return {p.get_any_name(): self.request.get_tensor(p).data.copy() for p in self.compiled.outputs}
+
+
+class OpenVinoBf16(OpenVino):
+    """The same in bf16, whatever is asked for."""
+
+    precision = "bf16"
+    able = ()
 
 
 class Torch(Peer):
@@ -197,6 +213,7 @@ PEERS: dict[str, type[Peer]] = {
     "warpbeam": Warpbeam,
     "ort": OnnxRuntime,
     "ov": OpenVino,
+    "ov_bf16": OpenVinoBf16,
     "torch": Torch,
     "inductor": Inductor,
     "peak": Peak,

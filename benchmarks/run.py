@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--models", default="resnet50,mobilenetv2,bert,vitb16", help="comma separated, or all")
     common_arguments(parser, "warpbeam,ort,ov,torch")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of a slice")
+    parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16; peers without it stay in fp32")
     parser.add_argument("--no-peak", action="store_true", help="do not interleave the FMA peak loop")
     parser.add_argument("--list", action="store_true", help="print the models and their GFLOP, and stop")
     args = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> None:
         for name in models:
             spec = MODELS[name]
             path = onnx_path(spec)
-            with Bench(peers, threads) as bench:  # fresh processes: load time and memory are this model's own
+            with Bench(peers, threads, args.precision) as bench:  # fresh processes: load time and memory are its own
                 row = bench.measure(name, f"model:{name}", path, gflop(spec)[0] * 1e9, args.repeat, args.seconds)
             rows.append(row)
             print(last_line(row, peers, 1e3), file=sys.stderr, flush=True)

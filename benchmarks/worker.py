@@ -55,10 +55,11 @@ def peak_rss() -> int:
 class Worker:
     """The state between requests: the peer with its loaded model."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, precision: str = "fp32") -> None:
         from .peers import PEERS
 
         self.kind = PEERS[name]
+        self.precision = precision
         self.peer: Any = None
         self.batch = 1
 
@@ -69,6 +70,7 @@ class Worker:
         self.peer = None
         gc.collect()
         peer, file = self.kind(), Path(path)
+        peer.ask(self.precision)
         peer.prepare(ref, file)
         inputs = inputs_of(file)
         start = time.perf_counter()
@@ -118,7 +120,7 @@ def main() -> None:
         if action == "quit":
             break
         try:
-            worker = worker or Worker(sys.argv[1])
+            worker = worker or Worker(*sys.argv[1:])
             answer = getattr(worker, action)(**request)
         except Exception as error:  # the parent shows it in the table and goes on
             traceback.print_exc()
