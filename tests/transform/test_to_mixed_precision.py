@@ -302,3 +302,16 @@ def test_the_context_asks_as_the_argument_does() -> None:
         plain = warpbeam.compile(fn, cache=False, workers=1, precision="fp32")
     assert module.artifact.manifest.precision.startswith("bf16 (")
     assert plain.artifact.manifest.precision == "float32"
+
+
+@pytest.mark.parametrize("columns", [24, 40, 7, 17])
+def test_the_last_vector_of_a_panel_uses_the_instruction_too(columns: int) -> None:
+    from warpbeam.sketch.select import schedule
+    from warpbeam.te import tensor as te
+
+    x, w = te.placeholder((56, 64), "bfloat16", "x"), te.placeholder((columns, 64), "bfloat16", "w")
+    out = op.get("nn.dense").compute({"out_dtype": "float32"}, [x, w], TensorType((56, columns), "float32"))
+    plan = schedule([x, w], [out], PAIRS, frozenset({"w"}))
+    assert plan.lowered is not None
+    text = str(plan.lowered)
+    assert "dot2(" in text and "fma(" not in text

@@ -14,10 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.ir.rewrite import substitute
 from warpbeam.sketch.base import Group, extent
 from warpbeam.sketch.structure import Contraction, variables
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp, ProducerLoad
-from warpbeam.tir.expr import Cast, Mul, Var
+from warpbeam.tir.analysis.tree import tree_of
+from warpbeam.tir.arith import simplify
+from warpbeam.tir.expr import Cast, Mul, Var, const
 from warpbeam.tir.stmt import For
 from warpbeam.tir.tensor_intrin.dots import DOTS
 
@@ -92,7 +95,7 @@ def tensorize(group: Group, loops: list[str], choice: DotChoice) -> int:
     Remainders take it with fewer lanes.
     """
     done = 0
-    for name in loops:
+    for name in [part for loop in loops for part in _even(group, loop)]:
         inner = group.sch.loop(name).body
         lanes = extent(inner.extent) if isinstance(inner, For) else None
         if lanes is None or lanes < 2:
@@ -106,3 +109,20 @@ def tensorize(group: Group, loops: list[str], choice: DotChoice) -> int:
             continue
         done += 1
     return done
+
+
+def _even(group: Group, name: str) -> list[str]:
+    """The loop over neighbours; where the loop around it is over vectors of which the last is shorter, the full ones'
+    and the short one's apart.
+    """
+    loop = group.sch.loop(name)
+    around = next(p.stmt for p in tree_of(group.sch.func).loop(name).ancestors() if isinstance(p.stmt, For))
+    count = extent(around.extent)
+    if not isinstance(loop.body, For) or extent(loop.body.extent) is not None or not count:
+        return [name]
+    lanes = [extent(simplify(substitute(loop.body.extent, {around.var: const(v)}))) for v in range(count)]
+    full = next((v for v, n in enumerate(lanes) if n != lanes[0]), 0)
+    if not full:
+        return [name]
+    _, _, new = group.sch.partition(around.var.name, full)
+    return [name, new.get(name, name)]
