@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -270,6 +271,15 @@ def test_a_structure_of_other_tensors_is_refused() -> None:
         extra = manifest.extra | {"structure": manifest.extra["structure"].replace(old, new)}
         with pytest.raises(ArtifactError, match="other tensors"):
             Structure.of(replace(manifest, extra=extra))
+
+
+def test_classic_places() -> None:
+    import warpbeam.relay.vm as vm
+    from warpbeam.runtime import vm as runtime_vm
+
+    assert vm.VMCompiler is tvm.relay.vm.VMCompiler and runtime_vm.Executable is vm.Executable
+    package = importlib.import_module("warpbeam.relay")
+    assert package.Any() is not relay.Any() and tvm.runtime.container.ADT is ADT
 
 
 def test_structure_reads_what_it_wrote() -> None:

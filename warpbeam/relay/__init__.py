@@ -7,10 +7,10 @@ forwarded from here on first use, because `import warpbeam.relay` finds this pac
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any as _Any  # `Any` is a name of the classic face: an unknown size
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name.startswith("__"):
         raise AttributeError(name)
     return getattr(importlib.import_module("warpbeam.relay_api"), name)
