@@ -23,9 +23,10 @@ from typing import Any
 
 from warpbeam.cost.tile_prior import Shape, Tile, choose, elapsed, ranked
 from warpbeam.ir import dtype as dt
-from warpbeam.sketch import dot, pointwise
+from warpbeam.sketch import dot, pointwise, ragged
 from warpbeam.sketch.base import Group, Plan, extent, nth, product
 from warpbeam.sketch.dot import DotChoice
+from warpbeam.sketch.ragged import copies as _copies
 from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp
 from warpbeam.tir.arith import linear
@@ -180,10 +181,7 @@ def packable(group: Group, roles: Contraction, last: Var) -> bool:
 
 @dataclass(slots=True)
 class Variant:
-    """One nest over part of the output: the blocks of output and reduction, loop and extent of each axis, and the tile.
-
-    A symbolic axis is cut at the last full tile; what remains is a variant of its own with a tile of one.
-    """
+    """One nest over the output: the blocks of output and reduction, loop and extent of each axis, and the tile."""
 
     out: str
     block: str
@@ -204,39 +202,27 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     if roles is not None and tile.packed:
         pack(group, roles, axes[-1], tile, choice)
     sizes = {a.var: a.extent for a in op.axis}
-    variants = [Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile)]
-    for k, v in enumerate([axes[-1], *rows]):
-        if const_int(sizes[v]) is None:
-            variants = [part for x in variants for part in _cut(group, x, v, k - 1)]
-    for x in variants[1:]:
-        x.block = sch.clone(block, x.out)
-    for x in variants:
-        nest(group, x, axes, rows, choice)
+    x = Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile)
+    known = all(const_int(sizes[v]) is not None for v in (axes[-1], *rows))
+    (nest if known else _open)(group, x, axes, rows, choice)
 
 
-def _cut(group: Group, x: Variant, axis: Var, row: int) -> list[Variant]:
-    """Full tiles along a symbolic axis, and the rest with a tile of one.
-
-    row: index into the tile's rows, -1 for columns.
-    """
-    step = x.tile.vectors * x.tile.lanes if row < 0 else x.tile.rows[row]
-    if step == 1:
-        return [x]
-    whole = x.sizes[axis] // step * step
-    others = [n for v, n in x.loops.items() if v is not axis]
-    if next(iter(x.loops)) is not axis:  # each part is a nest of its own
-        group.sch.reorder(x.loops[axis], *others)
-    _, _, new = group.sch.partition(x.loops[axis], whole)
-    small = replace(x.tile, vectors=1, lanes=1) if row < 0 else replace(x.tile, rows=_with(x.tile.rows, row))
-    loops = {v: new.get(n, n) for v, n in x.loops.items()}
-    rest = Variant(
-        new[x.out], x.block, loops, {**x.sizes, axis: x.sizes[axis] - whole}, replace(small, parallel="none")
-    )
-    return [replace(x, sizes={**x.sizes, axis: whole}), rest]
-
-
-def _with(rows: tuple[int, ...], index: int) -> tuple[int, ...]:
-    return tuple(1 if k == index else r for k, r in enumerate(rows))
+def _open(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None) -> None:
+    """As `nest`, for extents that only the run tells: pieces of constant tiles."""
+    sch = group.sch
+    free, pieces = ragged.cut(group, x.out, x.loops, x.sizes, rows, axes[-1], x.tile)
+    blocks = [x.block, *(sch.clone(x.block, p.out) for p in pieces[1:])]
+    found = []
+    for block, p in zip(blocks, pieces, strict=True):
+        at = p.outer[-1][1]
+        sch.compute_at(block, at)
+        found.append(_tile_reduction(group, block, at, axes, p.tile, choice))
+        sch.set_scope(block, "register")
+    tiles = [x.tile.vectors * x.tile.lanes, *x.tile.rows]
+    ragged.finish(group, free, pieces, x.sizes, dict(zip([axes[-1], *rows], tiles, strict=True)))
+    if choice is not None:
+        for near in found:
+            dot.tensorize(group, _copies(group, near), choice)
 
 
 def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None) -> None:
@@ -375,8 +361,3 @@ def _finish(group: Group, free: list[str], outer: list[str], whole: list[PrimExp
             continue
         for copy in _copies(group, name):
             sch.partition(copy, count)
-
-
-def _copies(group: Group, name: str) -> list[str]:
-    """A loop and its copies in other parts of a partition."""
-    return [n for n in group.sch.loop_names() if n == name or n.startswith(f"{name}_p1")]

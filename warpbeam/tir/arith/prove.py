@@ -144,7 +144,14 @@ class _Search:
                 inner = poly_bounds(a, self.facts)[0]
                 if inner is not None and inner >= 0 and exact(a, atom.dtype, self.facts):
                     options.append([goal(a)])
-        return options
+        return options + self._taken_apart(goal, atom, a, P.const_of(b))
+
+    def _taken_apart(self, goal: Any, atom: Any, x: Poly, c: int | None) -> list[list[Poly]]:
+        """x % c as x - c*(x//c), which other quotients of x relate to."""
+        if type(atom) is not e.FloorMod or c is None or c <= 0 or not exact(x, atom.dtype, self.facts):
+            return []
+        quotient: Any = e.FloorDiv(atom.a, atom.b)
+        return [[goal(P.plus(x, P.of_atom(quotient), -c))]]
 
     def _constant(self, goal: Any, atom: Any, lower: bool) -> list[list[Poly]]:
         value = atom_bounds(atom, self.facts)[0 if lower else 1]
