@@ -10,6 +10,7 @@ Everything is loaded on first use, so that importing the package costs little.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+#: whether the compiler is installed too; the runtime ships alone as well
+HAS_COMPILER = os.path.isdir(os.path.join(__path__[0], "driver"))
+
 _DEVICES = ("cl", "context", "cpu", "cuda", "device", "ext_dev", "gpu", "hexagon", "metal", "opencl", "rocm", "vulkan",
             "webgpu")  # fmt: skip
 _NAMES = {
     "compile": "warpbeam.driver.api:compile",
-    "load": "warpbeam.driver.api:load",
+    "load": "warpbeam.driver.api:load" if HAS_COMPILER else "warpbeam.runtime.model:open_model",
     "lower": "warpbeam.driver.te_build:lower",
     "build": "warpbeam.driver.te_build:build",
     "explain": "warpbeam.driver.explain:explain",
@@ -69,7 +73,6 @@ _ALIASES = {
         "ir.op": "driver.ir_names",
         "nd": "runtime.ndarray",
         "ndarray": "runtime.ndarray",
-        "relay.backend.vm": "driver.vm",
         "relay.transform": "transform",
         "relay.vm": "driver.vm",
         "rpc": "runtime.rpc",
@@ -90,7 +93,15 @@ class _Aliases:
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         loader: Any = self
-        return ModuleSpec(fullname, loader) if fullname in _ALIASES else None
+        if fullname in _ALIASES:
+            return ModuleSpec(fullname, loader)
+        if not HAS_COMPILER and fullname.startswith("warpbeam."):
+            from warpbeam.runtime.errors import NotInstalledError
+
+            why = "this is the runtime alone: it runs compiled models"
+            hint = "pip uninstall warpbeam-runtime, then pip install warpbeam"
+            raise NotInstalledError("the compiler is not installed", fullname, why, hint)
+        return None
 
     def create_module(self, spec: ModuleSpec) -> Any:
         module = importlib.import_module(_ALIASES[spec.name])
@@ -111,7 +122,12 @@ def __getattr__(name: str) -> Any:
     if place is None:
         raise AttributeError(f"module 'warpbeam' has no attribute {name!r}")
     module, _, attr = place.partition(":")
-    value = importlib.import_module(module)
+    try:
+        value = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        from warpbeam.runtime.errors import not_installed
+
+        raise not_installed(error) from error
     if attr:
         value = getattr(value, attr)
     globals()[name] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ def emit_json(data: Any) -> None:
 def table(rows: Sequence[Sequence[Any]], head: Sequence[str], title: str = "", left: Sequence[int] = (0,)) -> None:
     """Prints a table: framed on a terminal, plain columns elsewhere. `left`: columns that are words, not numbers."""
     cells = [[str(c) for c in row] for row in rows]
-    if sys.stdout.isatty():
+    if _decorated(sys.stdout):
         _rich_table(cells, head, title, left)
         return
     if title:
@@ -26,6 +27,11 @@ def table(rows: Sequence[Sequence[Any]], head: Sequence[str], title: str = "", l
     for row in [list(head), *cells]:
         parts = [row[c].ljust(widths[c]) if c in left else row[c].rjust(widths[c]) for c in range(len(head))]
         print("  ".join(parts).rstrip())
+
+
+def _decorated(stream: Any) -> bool:
+    """Whether a stream takes colours and moving text: a terminal, and the package for it is installed."""
+    return stream.isatty() and importlib.util.find_spec("rich") is not None
 
 
 def _rich_table(cells: list[list[str]], head: Sequence[str], title: str, left: Sequence[int]) -> None:
@@ -45,7 +51,7 @@ def _rich_table(cells: list[list[str]], head: Sequence[str], title: str, left: S
 @contextmanager
 def progress(what: str) -> Iterator[None]:
     """A spinner on stderr while the block runs; nothing where stderr is not a terminal."""
-    if not sys.stderr.isatty():
+    if not _decorated(sys.stderr):
         yield
         return
     from rich.console import Console

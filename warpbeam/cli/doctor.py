@@ -10,16 +10,21 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
+from warpbeam import HAS_COMPILER
 from warpbeam.cli import console, options
 
-REQUIRED = ("numpy", "llvmlite", "ml_dtypes", "onnx", "rich")
+REQUIRED = ("numpy", "llvmlite", "ml_dtypes", "onnx", "rich") if HAS_COMPILER else ("numpy",)
 EXTRAS = {
     "onnxruntime": "a second oracle for verify",
     "torch": "a peer in the benchmarks",
     "openvino": "a peer in the benchmarks",
     "pytest": "the tests",
     "hypothesis": "the tests",
-}
+} if HAS_COMPILER else {
+    "ml_dtypes": "bfloat16 and types below 16 bits",
+    "cryptography": "signatures",
+    "rich": "tables on terminals",
+}  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints facts and checks; exit code 1 if a check fails."""
-    facts = {"versions": versions(), "machine": machine(), "cache": cache(), "extras": extras()}
+    facts = {"versions": versions(), "machine": machine() if HAS_COMPILER else here(), "extras": extras()}
+    if HAS_COMPILER:
+        facts["cache"] = cache()
     if args.measure:
         facts["measured"] = measure()
     checks = [_check(name, fn) for name, fn in CHECKS.items()]
@@ -56,6 +63,8 @@ def versions() -> dict[str, str]:
     found = {"warpbeam": __version__, "python": f"{platform.python_implementation()} {platform.python_version()}"}
     for name in REQUIRED:
         found[name] = _version(name) or "MISSING"
+    if not HAS_COMPILER:
+        return found | {"compiler": "not installed: this is the runtime alone"}
     try:
         import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
@@ -83,6 +92,15 @@ def machine() -> dict[str, str]:
         **_constants(vars(t)),
         "these constants": "measured" if measured(t) and os.environ.get(VARIABLE) != "0" else "assumed (--measure)",
     }
+
+
+def here() -> dict[str, str]:
+    """What the runtime knows of this machine."""
+    from warpbeam.runtime.cpu import host_features, host_machine
+
+    features = host_features()
+    return {"system": f"{platform.system()} {host_machine()}",
+            "processor features": "unknown" if features is None else str(len(features))}  # fmt: skip
 
 
 def measure() -> dict[str, str]:
@@ -158,11 +176,18 @@ def cache_usable() -> str:
     return f"{store.root} is private and writable"
 
 
-CHECKS: dict[str, Callable[[], str]] = {
-    "compile and run": compile_and_run,
-    "threads": worker_pool,
-    "cache": cache_usable,
-}
+def one_installation() -> str:
+    """Whether each of our files belongs to one package only."""
+    found = [name for name in ("warpbeam", "warpbeam-runtime") if _version(name)]
+    if len(found) > 1:
+        raise RuntimeError("warpbeam and warpbeam-runtime are both installed, and removing one breaks the other: "
+                           "pip uninstall warpbeam-runtime, then pip install --force-reinstall warpbeam")  # fmt: skip
+    return found[0] if found else "from a folder"
+
+
+CHECKS: dict[str, Callable[[], str]] = {"one installation": one_installation, "threads": worker_pool} | (
+    {"compile and run": compile_and_run, "cache": cache_usable} if HAS_COMPILER else {}
+)
 
 
 def _check(name: str, function: Callable[[], str]) -> tuple[str, bool, str]:

@@ -46,9 +46,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _saved(args: argparse.Namespace) -> CompiledModel:
     """A compiled file as it is: its code need not run on this machine."""
-    from warpbeam.driver.api import equipped
+    from warpbeam import HAS_COMPILER
     from warpbeam.runtime.artifact import Artifact
     from warpbeam.runtime.compiled import CompiledModel
 
-    made: CompiledModel = equipped(CompiledModel(Artifact.load(args.model, trusted=args.trusted)))
+    made = CompiledModel(Artifact.load(args.model, trusted=args.trusted))
+    if HAS_COMPILER:
+        from warpbeam.driver.api import equipped
+
+        made = equipped(made)
     return made

@@ -48,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((w for w in words if w in COMMANDS), None)
-    parser, module = build_parser(chosen)
+    try:
+        parser, module = build_parser(chosen)
+    except ImportError as error:
+        return _report(error, "--debug" in words)
     args = parser.parse_args(words)
     if module is None or args.command is None:
         parser.print_help()
@@ -82,12 +85,19 @@ def build_parser(chosen: str | None = None) -> tuple[argparse.ArgumentParser, An
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     module = None
     for name, summary in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        note = "" if os.path.exists(_file(name)) else " (not installed)"
+        about = summary[0].upper() + summary[1:] + "."
+        sub = subparsers.add_parser(name, help=summary + note, description=about)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name == chosen:
             module = importlib.import_module(f"warpbeam.cli.{name.replace('-', '_')}")
             module.configure(sub)
     return parser, module
+
+
+def _file(command: str) -> str:
+    """Where the code of a subcommand is, if it is installed."""
+    return os.path.join(os.path.dirname(__file__), f"{command.replace('-', '_')}.py")
 
 
 class _Version(argparse.Action):
@@ -114,8 +124,10 @@ def _settings(args: argparse.Namespace) -> AbstractContextManager[Any]:
 
 def _report(error: Exception, debug: bool) -> int:
     """Prints an error: as it is where it was raised on purpose, with a hint where it is our mistake."""
-    from warpbeam.runtime.errors import WarpbeamError
+    from warpbeam.runtime.errors import WarpbeamError, not_installed
 
+    if isinstance(error, ModuleNotFoundError):
+        error = not_installed(error)
     if debug:
         import traceback
 

@@ -15,11 +15,20 @@ _MAGIC = b"WARPBEAM"
 
 def is_artefact(path: str) -> bool:
     """Whether a file is a compiled model."""
+    return _starts(path, _MAGIC)
+
+
+def _starts(path: str, with_what: bytes) -> bool:
     try:
         with Path(path).open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
+            return file.read(len(with_what)) == with_what
     except OSError:
         return False
+
+
+def is_compiled(path: str) -> bool:
+    """Whether a file is a compiled model, saved or exported."""
+    return is_artefact(path) or _starts(path, b"\x7fELF")
 
 
 def check_source(path: str) -> None:
@@ -31,7 +40,7 @@ def check_source(path: str) -> None:
     if not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "does not exist"
         raise WarpbeamError(f"{path} {what}", hint="give the path of an ONNX file, a .relay text or a compiled model")
-    if is_artefact(path):
+    if is_compiled(path):
         hint = "give the ONNX file or the .relay text that it was made from"
         raise WarpbeamError(f"{path} is a compiled model, and a model to compile is wanted", hint=hint)
 
@@ -53,14 +62,14 @@ def source_of(path: str) -> Any:
 def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
     """(module, report) for the model of a command line; the report is None for a model that was compiled before."""
     trusted = getattr(args, "trusted", None)
-    if is_artefact(args.model) or trusted:
+    if is_compiled(args.model) or trusted:
         import warpbeam
 
         module, report = warpbeam.load(args.model, trusted=trusted), None
     else:
+        source = source_of(args.model)
         from warpbeam.driver.api import compile_with_report
 
-        source = source_of(args.model)
         with console.progress(f"compiling {Path(args.model).name}"):
             module, report = compile_with_report(
                 source,
@@ -94,7 +103,7 @@ def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise RunError(f"{args.inputs}: unknown inputs {', '.join(unknown)}", hint=f"the model's: {', '.join(known)}")
-    wanted = {} if not is_artefact(args.model) else options.shape_map(args.input_shapes)
+    wanted = {} if not is_compiled(args.model) else options.shape_map(args.input_shapes)
     sizes = symbol_sizes(module, {**wanted, **{n: a.shape for n, a in given.items()}})
     symbols = {e for info in module.inputs for e in info.shape if isinstance(e, str)}
     if not symbols.issuperset(args.sizes):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 __all__ = [
-    "ArgumentError", "ArtifactError", "FunctionError", "LinkError", "LoadError", "RPCError", "RunError", "TVMError",
-    "WarpbeamError",
+    "ArgumentError", "ArtifactError", "FunctionError", "LinkError", "LoadError", "NotInstalledError", "RPCError",
+    "RunError", "TVMError", "WarpbeamError", "imported", "not_installed",
 ]  # fmt: skip
 
 
@@ -115,6 +118,36 @@ class FunctionError(RunError, ValueError):
         tvm.register_func("docs.answer", lambda: 42, override=True)
         tvm.get_global_func("docs.answer")
     """
+
+
+class NotInstalledError(WarpbeamError, ImportError):
+    """A part of Warpbeam, or a package that it builds on, is not installed. The runtime alone has no compiler.
+
+    Wrong:
+        tvm.error.imported("a_package_that_is_not_here")
+    Right:
+        tvm.error.imported("numpy")
+    """
+
+
+def imported(name: str) -> Any:
+    """A module by its name.
+
+    Raises:
+        NotInstalledError: if it, or what it imports, is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise not_installed(error) from error
+
+
+def not_installed(error: ModuleNotFoundError) -> ImportError:
+    """What a module that was not found means to the user; the error itself where it is one of ours."""
+    package = (error.name or "warpbeam").partition(".")[0]
+    if package == "warpbeam":
+        return error
+    return NotInstalledError(f"the package {package} is not installed", why=str(error), hint=f"pip install {package}")
 
 
 #: the classic name of the root

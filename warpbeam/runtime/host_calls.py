@@ -142,7 +142,7 @@ def _image(options: dict[str, Any], data: Array) -> Array:
         pil: Any = importlib.import_module("PIL.Image")
     except ImportError:
         raise RunError(
-            "decoding of images needs a decoder", why="Pillow is not installed", hint="pip install 'warpbeam[images]'"
+            "decoding of images needs a decoder", why="Pillow is not installed", hint="pip install pillow"
         ) from None
     mode = "L" if options["format"] == "Grayscale" else "RGB"
     try:

@@ -115,7 +115,7 @@ def _library() -> tuple[Any, type[Exception]]:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        hint = "pip install 'warpbeam[sign]'"
+        hint = "pip install cryptography"
         raise ArtifactError("signatures need the package cryptography", why=str(error), hint=hint) from error
     return ed25519, InvalidSignature
 
