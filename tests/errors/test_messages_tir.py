@@ -240,6 +240,7 @@ CASES: list[Case] = [
         lambda s: s.rolling_buffer("t"))),
     ("prefetch: loop i is vectorized", steps(COPY, lambda s: s.vectorize("i"), lambda s: s.prefetch("i", "A"))),
     ("prefetch: nothing under i reads C", do(COPY, lambda s: s.prefetch("i", "C"))),
+    ("prefetch: spread from loop i over loop i", do(COPY, lambda s: s.prefetch("i", "A", 1, "i"))),
     ("pipeline: loop i is parallel", steps(COPY, lambda s: s.parallel("i"), lambda s: s.pipeline("i", [0]))),
     ("statements share a parameter across stages", do(FED, lambda s: s.pipeline("i", [0, 1]))),
     # padding

@@ -274,7 +274,8 @@ def _prefetch(d: Draw) -> Any:
     below = d.tree.blocks_below(d.tree.loop(loop)) if loop in d.tree.loops else []
     made = {b for p in below for b in written(as_block(p))}
     found = [b.name for p in below for b in read(as_block(p)) if b not in made]
-    return d.call("prefetch", loop, d.pick(found, d.buffer), d.rng.randrange(3))
+    through = d.loop() if d.chance(0.4) else ""
+    return d.call("prefetch", loop, d.pick(found, d.buffer), d.rng.randrange(3), through)
 
 
 def _reverse_inline(d: Draw) -> Any:

@@ -11,6 +11,7 @@ from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.te import tensor as te
 from warpbeam.te.create import create_prim_func
 from warpbeam.tir.schedule import Schedule
+from warpbeam.tir.text import to_text
 
 
 def _fetching() -> tuple[Schedule, object, str, str]:
@@ -45,6 +46,24 @@ def test_prefetch_asks_for_the_next_iteration():
         s.prefetch(i, "y")
     with pytest.raises(ScheduleError, match="no buffer"):
         s.prefetch(i, "z")
+
+
+def test_prefetch_is_spread_over_an_inner_serial_loop():
+    x = te.placeholder((64, 32), name="x")
+    y = te.compute((64, 32), lambda i, j: x[i, j] + 1.0, name="y")
+    f = create_prim_func([x], [y], "rows")
+    s = Schedule(f)
+    i, j = s.loops("y")
+    outer, inner = s.split(j, [None, 4])
+    s.prefetch(i, "x", 1, through=outer)
+    assert f'{{"prefetch": (("x", 1, "{outer}"),)}}' in to_text(s.func)
+    check(f, s.func)
+    s.vectorize(inner)
+    for wrong in (i, inner):
+        with pytest.raises(ScheduleError, match="must be a serial loop inside"):
+            s.prefetch(i, "x", 1, through=wrong)
+    with pytest.raises(ScheduleError, match="must be a serial loop inside"):
+        s.prefetch(outer, "x", 1, through=i)
 
 
 def test_double_buffer_is_a_note_on_the_allocation():

@@ -24,6 +24,7 @@ _UNKNOWN = 64
 _CALL_CYCLES = 30.0
 _WAY_BYTES = 4096
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
+FETCHED = 0.1  # the same where data is asked for before it is needed
 FAR_BYTES_PER_CYCLE = 6.0  # what all cores walk through again and again beyond their own caches
 
 
@@ -152,13 +153,15 @@ def _tile(shape: Shape, target: Target, lanes: int, entry: tuple[Any, ...]) -> T
     )
 
 
-def elapsed(cycles: float, weights: int, target: Target, cores: int, passes: float = 1.0) -> float:
+def elapsed(
+    cycles: float, weights: int, target: Target, cores: int, passes: float = 1.0, exposed: float = EXPOSED
+) -> float:
     """Cycles of a computation that takes `cycles` on all cores and walks `passes` times over weights from memory.
 
     cores: those that fetch parts of their own. Memory is busy during the first pass only.
     """
     first, memory = cycles / max(passes, 1.0), weights / (target.memory_rate * cores)
-    return max(first, memory) + EXPOSED * min(first, memory) + cycles - first
+    return max(first, memory) + exposed * min(first, memory) + cycles - first
 
 
 def _quantise(cycles: float) -> float:

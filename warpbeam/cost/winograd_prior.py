@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from warpbeam.cost import tile_prior
-from warpbeam.cost.tile_prior import EXPOSED, FAR_BYTES_PER_CYCLE, Shape, Tile, cache_rate, choose, elapsed
+from warpbeam.cost.tile_prior import EXPOSED, FAR_BYTES_PER_CYCLE, FETCHED, Shape, Tile, cache_rate, choose, elapsed
 from warpbeam.target import Target
 
 _PLANE_CYCLES = 5.0  # to transform and move one vector of one plane, by way of the second-level cache
@@ -159,7 +159,7 @@ def _score(
         total = total * -(-units // cores) / units + forks * target.fork_cycles
     busy = cores if parallel else 1
     if columns_outer:
-        cycles = elapsed(total, layer.weights, target, busy)
+        cycles = elapsed(total, layer.weights, target, busy, exposed=FETCHED)
     else:
         cycles = elapsed(total, layer.weights, target, 1, blocks / busy)
     return Blocks(rows, columns, chunk, columns_outer, parallel, tile, cycles)

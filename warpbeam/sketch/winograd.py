@@ -208,7 +208,8 @@ def apply(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> None:
         sch.compute_inline(group.blocks[op])
     outer, at, chunk, vector = _result(group, parts, blocks, lanes)
     _in_registers(group, parts.back, vector)
-    _products(group, parts, blocks, at)
+    steps = _products(group, parts, blocks, at)
+    sch.prefetch(chunk, parts.roles.rhs.tensor.name, 1, steps)
     if not blocks.columns_outer:
         sch.compute_at(group.blocks[parts.planes], outer[-1])
     *ahead, piece = _transform(group, parts, None if blocks.columns_outer else outer[-1], lanes)
@@ -262,8 +263,8 @@ def _below(group: Group, block: str, at: str) -> list[str]:
     return names[names.index(at) + 1 :]
 
 
-def _products(group: Group, parts: Parts, blocks: Blocks, at: str) -> None:
-    """The products of a block with a chunk: register tiles below `at`."""
+def _products(group: Group, parts: Parts, blocks: Blocks, at: str) -> str:
+    """The products of a block with a chunk: register tiles below `at`; gives the loop over a tile's steps."""
     sch, op, roles = group.sch, parts.products, parts.roles
     block = group.blocks[op]
     copy = sch.cache_write(block, "register")
@@ -274,7 +275,7 @@ def _products(group: Group, parts: Parts, blocks: Blocks, at: str) -> None:
     sizes.update({rows[0]: as_expr(blocks.rows), rows[1]: as_expr(blocks.columns), axes[-1]: as_expr(blocks.chunk)})
     tile.pack(group, roles, axes[-1], blocks.tile, None)
     loops = dict(zip(axes, _below(group, copy, at), strict=True))
-    tile.nest(group, tile.Variant(copy, block, loops, sizes, blocks.tile), axes, rows, None)
+    return tile.nest(group, tile.Variant(copy, block, loops, sizes, blocks.tile), axes, rows, None)[1]
 
 
 def _transform(group: Group, parts: Parts, at: str | None, lanes: int) -> list[str]:

@@ -249,9 +249,9 @@ class Schedule:
         """Keeps what the last iteration has computed of a block's result."""
         self.step(RollingBuffer(block))
 
-    def prefetch(self, loop: str, buffer: str, offset: int | PrimExpr = 1) -> None:
-        """Asks in each iteration for what a later one reads of a buffer."""
-        self.step(Prefetch(loop, buffer, offset))
+    def prefetch(self, loop: str, buffer: str, offset: int | PrimExpr = 1, through: str = "") -> None:
+        """Asks in each iteration for what a later one reads of a buffer; spread over an inner loop's iterations."""
+        self.step(Prefetch(loop, buffer, offset, through))
 
     def pipeline(self, loop: str, stages: Sequence[int], order: Sequence[int] | None = None) -> None:
         """Runs the statements of a loop's body in stages, some iterations ahead of each other."""

@@ -137,12 +137,22 @@ class Prefetch(Step):
     for i in 64:                  lowering       for i in 64:
         B[i] = A[i * 16]             ->              prefetch(A[min((i + 2) * 16, 1023)]);  B[i] = A[i * 16]
 
-    Recorded on the loop as ("prefetch": ((buffer name, offset), …)).
+    With `through`, a serial loop inside of it, the asking is spread evenly over the iterations of that loop and of
+    those between: all of what comes next is asked for while this iteration computes, not before it does.
+
+    for p in 24:                  lowering       for p in 24:
+        for t in 10:                 ->              for t in 10:
+            for k in 768:                                for k in 768:
+                … W[p, k, 0:32]                              prefetch(next panel's line min(768*t + k, 1535)); …
+
+    Recorded on the loop as ("prefetch": ((buffer name, offset), (buffer name, offset, inner loop), …)); lowering asks
+    for nothing where no loop has the inner one's name any more.
     """
 
     loop: str
     buffer: str
     offset: int | PrimExpr = 1
+    through: str = ""
 
     def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
         tree = tree_of(func)
@@ -157,7 +167,15 @@ class Prefetch(Step):
             raise ScheduleError(f"prefetch: {self.buffer} is computed inside loop {self.loop}")
         if not any(buffer in read(as_block(p)) for p in tree.blocks_below(target)):
             raise ScheduleError(f"prefetch: nothing under {self.loop} reads {self.buffer}")
-        asked = (*loop.annotations.get("prefetch", ()), (self.buffer, self.offset))
+        if self.through:
+            inner = tree.loop(self.through)
+            if inner is target or not inner.within(target) or as_loop(inner).kind != "serial":
+                raise ScheduleError(
+                    f"prefetch: spread from loop {self.loop} over loop {self.through}",
+                    hint="this must be a serial loop inside of that",
+                )
+        what = (self.buffer, self.offset, self.through) if self.through else (self.buffer, self.offset)
+        asked = (*loop.annotations.get("prefetch", ()), what)
         return tree.update({target: loop.replace(annotations=annotated(loop.annotations, "prefetch", asked))}), None
 
 

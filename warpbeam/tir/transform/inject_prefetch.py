@@ -3,17 +3,24 @@
 for i in 64:  # prefetch=(("A", 2),)          for i in 64:
     B[i] = A[i * 16]                    ->        prefetch(A[min((i + 2) * 16, 1023)])
                                                   B[i] = A[i * 16]
+
+for p in 24:    # prefetch=(("W", 1, "k"),)   for p in 24:
+    for t in 10:                                  for t in 10:
+        for k in 768:                   ->            for k in 768:
+            … W[p, k, 0:32]                               prefetch(W[min(p + 1, 23), line min(t * 768 + k, 1535)]) …
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses
-from warpbeam.tir.analysis.regions import touched, upper_bound
+from warpbeam.tir.analysis.regions import Range, touched, upper_bound
 from warpbeam.tir.analysis.tree import kids, rebuilt
 from warpbeam.tir.arith import Facts, simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
@@ -23,10 +30,13 @@ from warpbeam.tir.transform.setting import Setting
 from warpbeam.tir.transform.stage_notes import parts_of, regrown
 
 NOTE = "prefetch"
+_LIKELY = 4  # iterations of a loop whose extent is not known
 
 
 def inject_prefetch(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
-    """Loops noted "prefetch": ((buffer name, iterations ahead), …) begin by asking for what a later iteration reads."""
+    """Loops noted "prefetch": ((buffer name, iterations ahead), …) begin by asking for what a later iteration reads;
+    with a third entry, an inner loop's name, the iterations of that loop ask for a share each.
+    """
     line = int(getattr((at or Setting()).target, "line", 64))
     body = map_up(func.body, lambda s: _loop(s, line))
     return func if body is func.body else func.replace(body=body)
@@ -36,40 +46,125 @@ def _loop(s: Any, line: int) -> Stmt:
     if not isinstance(s, For) or NOTE not in s.annotations:
         return s  # type: ignore[no-any-return]
     asks: list[Stmt] = []
-    for name, ahead in s.annotations[NOTE]:
-        asks.extend(_asks(s, name, ahead, line))
+    for name, ahead, *through in s.annotations[NOTE]:
+        ask = _ahead(s, name, ahead, line)
+        if ask is not None and through:
+            s = _spread(s, ask, through[0])
+        elif ask is not None:
+            asks.append(_at_once(ask))
+    return _before(s, asks, {k: v for k, v in s.annotations.items() if k != NOTE})
+
+
+def _before(s: For, asks: list[Stmt], notes: Any) -> Stmt:
+    """A loop whose iterations begin with these statements."""
     allocs, parts = parts_of(s)
-    notes = {k: v for k, v in regrown(s, [len(asks) + 1, *[1] * (len(parts) - 1)]).items() if k != NOTE}
-    return rebuilt(s.replace(annotations=notes), wrap(allocs, seq(*asks, *parts)))
+    s = s.replace(annotations=notes)
+    return rebuilt(
+        s.replace(annotations=regrown(s, [len(asks) + 1, *[1] * (len(parts) - 1)])), wrap(allocs, seq(*asks, *parts))
+    )
 
 
-def _asks(s: For, name: str, ahead: Any, line: int) -> list[Stmt]:
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Lines of a buffer that a later iteration of a loop reads: first element by dimension, and how many are read."""
+
+    buffer: Buffer
+    low: tuple[PrimExpr, ...]
+    counts: tuple[int, ...]
+    step: int  # elements in a line
+    facts: Facts
+
+    def load(self, offsets: list[PrimExpr]) -> Stmt:
+        """Asks for the element at a distance from the first one, kept inside the buffer."""
+        index = []
+        for low, by, size in zip(self.low, offsets, self.buffer.shape, strict=True):
+            at = e.minimum(e.add(low, by), e.sub(e.as_expr(size), 1))
+            index.append(simplify(e.maximum(at, 0), self.facts))
+        return Evaluate(e.call("prefetch", BufferLoad(self.buffer, index), dtype="int64"))
+
+
+def _ahead(s: For, name: str, ahead: Any, line: int) -> Ask | None:
+    """What the iteration that comes `ahead` later reads of a buffer; None where that is not known."""
     facts = Facts()
     facts.bind(s.var, s.min, s.extent)
     buffer = next((x.buffer for x in accesses(s.body)[0] if x.buffer.name == name), None)
-    region = None if buffer is None else touched(buffer, s.body, facts, stores=False)
+    region: list[Range] | None = None if buffer is None else touched(buffer, s.body, facts, stores=False)
     if buffer is None or region is None or buffer in _made_inside(s):
-        return []
+        return None
+    counts = [upper_bound(r.extent(facts), facts) for r in region]
+    low = [substitute(r.low, {s.var: e.add(s.var, ahead)}) for r in region]
+    known = tuple(c for c in counts if c is not None)
     step = max(1, line // dt.nbytes(buffer.dtype))
-    index: list[PrimExpr] = []
+    return Ask(buffer, tuple(low), known, step, facts) if len(known) == len(counts) else None
+
+
+def _at_once(ask: Ask) -> Stmt:
+    """Loops over the lines."""
+    offsets: list[PrimExpr] = []
     loops: list[tuple[Var, int]] = []
-    for k, (r, size) in enumerate(zip(region, buffer.shape, strict=True)):
-        last = k == len(region) - 1
-        count = upper_bound(r.extent(facts), facts)
-        if count is None:
-            return []
-        count = -(-count // step) if last else count
-        at = substitute(r.low, {s.var: e.add(s.var, ahead)})
-        if count > 1:
-            var = Var(f"{name}_{k}", s.var.dtype)
-            loops.append((var, count))
-            facts.bind(var, 0, count)
-            at = e.add(at, e.mul(var, step if last else 1))
-        index.append(simplify(e.maximum(e.minimum(at, e.sub(e.as_expr(size), 1)), 0), facts))
-    out: Stmt = Evaluate(e.call("prefetch", BufferLoad(buffer, index), dtype="int64"))
+    for k, count in enumerate(ask.counts):
+        last = k == len(ask.counts) - 1
+        count = -(-count // ask.step) if last else count
+        if count == 1:
+            offsets.append(e.as_expr(0))
+            continue
+        var = Var(f"{ask.buffer.name}_{k}", "int64")
+        loops.append((var, count))
+        ask.facts.bind(var, 0, count)
+        offsets.append(e.mul(var, ask.step if last else 1))
+    out = ask.load(offsets)
     for var, count in reversed(loops):
         out = For(var, 0, count, "serial", out)
-    return [out]
+    return out
+
+
+def _spread(s: For, ask: Ask, through: str) -> For:
+    """The loop with an even share of the asking in each iteration of an inner one; as it is where that is gone."""
+    path = _path(s, through)
+    if not path:
+        return s
+    head = len(ask.counts) - 1  # dimensions from here on lie next to each other in memory
+    while head > 0 and e.const_int(ask.buffer.shape[head]) == ask.counts[head]:
+        head -= 1
+    lines = -(-prod(ask.counts[head:]) // ask.step)
+    total = lines * prod(ask.counts[:head])
+    share = -(-total // prod(e.const_int(f.extent) or _LIKELY for f in path))
+    position: PrimExpr = e.as_expr(0)
+    for f in path:
+        ask.facts.bind(f.var, f.min, f.extent)
+        position = e.add(e.mul(position, f.extent), e.sub(f.var, f.min))
+    asks = []
+    for k in range(share):
+        at = simplify(e.minimum(e.add(e.mul(position, share), k), total - 1), ask.facts)
+        inner = e.mul(at if lines == total else e.floormod(at, lines), ask.step)
+        outer = e.floordiv(at, lines)
+        sizes = [ask.counts[:head], ask.counts[head:]]
+        asks.append(ask.load([*_unravel(outer, sizes[0]), *_unravel(inner, sizes[1])]))
+    changed = _before(path[-1], asks, path[-1].annotations)
+    body = map_up(s.body, lambda x: changed if x is path[-1] else x)
+    return rebuilt(s, body)  # type: ignore[return-value]
+
+
+def _unravel(at: PrimExpr, counts: tuple[int, ...]) -> list[PrimExpr]:
+    """Index by dimension of an element of a row-major box."""
+    out: list[PrimExpr] = []
+    for k, count in reversed(list(enumerate(counts))):
+        out.insert(0, e.floormod(at, count) if k else at)
+        at = e.floordiv(at, count)
+    return out
+
+
+def _path(s: For, name: str) -> list[For]:
+    """The loops inside of one down to that with a name, outermost first; none where there is no such loop."""
+    stack: list[tuple[Any, tuple[For, ...]]] = [(s.body, ())]
+    while stack:
+        inner, above = stack.pop()
+        if isinstance(inner, For):
+            above = (*above, inner)
+            if inner.var.name == name:
+                return list(above)
+        stack.extend((c, above) for c in kids(inner))
+    return []
 
 
 def _made_inside(s: For) -> set[Buffer]:
