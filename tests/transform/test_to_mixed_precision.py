@@ -304,7 +304,7 @@ def test_the_context_asks_as_the_argument_does() -> None:
     assert plain.artifact.manifest.precision == "float32"
 
 
-@pytest.mark.parametrize("columns", [24, 40, 7, 17])
+@pytest.mark.parametrize("columns", [24, 40, 7, 18])
 def test_the_last_vector_of_a_panel_uses_the_instruction_too(columns: int) -> None:
     from warpbeam.sketch.select import schedule
     from warpbeam.te import tensor as te

@@ -66,19 +66,25 @@ class Round(Unary, name="round", fn=intrinsic("round"), ref=np.rint, floats=True
 
 
 class Cast(Unary, name="cast"):
-    """Value conversion to `dtype`: float to int saturates (NaN: 0), int to narrower int wraps, to bool is `!= 0`."""
+    """Value conversion to `dtype`: float to int saturates (NaN: 0), int to narrower int wraps, to bool is `!= 0`.
 
-    defaults = {"dtype": REQUIRED}
+    flush: of float32 to bfloat16, subnormal numbers become zero.
+    """
+
+    defaults = {"dtype": REQUIRED, "flush": False}
 
     def infer_type(self, types: Any, attrs: Attrs) -> Type:
         return TensorType(types[0].shape, attrs["dtype"])  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, *args: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            return reference.convert(args[0], dt.to_numpy(attrs["dtype"]))
+            x = args[0]
+            if attrs["flush"] and (x.dtype, attrs["dtype"]) == (np.float32, "bfloat16"):
+                x = np.where(np.abs(x) < np.float32(2.0**-126), x * 0, x)
+            return reference.convert(x, dt.to_numpy(attrs["dtype"]))
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
-        return topi.cast(inputs[0], attrs["dtype"])
+        return topi.cast(inputs[0], attrs["dtype"], attrs["flush"])
 
 
 class Reinterpret(Unary, name="reinterpret", kinds=NUMBERS):

@@ -22,7 +22,9 @@ from warpbeam.tir.expr import Call, IntImm
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import PrimFunc
 
-_CHEAP_CALLS = frozenset({"if_then_else", "abs", "sqrt", "floor", "ceil", "round", "fma", "likely", "reinterpret"})
+_CHEAP_CALLS = frozenset(
+    {"if_then_else", "abs", "sqrt", "floor", "ceil", "round", "fma", "likely", "reinterpret", "to_bfloat16"}
+)
 
 
 @dataclass(frozen=True, slots=True)

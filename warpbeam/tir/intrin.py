@@ -188,6 +188,11 @@ def _dot(group: int) -> Meaning:
     return meaning
 
 
+def _to_bfloat16(values: Values, dtype: str) -> Any:
+    x = np.asarray(values[0])
+    return np.where(np.abs(x) < 2.0**-126, x * 0, x).astype(dt.to_numpy(dtype))  # as vcvtneps2bf16 does
+
+
 def _add_pairs(values: Values, dtype: str) -> Any:
     acc, x = np.asarray(values[0]), np.asarray(values[1]).astype(dt.to_numpy(dtype))
     return acc + (x[..., ::2] + x[..., 1::2])
@@ -291,6 +296,13 @@ _OTHERS: list[Intrin] = [
     Intrin("dot4", 3, "acc[i] + the sum of a[4*i+j] * b[4*i+j] over j < 4, as wide as acc", _dot(4), across=True),
     Intrin("dot2", 3, "acc[i] + the sum of a[2*i+j] * b[2*i+j] over j < 2, as wide as acc", _dot(2), across=True),
     Intrin("add_pairs", 2, "acc[i] + (v[2*i] + v[2*i+1]), as wide as acc", _add_pairs, across=True),
+    Intrin(
+        "to_bfloat16",
+        1,
+        "float32 as bfloat16, to nearest even; below the least normal number zero",
+        _to_bfloat16,
+        result="any",
+    ),
     Intrin("likely", 1, "its operand; says that it is mostly true", lambda v, t: v[0]),
     Intrin("if_then_else", 3, "a where cond, else b; only the chosen side is evaluated", None, lazy=True, result="any"),
     Intrin("assume", 1, "nothing; its operand may be taken to be true", lambda v, t: v[0]),

@@ -76,10 +76,15 @@ fast_tanh = unary("fast_tanh", scalar.intrinsic("tanh"), "tanh: see fast_exp.")
 fast_erf = unary("fast_erf", scalar.intrinsic("erf"), "erf: see fast_exp.")
 
 
-def cast(x: Any, dtype: str) -> Any:
-    """Value conversion: float to int saturates (NaN: 0), int to narrower int wraps, to bool is `!= 0`."""
+def cast(x: Any, dtype: str, flush: bool = False) -> Any:
+    """Value conversion: float to int saturates (NaN: 0), int to narrower int wraps, to bool is `!= 0`.
+
+    flush: of float32 to bfloat16, subnormal numbers may become zero, as the machine's own instruction has it.
+    """
     if not isinstance(x, te.Tensor):
         return E.cast(dtype, x)
+    if flush and (x.dtype, dtype) == ("float32", "bfloat16"):
+        return te.compute(x.shape, lambda *i: E.call("to_bfloat16", x[i], dtype=dtype), name="cast", tag=tag.ELEMWISE)
     return te.compute(x.shape, lambda *i: E.cast(dtype, x[i]), name="cast", tag=tag.ELEMWISE)
 
 

@@ -303,7 +303,7 @@ class _Rounding:
     def cast(self, x: Any, dtype: str) -> Any:
         if isinstance(x, Constant):
             return constant(x.numpy().astype(dt.to_numpy(dtype)))
-        return call("cast", x, dtype=dtype)
+        return call("cast", x, dtype=dtype, flush=True) if dtype == "bfloat16" else call("cast", x, dtype=dtype)
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers

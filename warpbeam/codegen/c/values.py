@@ -15,6 +15,7 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
 from warpbeam.tir import expr as E
 from warpbeam.tir import intrin_llvm
+from warpbeam.tir.transform.expand_math import SHORTEN, shortened
 
 if TYPE_CHECKING:
     from warpbeam.codegen.c.kernel import KernelPrinter
@@ -193,6 +194,8 @@ class Lanes:
         op = node.op
         if op == "if_then_else":
             return self._lazy(node, parts[0])
+        if op == SHORTEN:
+            return self.value(shortened(node))
         if op in external.OPS:
             return external.call(self, node, parts)
         if op.startswith("vector_reduce_"):

@@ -8,6 +8,7 @@ reinterpret                          same bits, other dtype
 likely                               its operand
 vector_reduce_{add,mul,min,max,and,or}   by halves: [0,h) with [h,2h), lanes above the largest power of two first
 dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, the last first, as wide as acc
+to_bfloat16(x)                       float32 as bfloat16, subnormal numbers as zero
 add_pairs(acc, v)                    acc[i] + (v[2*i] + v[2*i+1]), as wide as acc
 call_llvm_intrin(name, …)            a function of LLVM, whose signature is checked
 """
@@ -199,6 +200,17 @@ def _dot(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value, b: Value) -> V
     return acc
 
 
+def _to_bfloat16(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
+    """float32 by the target's instruction (`expand_math` has left those only), which takes 16 lanes."""
+    template, lanes = fn.target.intrinsic("to_bfloat16.x16"), dt.lanes(node.dtype)
+    if template is None or lanes > 16:
+        raise LowerError(f"{node.op} to {node.dtype} cannot be printed", where=fn.func_name, hint="run expand_math")
+    whole = a if lanes == 16 else memory.splat(fn, a, 16) if lanes == 1 else _resized(fn, a, 16)
+    made = fn.template(template, whole)
+    bits = fn.op(f"bitcast {made} to <16 x i16>", "<16 x i16>", made)
+    return bits if lanes == 16 else memory.extract(fn, bits, 0) if lanes == 1 else _resized(fn, bits, lanes)
+
+
 def _resized(fn: FunctionPrinter, value: Value, count: int) -> Value:
     """A vector with lanes of no meaning added at its end, or lanes taken from it."""
     have = memory.lanes_of(value)
@@ -286,6 +298,7 @@ _TABLE: dict[str, Callable[..., Value]] = {
     "reinterpret": _reinterpret,
     "likely": lambda fn, node, a: a,
     **{f"vector_reduce_{k}": _reduce for k in _REDUCE},
+    "to_bfloat16": _to_bfloat16,
     "dot4": _dot,
     "dot2": _dot,
     "add_pairs": _add_pairs,
