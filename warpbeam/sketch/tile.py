@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from warpbeam.cost.tile_prior import Shape, Tile, choose, elapsed, ranked
+from warpbeam.cost.tile_prior import EXPOSED, FETCHED, Shape, Tile, choose, elapsed, ranked
 from warpbeam.ir import dtype as dt
 from warpbeam.sketch import dot, pointwise, ragged
 from warpbeam.sketch.base import Group, Plan, extent, nth, product
@@ -32,6 +32,7 @@ from warpbeam.te.tensor import ComputeOp, PlaceholderOp
 from warpbeam.tir.arith import linear
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
+_MANY = 64  # rows where their number is not known
 _HEAVY = ("contraction", "window", "reduce", "row")
 
 
@@ -132,9 +133,10 @@ def _elapsed(group: Group, roles: Contraction | None, shape: Shape, tile: Tile) 
     if roles is not None and roles.rhs.tensor.op.name in group.constants:
         weights = product(roles.rhs.tensor.shape) * dt.nbytes(roles.rhs.dtype)
     cores = 1 if tile.parallel == "none" else group.target.cores
-    if tile.columns_outer:
-        return elapsed(tile.cycles, weights, group.target, cores)
     tiles = product([-(-(size or 1) // r) for size, r in zip(shape.rows, tile.rows, strict=True)])
+    if tile.columns_outer:
+        exposed = FETCHED if tile.packed and tiles > 1 else EXPOSED
+        return elapsed(tile.cycles, weights, group.target, cores, exposed=exposed)
     return elapsed(tile.cycles, weights, group.target, 1, tiles / cores)
 
 
@@ -204,10 +206,21 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     sizes = {a.var: a.extent for a in op.axis}
     x = Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile)
     known = all(const_int(sizes[v]) is not None for v in (axes[-1], *rows))
-    (nest if known else _open)(group, x, axes, rows, choice)
+    outer, steps = (nest if known else _open)(group, x, axes, rows, choice)
+    if roles is not None and _ahead(x, rows):  # the next panel comes from memory while this one is used
+        sch.prefetch(outer[0], roles.rhs.tensor.name, 1, steps)
 
 
-def _open(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None) -> None:
+def _ahead(x: Variant, rows: list[Var]) -> bool:
+    """Whether a panel of constants is used for several tiles: the time to fetch the next one in."""
+    sizes = [const_int(x.sizes[v]) for v in rows]
+    tiles = product([-(-(n or _MANY) // r) for n, r in zip(sizes, x.tile.rows, strict=True)])
+    return x.tile.packed and x.tile.columns_outer and tiles > 1
+
+
+def _open(
+    group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None
+) -> tuple[list[str], str]:
     """As `nest`, for extents that only the run tells: pieces of constant tiles."""
     sch = group.sch
     free, pieces = ragged.cut(group, x.out, x.loops, x.sizes, rows, axes[-1], x.tile)
@@ -221,16 +234,19 @@ def _open(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Do
     tiles = [x.tile.vectors * x.tile.lanes, *x.tile.rows]
     ragged.finish(group, free, pieces, x.sizes, dict(zip([axes[-1], *rows], tiles, strict=True)))
     if choice is not None:
-        for near in found:
+        for _, near in found:
             dot.tensorize(group, _copies(group, near), choice)
+    return [name for _, name in pieces[0].outer], found[0][0]
 
 
-def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None) -> None:
-    """One nest: tiles of the output outside, the reduction of a tile inside, remainders apart."""
+def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None) -> tuple[list[str], str]:
+    """One nest: tiles of the output outside, the reduction of a tile inside, remainders apart. Gives the loops over
+    tiles, outermost first, and that over the steps of a tile's reduction.
+    """
     tile = x.tile
     free, outer = _tile_output(group, x.loops, axes, rows, tile)
     group.sch.compute_at(x.block, outer[-1])
-    neighbours = _tile_reduction(group, x.block, outer[-1], axes, tile, choice)
+    steps, neighbours = _tile_reduction(group, x.block, outer[-1], axes, tile, choice)
     group.sch.set_scope(x.block, "register")
     whole: list[PrimExpr | None] = []
     for v, f in zip([axes[-1], *rows], [tile.vectors * tile.lanes, *tile.rows], strict=True):
@@ -239,6 +255,7 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
     _finish(group, free, outer, whole if tile.columns_outer else [*whole[1:], whole[0]], tile)
     if choice is not None:
         dot.tensorize(group, _copies(group, neighbours), choice)
+    return outer, steps
 
 
 def _before(group: Group, stage: Stage) -> None:
@@ -309,9 +326,12 @@ def _tile_output(
     return free, outer
 
 
-def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], tile: Tile, choice: DotChoice | None) -> str:
-    """Loops of the reduction below the tile: k outside, rows and vectors unrolled inside. Gives the loop over the
-    neighbours that one instruction takes, with that over lanes inside; "" without one.
+def _tile_reduction(
+    group: Group, block: str, at: str, axes: list[Var], tile: Tile, choice: DotChoice | None
+) -> tuple[str, str]:
+    """Loops of the reduction below the tile: k outside, rows and vectors unrolled inside. Gives the innermost loop
+    that is not unrolled, and the loop over the neighbours that one instruction takes, with that over lanes inside; ""
+    without one.
     """
     sch = group.sch
     below = list(sch.loops(block))
@@ -340,7 +360,7 @@ def _tile_reduction(group: Group, block: str, at: str, axes: list[Var], tile: Ti
     sch.vectorize(start[-1])
     for name in start[:-1]:
         sch.unroll(name)
-    return near[0] if near else ""
+    return reduce[-2 if tile.unroll > 1 else -1], near[0] if near else ""
 
 
 def _finish(group: Group, free: list[str], outer: list[str], whole: list[PrimExpr | None], tile: Tile) -> None:
