@@ -2,12 +2,14 @@
 
 For instance:
     python -m benchmarks.run --models resnet50,bert --peers warpbeam,ort,ov,torch --threads 1,2 --json out.json
+    python -m benchmarks.run --files lstm.onnx,gru.onnx --peers warpbeam,ort --threads 1,2
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from .harness import Bench, Row
 from .models import MODELS, describe, gflop, onnx_path
@@ -33,10 +35,23 @@ def common_arguments(parser: argparse.ArgumentParser, peers: str) -> None:
     parser.add_argument("--md", default="", help="write the tables here")
 
 
+def cases(models: list[str], files: str) -> list[tuple[str, str, Path, float]]:
+    """(name, reference, file, floating-point operations) of the chosen models; files have their inputs beside them."""
+    if files:
+        paths = [Path(f) for f in files.split(",") if f]
+        for path in paths:
+            for needed in (path, path.with_suffix(".npz")):
+                if not needed.exists():
+                    sys.exit(f"{needed} is missing: a model needs an .npz of its inputs by name beside it")
+        return [(path.stem, "", path, 0.0) for path in paths]
+    return [(n, f"model:{n}", onnx_path(MODELS[n]), gflop(MODELS[n])[0] * 1e9) for n in models]
+
+
 def main() -> None:
     """Measure the chosen models and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="resnet50,mobilenetv2,bert,vitb16", help="comma separated, or all")
+    parser.add_argument("--files", default="", help="ONNX files instead, comma separated; inputs: x.npz beside x.onnx")
     common_arguments(parser, "warpbeam,ort,ov,torch")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of a slice")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16; peers without it stay in fp32")
@@ -52,11 +67,9 @@ def main() -> None:
         peers.append("peak")
     rows: list[Row] = []
     for threads in (int(t) for t in args.threads.split(",")):
-        for name in models:
-            spec = MODELS[name]
-            path = onnx_path(spec)
+        for name, ref, path, flops in cases(models, args.files):
             with Bench(peers, threads, args.precision) as bench:  # fresh processes: load time and memory are its own
-                row = bench.measure(name, f"model:{name}", path, gflop(spec)[0] * 1e9, args.repeat, args.seconds)
+                row = bench.measure(name, ref, path, flops, args.repeat, args.seconds)
             rows.append(row)
             print(last_line(row, peers, 1e3), file=sys.stderr, flush=True)
             write(rows, peers, args.json, args.md, 1e3, "ms")
