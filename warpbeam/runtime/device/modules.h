@@ -136,14 +136,19 @@ static int op_download(session* s, reader* r) {
   return done == count ? OK : fail(s, FAILED, "'%s' cannot be read", name);
 }
 
-static int op_remove(session* s, reader* r) {
+/* The file that a request names and is all about; *f is NULL where the result is not OK. */
+static int asked_file(session* s, reader* r, file** f) {
   char name[MAX_NAME + 1];
   get_text(r, name, sizeof name);
-  if (r->bad) return BAD_REQUEST;
-  file* f = named(s, name);
-  if (!f) return fail(s, NOT_FOUND, "the session has no file '%s'", name);
-  drop_file(s, f);
-  return OK;
+  *f = r->bad ? NULL : named(s, name);
+  return r->bad ? BAD_REQUEST : *f ? OK : fail(s, NOT_FOUND, "the session has no file '%s'", name);
+}
+
+static int op_remove(session* s, reader* r) {
+  file* f;
+  int status = asked_file(s, r, &f);
+  if (!status) drop_file(s, f);
+  return status;
 }
 
 /* -> u32 count, names */
@@ -234,14 +239,13 @@ static int open_model(session* s, module* m, char prefix[129]) {
 
 /* name -> u32 handle, u8 whether it is a model, u64 size of its description */
 static int op_load(session* s, reader* r) {
-  char name[MAX_NAME + 1];
-  get_text(r, name, sizeof name);
-  if (r->bad) return BAD_REQUEST;
-  file* f = named(s, name);
-  if (!f) return fail(s, NOT_FOUND, "the session has no file '%s'", name);
+  file* f;
+  int status = asked_file(s, r, &f);
+  if (status) return status;
 #ifdef WB_NO_DLOPEN
   return fail(s, UNSUPPORTED, "this device cannot load libraries: its server was built without a dynamic loader");
 #else
+  const char* name = f->name;
   char path[4096], magic[4] = "", prefix[129] = "";
   object* o;
   path_of(s, f, path, sizeof path);
@@ -266,8 +270,7 @@ static int op_load(session* s, reader* r) {
   }
   m->about = symbol(m->library, "wb_module");
   if (!m->about) m->about = symbol(m->library, "wb_model"), m->is_model = m->about != NULL;
-  int status =
-      m->about ? OK : fail(s, NOT_LOADABLE, "'%s' is neither a module of compiled functions nor a model", name);
+  if (!m->about) status = fail(s, NOT_LOADABLE, "'%s' is neither a module of compiled functions nor a model", name);
   if (!status) status = m->is_model ? open_model(s, m, prefix) : fill_imports(s, m);
   uint32_t handle = status ? 0 : place(s, &o);
   if (!handle) {
