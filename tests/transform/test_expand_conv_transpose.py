@@ -10,6 +10,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.relay.expr import Constant, Function, IRModule, Var
 from warpbeam.relay.interp import evaluate
 from warpbeam.relay.types import TensorType
+from warpbeam.target import get
 from warpbeam.transform import passes
 from warpbeam.transform.graph import op_name
 
@@ -27,13 +28,14 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("outputs", [3, 48])  # in few channels all remainders are one convolution
 @pytest.mark.parametrize("nd,size,kernel,stride,dilation,padding,extra,groups,layout", CASES)
-def test_equals_the_operator(nd, size, kernel, stride, dilation, padding, extra, groups, layout):
+def test_equals_the_operator(nd, size, kernel, stride, dilation, padding, extra, groups, layout, outputs):
     rng = np.random.default_rng(0)
     letters = {1: "W", 2: "HW", 3: "DHW"}[nd]
     sizes = {"N": 2, "C": 4, **{c: size + i for i, c in enumerate(letters)}}
     x = Var("x", TensorType([sizes[c] for c in layout], "float32"))
-    w = rng.integers(-4, 5, (4, 3, *[kernel] * nd)).astype(np.float32)
+    w = rng.integers(-4, 5, (4, outputs, *[kernel] * nd)).astype(np.float32)
     y = op.get(f"nn.conv{nd}d_transpose")(
         x,
         Constant(w),
@@ -51,3 +53,24 @@ def test_equals_the_operator(nd, size, kernel, stride, dilation, padding, extra,
     data = rng.integers(-4, 5, [sizes[c] for c in layout]).astype(np.float32)
     want, got = evaluate(before, [data]), evaluate(after, [data])
     np.testing.assert_array_equal(np.asarray(got), np.asarray(want))
+
+
+@pytest.mark.parametrize(
+    "size,kernel,begin,outputs,convolutions,positions",
+    [
+        (4, 4, 1, 64, 4, 4 * 4 * 4),  # the remainders begin at different inputs: each on its own, 64 positions for 100
+        (4, 4, 1, 3, 1, 5 * 5),  # 12 channels fill a vector better than 3
+        (4, 2, 0, 64, 1, 4 * 4),  # the remainders begin at the same input
+        (64, 4, 1, 4, 1, 65 * 65),
+        (64, 4, 1, 64, 4, 4 * 64 * 64),
+    ],
+)
+def test_remainders_apart_make_fewer_products(size, kernel, begin, outputs, convolutions, positions):
+    x = Var("x", TensorType([1, 256, size, size], "float32"))
+    w = Constant(np.zeros((256, outputs, kernel, kernel), np.float32))
+    y = op.get("nn.conv2d_transpose")(x, w, strides=(2, 2), padding=(begin,) * 4, kernel_layout="IOHW")
+    target = get("generic-x86-64-v4")
+    after = passes.ExpandConvTranspose(target)(IRModule({"main": Function((x,), y)}))
+    found = [n for n in post_order(after["main"].body) if op_name(n) == "nn.conv2d"]
+    assert len(found) == convolutions
+    assert sum(n.ty.shape[2] * n.ty.shape[3] for n in found) == positions

@@ -29,7 +29,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         passes.ConvertLayout(target.prefer_layout),  # the target's preferred layouts; conversions cancel
         passes.FoldConstant(),  # weights into their new layouts
         passes.FoldScaleAxis(),  # scales and shifts into weights and bias
-        passes.ExpandConvTranspose(),  # a plain convolution for every remainder of the stride, all in one
+        passes.ExpandConvTranspose(target),  # plain convolutions for the remainders of the stride, in one or apart
         passes.SimplifyExpr(),
         passes.KeepPrecision(),  # half-float rows on their way into a product are not rounded
         passes.FoldConstant(),
