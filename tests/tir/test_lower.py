@@ -25,6 +25,7 @@ from warpbeam.tir.expr import (
     Var,
     call,
     if_then_else,
+    land,
 )
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import BufferStore, For, IfThenElse, PrimFunc
@@ -183,6 +184,22 @@ def test_lazy_choice_is_a_scalar_branch_or_a_serial_loop():
         s.vectorize(s.split(s.loops("y")[-1], [None, 8])[-1])
         lowered = check(f, s.func)
         assert any(isinstance(st.indices[-1], Ramp) for st in nodes(lowered, BufferStore)) == vector
+
+
+@pytest.mark.parametrize("rows, vector", [(8, True), (9, True), (None, False)])
+def test_a_choice_known_lane_by_lane_is_put_together(rows, vector):
+    """A border of zeros around short rows: each lane of a vector is inside or outside, or as all others are."""
+    x = te.placeholder((8, 3), name="x")
+
+    def element(i, j):
+        inside = i * 4 + j < 26 if rows is None else land(j < 3, i < 8) if rows > 8 else j < 3
+        return if_then_else(inside, x[i % 8, j % 3], 0.5)
+
+    f = create_prim_func([x], [te.compute((rows or 8, 4), element, name="y")])
+    s = Schedule(f)
+    s.vectorize(s.loops("y")[-1])
+    lowered = check(f, s.func)
+    assert any(isinstance(st.indices[-1], Ramp) for st in nodes(lowered, BufferStore)) == vector
 
 
 def test_a_gather_across_rows_is_built_from_scalars():

@@ -7,6 +7,7 @@ from warpbeam.sketch.structure import Stage
 from warpbeam.te.tensor import ComputeOp, loads
 
 _PARALLEL_ELEMENTS = 16384
+_PIECES = 16  # of a parallel loop for each core
 
 
 def fits(group: Group) -> bool:
@@ -63,9 +64,19 @@ def nest(group: Group, stage: Stage) -> str:
     else:
         outer = names
     if elements >= _PARALLEL_ELEMENTS:
-        keep = outer if len(outer) == 1 else outer[:-1]
+        keep = _enough(group, outer if len(outer) == 1 else outer[:-1])
         sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
     return f"{block}: {elements} elements, vectors of {lanes}"
+
+
+def _enough(group: Group, names: list[str]) -> list[str]:
+    """The outermost loops that together have pieces enough for all cores: index arithmetic of more would be wasted."""
+    pieces = 1
+    for k, name in enumerate(names):
+        pieces *= group.sch.extent(name) or 1
+        if pieces >= _PIECES * group.target.cores:
+            return names[: k + 1]
+    return names
 
 
 def _across(op: ComputeOp) -> int | None:

@@ -33,6 +33,7 @@ from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import map_children
 from warpbeam.ir.rewrite import add_origins, origins
 from warpbeam.ir.transform import Event, PassContext, function_pass
+from warpbeam.op.nn_common import spatial_letters
 from warpbeam.op.nn_conv import ConvNd
 from warpbeam.op.nn_matmul import Contraction, Dense
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
@@ -169,6 +170,10 @@ class _Rounding:
         depth = _depth(node)
         return isinstance(depth, int) and (depth % self.pairs == 0 or (depth > self.pairs and _padded(node)))
 
+    def odd(self, node: Call) -> bool:
+        """Whether channels of zeros make the pairs whole."""
+        return bool(_depth(node) % self.pairs)
+
     def wish(self, user: Any, value: Expr) -> str:
         """In which type an operand is wanted: "always" short, "never", or "follow" for no matter."""
         if isinstance(user, TupleGetItem):
@@ -179,7 +184,9 @@ class _Rounding:
         if isinstance(user.op, Contraction) or _plain_conv(user):
             if category == NEVER:
                 return NEVER
-            return category if self.in_pairs(user) else NEVER  # else each number would be converted once per use
+            if not self.in_pairs(user) or self.odd(user):
+                return NEVER  # each number would be converted once per use, or is rounded where zeros are put in
+            return category
         if category == FOLLOW and user.op.name in MOVES:
             return self.wishes[user]
         if category == FOLLOW and _is_broadcast(user, value):
@@ -270,9 +277,10 @@ class _Rounding:
             pairs = self.is_short(self.new[data])
         self.counts["products" if pairs else "weights"] += 1
         short = weight.numpy().astype(dt.to_numpy(self.short))
+        if pairs and self.odd(node):
+            x, short = _with_zeros(node, self.new[data], short, self.pairs)
+            return same_call(node, self.cast(x, self.short), constant(short), out_dtype="float32", padding=0)
         x = self.narrow(data) if pairs else self.wide(data)
-        if pairs and _depth(node) % self.pairs:
-            x, short = _with_zeros(node, x, short, self.pairs)
         return same_call(node, x, constant(short), out_dtype="float32")
 
     def windows(self, node: Call) -> Call:
@@ -301,6 +309,8 @@ class _Rounding:
         return self.cast(new, self.short) if _float32(new) else new
 
     def cast(self, x: Any, dtype: str) -> Any:
+        if x.ty.dtype == dtype:
+            return x
         if isinstance(x, Constant):
             return constant(x.numpy().astype(dt.to_numpy(dtype)))
         return call("cast", x, dtype=dtype, flush=True) if dtype == "bfloat16" else call("cast", x, dtype=dtype)
@@ -359,9 +369,14 @@ def _padded(node: Call) -> bool:
 
 
 def _with_zeros(node: Call, x: Expr, w: Any, group: int) -> tuple[Expr, Any]:
-    """Data and weights of a convolution with channels of zeros, up to a multiple of `group`."""
+    """Data and weights of a convolution with channels of zeros, up to a multiple of `group`; the data with its border
+    too, since it is copied anyway.
+    """
     assert isinstance(node.op, ConvNd) and isinstance(x.ty, TensorType)
+    moves = node.op.windows(node.attrs)
     more = -x.ty.shape[-1] % group
-    data = call("nn.pad", x, constant(np.zeros((), w.dtype)), pad_width=(*[(0, 0)] * (x.ty.ndim - 1), (0, more)))
+    around = dict(zip(spatial_letters(node.op.nd), zip(moves.begins, moves.ends, strict=True), strict=True))
+    borders = [around.get(c, (0, more if c == "C" else 0)) for c in node.attrs["data_layout"]]
+    zero = constant(np.zeros((), dt.to_numpy(x.ty.dtype)))
     widths = [(0, more if c == "I" else 0) for c in node.attrs["kernel_layout"]]
-    return data, np.pad(w, widths)
+    return call("nn.pad", x, zero, pad_width=tuple(borders)), np.pad(w, widths)

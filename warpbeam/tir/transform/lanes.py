@@ -149,7 +149,7 @@ def _call(n: Any, done: Done, walk: Lanes) -> Any:
     args = [done[a] for a in n.args]
     count = _lanes(*args)
     if n.op == "if_then_else":
-        return _choice(n, args, count)
+        return _choice(n, args, count, walk)
     if count == 1:
         return e.Call(n.type, n.op, tuple(args), n.attrs)
     if not _grown(n.args, done):
@@ -159,8 +159,10 @@ def _call(n: Any, done: Done, walk: Lanes) -> Any:
     return e.Call(dt.with_lanes(n.type, count), n.op, tuple(widen(a, count) for a in args), n.attrs)
 
 
-def _choice(n: Any, args: list[Any], count: int) -> Any:
-    """A lazy choice stays lazy where all lanes agree; else both sides must be safe to evaluate."""
+def _choice(n: Any, args: list[Any], count: int, walk: Lanes) -> Any:
+    """A lazy choice stays lazy where all lanes agree, also if some lanes are known; else both sides must be safe to
+    evaluate.
+    """
     cond, a, b = args
     if type(cond) is IntImm:
         return a if cond.value else b
@@ -169,8 +171,28 @@ def _choice(n: Any, args: list[Any], count: int) -> Any:
     if not is_vector(cond):
         return e.Call(dt.with_lanes(n.type, count), n.op, (cond, widen(a, count), widen(b, count)), n.attrs)
     if any(isinstance(x, BufferLoad) for x in post_order(a, b)):
-        raise NotVectorizable
+        return _lane_by_lane(n, count, walk)
     return e.Select(cond, widen(a, count), widen(b, count))
+
+
+def _lane_by_lane(n: Any, count: int, walk: Lanes) -> Any:
+    """A choice whose condition is known in some lanes and the same in all others: lanes are put together."""
+    if is_vector(n):
+        raise NotVectorizable
+    conds = walk.scalars(n.args[0])
+    open_ones = {c for c in conds if type(c) is not IntImm}
+    if len(open_ones) > 1:
+        raise NotVectorizable
+    sides = [walk.scalars(x) for x in n.args[1:]]
+
+    def lanes(unknown: bool) -> Any:
+        chosen = [c.value if type(c) is IntImm else unknown for c in conds]
+        values = tuple(a if c else b for c, a, b in zip(chosen, *sides, strict=True))
+        return Broadcast(values[0], count) if len(set(values)) == 1 else Shuffle(values, tuple(range(count)))
+
+    if not open_ones:
+        return lanes(True)
+    return e.Call(dt.with_lanes(n.type, count), n.op, (open_ones.pop(), lanes(True), lanes(False)), n.attrs)
 
 
 def _select(n: Any, done: Done, walk: Lanes) -> Any:
