@@ -96,7 +96,7 @@ def _joinable(outputs: Sequence[Tensor], axis: int) -> set[Pair] | None:
             return None
         work.append((t.op, axis))
     out_ops = {t.op for t in outputs}
-    readers = _readers(outputs)
+    readers = readers_of(outputs)
     while work:
         op, at = work.pop()
         if (op, at) in need:
@@ -119,7 +119,8 @@ def _joinable(outputs: Sequence[Tensor], axis: int) -> set[Pair] | None:
     return need
 
 
-def _readers(outputs: Sequence[Tensor]) -> dict[Operation, list[ComputeOp]]:
+def readers_of(outputs: Sequence[Tensor]) -> dict[Operation, list[ComputeOp]]:
+    """The stages that read each operation's result."""
     table: dict[Operation, list[ComputeOp]] = {}
     for op in operations(list(outputs)):
         if isinstance(op, ComputeOp):

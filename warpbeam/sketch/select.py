@@ -9,6 +9,7 @@ from warpbeam.ir.diagnostics import LowerError, ScheduleError
 from warpbeam.sketch import columns, generic, pointwise, rows, scan, tile, window, winograd
 from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
+from warpbeam.sketch.divide import divide
 from warpbeam.target import Target
 from warpbeam.te.tensor import Tensor
 from warpbeam.tir.transform import lower
@@ -36,7 +37,7 @@ def schedule(
 
     constants: names of inputs whose contents are known, so that the sketch may ask for another layout of them.
     """
-    ins, outs = collapse(inputs, outputs)
+    ins, outs = divide(*collapse(inputs, outputs))
     group = Group(ins, outs, target, constants, name)
     refused: list[str] = []
     for label, sketch in _SKETCHES:
@@ -63,7 +64,7 @@ def variant(
     """The kernel that `schedule` makes, with the prior's next best decisions (rank 1, 2, …) that differ materially from
     those before; None where the sketch decides nothing by ranks, has no more, or cannot apply them.
     """
-    ins, outs = collapse(inputs, outputs)
+    ins, outs = divide(*collapse(inputs, outputs))
     group = Group(ins, outs, target, constants, name)
     sketch = next((s for _, s in _SKETCHES if s.fits(group)), None)
     if sketch not in _RANKED:
@@ -79,7 +80,7 @@ def predict(
     inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target, constants: frozenset[str] = frozenset()
 ) -> float | None:
     """Cycles that the prior expects of a group with one contraction, on all cores; None for anything else."""
-    ins, outs = collapse(inputs, outputs)
+    ins, outs = divide(*collapse(inputs, outputs))
     group = Group(ins, outs, target, constants)
     found = (sketch.predict(group) for sketch in (tile, winograd))
     return next((cycles for cycles in found if cycles is not None), None)

@@ -207,8 +207,12 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     x = Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile)
     known = all(const_int(sizes[v]) is not None for v in (axes[-1], *rows))
     outer, steps = (nest if known else _open)(group, x, axes, rows, choice)
+    free = [v for v in axes[:-1] if v not in rows]
     if roles is not None and _ahead(x, rows):  # the next panel comes from memory while this one is used
-        sch.prefetch(outer[0], roles.rhs.tensor.name, 1, steps)
+        if sch.extent(outer[0]) != 1:
+            sch.prefetch(outer[0], roles.rhs.tensor.name, 1, steps)
+        elif len(free) == 1 and free[0] in roles.batch:  # it is that of the next product
+            sch.prefetch(x.loops[free[0]], roles.rhs.tensor.name, 1, steps)
 
 
 def _ahead(x: Variant, rows: list[Var]) -> bool:
