@@ -11,6 +11,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     previous = _on_terminate()
+    plain, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
     try:
         with _settings(args):
             return int(module.run(args))
@@ -69,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _report(error, args.debug)
     finally:
+        warnings.formatwarning = plain
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
 

@@ -84,7 +84,7 @@ def export_c(artifact: Artifact, path: Path, name: str = "", freestanding: bool 
         extra = _BIN.format(file=files[-1].name, name=name)
     header = c_header(manifest, name, freestanding, "c", extra, len(params))
     write_pieces(files[1], [header.encode()])
-    write_pieces(files[2], [cpp_header(manifest, name, files[1].name, freestanding).encode()])
+    write_pieces(files[2], [cpp_header(manifest, name, files[1].name, freestanding, "c").encode()])
     return Exported(tuple(files), name, size, constants.nbytes)
 
 

@@ -6,9 +6,11 @@ and Hexagon.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .errors import LinkError
 
@@ -164,15 +166,43 @@ def parse_object(data: bytes, name: str) -> Object:
         raise LinkError("damaged object file", where=name, why=str(error)) from error
 
 
-def _parse(data: bytes, name: str) -> Object:
+def exported_data(data: bytes | mmap.mmap, symbol: str, name: str) -> bytes | None:
+    """The bytes of a data object that a shared library exports; None if it exports none of this name.
+
+    Raises:
+        LinkError: if `data` is no little-endian shared library of a known machine, is cut short, or is damaged.
+    """
+    try:
+        form, _, _, headers, _ = _headers(data, name, ET_DYN)
+        phoff, _, _, _, size, count = form.ehdr.unpack_from(data)[5:11]
+        for k in range(count):
+            segment = form.phdr.unpack_from(data, phoff + k * size)
+            start, length = (segment[1], segment[4]) if form is ELF32 else (segment[2], segment[5])
+            _slice(data, start + length, 0, name)
+        for h in headers:
+            if h[1] == SHT_DYNSYM:
+                strings = headers[h[6]]
+                table, texts = (_slice(data, x[4], x[5], name) for x in (h, strings))
+                for s in _symbols(form, table, texts, name):
+                    if s.name == symbol and 0 < s.section < len(headers):
+                        home = headers[s.section]
+                        return _slice(data, home[4] + s.value - home[3], s.size, name)
+        return None
+    except (struct.error, IndexError, ValueError) as error:
+        raise LinkError("damaged library", where=name, why=str(error)) from error
+
+
+def _headers(data: bytes | mmap.mmap, name: str, wanted: int) -> tuple[Format, int, int, list[Any], int]:
+    """(format, machine, flags, section headers, number of the section with their names) of a file of a type."""
     if data[:4] != b"\x7fELF":
         raise LinkError("not an ELF object", where=name, why=f"it starts with {data[:4]!r}")
     form = ELF32 if data[4:5] == b"\x01" else ELF64
     ident, kind, machine, _, _, _, shoff, flags, _, _, _, shentsize, shnum, shstrndx = form.ehdr.unpack_from(data)
     form = format_of(machine)
     fits = ident[4:6] == bytes((form.code, 1))
-    if not fits or kind != ET_REL or (shnum and shentsize != form.shdr.size):
-        raise LinkError("not a relocatable object of a known machine", where=name,
+    if not fits or kind != wanted or (shnum and shentsize != form.shdr.size):
+        what = "relocatable object" if wanted == ET_REL else "shared library"
+        raise LinkError(f"not a {what} of a known machine", where=name,
                         why=f"type {kind}, class {ident[4]}, machine {machine}")  # fmt: skip
     _slice(data, shoff, form.shdr.size if shoff else 0, name)
     if shoff and shnum == 0:  # more than 0xff00 sections: the numbers are in section 0
@@ -181,6 +211,11 @@ def _parse(data: bytes, name: str) -> Object:
         shstrndx = first[6] if shstrndx == SHN_XINDEX else shstrndx
     _slice(data, shoff, shnum * form.shdr.size, name)
     headers = [form.shdr.unpack_from(data, shoff + i * form.shdr.size) for i in range(shnum)]
+    return form, machine, flags, headers, shstrndx
+
+
+def _parse(data: bytes, name: str) -> Object:
+    form, machine, flags, headers, shstrndx = _headers(data, name, ET_REL)
     blobs = [b"" if h[1] == SHT_NOBITS else _slice(data, h[4], h[5], name) for h in headers]
     names = blobs[shstrndx] if headers else b""
     sections = [
@@ -220,9 +255,9 @@ def _symbols(form: Format, table: bytes, strings: bytes, name: str) -> list[Symb
     return symbols
 
 
-def _slice(data: bytes, offset: int, size: int, name: str) -> bytes:
-    if offset + size > len(data):
-        raise LinkError("damaged object file", where=name, why="a section reaches past the end of the file")
+def _slice(data: bytes | mmap.mmap, offset: int, size: int, name: str) -> bytes:
+    if offset < 0 or offset + size > len(data):
+        raise LinkError("damaged object file", where=name, why="a part reaches past the end of the file")
     return data[offset : offset + size]
 
 

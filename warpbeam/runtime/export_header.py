@@ -24,6 +24,16 @@ _TAKEN = frozenset(
     friend virtual export import module and or not xor nullptr explicit mutable context args n""".split()  # noqa: SIM905
 )
 
+#: what a namespace may not be called: words of C++, and functions of C that the standard headers declare
+_TAKEN_IN_CPP = (_TAKEN - {"context", "args", "n"}) | frozenset(
+    """abort abs acos alignas alignof asin atan atexit atof atoi bsearch calloc ceil clock compl concept const_cast
+    constexpr cos decltype difftime div dynamic_cast erf except exit exp explicit fabs fclose fflush fgetc final floor
+    fmod fopen fputc fread free frexp fwrite getc getenv gets hypot index isalpha j0 j1 jn labs ldexp link log lround
+    malloc mblen memchr memcmp memcpy memset modf noexcept perror pipe pow printf putc puts qsort raise rand read
+    realloc remove rename requires rewind rint round scanf select setbuf sin sleep sqrt srand std strcat strlen strtol
+    system tan tanh time tmpnam trunc typeid ungetc wait write xor y0 y1 yn""".split()  # noqa: SIM905
+)
+
 
 def identifiers(names: Sequence[str], taken: frozenset[str] = _TAKEN) -> list[str]:
     """A C identifier of its own for each name."""
@@ -103,6 +113,8 @@ def _macros(manifest: Manifest, name: str, params: int) -> list[str]:
             lines.append(f"#define {upper}_{group}_{i}_NDIM {len(spec.shape)}")
             if size is not None:
                 lines.append(f"#define {upper}_{group}_{i}_SIZE {size} /* elements */")
+            if size is not None and spec.shape:
+                lines.append(f"#define {upper}_{group}_{i}_SHAPE {{{', '.join(map(str, spec.shape))}}}")
     size = context_bytes(manifest, params)
     if size is not None:
         lines.append(f"#define {upper}_ARENA_BYTES {manifest.arena_bytes} /* scratch memory */")
@@ -226,16 +238,38 @@ const int64_t* ${N}output_shape(int32_t index);
 """
 
 
-def cpp_header(manifest: Manifest, name: str, header: str, freestanding: bool) -> str:
-    """A C++ class that owns a context and throws where the C functions fail."""
+def cpp_header(manifest: Manifest, name: str, header: str, freestanding: bool, form: str = "object") -> str:
+    """A C++ class that owns a context and throws where the C functions fail.
+
+    Args:
+        form: as `c_header` takes it.
+    """
     names, args = arguments(manifest)
     guard = f"{name.upper()}_HPP"
-    make = string.Template(_CPP_IN if freestanding else _CPP_OWN).substitute(NAME=name)
-    values = {"GUARD": guard, "HEADER": header, "NAME": name, "MAKE": make, "ARGS": ", ".join(args),
+    more = [_CPP_PARAM] if manifest.params else []
+    more += [_CPP_THREADS] if not freestanding and form == "object" else []
+    make = string.Template("".join([*more, _CPP_IN if freestanding else _CPP_OWN])).substitute(NAME=name)
+    space = f"{name}_" if name in _TAKEN_IN_CPP else name
+    values = {"GUARD": guard, "HEADER": header, "NAME": name, "SPACE": space, "MAKE": make, "ARGS": ", ".join(args),
               "VALUES": ", ".join(["context_.get()", *names])}  # fmt: skip
     return string.Template(_CPP).substitute(values)
 
 
+_CPP_PARAM = """\
+  /* The value of a mutable parameter; throws std::out_of_range if there is none of this number. */
+  template <class T>
+  T* param(std::int32_t index) {
+    void* found = ${NAME}_param(context_.get(), index);
+    if (found == nullptr) throw std::out_of_range("there is no such parameter");
+    return static_cast<T*>(found);
+  }
+
+"""
+_CPP_THREADS = """\
+  /* Threads that calls use, 0 = one for each processor; gives the number that it is. */
+  std::int32_t set_threads(std::int32_t threads) { return ${NAME}_set_threads(context_.get(), threads); }
+
+"""
 _CPP_OWN = """  /* Takes memory from the system; throws std::bad_alloc if there is none. */
   Model() : context_(${NAME}_create(), &${NAME}_destroy) {
     if (!context_) throw std::bad_alloc();
@@ -259,6 +293,7 @@ _CPP_IN = """  /* Lives in memory of its own; `scratch`: bytes of scratch memory
 _CPP = """#ifndef $GUARD
 #define $GUARD
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -267,7 +302,7 @@ _CPP = """#ifndef $GUARD
 
 #include "$HEADER"
 
-namespace $NAME {
+namespace $SPACE {
 
 /* The model with a context of its own. One call at a time; threads use a Model each. */
 class Model {
@@ -295,7 +330,7 @@ $MAKE
   }
 };
 
-}  // namespace $NAME
+}  // namespace $SPACE
 
 #endif  // $GUARD
 """

@@ -102,11 +102,15 @@ def export_model(artifact: Artifact, path: Path, fmt: str = "", name: str = "", 
         ArtifactError: if the artefact holds no objects.
         LoadError: if the name or format makes no sense.
     """
-    kind = fmt or FORMATS.get(path.suffix, "so")
+    foreign = path.suffix[1:] if path.suffix.lower() in (".dll", ".dylib") else ""
+    kind = fmt or foreign or FORMATS.get(path.suffix, "so")
     if kind not in ("so", "a", "wasm"):
         raise LoadError(f"cannot export a model as {kind!r}",
                         hint='formats are "so", "a", "wasm" and, with the compiler, "o" and "c"')  # fmt: skip
     name = model_name(name, path)
+    if "code" not in artifact.sections and "relay" not in artifact.sections:
+        raise LoadError("an exported library cannot be exported again", artifact.manifest.name,
+                        "it holds no objects to link", "export the compiled file that it was made of")  # fmt: skip
     if "code" not in artifact.sections:
         what = f"a model for {artifact.manifest.target or 'a C compiler'} is not linked here"
         raise LoadError(what, artifact.manifest.name, f"{kind!r} needs a linker for it",

@@ -50,7 +50,7 @@ class Module(CompiledModel):
         super().__init__(artifact)
         artifact = self.artifact
         manifest = artifact.manifest
-        _check_machine(manifest)
+        check_machine(manifest, artifact.data("relay") is not None)
         code = artifact.data("code")
         if code is None and library is None:
             raise LoadError("the artefact holds no machine code", manifest.name, hint="rebuild it from its Relay text")
@@ -271,15 +271,17 @@ def _hosted(manifest: Manifest) -> Hosted | None:
     return Hosted.of(manifest)
 
 
-def _check_machine(manifest: Manifest) -> None:
+def check_machine(manifest: Manifest, has_text: bool = False) -> None:
+    """Raises ArtifactError if the code that a manifest describes does not run here; `has_text`: it can be rebuilt."""
     if manifest.abi_version != ABI_VERSION:
         raise ArtifactError(f"ABI version {manifest.abi_version}", manifest.name, f"this runtime has {ABI_VERSION}",
                             "compile the model again with this version")  # fmt: skip
     why = why_not_here(manifest)
     if why:
         needs = f" with {', '.join(manifest.cpu_features)}" if manifest.cpu_features else ""
-        raise ArtifactError(f"the code is for {manifest.target}{needs}", manifest.name, why,
-                            "compile for this machine: target 'native'")  # fmt: skip
+        hint = "compile for this machine: target 'native'"
+        hint += "; where the compiler is installed, warpbeam.load does so from this file" if has_text else ""
+        raise ArtifactError(f"the code is for {manifest.target}{needs}", manifest.name, why, hint)
 
 
 def _writable(data: Any) -> Bytes:
