@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from tolerance import close
 
+from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
-from warpbeam.tir.expr import if_then_else, land
+from warpbeam.tir.analysis.predicate import conjuncts
+from warpbeam.tir.expr import Call, SizeVar, if_then_else, land
 from warpbeam.tir.interp import run
+from warpbeam.tir.stmt import For
 from warpbeam.tir.transform import lower
 
 
@@ -54,3 +57,31 @@ def test_depthwise(shape):
         got = np.zeros(want.shape, np.float32)
         run(func, x, k, got)
         close(got, want, terms=9)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_open_maps(stride):
+    """One kernel for all sizes, also those smaller than a tile."""
+    ins, outs = depthwise(SizeVar("h"), SizeVar("w"), 20, stride)
+    plan = schedule(ins, outs, get("native"))
+    assert plan.sketch == "window"
+    assert plan.lowered.attrs["workspace"] == 0
+    k = np.random.default_rng(0).standard_normal((3, 3, 20)).astype(np.float32)
+    for h, w in ((1, 1), (2, 9), (7, 7), (3, 23)):
+        x = np.random.default_rng([h, w]).standard_normal((h, w, 20)).astype(np.float32)
+        want = expected(x, k, stride)
+        got = np.zeros(want.shape, np.float32)
+        run(plan.lowered, x, k, got, h, w)
+        close(got, want, terms=9)
+
+
+def test_open_maps_test_only_what_sizes_leave_open():
+    """Inside a tile only its first and last column, and the first and last row of taps, may lie outside the data."""
+    ins, outs = depthwise(SizeVar("h"), SizeVar("w"), 32, 1)
+    plan = schedule(ins, outs, get("generic-x86-64-v4"))
+    choices = [n for n in post_order(plan.lowered.body) if isinstance(n, Call) and n.op == "if_then_else"]
+    assert all(n.args[0].dtype == "boolx16" for n in choices)  # masks, not branches
+    widest = next(n for n in post_order(plan.lowered.body) if isinstance(n, For) and n.var.name.startswith("j"))
+    parts = {c for n in post_order(widest.body) if isinstance(n, Call) and n.op == "if_then_else" for c in
+             conjuncts(n.args[0].value)}  # fmt: skip
+    assert len(parts) == 4  # first row, last row, first column, last column

@@ -40,6 +40,14 @@ def test_symbolic_extents() -> None:
     assert not is_bijective([I // 8, I % 8], {I: N})
 
 
+def test_fusion_of_symbolic_extents() -> None:
+    m = e.SizeVar("m")
+    assert is_bijective([I // N, I % N], {I: m * N}, [m, N])
+    assert is_injective([I // ((N + 1) // 2), I % ((N + 1) // 2)], {I: m * ((N + 1) // 2)})
+    assert not is_injective([I // N, I % m], {I: m * N})
+    assert not is_injective([I // (N - 5), I % (N - 5)], {I: m * (N - 5)})  # may be negative
+
+
 def test_subspace_and_stride() -> None:
     parts = subspace([I * 16 + J, K], {I: 4, J: 16, K: 3}, [J])
     assert parts is not None

@@ -79,7 +79,7 @@ def test_partition_at_a_symbolic_size():
                 for i in vectorized(16):
                     B[o * 16 + i] = A[o * 16 + i] + 1.0
             for o in range((n + 15) // 16 - n // 16):
-                for i in range(max(n % 16 - o * 16, 0)):
+                for i in range(n % 16 - o * 16):
                     B[o * 16 + n // 16 * 16 + i] = A[o * 16 + n // 16 * 16 + i] + 1.0
         """,
         n=37,

@@ -129,14 +129,8 @@ def finish(group: Group, free: list[str], pieces: list[Piece], sizes: dict[Var, 
 
     panels: elements of a tile along each tiled axis.
     """
-    sch, tile = group.sch, pieces[0].tile
-    first = list(dict.fromkeys(p.outer[0][1] for p in pieces))
-    if tile.parallel == "first":
-        for name in first:
-            sch.parallel(name)
-            sch.annotate(name, "joined", first[0])
-    elif tile.parallel == "free":
-        sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
+    _share(group, free, pieces)
+    sch = group.sch
     known = {v: const_int(sizes[v]) for v in panels}
     for depth in reversed(range(len(pieces[0].outer))):
         for v, name in dict.fromkeys(p.outer[depth] for p in pieces):
@@ -144,6 +138,23 @@ def finish(group: Group, free: list[str], pieces: list[Piece], sizes: dict[Var, 
             if size is not None and size % panels[v]:
                 for copy in copies(group, name):
                     sch.partition(copy, size // panels[v])
+
+
+def _share(group: Group, free: list[str], pieces: list[Piece]) -> None:
+    """The parallel loop. Where the loops around the tiles may have few iterations, those over tiles are shared out."""
+    sch, tile = group.sch, pieces[0].tile
+    first = list(dict.fromkeys(p.outer[0][1] for p in pieces))
+    few = any(sch.extent(name) is None for name in free)
+    if tile.parallel == "none":
+        return
+    if few and len(first) == 1 and not tile.columns_outer:
+        sch.parallel(sch.fuse(*free, *first))
+    elif tile.parallel == "free" and not (few and len(first) == 1):
+        sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
+    else:
+        for name in first:
+            sch.parallel(name)
+            sch.annotate(name, "joined", first[0])
 
 
 def copies(group: Group, name: str) -> list[str]:

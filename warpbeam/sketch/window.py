@@ -11,6 +11,9 @@ condition is a number for each position, and inner tiles, where it always holds.
                 out = epilogue(acc)
 
 Free decisions: rows and columns per tile.
+
+Where rows or columns are open (known at run time only), tiles are one row high, the columns are cut into tiles and
+shorter ones (`ragged`), and what may lie outside the data is read under its condition.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from warpbeam.cost.tile_prior import apart
+from warpbeam.cost.tile_prior import Tile, apart
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import post_order
+from warpbeam.sketch import ragged
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
 from warpbeam.sketch.structure import variables
 from warpbeam.sketch.tile import Anatomy, anatomy
@@ -55,7 +59,7 @@ def fits(group: Group) -> bool:
     if parts is None or parts.anchor.kind != "window":
         return False
     op = parts.anchor.op
-    sizes = [extent(a.extent) for a in (*op.axis[-3:], *op.reduce_axis)]
+    sizes = [extent(a.extent) for a in (op.axis[-1], *op.reduce_axis)]
     if None in sizes or len(op.axis) < 2 or product([a.extent for a in op.reduce_axis]) > _MAX_TAPS:
         return False
     if any(expensive(s.op) or s.op.reduce_axis for s in parts.before):
@@ -78,6 +82,8 @@ def build(group: Group, rank: int = 0) -> Plan:
     block, out = _blocks(group, parts)
     op = parts.anchor.op
     rows = [a.var for a in op.axis[:-1]][-2:]
+    if any(extent(a.extent) is None for a in op.axis[-3:]):
+        return _open(group, op, block, out)
     cuts = nth(choose(group, op, block, rows, rank + 1), rank)
     lanes = min(max(1, group.target.vector_bits // dt.bits(op.body[0].dtype)), extent(op.axis[-1].extent) or 1)
     outer = _tile_output(group, op, out, cuts, lanes)
@@ -96,6 +102,28 @@ def _blocks(group: Group, parts: Anatomy) -> tuple[str, str]:
         if stage.op is not parts.out:
             sch.compute_inline(group.blocks[stage.op])
     return block, group.blocks[parts.out]
+
+
+def _open(group: Group, op: ComputeOp, block: str, out: str) -> Plan:
+    """Over rows or columns that only the run tells."""
+    lanes = min(max(1, group.target.vector_bits // dt.bits(op.body[0].dtype)), extent(op.axis[-1].extent) or 1)
+    axes = [a.var for a in op.axis]
+    rows, sizes = axes[:-1][-2:], {a.var: a.extent for a in op.axis}
+    stride, span = _span(op, rows[-1])
+    taps, registers = product([a.extent for a in op.reduce_axis]), max(8, group.target.vector_registers)
+    widths = [w for w in (8, 4, 2) if (w - 1) * stride + span + w + 2 <= registers and w * taps <= _MAX_UNROLLED]
+    width = min(max([1, *widths]), extent(sizes[rows[-1]]) or 8)
+    pays = product([a.extent for a in (*op.axis, *op.reduce_axis)]) >= _PARALLEL_WORK
+    heights = (1,) * (len(rows) - 1)
+    tile = Tile((*heights, width), 1, lanes, False, "first" if pays else "none", 1, True, False)
+    loops = dict(zip(axes, group.sch.loops(out), strict=True))
+    free, pieces = ragged.cut(group, out, loops, sizes, rows, axes[-1], tile)
+    blocks = [block, *(group.sch.clone(block, p.out) for p in pieces[1:])]
+    for name, p in zip(blocks, pieces, strict=True):
+        _tile_window(group, op, name, p.outer[-1][1], lanes)
+    ragged.finish(group, free, pieces, sizes, dict(zip([axes[-1], *rows], [lanes, *tile.rows], strict=True)))
+    decisions = {"rows": "x".join(map(str, tile.rows)), "vectors": f"1x{lanes}"}
+    return Plan(group.sch.func, "window", decisions, ("borders under their conditions, nothing is copied",))
 
 
 # ------------------------------------------------------------------------------------------------------------ decisions

@@ -75,6 +75,7 @@ class Facts:
         size = self._poly(extent, var.dtype)
         if not self._single_run(size):
             self._assume_nonneg(P.plus(size, P.constant(-1)))
+            self._assume_factors(size)
         lows = self._alternatives(low, e.Max)
         highs = [P.plus(P.plus(low, s), P.constant(-1)) for s in self._alternatives(size, e.Min)]
         self.bind_limits(var, lows, highs)
@@ -189,6 +190,16 @@ class Facts:
         low = poly_bounds(size, self)[0]
         return low is not None and low >= 1
 
+    def _assume_factors(self, size: Poly) -> None:
+        """A product that is at least 1, of factors that are not negative, has no factor 0."""
+        from warpbeam.tir.arith.bounds import poly_bounds
+
+        mono = next(iter(size)) if len(size) == 1 else ()
+        factors = [P.of_atom(a) for a in mono]
+        if len(factors) > 1 and size[mono] > 0 and all(_at_least_zero(poly_bounds(f, self)) for f in factors):
+            for f in factors:
+                self._assume_nonneg(P.plus(f, P.constant(-1)))
+
     def _alternatives(self, p: Poly, cls: type) -> list[Poly]:
         """p where p is no Min (Max); else p with the operands in its place (each of them is a bound)."""
         found, todo = [], [p]
@@ -226,6 +237,10 @@ class Facts:
         lo = new[0] if lo is None or (new[0] is not None and new[0] > lo) else lo
         hi = new[1] if hi is None or (new[1] is not None and new[1] < hi) else hi
         self.limits[key] = (lo, hi)
+
+
+def _at_least_zero(found: Bounds) -> bool:
+    return found[0] is not None and found[0] >= 0
 
 
 def _strip(c: Any) -> Any:

@@ -97,7 +97,19 @@ class _Detector:
         """Whether c divides a."""
         if isinstance(a, int) and isinstance(c, int):
             return c != 0 and a % c == 0
-        return self.same(self.dim(e.as_expr(a) % c), 0)
+        return self.factor(a, c) is not None or self.same(self.dim(e.as_expr(a) % c), 0)
+
+    def factor(self, a: Dim, c: Dim) -> Dim | None:
+        """k where a is k*c as written, c >= 0. Where c is 0, so is the extent a, and nothing runs."""
+        if (isinstance(c, int) and c < 1) or not self.at_least(c, 0):
+            return None
+        k, left = P.divide(P.of_expr(e.as_expr(a)), P.of_expr(e.as_expr(c)))
+        return None if left or not k else self.dim(P.to_expr(k, "int64"))
+
+    def over(self, a: Dim, c: Dim) -> Dim:
+        """a divided by c, which divides it."""
+        k = None if isinstance(a, int) or isinstance(c, int) else self.factor(a, c)
+        return self.dim(e.as_expr(a) // c) if k is None else k
 
     def total(self, source: e.Var | IterSum) -> Dim:
         """Extent of a source."""
@@ -189,7 +201,7 @@ class _Detector:
 
     def quotient(self, s: IterSplit, c: Dim) -> IterSplit | None:
         if self.divides(c, s.extent):
-            return IterSplit(s.source, self.mul(s.lower_factor, c), self.dim(e.as_expr(s.extent) // c))
+            return IterSplit(s.source, self.mul(s.lower_factor, c), self.over(s.extent, c))
         if self.top(s):
             return IterSplit(s.source, self.mul(s.lower_factor, c), self.dim(e.ceildiv(s.extent, c)))
         return None

@@ -16,6 +16,7 @@ from warpbeam.tir.transform.byte_small_types import byte_small_types
 from warpbeam.tir.transform.common_subexpr_elim import KEY as CSE
 from warpbeam.tir.transform.common_subexpr_elim import common_subexpr_elim
 from warpbeam.tir.transform.compact_buffers import compact_buffers
+from warpbeam.tir.transform.decide_conditions import decide_conditions
 from warpbeam.tir.transform.expand_loops import expand_loops
 from warpbeam.tir.transform.expand_math import SHORTEN, expand_math
 from warpbeam.tir.transform.flatten_strides import flatten_strides
@@ -106,6 +107,7 @@ EXPANSION: tuple[Entry, ...] = (  # loops become vectors and straight code, tile
     Entry("tir.UnrollPragmas", unroll_pragmas, asked),
     Entry("tir.UnrollTiles", unroll_tiles, lambda at: not at.on_device),
     Entry("tir.ExpandLoops", expand_loops, _always),
+    Entry("tir.DecideConditions", decide_conditions, _seen("call:if_then_else")),
     Entry("tir.PromoteRegisters", promote_registers, lambda at: not at.on_device),
     Entry("tir.AccumulateRegisters", accumulate_registers, lambda at: not at.on_device),
 )
