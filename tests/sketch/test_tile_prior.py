@@ -25,3 +25,11 @@ def test_a_remainder_is_a_part_that_a_core_can_take(columns: int) -> None:
     """Three vectors of a long row on two cores: a tile of two vectors makes two parts, the second shorter."""
     found = tile(columns, (), 200_000, 2)
     assert (found.vectors, found.parallel, found.columns_outer) == (2, "first", True)
+
+
+@pytest.mark.parametrize("columns", [24, 40, 88])
+def test_whole_and_shorter_vectors_are_not_mixed_in_a_tile(columns):
+    """Where some of a tile's vectors are short, code generators keep few of its sums in registers."""
+    shape = Shape(rows=(784,), columns=columns, reduce=144, outer=1, lanes=16, broadcast=True, packed=True)
+    tile = choose(shape, get("generic-x86-64-v4"))
+    assert columns % (tile.vectors * tile.lanes) <= tile.lanes

@@ -22,6 +22,7 @@ from warpbeam.target import Target
 
 _UNKNOWN = 64
 _CALL_CYCLES = 30.0
+_MIXED = 1.8  # a tile of whole and shorter vectors: code generators keep few of them in registers
 _WAY_BYTES = 4096
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
 FETCHED = 0.1  # the same where data is asked for before it is needed
@@ -213,10 +214,12 @@ def _cycles(
         n, tail = divmod(size or _UNKNOWN, r)
         parts = [(n, r)] + ([(1, tail)] if tail else [])
         heights = [(a * b, h * g) for a, h in heights for b, g in parts if a * b]
+    mixed = rest > lanes and rest % lanes != 0
     total = 0.0
     for nh, h in heights:
         for nw, w in widths:
-            total += nh * nw * (_step(h, w, shape, target) * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
+            step = _step(h, w, shape, target) * (_MIXED if mixed and w * lanes > rest else 1.0)
+            total += nh * nw * (step * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
     tiles = sum(n for n, _ in heights)
     total *= _aliasing(shape, rows, target)
     return shape.outer * (
