@@ -6,6 +6,7 @@ from tolerance import close
 
 import warpbeam
 from warpbeam import op
+from warpbeam.driver import kernels
 from warpbeam.driver.workers import Compiler
 from warpbeam.relay.expr import Function, Tuple, const, var
 from warpbeam.relay.interp import evaluate
@@ -165,3 +166,19 @@ def test_outputs_in_another_shape_can_be_profiled():
     module = warpbeam.compile(Function((x,), call("reshape", y, newshape=(24,))), cache=False)
     (kernel,) = module.profile(repeat=1).kernels
     assert kernel.calls == 1 and kernel.roof and kernel.roof > 0
+
+
+def test_compilations_that_share_kernels_schedule_each_once(monkeypatch):
+    x = var("x", shape=(4, 24))
+    func = Function([x], call("exp", call("multiply", x, x)))
+    made = []
+    schedule = kernels.schedule
+    monkeypatch.setattr(kernels, "schedule", lambda *a: made.append(a) or schedule(*a))
+    alone = warpbeam.compile(func, cache=False)
+    assert len(made) == 1
+    with kernels.sharing():
+        modules = [warpbeam.compile(func, cache=False, opt_level=level) for level in (3, 3, 2)]
+    assert len(made) == 2
+    assert modules[0].artifact.to_bytes() == alone.artifact.to_bytes()
+    warpbeam.compile(func, cache=False)
+    assert len(made) == 3

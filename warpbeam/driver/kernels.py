@@ -7,7 +7,9 @@ computation, so that names, caches and artefacts do not depend on the order of w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,9 +30,12 @@ from warpbeam.tir.schedule.partition import replace_buffers
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform import lower
 from warpbeam.tir.transform.widen_buffer import widen_buffer
+from warpbeam.topi.dims import is_counted
 from warpbeam.transform.fuse_ops import group_tensors
 
 _PARALLEL_BYTES = 1 << 16
+_KEPT = 1024
+_SHARED: ContextVar[dict[Any, Kernel] | None] = ContextVar("shared_kernels", default=None)
 
 
 @dataclass(slots=True)
@@ -79,6 +84,20 @@ class _Group:
         plain = create_prim_func(inputs, outputs, "kernel")
         symbol = _symbol(f"{structural_hash(plain)}:{sorted(constants)}")
         return _Group(fn, constants, inputs, outputs, plain, symbol)
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Compilations inside hand kernels to each other: what was scheduled for one is not scheduled again for another.
+
+    The last 1,024 are kept, until the outermost `sharing` is left. What passes do must not change meanwhile.
+    """
+    token = _SHARED.set({}) if _SHARED.get() is None else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            _SHARED.reset(token)
 
 
 @dataclass(slots=True)
@@ -171,9 +190,21 @@ class KernelSet:
         return None if _direct_prim(fn) is not None else self._scheduled(_Group.of(fn, constants), rank)
 
     def _scheduled(self, group: _Group, rank: int) -> Kernel | None:
+        symbol = f"{group.symbol}_rank_{rank}" if rank else group.symbol
+        shared = _SHARED.get()
+        if shared is None:
+            return self._made(group, rank, symbol)
+        key = symbol, self.target.key, tuple(is_counted(v) for v in _sizes(group.plain))
+        found = shared.pop(key, None) or self._made(group, rank, symbol)
+        if found is not None:
+            shared[key] = found  # the newest stands last
+            if len(shared) > _KEPT:
+                del shared[next(iter(shared))]
+        return found
+
+    def _made(self, group: _Group, rank: int, symbol: str) -> Kernel | None:
         inputs, outputs, plain = group.inputs, group.outputs, group.plain
         names = frozenset(inputs[i].op.name for i in group.constants)
-        symbol = f"{group.symbol}_rank_{rank}" if rank else group.symbol
         if rank:
             plan = variant(inputs, outputs, self.target, names, symbol, rank)
         else:

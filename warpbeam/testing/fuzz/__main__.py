@@ -58,9 +58,9 @@ def _work(args: argparse.Namespace, index: int, note: Any) -> judge.Verdict:
 def _random(args: argparse.Namespace, indices: range) -> int:
     began, ops, dropped, kinds = time.monotonic(), Counter[str](), Counter[str](), Counter[str]()
     sizes = 0
-    judge.warm()
     memory = 0 if args.c else MEMORY  # a sanitizer reserves terabytes of addresses
-    with contextlib.suppress(KeyboardInterrupt):  # what was done by then is told
+    with crew.economical(), contextlib.suppress(KeyboardInterrupt):  # what was done by then is told
+        judge.warm()
         for done in crew.run_all(indices, partial(_work, args), args.jobs, args.seconds or 120, memory):
             failures = [] if done.kind == "done" else [f"{done.kind} in {done.stage}: {crew.brief(done.value)}"]
             disputed: list[str] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import resource
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +15,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+
+from warpbeam.driver.kernels import sharing
 
 Work = Callable[[Any, Callable[[str], None]], Any]
 
@@ -26,6 +30,22 @@ class Outcome:
     value: Any
     stage: str
     seconds: float
+
+
+@contextlib.contextmanager
+def economical() -> Iterator[None]:
+    """What tasks inside have in common is compiled once: kernels are shared in a worker, and by a disk cache of theirs
+    among workers.
+    """
+    before = os.environ.get("WARPBEAM_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as cache, sharing():
+        os.environ["WARPBEAM_CACHE_DIR"] = cache
+        try:
+            yield
+        finally:
+            os.environ.pop("WARPBEAM_CACHE_DIR")
+            if before is not None:
+                os.environ["WARPBEAM_CACHE_DIR"] = before
 
 
 def brief(text: str) -> str:

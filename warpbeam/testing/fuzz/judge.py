@@ -13,6 +13,7 @@ import numpy as np
 from onnx import ModelProto
 
 import warpbeam
+from warpbeam.driver.kernels import sharing
 from warpbeam.frontend.onnx import import_model
 from warpbeam.ir.diagnostics import WarpbeamError
 from warpbeam.relay import interp
@@ -35,7 +36,8 @@ class Verdict:
 
 
 def judge(seed: int, index: int, levels: Sequence[int], in_c: bool, note: Callable[[str], None]) -> Verdict:
-    """Grows a model and judges it. `note` is told what is being done, for the case that it ends badly.
+    """Grows a model and judges it; kernels come from the disk cache where they can. `note` is told what is being done,
+    for the case that it ends badly.
 
     Raises: what the compiler raises that is no error of ours.
     """
@@ -48,10 +50,26 @@ def judge(seed: int, index: int, levels: Sequence[int], in_c: bool, note: Callab
         f"onnxruntime: {n}: {why}" for n, why in _wrong(theirs or {}, grown.expected, grown.bounds).items()
     ]
     others = _other_sizes(grown, seed, index)
+    with sharing():
+        found = _at_levels(grown, levels, theirs, others, note)
+    verdict.failures += found.failures
+    verdict.disputed += found.disputed
+    verdict.sizes = found.sizes
+    if in_c:
+        note("C source")
+        verdict.failures += _in_c(grown)
+    return verdict
+
+
+def _at_levels(
+    grown: Grown, levels: Sequence[int], theirs: Arrays | None, others: Grown | None, note: Callable[[str], None]
+) -> Verdict:
+    """What is wrong at each level; what levels have in common is scheduled once, and its machine code made once."""
+    verdict = Verdict()
     for level in levels:
         note(f"level {level}")
         try:
-            module = warpbeam.compile(grown.model, opt_level=level, workers=1, cache=False)
+            module = warpbeam.compile(grown.model, opt_level=level, workers=1)
             got = module.run(grown.inputs)
         except WarpbeamError as e:
             verdict.failures.append(f"level {level}: refused: {e}")
@@ -70,9 +88,6 @@ def judge(seed: int, index: int, levels: Sequence[int], in_c: bool, note: Callab
             verdict.failures += [
                 f"level {level}: other sizes: {n}: {w}" for n, w in _wrong(got, others.expected, others.bounds).items()
             ]
-    if in_c:
-        note("C source")
-        verdict.failures += _in_c(grown)
     return verdict
 
 

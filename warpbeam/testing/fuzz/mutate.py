@@ -8,9 +8,7 @@ findings, and so are outputs that neither onnxruntime nor the interpreter gives.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -190,8 +188,7 @@ def main(args: argparse.Namespace) -> int:
         print("error: no model files; what to do: name .onnx files or folders that hold some")
         return 2
     seconds = args.seconds or 10
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["WARPBEAM_CACHE_DIR"] = cache  # kernels that a damaged file shares with the sound one compile once
+    with crew.economical():
         judge.warm()
         work = partial(_work, paths, args.seed)
         indices = range(args.first, args.first + args.count)

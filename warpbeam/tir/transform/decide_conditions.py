@@ -79,8 +79,8 @@ def _vector_loads(n: Any) -> bool:
     if count < 2 or any(type(x) is e.Call and x.op != "if_then_else" for x in post_order(*n.args[1:])):
         return False
     return all(
-        x.indices and x.buffer.scope != "register" and type(x.indices[-1]) is e.Ramp and e.const_int(x.indices[-1].stride) == 1
-        and dt.lanes(x.dtype) == count for x in loads
+        x.indices and x.buffer.scope != "register" and type(x.indices[-1]) is e.Ramp
+        and e.const_int(x.indices[-1].stride) == 1 and dt.lanes(x.dtype) == count for x in loads
     )  # fmt: skip
 
 
