@@ -121,13 +121,20 @@ def test_what_only_float32_readers_read_stays_long() -> None:
     assert op_name(last.args[0]) == "cast" and last.args[0].args[0] is softmax
 
 
-def test_an_odd_number_of_channels_gets_one_of_zeros() -> None:
-    x = tensor("x", 1, 16, 16, 3)
-    y = op.get("nn.conv2d")(x, weights(3, 3, 3, 16), data_layout="NHWC", kernel_layout="HWIO")
+@pytest.mark.parametrize("taps, channels, strides, padding", [
+    (3, 3, 2, 1), (7, 3, 2, 3), (3, 5, 1, (0, 1, 2, 3)), (1, 3, 1, 0), (2, 3, 3, 0),
+])  # fmt: skip
+def test_few_channels_and_taps_are_summed_as_one_run(taps: int, channels: int, strides: int, padding: Any) -> None:
+    x, w = tensor("x", 1, 16, 17, channels), weights(taps, taps, channels, 16)
+    y = op.get("nn.conv2d")(x, w, strides=strides, padding=padding, data_layout="NHWC", kernel_layout="HWIO")
     fn = short(y)
     (node,) = calls(fn, "nn.conv2d")
-    assert [a.ty.shape[-1 if i == 0 else 2] for i, a in enumerate(node.args)] == [4, 4]
-    assert not node.args[1].numpy()[:, :, 3].astype(np.float32).any()
+    run = taps * channels + taps * channels % 2
+    assert node.args[1].ty.shape == (taps, run, 1, 16) and node.args[0].ty.shape[-1] == 1
+    data = RNG.standard_normal((1, 16, 17, channels)).astype(np.float32)
+    got, want = (np.asarray(evaluate(IRModule({"main": f}), [data])) for f in (fn, Function([x], y)))
+    size = np.abs(want).max()
+    assert np.abs(got - want).max() <= 4 * unit(ml_dtypes.bfloat16) * math.sqrt(taps * run) * size
 
 
 def test_tables_of_rows_are_kept_short() -> None:

@@ -19,8 +19,8 @@ from warpbeam.sketch.base import Group, extent
 from warpbeam.sketch.structure import Contraction, variables
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp, ProducerLoad
 from warpbeam.tir.analysis.tree import tree_of
-from warpbeam.tir.arith import simplify
-from warpbeam.tir.expr import Cast, Mul, Var, const
+from warpbeam.tir.arith import linear, simplify
+from warpbeam.tir.expr import Cast, Mul, Var, const, const_int
 from warpbeam.tir.stmt import For
 from warpbeam.tir.tensor_intrin.dots import DOTS
 
@@ -61,8 +61,7 @@ def find(group: Group, op: ComputeOp, roles: Contraction | None) -> DotChoice | 
     if size is None or size % facts.group or columns is None or columns < 2:
         return None
     found = [_only(roles.rhs.indices, v) for v in (axis, last)]
-    inner = roles.lhs.indices[-1] if roles.lhs.indices else None
-    if None in found or inner is not axis or any(axis in variables(i) for i in roles.lhs.indices[:-1]):
+    if None in found or not _along(roles.lhs.indices, axis):
         return None
     return DotChoice(name, facts.group, facts.lanes, axis, found[0] or 0, found[1] or 0)
 
@@ -73,6 +72,14 @@ def _bare(op: ComputeOp) -> bool:
     if not isinstance(product, Mul):
         return False
     return all(isinstance(x, Cast) and isinstance(x.value, ProducerLoad) for x in (product.a, product.b))
+
+
+def _along(indices: Any, axis: Var) -> bool:
+    """Whether elements lie together along the axis: the last index, and no other, grows with it one by one."""
+    if not indices or any(axis in variables(i) for i in indices[:-1]):
+        return False
+    form = linear(indices[-1], [axis])
+    return form is not None and const_int(form[0].get(axis, 0)) == 1
 
 
 def _only(indices: Any, var: Var) -> int | None:

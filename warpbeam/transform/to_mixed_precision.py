@@ -41,6 +41,7 @@ from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.target import Target, get
 from warpbeam.tir.tensor_intrin.dots import DOTS
+from warpbeam.topi.nn.common import arrange
 from warpbeam.transform.fuse_ops import fused
 from warpbeam.transform.graph import call, constant, op_name, same_call
 
@@ -168,10 +169,10 @@ class _Rounding:
         if not self.pairs or not _weighted(node) or not _float32(node.args[0]):
             return False
         depth = _depth(node)
-        return isinstance(depth, int) and (depth % self.pairs == 0 or (depth > self.pairs and _padded(node)))
+        return isinstance(depth, int) and (depth % self.pairs == 0 or (depth > self.pairs and _in_runs(node)))
 
     def odd(self, node: Call) -> bool:
-        """Whether channels of zeros make the pairs whole."""
+        """Whether pairs are made of taps and channels together."""
         return bool(_depth(node) % self.pairs)
 
     def wish(self, user: Any, value: Expr) -> str:
@@ -278,10 +279,36 @@ class _Rounding:
         self.counts["products" if pairs else "weights"] += 1
         short = weight.numpy().astype(dt.to_numpy(self.short))
         if pairs and self.odd(node):
-            x, short = _with_zeros(node, self.new[data], short, self.pairs)
-            return same_call(node, self.cast(x, self.short), constant(short), out_dtype="float32", padding=0)
+            return self.runs(node, self.new[data], short)
         x = self.narrow(data) if pairs else self.wide(data)
         return same_call(node, x, constant(short), out_dtype="float32")
+
+    def runs(self, node: Call, x: Any, w: Any) -> Any:
+        """A convolution of few channels: the taps of a row and their channels are one run of numbers, which pairs
+        divide; a run of odd length gets a weight of zero, and rows a number for it to read.
+
+        (n, h, w, c) by (kh, kw, c, o)   ->   (n, h, w * c, 1) by (kh, kw * c, 1, o), strides (sh, sw * c)
+        """
+        assert isinstance(node.op, ConvNd)
+        letters, moves = spatial_letters(node.op.nd), node.op.windows(node.attrs)
+        data, kernel, _ = node.op.maps(node.attrs)
+        around = dict(zip(letters, zip(moves.begins, moves.ends, strict=True), strict=True))
+        before, after = around["W"]
+        borders = {**around, "W": (before, after + 1), "N": (0, 0), "C": (0, 0)}
+        zero = constant(np.zeros((), dt.to_numpy(x.ty.dtype)))
+        x = self.cast(call("nn.pad", x, zero, pad_width=arrange(data, borders)), self.short)
+        *lead, wide, channels = x.ty.shape
+        x = call("reshape", x, newshape=(*lead, wide * channels, 1))
+        w = w.transpose([kernel[c] for c in letters + "IO"])
+        w = w.reshape(*w.shape[: len(letters) - 1], -1, 1, w.shape[-1])
+        w = np.pad(w, [(0, -n % self.pairs if k == len(letters) - 1 else 0) for k, n in enumerate(w.shape)])
+        strides = (*moves.strides[:-1], moves.strides[-1] * channels)
+        out = call(
+            node.op.name, x, constant(w), strides=strides, dilation=moves.dilation, padding=0,
+            data_layout=node.attrs["data_layout"], kernel_layout=letters + "IO", out_dtype="float32",
+        )  # fmt: skip
+        assert out.ty.shape[:-1] == node.ty.shape[:-1]
+        return out
 
     def windows(self, node: Call) -> Call:
         """A product without constant weights, or by groups: the data in the type it comes in, if it can convert it."""
@@ -363,20 +390,12 @@ def _depth(node: Call) -> Any:
     return data.shape[-1] if data.ndim > 1 and not node.attrs["transpose_a"] else None
 
 
-def _padded(node: Call) -> bool:
-    """Whether one more channel of zeros is cheap: convolutions only, whose input has few channels."""
-    return isinstance(node.op, ConvNd)
-
-
-def _with_zeros(node: Call, x: Expr, w: Any, group: int) -> tuple[Expr, Any]:
-    """Data and weights of a convolution with channels of zeros, up to a multiple of `group`; the data with its border
-    too, since it is copied anyway.
-    """
-    assert isinstance(node.op, ConvNd) and isinstance(x.ty, TensorType)
+def _in_runs(node: Call) -> bool:
+    """Whether taps along a row and their channels are one run in memory: dense windows over channels-last data."""
+    if not isinstance(node.op, ConvNd):
+        return False
+    layout = "N" + spatial_letters(node.op.nd) + "C"
     moves = node.op.windows(node.attrs)
-    more = -x.ty.shape[-1] % group
-    around = dict(zip(spatial_letters(node.op.nd), zip(moves.begins, moves.ends, strict=True), strict=True))
-    borders = [around.get(c, (0, more if c == "C" else 0)) for c in node.attrs["data_layout"]]
-    zero = constant(np.zeros((), dt.to_numpy(x.ty.dtype)))
-    widths = [(0, more if c == "I" else 0) for c in node.attrs["kernel_layout"]]
-    return call("nn.pad", x, zero, pad_width=tuple(borders)), np.pad(w, widths)
+    plain = node.attrs["data_layout"] == layout and node.attrs["out_layout"] in ("", layout)
+    constant_sizes = all(isinstance(d, int) for d in node.args[0].ty.shape[1:])
+    return plain and constant_sizes and moves.dilation[-1] == 1 and min(*moves.begins, *moves.ends) >= 0
