@@ -7,6 +7,7 @@ from warpbeam.sketch.structure import Stage
 from warpbeam.te.tensor import ComputeOp, loads
 
 _PARALLEL_ELEMENTS = 16384
+_MANY = 64
 _PIECES = 16  # of a parallel loop for each core
 
 
@@ -70,10 +71,13 @@ def nest(group: Group, stage: Stage) -> str:
 
 
 def _enough(group: Group, names: list[str]) -> list[str]:
-    """The outermost loops that together have pieces enough for all cores: index arithmetic of more would be wasted."""
+    """The outermost loops that together have pieces enough for all cores: index arithmetic of more would be wasted.
+
+    An open size is taken to be 1 in front (a batch) and many further in.
+    """
     pieces = 1
     for k, name in enumerate(names):
-        pieces *= group.sch.extent(name) or 1
+        pieces *= group.sch.extent(name) or (_MANY if k else 1)
         if pieces >= _PIECES * group.target.cores:
             return names[: k + 1]
     return names

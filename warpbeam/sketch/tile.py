@@ -23,13 +23,14 @@ from typing import Any
 
 from warpbeam.cost.tile_prior import EXPOSED, FETCHED, Shape, Tile, choose, elapsed, ranked
 from warpbeam.ir import dtype as dt
+from warpbeam.ir.rewrite import substitute
 from warpbeam.sketch import dot, pointwise, ragged
 from warpbeam.sketch.base import Group, Plan, extent, nth, product
 from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.ragged import copies as _copies
-from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars
+from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars, variables
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp
-from warpbeam.tir.arith import linear
+from warpbeam.tir.arith import linear, simplify
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
 _MANY = 64  # rows where their number is not known
@@ -149,7 +150,7 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
     tiled = rows[-2:]
     reduce = product([a.extent for a in op.reduce_axis])
     lanes = max(1, group.target.vector_bits // dt.bits(op.body[0].dtype))
-    outer = product([sizes[v] or 64 for v in axes[:-1] if v not in tiled])
+    outer = product([_least(a.extent) for a in op.axis[:-1] if a.var not in tiled])
     packed = roles is not None and packable(group, roles, axes[-1])
     return Shape(
         rows=tuple(sizes[v] for v in tiled),
@@ -163,6 +164,14 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
         reads=len(_reads(op)),
         row_bytes=_row_bytes(roles, tiled),
     )
+
+
+def _least(size: PrimExpr) -> int:
+    """A number of iterations that may be relied on: an open batch may be of one."""
+    known = extent(size)
+    if known is None:
+        known = const_int(simplify(substitute(size, {v: as_expr(1) for v in variables(size)})))
+    return max(1, known or 1)
 
 
 def _row_bytes(roles: Contraction | None, rows: list[Var]) -> int:
@@ -226,7 +235,9 @@ def _open(
     group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: DotChoice | None
 ) -> tuple[list[str], str]:
     """As `nest`, for extents that only the run tells: pieces of constant tiles."""
-    sch = group.sch
+    sch, columns = group.sch, const_int(x.sizes[axes[-1]])
+    if columns is not None and columns <= x.tile.vectors * x.tile.lanes:  # one panel: rows are what there is to share
+        x.tile = replace(x.tile, columns_outer=False)
     free, pieces = ragged.cut(group, x.out, x.loops, x.sizes, rows, axes[-1], x.tile)
     blocks = [x.block, *(sch.clone(x.block, p.out) for p in pieces[1:])]
     found = []
@@ -302,8 +313,6 @@ def _reduce_position(roles: Contraction, k: int) -> tuple[int, int]:
 
 
 def load_vars_of(index: PrimExpr) -> set[Var]:
-    from warpbeam.sketch.structure import variables
-
     return variables(index)
 
 
