@@ -253,7 +253,9 @@ def test_code_belongs_to_its_library(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no code"):
         Executable.load_exec(code[:-3], lib)
     data = json.loads(code)
-    for change in ({"format": "warpbeam.vm 2"}, {"main": "[[1],2]"}, {"main": json.dumps([[], nested(100)])}):
+    mains = ("[[1],2]", json.dumps([[], nested(300)]), '[[["x",{"tag":0,"fields":[]}]],"y"]',
+             '[[],{"tag":"0","fields":[]}]', '[[],{"tag":0}]')  # fmt: skip
+    for change in ({"format": "warpbeam.vm 2"}, *({"main": m} for m in mains)):
         with pytest.raises(ArtifactError):
             Executable.load_exec(json.dumps(data | change).encode(), lib)
 
@@ -275,6 +277,7 @@ def test_a_structure_of_other_tensors_is_refused() -> None:
 
 def test_classic_places() -> None:
     import warpbeam.relay.vm as vm
+
     from warpbeam.runtime import vm as runtime_vm
 
     assert vm.VMCompiler is tvm.relay.vm.VMCompiler and runtime_vm.Executable is vm.Executable

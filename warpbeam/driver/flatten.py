@@ -6,22 +6,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.rewrite import substitute
 from warpbeam.relay.expr import Expr, Function, IRModule, Tuple, TupleGetItem, Var
+from warpbeam.relay.interp_values import Data
 from warpbeam.relay.text import print_type
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime.manifest import STRUCTURE
-from warpbeam.runtime.structure import Structure, Tree
+from warpbeam.runtime.structure import DEPTH, Structure, Tree
 
 
-def flattened(mod: IRModule, unique: Callable[[Sequence[str], str], list[str]]) -> IRModule:
+def flattened(mod: IRModule, result: Any, unique: Callable[[Sequence[str], str], list[str]]) -> IRModule:
     """The module with a main on tensors, whose results are one tensor or a tuple of them; all types must be known.
 
     Args:
+        result: what main gives, as `partial_evaluate.evaluated` says it; its body has the fields of data as a tuple.
         unique: names as they are where they are unique, else made so.
 
     Raises:
@@ -30,7 +32,8 @@ def flattened(mod: IRModule, unique: Callable[[Sequence[str], str], list[str]]) 
     main = mod["main"]
     ret = main.body.ty
     plain = all(isinstance(p.ty, TensorType) for p in main.params)
-    if STRUCTURE in main.attrs or (plain and (isinstance(ret, TensorType) or _is_flat(ret))):
+    flat = isinstance(result, Expr | tuple) and (isinstance(ret, TensorType) or _is_flat(ret, result))
+    if STRUCTURE in main.attrs or (plain and flat):
         return mod
     names = unique([p.name for p in main.params], "input")
     leaves: list[Var] = []
@@ -45,11 +48,13 @@ def flattened(mod: IRModule, unique: Callable[[Sequence[str], str], list[str]]) 
             leaves[start] = p
         params.append((name, _tree(p.ty, iter([leaf.name for leaf in leaves[start:]]))))
     body: Any = substitute(main.body, values) if values else main.body
+    if _depth(ret) > DEPTH:
+        raise CompileError(f"the result of main has tuples or data more than {DEPTH} deep")
     results = _given(body, ret)
     if not results:
         raise CompileError("main gives no tensor", why=f"its result is of type {print_type(ret)}")
     outputs = [f"output_{i}" for i in range(len(results))] if len(results) != 1 else ["output"]
-    structure = Structure(tuple(params), _tree(ret, iter(outputs)))
+    structure = Structure(tuple(params), _tree(ret, iter(outputs), result))
     made = results[0] if len(results) == 1 else Tuple(tuple(results))
     attrs = main.attrs.updated(**{STRUCTURE: structure.to_json()})
     functions = dict(mod.functions)
@@ -57,9 +62,18 @@ def flattened(mod: IRModule, unique: Callable[[Sequence[str], str], list[str]]) 
     return IRModule(functions, mod.types)
 
 
-def _is_flat(ty: Any) -> bool:
+def _is_flat(ty: Any, value: Any) -> bool:
     fields = ty.fields if isinstance(ty, TupleType) else ()
-    return len(fields) > 1 and all(isinstance(t, TensorType) for t in fields)
+    known = not isinstance(value, tuple) or all(isinstance(v, Expr) for v in value)
+    return known and len(fields) > 1 and all(isinstance(t, TensorType) for t in fields)
+
+
+def _depth(ty: Any) -> int:
+    """How deep tuples lie in tuples."""
+    depth, level = 0, [ty]
+    while level := [t for outer in level if isinstance(outer, TupleType) for t in outer.fields]:
+        depth += 1
+    return depth
 
 
 def _taken(ty: Any, name: str, leaves: list[Var]) -> Expr:
@@ -82,8 +96,13 @@ def _given(value: Expr, ty: Any) -> list[Expr]:
     return [value]
 
 
-def _tree(ty: Any, names: Any) -> Tree:
-    return [_tree(t, names) for t in ty.fields] if isinstance(ty, TupleType) else next(names)
+def _tree(ty: Any, names: Iterator[str], value: Any = None) -> Tree:
+    """The tree of a value of this type; data is where `value` says so."""
+    if not isinstance(ty, TupleType):
+        return next(names)
+    parts = value.fields if isinstance(value, Data) else value if isinstance(value, tuple) else [None] * len(ty.fields)
+    trees = [_tree(t, names, part) for t, part in zip(ty.fields, parts, strict=True)]
+    return {"tag": value.tag, "fields": trees} if isinstance(value, Data) else trees
 
 
 def _refused(what: str, ty: Any) -> CompileError:

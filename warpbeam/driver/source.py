@@ -15,6 +15,7 @@ from warpbeam.relay.infer import infer_types
 from warpbeam.relay.types import TupleType
 from warpbeam.runtime.manifest import LAYOUT
 from warpbeam.runtime.objects import Layout
+from warpbeam.transform.partial_evaluate import evaluated
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,13 @@ def read(model: Any, shapes: Mapping[str, Any] | None = None, name: str = "") ->
 def from_relay(mod: IRModule, name: str) -> Source:
     """A module's own names: those of its parameters (numbered where they repeat); results have none, so get some.
 
-    Tuples among them become their tensors.
+    Tuples among them become their tensors; lets, closures and data types are gone.
     """
     main = mod["main"]
     if LAYOUT in main.attrs:  # the model's own names of sequences and strings
         ports = [p for n in Layout.from_json(main.attrs[LAYOUT]).outputs for p in n.ports()]
         return Source(mod, tuple(p.name for p in main.params), tuple(ports), name)
-    mod = flattened(infer_types(mod), unique_names)
+    mod = flattened(*evaluated(infer_types(mod)), unique_names)
     main = mod["main"]
     result = main.body.ty
     count = len(result.fields) if isinstance(result, TupleType) else 0

@@ -1,7 +1,8 @@
 """How values that are tuples stand in a model's tensors: `Structure`.
 
 A compiled program takes and gives tensors, each by its name. A parameter of main that is a tuple has a tensor for each
-leaf, and so has a result. A tree says which: the name of a tensor, or a list of trees.
+leaf, and so has a result. A tree says which: the name of a tensor, a list of trees for a tuple, or {"tag": a number,
+"fields": a list of trees} for a case of a data type, which only results have.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from .errors import ArtifactError, RunError
 from .manifest import LAYOUT, STRUCTURE, Manifest
 from .objects import Layout
 
-Tree = str | list[Any]
+Tree = str | list[Any] | dict[str, Any]
 #: tuples in tuples that a file may describe
-DEPTH = 64
+DEPTH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class Structure:
             made = Structure(tuple((name, tree) for name, tree in params), result)
         except (ValueError, TypeError, RecursionError) as error:
             raise ArtifactError("the structure of parameters is damaged", "manifest", str(error)[:200]) from None
-        sound = all(isinstance(name, str) and _sound(tree, DEPTH) for name, tree in made.params)
-        if not sound or not _sound(result, DEPTH):
+        sound = all(isinstance(name, str) and _sound(tree, DEPTH, False) for name, tree in made.params)
+        if not sound or not _sound(result, DEPTH, True):
             raise ArtifactError("the structure of parameters is damaged", "manifest")
         return made
 
@@ -110,11 +111,14 @@ class Structure:
         """
         return {leaf: value for name, tree in self.params for leaf, value in _leaves(tree, given[name], name)}
 
-    def value(self, results: Mapping[str, Any], leaf: Callable[[Any], Any], group: Callable[[list[Any]], Any]) -> Any:
-        """The result from tensors by name: `leaf` makes a value of a tensor, `group` a tuple of values."""
+    def value(self, results: Mapping[str, Any], leaf: Callable[[Any], Any], group: Callable[..., Any]) -> Any:
+        """The result from tensors by name: `leaf(tensor)` and `group(tag, values)` make values; tuples have tag 0."""
 
         def build(tree: Tree) -> Any:
-            return leaf(results[tree]) if isinstance(tree, str) else group([build(t) for t in tree])
+            if isinstance(tree, str):
+                return leaf(results[tree])
+            tag, fields = (tree["tag"], tree["fields"]) if isinstance(tree, dict) else (0, tree)
+            return group(tag, [build(t) for t in fields])
 
         return build(self.result)
 
@@ -136,15 +140,22 @@ def _pruned(tree: Tree, known: set[str]) -> Tree | None:
     """A tree without unknown tensors; None where nothing is left."""
     if isinstance(tree, str):
         return tree if tree in known else None
+    if isinstance(tree, dict):
+        return tree
     left = [t for t in (_pruned(t, known) for t in tree) if t is not None]
     return left if left or not tree else None
 
 
 def _names(tree: Tree) -> list[str]:
-    return [tree] if isinstance(tree, str) else [n for t in tree for n in _names(t)]
+    if isinstance(tree, str):
+        return [tree]
+    return [n for t in (tree["fields"] if isinstance(tree, dict) else tree) for n in _names(t)]
 
 
-def _sound(tree: Any, depth: int) -> bool:
+def _sound(tree: Any, depth: int, data: bool) -> bool:
+    if isinstance(tree, dict):
+        fits = tree.keys() == {"tag", "fields"} and type(tree["tag"]) is int and isinstance(tree["fields"], list)
+        return data and fits and _sound(tree["fields"], depth, data)
     if isinstance(tree, list):
-        return depth > 0 and all(_sound(t, depth - 1) for t in tree)
+        return depth > 0 and all(_sound(t, depth - 1, data) for t in tree)
     return isinstance(tree, str)

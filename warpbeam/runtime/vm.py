@@ -183,7 +183,7 @@ class VirtualMachine:
             self.set_input(func_name, *args, **kwargs)
         results = self._call()
         self._outputs = None
-        value = self.exe.structure.value(results, _leaf, lambda items: ADT(0, items))
+        value = self.exe.structure.value(results, _leaf, ADT)
         self._outputs = _flat(value)
         return value
 

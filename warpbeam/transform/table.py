@@ -26,6 +26,7 @@ PASSES: dict[str, str] = {
     "IntegerProducts": "integer_products:IntegerProducts",
     "KeepPrecision": "keep_precision:KeepPrecision",
     "LiftBranches": "lift_branches:LiftBranches",
+    "PartialEvaluate": "partial_evaluate:PartialEvaluate",
     "RemoveUnusedFunctions": "dead_code_elimination:RemoveUnusedFunctions",
     "SimplifyExpr": "simplify_expr:SimplifyExpr",
     "SimplifyInference": "simplify_inference:SimplifyInference",
