@@ -238,7 +238,7 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
         rows *= e or _UNKNOWN
     lhs = rows * shape.reduce * shape.bytes
     if columns_outer:
-        panel_from = 0.0 if one_panel <= target.l1 // 2 else cache_rate(one_panel, target)
+        panel_from = 0.0 if one_panel <= target.l1 // 2 else cache_rate(2 * one_panel, target)  # with the next one
         cost = tiles * panels * one_panel * panel_from + panels * lhs * cache_rate(lhs, target) + rhs / target.l3_rate
     else:
         far = 1.0 / FAR_BYTES_PER_CYCLE if rhs > target.l2 else cache_rate(rhs, target)
@@ -253,7 +253,7 @@ def _aliasing(shape: Shape, rows: tuple[int, ...], target: Target) -> float:
     distinct = max(1, _WAY_BYTES // gcd(shape.row_bytes, _WAY_BYTES))
     ways = max(1, target.l1 // _WAY_BYTES)
     crowd = rows[-1] / min(distinct, rows[-1])
-    return 1.0 + 0.02 * max(0.0, crowd - ways / 2)
+    return 1.0 + 0.008 * max(0.0, crowd - ways / 4)
 
 
 def cache_rate(resident: int, target: Target) -> float:
