@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from warpbeam.cli import console, options
+from warpbeam.cli import console, options, remote
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--warmup", type=options.count, default=3, help="runs before the first measurement (default: 3)")
     options.add_compile(parser)
     options.add_sizes(parser)
+    remote.add_remote(parser)
     options.add_json(parser)
 
 
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.emit_json(data | {"compile": None if report is None else report.data()["stages"]})
         return 0
-    print(f"{module.name}: {data['precision']}, {data['threads']} threads, outputs preallocated")
+    where = f" on {args.remote[0]}" if args.remote else ""
+    print(f"{module.name}{where}: {data['precision']}, {data['threads'] or 'all'} threads, outputs preallocated")
     names = ("median", "p10", "p90", "mean", "std", "min", "max")
     console.table([[f"{data[n] * 1e3:.4f}" for n in names]], [f"{n} (ms)" for n in names], left=())
     spread = (data["p90"] - data["p10"]) / max(data["median"], 1e-12)

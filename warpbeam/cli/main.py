@@ -114,9 +114,9 @@ class _Version(argparse.Action):
 
 
 def _settings(args: argparse.Namespace) -> AbstractContextManager[Any]:
-    """What options of compiling mean for everything that a command compiles."""
+    """What options of compiling mean for everything that a command compiles; `args.cleanup` ends with the command."""
     accuracy, precision = getattr(args, "accuracy", None), getattr(args, "precision", None)
-    stack = ExitStack()
+    stack = args.cleanup = ExitStack()
     if accuracy is not None or precision is not None:
         from warpbeam.driver.api import accurate, precise
 

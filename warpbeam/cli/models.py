@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from warpbeam.cli import console, options
+from warpbeam.runtime.artifact import Artifact
 from warpbeam.runtime.errors import RunError, WarpbeamError
 
 _MAGIC = b"WARPBEAM"
@@ -62,6 +63,11 @@ def source_of(path: str) -> Any:
 def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
     """(module, report) for the model of a command line; the report is None for a model that was compiled before."""
     trusted = getattr(args, "trusted", None)
+    elsewhere = getattr(args, "remote", None) is not None
+    if elsewhere and (is_compiled(args.model) or trusted):
+        if trusted:
+            Artifact.load(args.model, trusted=trusted)
+        return _elsewhere(args, args.model), None
     if is_compiled(args.model) or trusted:
         import warpbeam
 
@@ -82,12 +88,24 @@ def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
                 dump=dump,
                 guard=getattr(args, "guard", None),
             )
+    if elsewhere:
+        return _elsewhere(args, module), report
     if args.threads is not None:
         from warpbeam import runtime
 
         runtime.set_num_threads(max(args.threads, runtime.get_num_threads()))
         module.num_threads = args.threads
     return module, report
+
+
+def _elsewhere(args: argparse.Namespace, model: Any) -> Any:
+    """The model on the machine that `--remote` names."""
+    from warpbeam.cli.remote import loaded
+
+    there = loaded(args, model)
+    if args.threads is not None:
+        there.num_threads = args.threads
+    return there
 
 
 def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:

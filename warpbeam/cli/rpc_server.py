@@ -6,6 +6,7 @@ import argparse
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,17 +27,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "and end")  # fmt: skip
 
 
-def add_secret(parser: argparse.ArgumentParser) -> None:
+def add_secret(parser: Any) -> None:
     """Adds the option that says what clients must know."""
-    parser.add_argument("--secret-file", metavar="FILE", help="what clients must know; a file that is not there is "
-                        "made with a new one (default: the environment variable WARPBEAM_RPC_SECRET)")  # fmt: skip
+    parser.add_argument("--secret-file", metavar="FILE", help="what both ends must know; a server makes a file that is "
+                        "not there (default: the environment variable WARPBEAM_RPC_SECRET)")  # fmt: skip
 
 
-def secret_of(args: argparse.Namespace) -> bytes:
-    """The secret that was given; RPCError if there is none."""
+def secret_of(args: argparse.Namespace, make: bool = True) -> bytes:
+    """The secret that was given; RPCError if there is none. `make`: a file that is not there is made."""
     from warpbeam.runtime.rpc import wire
 
-    return wire.checked_secret(_secret(Path(args.secret_file)) if args.secret_file else None)
+    return wire.checked_secret(_secret(Path(args.secret_file), make) if args.secret_file else None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _secret(path: Path) -> bytes:
-    """The content of a file, which is made if it is not there, for its owner only."""
-    if not path.exists():
+def _secret(path: Path, make: bool) -> bytes:
+    """The content of a file, which is made for its owner only if it is not there and `make` allows it."""
+    if make and not path.exists():
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(16) + "\n")
     return path.read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from warpbeam.cli import console, options
+from warpbeam.cli import console, options, remote
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE.npz", help="write the outputs here")
     options.add_compile(parser)
     options.add_sizes(parser)
+    remote.add_remote(parser)
     options.add_json(parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from warpbeam.cli import console, options
+from warpbeam.cli import console, options, remote
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-bisect", action="store_true", help="do not search for the part that differs")
     options.add_compile(parser)
     options.add_sizes(parser)
+    remote.add_remote(parser)
     options.add_json(parser)
 
 
@@ -26,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
     source = models.source_of(args.model)
     inputs = files.read_npz(args.inputs) if args.inputs else None
+    module = models.compiled(args)[0] if args.remote else None
     with console.progress(f"verifying {args.model}"):
         result = verify(
             source,
@@ -36,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             inputs=inputs,
             symbols=args.sizes,
-            bisect=not args.no_bisect,
+            bisect=not args.no_bisect and module is None,  # kernels are run alone here
+            module=module,
             cache=not args.no_cache,
             threads=args.threads,
         )

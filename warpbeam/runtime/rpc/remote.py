@@ -159,6 +159,7 @@ class RemoteModel(CompiledModel):
         self._function = there.function_of(handle, manifest.entry, None)
         self._slots = CallContext(manifest.inputs, manifest.outputs, 0, 0, 0, 0, 0)
         self._buffers: dict[int, RemoteArray] = {}
+        self._threads = 0
         self._params = 0
         if manifest.params:
             reply = there.request(Op.PARAMS, struct.pack("<I", handle))
@@ -294,6 +295,18 @@ class RemoteModel(CompiledModel):
         known = ", ".join(spec.name for spec in self.artifact.manifest.params) or "none"
         raise RunError(f"the model has no mutable parameter {name!r}", hint=f"its parameters: {known}")
 
+    @property
+    def num_threads(self) -> int:
+        """Threads that calls in this session may use; 0: all cores there."""
+        return self._threads
+
+    @num_threads.setter
+    def num_threads(self, count: int) -> None:
+        if count < 1:
+            raise RunError(f"{count} threads make no sense", hint="use 1 for serial execution")
+        self.there.function("runtime.config_threadpool")(0, count)
+        self._threads = count
+
     def __getitem__(self, name: str) -> Callable[..., GraphModule]:
         """The classic factory: `lib["default"](device)` is a graph executor over this model."""
         if name not in ("default", self.name):
@@ -318,6 +331,9 @@ def load_remote(there: There, name: str) -> RemoteModule | RemoteModel:
         library = _as_library(there, name, data)
         if library is None:
             raise LoadError(error.what, error.where, _other_machine(there, data), "build it for that machine") from None
+        why = _other_machine(there, library)
+        if why:
+            raise LoadError(f"the module is not for {there.where}", name, why, "build it for that machine") from None
         there.write(f"{name}.so", library)
         reply = there.request(Op.LOAD, text(f"{name}.so"))
         there.remove(f"{name}.so")  # it stays mapped
