@@ -35,13 +35,13 @@ class WorkerFailed(RuntimeError):
 class PeerProcess:
     """The parent's end of one worker."""
 
-    def __init__(self, peer: str, threads: int, precision: str = "fp32") -> None:
+    def __init__(self, peer: str, threads: int, precision: str = "fp32", module: str = "benchmarks.worker") -> None:
         self.peer, self.threads = peer, threads
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         env = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PYTHONUNBUFFERED="1")
         cpus = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", peer, precision],
+            [sys.executable, "-m", module, peer, precision],
             cwd=ROOT,
             env=env,
             stdin=subprocess.PIPE,

@@ -89,6 +89,13 @@ class SymbolicNet(OnnxNet):
         return model
 
 
+def symbolic_model(name: str, dims: dict[str, int], sizes: dict[str, Any]) -> Any:
+    """The `onnx.ModelProto` of a benchmark model with `sizes`, whose `dims` (builder's argument -> extent) are open."""
+    net = SymbolicNet()
+    MODELS[name].build(net, **{**sizes, **{k: Dim(v, k) for k, v in dims.items()}})
+    return net.finish(name)
+
+
 def symbolic_path(name: str, dims: dict[str, int]) -> Path:
     """The ONNX file of a benchmark model whose `dims` (builder's argument -> extent while building) are open."""
     here = Path(__file__)
@@ -98,11 +105,9 @@ def symbolic_path(name: str, dims: dict[str, int]) -> Path:
     path = cache_dir() / f"{name}-symbolic-{digest.hexdigest()[:12]}.onnx"
     if path.exists():
         return path
-    spec, net = MODELS[name], SymbolicNet()
-    sizes = {**spec.sizes, **{k: Dim(v, k) for k, v in dims.items()}}
-    spec.build(net, **sizes)
+    model = symbolic_model(name, dims, MODELS[name].sizes)
     partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_bytes(net.finish(name).SerializeToString())
+    partial.write_bytes(model.SerializeToString())
     partial.rename(path)
     for old in path.parent.glob(f"{name}-symbolic-*.onnx"):
         if old != path:

@@ -109,18 +109,18 @@ class Worker:
         return {"rss": peak_rss()}
 
 
-def main() -> None:
-    """Serve requests until the parent closes the pipe or says quit."""
+def main(make: Callable[..., Any] = Worker) -> None:
+    """Serve requests until the parent closes the pipe or says quit. `make` gets the arguments of the command line."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    worker: Worker | None = None
+    worker: Any = None
     for line in sys.stdin:
         request = json.loads(line)
         action = request.pop("do")
         if action == "quit":
             break
         try:
-            worker = worker or Worker(*sys.argv[1:])
+            worker = worker or make(*sys.argv[1:])
             answer = getattr(worker, action)(**request)
         except Exception as error:  # the parent shows it in the table and goes on
             traceback.print_exc()
