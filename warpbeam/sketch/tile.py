@@ -25,11 +25,13 @@ from warpbeam.cost.tile_prior import EXPOSED, FETCHED, Shape, Tile, choose, elap
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import substitute
 from warpbeam.sketch import dot, pointwise, ragged
-from warpbeam.sketch.base import Group, Plan, extent, nth, product
+from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
 from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.ragged import copies as _copies
 from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars, variables
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp
+from warpbeam.tir.analysis.access import as_block, written
+from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.arith import linear, simplify
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
@@ -192,13 +194,18 @@ def packable(group: Group, roles: Contraction, last: Var) -> bool:
 
 @dataclass(slots=True)
 class Variant:
-    """One nest over the output: the blocks of output and reduction, loop and extent of each axis, and the tile."""
+    """One nest over the output: the blocks of output and reduction, loop and extent of each axis, and the tile.
+
+    staged: whether what follows the reduction is so much work that it is a loop over a copy of the tile's sums. In
+    registers, the sums would leave none for it.
+    """
 
     out: str
     block: str
     loops: dict[Var, str]
     sizes: dict[Var, Any]
     tile: Tile
+    staged: bool = False
 
 
 def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, choice: DotChoice | None = None) -> None:
@@ -213,7 +220,8 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     if roles is not None and tile.packed:
         pack(group, roles, axes[-1], tile, choice)
     sizes = {a.var: a.extent for a in op.axis}
-    x = Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile)
+    staged = any(expensive(s.op) for s in parts.after)
+    x = Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile, staged)
     known = all(const_int(sizes[v]) is not None for v in (axes[-1], *rows))
     outer, steps = (nest if known else _open)(group, x, axes, rows, choice)
     free = [v for v in axes[:-1] if v not in rows]
@@ -259,7 +267,9 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
     tiles, outermost first, and that over the steps of a tile's reduction.
     """
     tile = x.tile
-    free, outer = _tile_output(group, x.loops, axes, rows, tile)
+    free, outer = _tile_output(group, x.loops, axes, rows, tile, x.staged)
+    if x.staged:
+        _stage(group, x, outer[-1])
     group.sch.compute_at(x.block, outer[-1])
     steps, neighbours = _tile_reduction(group, x.block, outer[-1], axes, tile, choice)
     group.sch.set_scope(x.block, "register")
@@ -271,6 +281,20 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
     if choice is not None:
         dot.tensorize(group, _copies(group, neighbours), choice)
     return outer, steps
+
+
+def _stage(group: Group, x: Variant, at: str) -> None:
+    """What follows the reduction reads a copy of the tile's sums in the nearest cache."""
+    sch = group.sch
+    (sums,) = written(as_block(tree_of(sch.func).block(x.block)))
+    copy = sch.cache_read(x.out, sums.name, "local")
+    sch.compute_at(copy, at)
+    below = list(sch.loops(copy))
+    *spatial, last = below[below.index(at) + 1 :]
+    vec, lane = sch.split(last, [None, x.tile.lanes])
+    sch.vectorize(lane)
+    for name in (*spatial, vec):
+        sch.unroll(name)
 
 
 def _before(group: Group, stage: Stage) -> None:
@@ -317,7 +341,7 @@ def load_vars_of(index: PrimExpr) -> set[Var]:
 
 
 def _tile_output(
-    group: Group, names: dict[Var, str], axes: list[Var], rows: list[Var], tile: Tile
+    group: Group, names: dict[Var, str], axes: list[Var], rows: list[Var], tile: Tile, staged: bool
 ) -> tuple[list[str], list[str]]:
     """Splits and orders the output's loops; returns (loops of untiled axes, outer loops of tiled axes)."""
     sch = group.sch
@@ -334,7 +358,7 @@ def _tile_output(
     outer = [column, *row_outer] if tile.columns_outer else [*row_outer, column]
     sch.reorder(*free, *outer, *inner, lane)
     sch.vectorize(lane)
-    for name in inner:
+    for name in inner[-1:] if staged else inner:
         sch.unroll(name)
     return free, outer
 

@@ -1,0 +1,30 @@
+"""What follows a product in the tile sketch."""
+
+import numpy as np
+import pytest
+from tolerance import close
+
+import warpbeam.te as te
+from warpbeam.sketch.select import schedule
+from warpbeam.target import get
+from warpbeam.tir.interp import run
+from warpbeam.tir.text import to_text
+
+
+@pytest.mark.parametrize("expensive", [False, True])
+@pytest.mark.parametrize("rows", [32, 29])
+def test_expensive_work_after_a_product_is_a_loop_over_a_copy_of_its_sums(expensive, rows):
+    """Written out beside the sums, the exponentials of all of them would find no register free."""
+    a, b = te.placeholder((rows, 16), name="a"), te.placeholder((16, 64), name="b")
+    k = te.reduce_axis((0, 16), name="k")
+    c = te.compute((rows, 64), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="c")
+    d = te.compute((rows, 64), lambda i, j: te.exp(c[i, j]) if expensive else c[i, j] + 1.0, name="d")
+    plan = schedule([a, b], [d], get("generic-x86-64-v4"))
+    assert plan.sketch == "tile"
+    assert ("@local" in to_text(plan.lowered)) == expensive
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal(s).astype(np.float32) * 0.25 for s in ((rows, 16), (16, 64)))
+    got = np.zeros((rows, 64), np.float32)
+    run(plan.func, x, y, got)
+    want = x.astype(np.float64) @ y
+    close(got, np.exp(want) if expensive else want + 1, terms=16 + (8 if expensive else 1))
