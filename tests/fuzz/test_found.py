@@ -64,6 +64,58 @@ def test_a_slice_of_at_most_one_row_is_repeated(level: int) -> None:
         module.run({"x": np.ones((2, 2), np.float32)})
 
 
+SLICED = "<int64[1] b = {%d}, int64[1] e = {%d}, int64[1] a = {0}, int64[1] s = {%d}>"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("node", ["Add(r, w)", "Max(w, r)", "Where(t, r, w)"])
+def test_a_slice_that_is_one_row_at_one_size_and_fits_at_another(level: int, node: str) -> None:
+    """n - 2 rows against 6 were taken to be equal; with n = 3 the one row is repeated."""
+    slicing = SLICED % (2, 99, 1)
+    model = parsed(f"g (float[n, 4] x, float[6, 4] w, bool[4] t) => (float[6, 4] y) {slicing}"
+                   f"{{ r = Slice(x, b, e, a, s)  y = {node} }}")  # fmt: skip
+    module = warpbeam.compile(model, opt_level=level, workers=1, cache=False)
+    rng = np.random.default_rng(0)
+    w, t = rng.standard_normal((6, 4)).astype(np.float32), np.array([True, False, True, True])
+    for n in (3, 8):
+        x = rng.standard_normal((n, 4)).astype(np.float32)
+        r = np.broadcast_to(x[2:], (6, 4))
+        want = {"A": r + w, "M": np.maximum(r, w), "W": np.where(t, r, w)}[node[0]]
+        np.testing.assert_array_equal(module.run({"x": x, "w": w, "t": t})["y"], want)
+    with pytest.raises(WarpbeamError, match="must be 1 or 6"):
+        module.run({"x": np.ones((5, 4), np.float32), "w": w, "t": t})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_two_slices_either_of_which_may_be_one_row(level: int) -> None:
+    """Both have one row where n = 4; the first has one and the second two where n = 5."""
+    model = parsed(
+        "g (float[n, 4] x) => (float[k, 4] y) <int64[1] b = {1}, int64[1] e = {-1}, int64[1] c = {2}, int64[1] a = {0},"
+        "int64[1] three = {3}> { r = Slice(x, b, e, a, three)  q = Slice(x, c, e, a, b)  y = Mul(r, q) }"
+    )
+    module = warpbeam.compile(model, opt_level=level, workers=1, cache=False)
+    for n in (4, 5):
+        x = np.random.default_rng(n).standard_normal((n, 4)).astype(np.float32)
+        np.testing.assert_array_equal(module.run({"x": x})["y"], x[1:-1:3] * x[2:-1])
+    with pytest.raises(WarpbeamError, match="must be 1 or"):
+        module.run({"x": np.ones((6, 4), np.float32)})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_slice_that_can_only_be_repeated(level: int) -> None:
+    """It has three rows at most, so that it cannot be equal to the other's six: an error said that they do not fit."""
+    model = parsed("g (float[n, 4] x, float[6, 4] w) => (float[6, 4] y, float[6, 4] z) "
+                   + SLICED[:-1] % (3, 8, 2) + ", int64[2] shape = {6, 4}>"
+                   "{ r = Slice(x, b, e, a, s)  y = Add(r, w)  z = Expand(r, shape) }")  # fmt: skip
+    module = warpbeam.compile(model, opt_level=level, workers=1, cache=False)
+    x, w = (np.random.default_rng(n).standard_normal((n, 4)).astype(np.float32) for n in (5, 6))
+    got = module.run({"x": x, "w": w})
+    np.testing.assert_array_equal(got["y"], x[3:8:2] + w)
+    np.testing.assert_array_equal(got["z"], np.broadcast_to(x[3:8:2], (6, 4)))
+    with pytest.raises(WarpbeamError):
+        module.run({"x": np.ones((8, 4), np.float32), "w": w})
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("size", [3, 5, 9])
 def test_the_largest_of_a_power_of_two_and_one(level: int, size: int) -> None:

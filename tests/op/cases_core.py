@@ -116,6 +116,7 @@ def _shape() -> list[Case]:
     out += [("squeeze", {"axis": a}, (real(1, 3, 1),)) for a in (None, (0,), (-1,), (0, 2))]
     out += [("broadcast_to", {"shape": (2, 3, 4, 5)}, (v,)) for v in (X, real(4, 1), real(1), np.array(2.0))]
     out += [("assume_shape", {"shape": (3, 4, 5)}, (X,))]
+    out += [("spread", {"shape": (3, 4, 5)}, (v,)) for v in (X, real(3, 1, 5), real(1, 4, 1))]
     out += [("tile", {"reps": r}, (X,)) for r in ((2,), (1, 2, 3), (2, 1, 1, 2), (1, 0, 1))]
     out += [("repeat", {"repeats": 3, "axis": a}, (X,)) for a in (None, 0, -1)]
     out += [("reverse", {"axis": a}, (X,)) for a in (0, -1, (0, 2))]

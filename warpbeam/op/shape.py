@@ -12,6 +12,7 @@ from warpbeam.op.assumed import unify
 from warpbeam.op.base import REQUIRED, Injective, norm_axes, norm_axis, tensor_type
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
+from warpbeam.tir.expr import minimum
 from warpbeam.topi import dims, transform
 from warpbeam.topi.broadcast import broadcast_shape_to, broadcast_to
 
@@ -127,6 +128,38 @@ class AssumeShape(Injective, name="assume_shape"):
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
         return te.compute(out_type.shape, lambda *i: inputs[0][i], name="assumed")
+
+
+class Spread(Injective, name="spread"):
+    """The operand in `shape`, which is its own but for dimensions of which it turns out at run time whether they are 1,
+    and their elements repeated, or as in `shape`. Anything else is refused when the program runs.
+    """
+
+    placed = True
+    defaults = {"shape": REQUIRED}
+
+    def infer_type(self, types: Any, attrs: Attrs) -> Type:
+        x = tensor_type(self, types[0], "the operand")
+        shape = tuple(attrs["shape"])
+        if len(shape) != x.ndim:
+            raise self.error(f"shape {dims.shape_text(shape)} for {x.ndim} dimensions")
+        for k, (have, want) in enumerate(zip(x.shape, shape, strict=True)):
+            if dims.same(have, want) is not True:
+                text = f"dimension {k}, {dims.text(have)}, must be 1 or {dims.text(want)}"
+                unify(self, dims.dim((have - 1) * (have - want)), 0, text)
+        return TensorType(shape, x.dtype)  # type: ignore[no-any-return]
+
+    def numpy(self, attrs: Attrs, x: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(x, attrs["shape"])
+
+    def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
+        x, open_ = inputs[0], [dims.same(a, b) is not True for a, b in zip(inputs[0].shape, out_type.shape)]
+
+        def element(*index: Any) -> Any:
+            own = [minimum(i, d - 1) if o else i for i, d, o in zip(index, x.shape, open_, strict=True)]
+            return x[tuple(own)]
+
+        return te.compute(out_type.shape, element, name="spread")
 
 
 class BroadcastTo(Injective, name="broadcast_to"):

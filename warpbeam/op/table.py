@@ -36,7 +36,8 @@ REDUCE = {
 
 SHAPE = {
     "assume_shape": "AssumeShape", "broadcast_to": "BroadcastTo", "expand_dims": "ExpandDims", "repeat": "Repeat",
-    "reshape": "Reshape", "reverse": "Reverse", "squeeze": "Squeeze", "tile": "Tile", "transpose": "Transpose",
+    "reshape": "Reshape", "reverse": "Reverse", "spread": "Spread", "squeeze": "Squeeze", "tile": "Tile",
+    "transpose": "Transpose",
 }  # fmt: skip
 
 SHAPE_JOIN = {

@@ -21,9 +21,13 @@ def broadcast_shape_to(who: Who, source: Sequence[Any], shape: Sequence[Any]) ->
     target = dims.dims(shape)
     if len(target) < len(source):
         raise who.error(f"{dims.shape_text(source)} has more dimensions than {dims.shape_text(target)}")
-    for d, o in zip(source, target[len(target) - len(source) :], strict=True):
+    for k, (d, o) in enumerate(zip(source, target[len(target) - len(source) :], strict=True)):
         same = (isinstance(d, int) and d == 1) or dims.same(d, o)
         if not same and not (same is None and dims.assume_equal(d, o, "broadcast_to: dimensions must be equal")):
+            if same is None or dims.can_be_one(d):
+                error = dims.undecided(f"operator {who.name}", d, o, "" if same is None else "the first to be 1")
+                error.axis = k - len(source)
+                raise error
             raise who.error(f"{dims.shape_text(source)} does not broadcast to {dims.shape_text(target)}")
     return target
 

@@ -87,7 +87,11 @@ def norm_axes(who: Who, axes: Any, ndim: int, exclude: bool = False) -> tuple[in
 
 
 def broadcast_dim(who: Who, a: Any, b: Any) -> Any:
-    """The dimension of two broadcast dimensions; an undecidable pair of symbolic ones is an error."""
+    """The dimension of two broadcast dimensions; an undecidable pair of symbolic ones is an error.
+
+    Raises:
+        Undecided: where they may be equal, or one of them 1.
+    """
     if isinstance(a, int) and a == 1:
         return b
     if isinstance(b, int) and b == 1:
@@ -99,16 +103,26 @@ def broadcast_dim(who: Who, a: Any, b: Any) -> Any:
         if dims.assume_equal(a, b, f"operator {who.name}: dimensions must be equal"):
             return b if isinstance(b, int) or dims.is_counted(a) else a
         raise dims.undecided(f"operator {who.name}", a, b)
+    if dims.can_be_one(a) or dims.can_be_one(b):
+        raise dims.undecided(f"operator {who.name}", a, b, "that one of them is 1")
     raise who.error(f"dimensions {dims.text(a)} and {dims.text(b)} do not broadcast")
 
 
-def broadcast_shapes(who: Who, *shapes: Sequence[Any]) -> tuple[Any, ...]:
-    """NumPy's broadcast of several shapes, symbolic dimensions included."""
+def broadcast_shapes(who: Who, *shapes: Sequence[Any], below: int = 0) -> tuple[Any, ...]:
+    """NumPy's broadcast of several shapes, symbolic dimensions included. below: dimensions that follow them.
+
+    Raises:
+        Undecided: as `broadcast_dim`.
+    """
     ndim = max((len(s) for s in shapes), default=0)
     out: list[Any] = [1] * ndim
     for shape in shapes:
         for i, d in enumerate(shape, ndim - len(shape)):
-            out[i] = broadcast_dim(who, out[i], d)
+            try:
+                out[i] = broadcast_dim(who, out[i], d)
+            except dims.Undecided as e:
+                e.axis = i - ndim - below
+                raise
     return tuple(out)
 
 

@@ -63,15 +63,21 @@ def assume_equal(a: Any, b: Any, what: str) -> bool:
 
 
 class Undecided(TypeCheckError):
-    """Whether two symbolic dimensions are equal is not known; `pair` holds them."""
+    """Whether two symbolic dimensions are equal is not known; `pair` holds them.
+
+    axis: counted from the end, where operands broadcast there: one of the two may also be 1. None: they must be equal.
+    """
 
     pair: tuple[Any, Any] = (0, 0)
+    axis: int | None = None
 
 
-def undecided(what: str, a: Any, b: Any) -> Undecided:
-    """The error for dimensions that would have to be equal."""
+def undecided(what: str, a: Any, b: Any, need: str = "") -> Undecided:
+    """The error for dimensions that would have to be equal, or for what they need else."""
     error = Undecided(
-        f"{what}: cannot tell whether dimensions {text(a)} and {text(b)} are equal",
+        f"{what}: cannot tell whether dimensions {text(a)} and {text(b)} are equal"
+        if not need
+        else f"{what}: dimensions {text(a)} and {text(b)} need {need}, and it cannot be told",
         hint="give the inputs' shapes so that they become known, or the same name to both dimensions",
     )
     error.pair = (a, b)
@@ -133,6 +139,15 @@ def _prove_equal(gap: Any) -> bool | None:
         return None
     zero = E.const(0, gap.dtype)
     return prove(E.EQ(gap, zero), None)
+
+
+def can_be_one(value: Any) -> bool:
+    """Whether nothing rules out that a dimension is 1."""
+    value = dim(value)
+    if isinstance(value, int):
+        return value == 1
+    low, high = _range(_poly(value))
+    return low <= 1 <= high
 
 
 def sign(value: Any) -> int | None:

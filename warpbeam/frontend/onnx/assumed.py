@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from warpbeam.frontend.onnx.build import shape_of
@@ -13,10 +13,8 @@ from warpbeam.op import get
 from warpbeam.relay.expr import Expr
 from warpbeam.relay.types import TensorType
 from warpbeam.tir.arith import Facts, bounds
-from warpbeam.tir.expr import PrimExpr, Var
+from warpbeam.tir.expr import PrimExpr, Var, maximum
 from warpbeam.topi import dims
-
-_LARGEST = 1 << 40  # of a size, for reckoning with it
 
 
 def assumed(x: Expr, shape: Sequence[Any]) -> Expr:
@@ -34,37 +32,92 @@ def with_size(x: Expr, axis: int, size: Any) -> Expr:
     return assumed(x, (*have[:axis], size, *have[axis + 1 :]))
 
 
-def settle(view: NodeView, pair: tuple[Any, Any], plain: tuple[bool, bool]) -> bool:
+def settle(view: NodeView, need: dims.Undecided, plain: tuple[bool, bool]) -> bool:
     """Two dimensions that a node needs to be equal: its operands get the simpler one of them in the other's place.
 
-    One that cannot be more than 1 gets a 1 in its place: it may be meant to be repeated.
+    Where operands broadcast, one that is 1 at all sizes that work gets a 1 in its place; where it is 1 at some and
+    equal to the other at few, it is repeated or not when the program runs.
 
     plain: which of them are sizes of the model's inputs. False where that does not help, or is for others to decide.
     """
-    if all(plain) or dims.counted_in(*pair) or dims.same(*pair) is not None:
+    pair = need.pair
+    if all(plain) or dims.counted_in(*pair) or dims.same(*pair) is True:
         return False
-    single = next((d for d in pair if isinstance(d, PrimExpr) and _at_most_one(d)), None)
-    simple, other = (1, single) if single is not None else sorted(pair, key=_length)
+    axis = need.axis if view.op_type in _BROADCASTS else None
+    way = _EQUAL if axis is None else _way(*pair)
+    if way == _SPREAD:
+        assert axis is not None
+        return _spread(view, pair, axis)
+    if way == _EQUAL and dims.same(*pair) is False:
+        return False
+    simple, other = (1, pair[way]) if way in (0, 1) else sorted(pair, key=_length)
+
+    def settled(shape: Sequence[Any]) -> list[Any]:
+        return [simple if isinstance(d, PrimExpr) and dims.same(d, other) else d for d in shape]
+
+    return _rewritten(view, lambda x, shape: assumed(x, settled(shape)))
+
+
+_BROADCASTS = {
+    "Add", "Sub", "Mul", "Div", "Pow", "Mod", "Max", "Min", "Mean", "Sum", "And", "Or", "Xor", "Equal", "Greater",
+    "Less", "GreaterOrEqual", "LessOrEqual", "Where", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Expand",
+    "MatMul",
+}  # fmt: skip
+_EQUAL, _SPREAD = 2, 3  # besides 0 and 1: which of the two is 1
+_SAMPLES = 40  # values of each size at which dimensions are compared
+_OFTEN = 8  # an equality at one of so many sizes is meant
+
+
+def _way(a: Any, b: Any) -> int:
+    """How two dimensions are meant to broadcast, by what they are at small sizes. It is a guess that is checked at run
+    time: the first of "the one is 1", "the other is 1", "they are equal" that holds wherever any of them does.
+    """
+    found = [(x, y) for x, y in _values(a, b) if 1 in (x, y) or x == y]
+    for k in (0, 1):
+        if found and all(pair[k] == 1 for pair in found):
+            return k
+    equal = sum(x == y for x, y in found)
+    return _EQUAL if equal == len(found) or equal * _OFTEN >= _SAMPLES else _SPREAD
+
+
+def _values(a: Any, b: Any) -> list[tuple[int, int]]:
+    """Two dimensions at some sizes of what they depend on: all sizes the same, and one after another moved on."""
+    sizes = [n for n in post_order(*(d for d in (a, b) if isinstance(d, PrimExpr))) if isinstance(n, Var)]
+    found = []
+    for n in range(1, _SAMPLES + 1):
+        facts = Facts()
+        for k, size in enumerate(sizes):
+            facts.bind(size, (n * (k + 1) - 1) % _SAMPLES + 1, 1)
+        x, y = (d if isinstance(d, int) else bounds(d, facts)[0] for d in (a, b))
+        if x is not None and y is not None:
+            found.append((int(x), int(y)))
+    return found
+
+
+def _spread(view: NodeView, pair: tuple[Any, Any], axis: int) -> bool:
+    """Operands are repeated along an axis, counted from the end, where they turn out to be 1 there."""
+    number = next((d for d in pair if isinstance(d, int)), None)
+    common = number if number is not None else dims.dim(maximum(*pair))
+
+    def spread(x: Expr, shape: Sequence[Any]) -> Expr:
+        if len(shape) < -axis or not any(dims.same(shape[axis], d) for d in pair) or dims.same(shape[axis], common):
+            return x
+        at = len(shape) + axis
+        return get("spread")(x, shape=(*shape[:at], common, *shape[at + 1 :]))  # type: ignore[no-any-return]
+
+    return _rewritten(view, spread)
+
+
+def _rewritten(view: NodeView, change: Callable[[Expr, Sequence[Any]], Expr]) -> bool:
+    """Replaces a node's operands that are tensors; whether that changed any."""
     changed = False
     for k, entry in enumerate(view.entries):
-        if entry is None or entry.missing or not isinstance(entry.type, TensorType):
-            continue
-        have = entry.type.shape
-        want = tuple(simple if isinstance(d, PrimExpr) and dims.same(d, other) else d for d in have)
-        if any(a is not b for a, b in zip(have, want, strict=True)):
-            view.entries[k] = Entry(assumed(entry.expr, want), string=entry.string)
-            changed = True
+        if entry is not None and not entry.missing and isinstance(entry.type, TensorType):
+            new = change(entry.expr, entry.type.shape)
+            if new is not entry.expr:
+                view.entries[k] = Entry(new, string=entry.string)
+                changed = True
     return changed
-
-
-def _at_most_one(value: PrimExpr) -> bool:
-    """Whether a dimension is 1 or 0 whatever the sizes are."""
-    facts = Facts()
-    for size in post_order(value):
-        if isinstance(size, Var):
-            facts.bind(size, 1, _LARGEST)
-    _, most = bounds(value, facts)
-    return most is not None and most <= 1
 
 
 def _length(value: Any) -> int:

@@ -226,7 +226,7 @@ class Importer:
                 return self._operator(frame, view, domain)
             except Undecided as e:
                 first, second = (self.dims.name_of(v) is not None for v in e.pair)
-                if not settle(view, e.pair, (first, second)):
+                if not settle(view, e, (first, second)):
                     raise
 
     def _view(self, frame: Frame, proto: Any) -> NodeView:

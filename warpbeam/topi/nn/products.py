@@ -25,7 +25,7 @@ def product_shape(
 ) -> tuple[Any, tuple[Any, ...]]:
     """(the summed dimension as the right operand has it, the result's shape) of NumPy's matmul."""
     k = b[0] if len(b) == 1 else b[-1 if transpose_b else -2]
-    shape = broadcast_shapes(who, a[:-2], b[:-2])
+    shape = broadcast_shapes(who, a[:-2], b[:-2], below=2)
     if len(a) > 1:
         shape = (*shape, a[-1 if transpose_a else -2])
     if len(b) > 1:
