@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from warpbeam.ir.rewrite import post_order
+from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
-from warpbeam.tir.expr import SizeVar, call, const_int
+from warpbeam.tir.arith import simplify
+from warpbeam.tir.expr import IntImm, SizeVar, as_expr, call, const_int
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule import apply_layout
 from warpbeam.tir.stmt import For
@@ -104,3 +105,24 @@ def test_a_panel_serves_full_tiles_and_the_rest() -> None:
     long = [n for n in post_order(plan.lowered.body) if isinstance(n, For) and (const_int(n.extent) or 0) >= 384]
     inside = [n for n in post_order(parallel[0].body) if isinstance(n, For) and (const_int(n.extent) or 0) >= 384]
     assert len(inside) == len(long) >= 4
+
+
+@pytest.mark.parametrize("extra", [-3, 0, 1, 13])
+def test_sizes_that_may_come_out_negative(extra: int) -> None:
+    """Nothing runs where there is less than nothing to do, as after a window that is longer than its data."""
+    n = SizeVar("n")
+    a, b = te.placeholder((n, 4), name="a"), te.placeholder((4, 40), name="b")
+    j = te.reduce_axis((0, 4), "j")
+    out = te.compute((n // 2 - 3, 40), lambda i, c: te.sum(a[i, j] * b[j, c], axis=[j]), "out")
+    plan = schedule([a, b], [out], TARGET, frozenset())
+    assert plan.sketch == "tile"
+    rows = 2 * (extra + 3)
+    rng = np.random.default_rng(rows)
+    left, right = rng.standard_normal((rows, 4)).astype(np.float32), rng.standard_normal((4, 40)).astype(np.float32)
+    got = np.full((max(extra, 0), 40), 7, np.float32)
+    if extra >= 0:
+        run(plan.lowered, left, right, got, rows)
+        np.testing.assert_allclose(got, left[:extra] @ right, rtol=1e-5, atol=1e-5)
+    loops = [f for f in post_order(plan.lowered.body) if isinstance(f, For) and not isinstance(f.extent, IntImm)]
+    trips = [const_int(simplify(substitute(f.extent, {plan.lowered.params[-1]: as_expr(rows)}))) for f in loops]
+    assert loops and (extra > 0) == any(t > 0 for t in trips)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from warpbeam.tir.arith import prove
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def _divide(group: Group, p: Piece, axis: Var, size: Any, height: int | None) ->
     steps = [(p.tile.vectors, p.tile.lanes)] if height is None else [(height, 1)]
     if size is not None:
         steps = _ladder(p.tile) if height is None else [(h, 1) for h in _halves(height)]
+        if prove(as_expr(size) >= 0) is not True:  # may come out negative, and then nothing must run
+            steps = steps[-1:]
     parts: list[Piece] = []
     rest: PrimExpr = as_expr(0 if size is None else size)
     for k, (count, lanes) in enumerate(steps):
