@@ -1,4 +1,4 @@
-"""Transposes run in square blocks and copy every element."""
+"""Pointwise work: transposes run in square blocks; what conditions of the innermost axis tell apart, in parts."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,10 @@ import pytest
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
+from warpbeam.tir import expr as E
+from warpbeam.tir.expr import if_then_else
 from warpbeam.tir.interp import run
+from warpbeam.tir.text import to_text
 from warpbeam.tir.transform import lower
 
 
@@ -22,3 +25,44 @@ def test_transpose(shape):
         out = np.zeros((b, n, m), np.float32)
         run(func, *[v.reshape([int(d) for d in p.shape]) for v, p in zip((a, out), func.params, strict=False)])
         np.testing.assert_array_equal(out, a.transpose(0, 2, 1))
+
+
+def test_parts_of_a_concatenation_are_loops_of_their_own():
+    """Conditions of the innermost variable cut its loop; what is left has none, and goes in vectors."""
+    a, b = te.placeholder((7, 36), name="a"), te.placeholder((7, 20), name="b")
+    y = te.compute((7, 56), lambda i, j: if_then_else(j < 36, a[i, j], b[i, j - 36]), name="y")
+    plan = schedule([a, b], [y], get("generic-x86-64-v4"))
+    text = to_text(plan.lowered)
+    assert plan.sketch == "pointwise" and "if_then_else" not in text and "ramp(" in text
+    rng = np.random.default_rng(0)
+    left, right = (rng.standard_normal((7, n)).astype(np.float32) for n in (36, 20))
+    got = np.zeros((7, 56), np.float32)
+    run(plan.func, left, right, got)
+    np.testing.assert_array_equal(got, np.concatenate([left, right], axis=1))
+
+
+@pytest.mark.parametrize(
+    "condition,inside",
+    [
+        (lambda j: j < 5, range(5)),
+        (lambda j: j <= 5, range(6)),
+        (lambda j: j > 5, range(6, 40)),
+        (lambda j: j >= 5, range(5, 40)),
+        (lambda j: 9 - j > 0, range(9)),
+        (lambda j: 9 - j >= 0, range(10)),
+        (lambda j: 9 - j < 0, range(10, 40)),
+        (lambda j: 9 - j <= 0, range(9, 40)),
+        (lambda j: E.land(j + 3 >= 6, j < 37), range(3, 37)),
+    ],
+)
+def test_every_comparison_cuts_where_it_changes(condition, inside):
+    a = te.placeholder((3, 40), name="a")
+    y = te.compute((3, 40), lambda i, j: if_then_else(condition(j), a[i, j] * 2.0, 0.0), name="y")
+    plan = schedule([a], [y], get("generic-x86-64-v4"))
+    assert "if_then_else" not in to_text(plan.lowered)
+    given = np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
+    got = np.zeros((3, 40), np.float32)
+    run(plan.func, given, got)
+    want = np.zeros((3, 40), np.float32)
+    want[:, list(inside)] = given[:, list(inside)] * 2
+    np.testing.assert_array_equal(got, want)

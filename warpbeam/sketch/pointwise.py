@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.base import Group, Plan, extent, inline_pointwise, product
 from warpbeam.sketch.structure import Stage
-from warpbeam.te.tensor import ComputeOp, loads
+from warpbeam.te.tensor import ComputeOp, ProducerLoad, loads
+from warpbeam.tir.analysis.access import as_block, as_loop
+from warpbeam.tir.analysis.tree import tree_of
+from warpbeam.tir.arith import linear
+from warpbeam.tir.expr import GE, GT, LE, LT, const_int
+from warpbeam.tir.stmt import BufferStore
 
 _PARALLEL_ELEMENTS = 16384
 _MANY = 64
 _PIECES = 16  # of a parallel loop for each core
+_MOST_CUTS = 8  # of an innermost loop
 
 
 def fits(group: Group) -> bool:
@@ -16,12 +23,17 @@ def fits(group: Group) -> bool:
 
 
 def flat(group: Group, out: ComputeOp) -> bool:
-    """Whether every read in the group has the output's whole shape (or is a scalar), so that all axes may be fused."""
+    """Whether every read in the group has the output's whole shape (or is a scalar) and nothing depends on a position,
+    so that all axes may be fused.
+    """
     shape = [extent(a.extent) for a in out.axis]
     if None in shape:
         return False
     for stage in group.stages:
         if stage.kind != "elementwise" or [extent(a.extent) for a in stage.op.axis] != shape:
+            return False
+        own = {a.var for a in stage.op.axis}
+        if any(n in own for n in post_order(*stage.op.body, enter=lambda n: not isinstance(n, ProducerLoad))):
             return False
         for load in loads(stage.op):
             dims = [extent(s) for s in load.tensor.shape]
@@ -57,17 +69,51 @@ def nest(group: Group, stage: Stage) -> str:
     if across is not None:
         return _blocked(group, block, names, across, lanes, elements)
     outer = names[:-1]
-    if last >= 2:
-        parts = [None, 4, lanes] if last >= 8 * lanes else [None, lanes]
-        inner = list(sch.split(names[-1], parts))
-        sch.vectorize(inner[-1])
-        outer = outer + inner[:1]
-    else:
-        outer = names
+    pieces = _pieces(group, block, names[-1], last)
+    for name, size in pieces:
+        if size >= 2:
+            inner = list(sch.split(name, [None, 4, lanes] if size >= 8 * lanes else [None, lanes]))
+            sch.vectorize(inner[-1])
+            name = inner[0]
+        if len(pieces) == 1:
+            outer = [*outer, name]
     if elements >= _PARALLEL_ELEMENTS:
         keep = _enough(group, outer if len(outer) == 1 else outer[:-1])
         sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
     return f"{block}: {elements} elements, vectors of {lanes}"
+
+
+def _pieces(group: Group, block: str, name: str, last: int) -> list[tuple[str, int]]:
+    """The innermost loop cut where a condition of its variable changes (the parts of a concatenation, borders), with
+    the pieces' sizes: each piece is free of that condition, and goes in vectors.
+    """
+    cuts = _cuts(group, block, name) if len(group.sch.loops(block)) > 1 else []
+    if not 0 < len(cuts) <= _MOST_CUTS:
+        return [(name, last)]
+    found, start = [], 0
+    for at in cuts:
+        _, rest, _ = group.sch.partition(name, at - start)
+        found.append((name, at - start))
+        name, start = rest, at
+    return [*found, (name, last - start)]
+
+
+def _cuts(group: Group, block: str, name: str) -> list[int]:
+    """Constants that conditions compare a block's innermost variable to, inside the range of its loop."""
+    tree = tree_of(group.sch.func)
+    found, loop = as_block(tree.block(block)), as_loop(tree.loop(name))
+    size = const_int(loop.extent)
+    own = [a.var for a, v in zip(found.axes, found.bindings, strict=True) if v is loop.var]
+    assert isinstance(found.body, BufferStore)
+    cuts = set()
+    for n in post_order(found.body.value):
+        if isinstance(n, LT | LE | GT | GE) and own:
+            form = linear(n.a - n.b, own)
+            by, start = (None, None) if form is None else (const_int(form[0].get(own[0], 0)), const_int(form[1]))
+            if by in (1, -1) and start is not None:  # by * v + start compared to 0
+                at = -start * by
+                cuts.add(at + 1 if isinstance(n, (LE, GT) if by == 1 else (LT, GE)) else at)
+    return sorted(c for c in cuts if size is not None and 0 < c < size)
 
 
 def _enough(group: Group, names: list[str]) -> list[str]:
