@@ -10,6 +10,7 @@ from message_cases import Case
 
 from warpbeam import te, topi
 from warpbeam.runtime.errors import WarpbeamError
+from warpbeam.tir.expr import minimum
 from warpbeam.topi import nn
 from warpbeam.topi.nn.winograd import matrices
 from warpbeam.topi.utils import get_const_float, get_const_int
@@ -27,7 +28,7 @@ def on(fn: Callable[..., Any], *args: Any, **keys: Any) -> Callable[[], Any]:
 N, M = te.size_var("n"), te.size_var("m")
 X, IMAGE, BYTES = t(4, 6), t(1, 4, 8, 8), t(4, 6, dtype="int8")
 KERNEL, INDEX = t(8, 4, 3, 3), t(4, dtype="int64")
-LEFT, RIGHT = t(N, 4), t(M, 4)
+LEFT, RIGHT, FEW = t(N, 4), t(M, 4), t(minimum(N, 3), 4)
 
 CASES: list[Case] = [
     # shapes
@@ -35,6 +36,8 @@ CASES: list[Case] = [
     ("does not broadcast to", on(topi.broadcast_to, X, (4, 5))),
     ("do not broadcast", on(topi.add, X, t(4, 5))),
     ("operator add", on(topi.add, LEFT, RIGHT)),
+    ("need that one of them is 1", on(topi.add, FEW, t(6, 4))),
+    ("need the first to be 1", on(topi.broadcast_to, FEW, (6, 4))),
     ("axis 2 of a tensor with 2 dimensions", on(topi.sum, X, axis=2)),
     ("axes (0, 0) name an axis twice", on(topi.sum, X, axis=(0, 0))),
     ("do not agree: 6 and 4", on(nn.dense, X, t(3, 4))),

@@ -149,3 +149,54 @@ def test_c_source_of_a_model_whose_tensors_are_named_as_ours_were(tmp_path: Path
     got = run_exported(module, "c", inputs, [np.zeros(2, np.float32)] * 2, tmp_path)
     np.testing.assert_array_equal(got[0], [4, 7])
     np.testing.assert_array_equal(got[1], [-4, -7])
+
+
+WINDOWS = {
+    "MaxPool <kernel_shape = [3, 2], strides = [3, 2]> (x)": lambda x: x.max(2, keepdims=True),
+    "AveragePool <kernel_shape = [3, 2], strides = [3, 2]> (x)": lambda x: x.mean(2, keepdims=True),
+    "AveragePool <kernel_shape = [3, 2], strides = [3, 2], count_include_pad = 1> (x)": lambda x: x.mean(
+        2, keepdims=True
+    ),
+    "LpPool <kernel_shape = [3, 2], strides = [3, 2], p = 1> (x)": lambda x: np.abs(x).sum(2, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("node", WINDOWS)
+def test_a_window_larger_than_the_data_by_less_than_its_step_is_one_window(node: str) -> None:
+    """ONNX's shape inference rounds (1 - 3) / 3 towards 0, so there is one window; it was refused."""
+    x = np.random.default_rng(0).standard_normal((1, 2, 1, 4)).astype(np.float32)
+    got = warpbeam.compile(parsed(f"g (float[1, 2, 1, 4] x) => (float[1, 2, a, b] y) {{ y = {node} }}"), cache=False)
+    want = WINDOWS[node](x.reshape(1, 2, 2, 2).transpose(0, 1, 3, 2))  # the two columns of a window side by side
+    np.testing.assert_allclose(got.run({"x": x})["y"], want, rtol=3 * 2**-24, atol=2e-7)  # one sum, one quotient
+    with pytest.raises(WarpbeamError, match="does not fit"):
+        warpbeam.compile(parsed(f"g (float[1, 2, 4, 0] x) => (float[1, 2, a, b] y) {{ y = {node} }}"), cache=False)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    "node", ["MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)", "Conv <strides = [2, 2]> (x, w)"]
+)
+def test_a_window_that_does_not_fit_is_refused_when_the_program_runs(level: int, node: str) -> None:
+    """It gave a result without elements, and its mean, NaN; in a branch that is not taken nothing is asked for."""
+    text = "g (float[1, 1, h, 8] x) => (float[1, 1, 1, 1] y) <float[1, 1, 2, 2] w = {1, 1, 1, 1}, int64[1] two = {2}>"
+    module = warpbeam.compile(
+        parsed(f"{text} {{ t = {node}  y = GlobalAveragePool(t) }}"), opt_level=level, cache=False
+    )
+    assert np.isfinite(module.run({"x": np.ones((1, 1, 2, 8), np.float32)})["y"]).all()
+    with pytest.raises(WarpbeamError, match="a window of 2 does not fit a dimension of h"):
+        module.run({"x": np.ones((1, 1, 1, 8), np.float32)})
+    other = "b () => (float[1, 1, 1, 1] n) { n = GlobalMaxPool(x) }"
+    first = f"a () => (float[1, 1, 1, 1] m) {{ t = {node}  m = GlobalAveragePool(t) }}"
+    asked = "h = Shape <start = 2, end = 3> (x)  q = GreaterOrEqual(h, two)  c = Squeeze(q)"
+    body = f"{asked}  y = If (c) <then_branch = {first}, else_branch = {other}>"
+    chosen = warpbeam.compile(parsed(f"{text} {{ {body} }}"), opt_level=level, cache=False)
+    assert chosen.run({"x": np.full((1, 1, 1, 8), 3, np.float32)})["y"].item() == 3
+
+
+def test_a_name_that_is_not_utf_8_is_refused() -> None:
+    """Protobuf gives such a name as bytes, and printing the C interface failed in Python's words."""
+    model = parsed("g (float[2] x) => (float[2] y) { y = Abs(x) }")
+    for name in (b"x", b"y"):
+        data = model.SerializeToString().replace(b"\x01" + name, b"\x01\xff")
+        with pytest.raises(WarpbeamError, match="UTF-8"):
+            warpbeam.compile(data, workers=1, cache=False)

@@ -27,6 +27,7 @@ class ConvBase(Ranked):
     """What convolution and its transpose share: operands (data, weight), layouts, geometry."""
 
     arity = 2
+    placed = True
     defaults = {
         "strides": 1,
         "padding": 0,

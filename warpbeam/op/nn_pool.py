@@ -56,6 +56,7 @@ def reference_windows(x: np.ndarray, win: Window, out: Sequence[int], fill: Any)
 class Pool(Ranked):
     """Base of window pooling; a subclass gives the reference and the te stages."""
 
+    placed = True
     defaults = {
         "pool_size": REQUIRED,
         "strides": 1,

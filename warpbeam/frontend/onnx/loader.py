@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,8 +139,11 @@ def subgraphs(node: Any) -> list[Any]:
 
 
 def _check_size(proto: Any, source: str, limits: Limits) -> None:
-    """Bounds the number of nodes and the nesting of the graphs as written."""
-    nodes = 0
+    """Bounds the number of nodes and the nesting of the graphs as written; their names must be text."""
+    graph, nodes = proto.graph, 0
+    _check_names(
+        [graph.name, *(v.name for part in (graph.input, graph.output, graph.initializer) for v in part)], source
+    )
     stack: list[tuple[Any, int]] = [(proto.graph.node, 1)] + [(f.node, 1) for f in proto.functions]
     while stack:
         found, depth = stack.pop()
@@ -150,5 +154,16 @@ def _check_size(proto: Any, source: str, limits: Limits) -> None:
                 where=source,
             )
         for node in found:
-            for graph in subgraphs(node):
-                stack.append((graph.node, depth + 1))
+            _check_names((node.name, node.op_type, node.domain, *node.input, *node.output), source)
+            for inner in subgraphs(node):
+                _check_names((v.name for part in (inner.input, inner.output, inner.initializer) for v in part), source)
+                stack.append((inner.node, depth + 1))
+
+
+def _check_names(names: Iterable[Any], source: str) -> None:
+    """Protobuf hands on as bytes what it cannot decode."""
+    for name in names:
+        if isinstance(name, bytes):
+            raise ImportModelError(
+                f"the name {name[:80]!r} is not UTF-8", where=source, hint="write the model again with another name"
+            )

@@ -136,12 +136,19 @@ def conv_transpose(node: NodeView, x: Expr, w: Expr, b: Expr | None = None) -> R
 def _pool_attrs(node: NodeView, x: Expr) -> tuple[int, dict[str, Any]]:
     """(spatial rank, attributes) common to all pooling operators."""
     rank = spatial_rank(node, x)
-    kernel = per_axis(node, "kernel_shape", rank)
-    strides, dilation = per_axis(node, "strides", rank), per_axis(node, "dilations", rank)
-    padding = window_padding(node, x.checked_type.shape[2:], kernel, strides, dilation)  # type: ignore[attr-defined]
+    kernel = list(per_axis(node, "kernel_shape", rank))
+    strides, dilation = list(per_axis(node, "strides", rank)), per_axis(node, "dilations", rank)
+    sizes = x.checked_type.shape[2:]  # type: ignore[attr-defined]
+    padding = window_padding(node, sizes, kernel, strides, dilation)
+    for k, size in enumerate(sizes):
+        padded = size + padding[k] + padding[rank + k]
+        room = padded - (kernel[k] - 1) * dilation[k] - 1
+        if isinstance(room, int) and -strides[k] < room < 0 < padded:
+            # ONNX's own quotient, rounded towards 0, says one window: what there is
+            kernel[k], strides[k] = (padded - 1) // dilation[k] + 1, max(strides[k], padded)
     return rank, {
-        "pool_size": kernel,
-        "strides": strides,
+        "pool_size": tuple(kernel),
+        "strides": tuple(strides),
         "dilation": dilation,
         "padding": padding,
         "ceil_mode": bool(node.attr("ceil_mode", 0)),

@@ -140,14 +140,22 @@ def examine(paths: list[Path], seed: int, index: int, note: Callable[[str], None
         return "agrees", ""
     note("interpreter")
     try:
-        found = import_model(data)
-        with np.errstate(all="ignore"):
-            want = outputs_of(interp.evaluate(found.module, [inputs[n] for n in found.inputs], dtype="float64"))
+        want, own = (_interpreted(data, inputs, dtype) for dtype in ("float64", None))
     except (WarpbeamError, RuntimeWarpbeamError):
         return "unjudged", "the interpreter refuses it"
-    if all(_near(n, got[n], w) for n, w in zip(found.outputs, want, strict=True)):
+    if all(_near(n, got[n], w) for n, w in want.items()):
         return "disputed", "onnxruntime and the interpreter differ"
+    if any(np.isfinite(w).all() and not np.isfinite(own[n]).all() for n, w in want.items()):
+        return "unjudged", "on the way to the result the model's own type overflows"
     return "wrong", "neither onnxruntime nor the interpreter agrees"
+
+
+def _interpreted(data: bytes, inputs: dict[str, np.ndarray], dtype: str | None) -> dict[str, np.ndarray]:
+    """What the interpreter computes, in `dtype` or as the model says."""
+    found = import_model(data)
+    with np.errstate(all="ignore"):
+        got = outputs_of(interp.evaluate(found.module, [inputs[n] for n in found.inputs], dtype=dtype))
+    return {n: np.asarray(a) for n, a in zip(found.outputs, got, strict=True)}
 
 
 def damaged(paths: list[Path], seed: int, index: int) -> bytes:

@@ -76,7 +76,10 @@ def geometry(who: Who, ndim: int, strides: Any, padding: Any, dilation: Any) -> 
 def window_out(
     who: Who, size: Any, kernel: Any, stride: int, dilation: int, before: Any, after: Any, ceil: bool
 ) -> Any:
-    """Positions of a window that slides over a padded dimension."""
+    """Positions of a window that slides over a padded dimension.
+
+    Where it is not known whether it fits, that it does is noted in `dims.ASSUMED`.
+    """
     room = size + before + after - ((kernel - 1) * dilation + 1)
     if isinstance(room, int) and room < 0:
         if ceil and -room < stride:
@@ -84,10 +87,19 @@ def window_out(
         raise who.error(
             f"window of {kernel} (dilation {dilation}) does not fit a dimension of {size} + {before} + {after}"
         )
+    _note_that_it_fits(who, room + (stride - 1 if ceil else 0), kernel, size)
     out = (room + (stride - 1 if ceil else 0)) // stride + 1
     if ceil:  # the last window must start inside the data or the leading padding
         out = dim_min(out, (size + before - 1) // stride + 1)
     return dims.dim(out)
+
+
+def _note_that_it_fits(who: Who, room: Any, kernel: Any, size: Any) -> None:
+    """That there is room for a window, as an equality."""
+    record = dims.ASSUMED.get()
+    if record is not None and dims.sign(room) != 1:
+        text = f"a window of {dims.text(kernel)} does not fit a dimension of {dims.text(size)} and its padding"
+        record.append((dim_min(dims.dim(room), 0), 0, f"operator {who.name}: {text}"))
 
 
 def pad_stage(
