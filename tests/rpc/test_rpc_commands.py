@@ -59,6 +59,19 @@ def test_models_and_files_run_there(lasting_server: rpc.Server, model: Path, tmp
     assert "PASSED" in run(capsys, "verify", model, *there)[0]
 
 
+def test_variants_are_measured_there(
+    lasting_server: rpc.Server, model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`compile --remote` measures on the device; so do commands that run there, where they guard."""
+    monkeypatch.setenv("WARPBEAM_CACHE_DIR", str(tmp_path / "cache"))
+    there = options(lasting_server, tmp_path)
+    out, _ = run(capsys, "compile", model, "-o", tmp_path / "m.wb", *there, "--guard=0.2", "--explain")
+    assert "kept" in out
+    assert "[1, 10]" in run(capsys, "run", tmp_path / "m.wb", *there)[0]
+    assert "PASSED" in run(capsys, "verify", model, *there, "--guard=0.2")[0]
+    run(capsys, "compile", model, "-o", tmp_path / "n.wb", "--remote", "127.0.0.1:9", *there[2:], "--no-cache", code=1)
+
+
 def test_signatures_are_checked_here(lasting_server: rpc.Server, model: Path, tmp_path: Path, capsys: Capture) -> None:
     pytest.importorskip("cryptography")
     there = options(lasting_server, tmp_path)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from warpbeam.cli import console, options
+from warpbeam.cli import console, options, remote
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dump-dir", metavar="DIR", help="write the dumped forms to files here instead of stdout")
     group.add_argument("--print-pass-times", action="store_true", help="print the time of each graph pass")
     group.add_argument("--explain", action="store_true", help="print each kernel's sketch and decisions")
+    remote.add_remote(parser, runs=False)
     options.add_json(parser)
 
 

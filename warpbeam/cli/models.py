@@ -63,7 +63,8 @@ def source_of(path: str) -> Any:
 def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
     """(module, report) for the model of a command line; the report is None for a model that was compiled before."""
     trusted = getattr(args, "trusted", None)
-    elsewhere = getattr(args, "remote", None) is not None
+    remote = getattr(args, "remote", None) is not None
+    elsewhere = remote and args.runs_there
     if elsewhere and (is_compiled(args.model) or trusted):
         if trusted:
             Artifact.load(args.model, trusted=trusted)
@@ -87,6 +88,7 @@ def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
                 name=Path(args.model).stem,
                 dump=dump,
                 guard=getattr(args, "guard", None),
+                measure_on=_session(args) if remote and (args.guard or args.opt_level == 4 or not elsewhere) else None,
             )
     if elsewhere:
         return _elsewhere(args, module), report
@@ -96,6 +98,12 @@ def compiled(args: argparse.Namespace, dump: Any = None) -> tuple[Any, Any]:
         runtime.set_num_threads(max(args.threads, runtime.get_num_threads()))
         module.num_threads = args.threads
     return module, report
+
+
+def _session(args: argparse.Namespace) -> Any:
+    from warpbeam.cli.remote import session
+
+    return session(args)
 
 
 def _elsewhere(args: argparse.Namespace, model: Any) -> Any:

@@ -11,11 +11,14 @@ from warpbeam.cli import console, rpc_server
 from warpbeam.runtime.errors import RPCError
 
 
-def add_remote(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say where a model runs."""
+def add_remote(parser: argparse.ArgumentParser, runs: bool = True) -> None:
+    """Adds the options that say where a model runs, or, where it does not run, where `--guard` measures."""
+    what = "run it there, on a device server; --guard measures there too" if runs else "--guard measures there, on a "
+    what += "" if runs else "device server"
     group = parser.add_argument_group("another machine")
-    group.add_argument("--remote", type=place, metavar="HOST:PORT", help="run it there, on a device server; --target "
-                       "says which machine that is")  # fmt: skip
+    group.add_argument("--remote", type=place, metavar="HOST:PORT",
+                       help=f"{what}; --target says which machine that is")  # fmt: skip
+    parser.set_defaults(runs_there=runs)
     rpc_server.add_secret(group)
     group.add_argument("--key", default="", metavar="NAME", help="the server must have this name; with --tracker, "
                        "any server of it")  # fmt: skip
@@ -44,12 +47,19 @@ def loaded(args: argparse.Namespace, model: Any) -> Any:
         path = Path(model) if isinstance(model, str) else Path(folder, "model.wb")
         if not isinstance(model, str):
             model.save(path)
-        remote = _session(args)
+        remote = session(args)
         remote.upload(path, path.name)
         return remote.load_module(path.name)
 
 
-def _session(args: argparse.Namespace) -> Any:
+def session(args: argparse.Namespace) -> Any:
+    """The session with the machine that was named, which lasts until the command ends."""
+    if "session" not in args:
+        args.session = _connected(args)
+    return args.session
+
+
+def _connected(args: argparse.Namespace) -> Any:
     from warpbeam.runtime import rpc
 
     host, port = args.remote

@@ -38,6 +38,7 @@ def compile(  # the name users expect
     accuracy: str | None = None,
     state: Mapping[str, str] | None = None,
     guard: bool | float | None = None,
+    measure_on: Any = None,
     precision: str | None = None,
 ) -> Module:
     """Compiles a model to a module that runs it by one native call.
@@ -59,6 +60,7 @@ def compile(  # the name users expect
             outputs. `get_param` and `set_param` read and set them by the input's name.
         guard: True, or seconds (True is 2): measures the next best variants of the heaviest kernels for so long, and
             keeps the fastest. None: at opt_level 4. What was decided is kept on disk with the other results.
+        measure_on: a session (`rpc.connect`) with the device that the target describes: measure there. It means guard.
         precision: "fp32": as the model says; "bf16": products of bfloat16 numbers summed in float32, where the target
             has an instruction for them; "fp16": numbers are kept in float16 and computed in float32. Inputs and outputs
             keep their types. Operators may have another entry in the table of `transform.to_mixed_precision`:
@@ -70,7 +72,7 @@ def compile(  # the name users expect
     """
     module, _ = compile_with_report(
         model, target=target, shapes=shapes, opt_level=opt_level, cache=cache, workers=workers, name=name,
-        accuracy=accuracy, state=state, guard=guard, precision=precision,
+        accuracy=accuracy, state=state, guard=guard, measure_on=measure_on, precision=precision,
     )  # fmt: skip
     if threads is not None:
         module.num_threads = threads
@@ -90,14 +92,16 @@ def compile_with_report(
     accuracy: str | None = None,
     state: Mapping[str, str] | None = None,
     guard: bool | float | None = None,
+    measure_on: Any = None,
     precision: str | None = None,
 ) -> tuple[Any, Any]:
     """As `compile`, and also the `Report` of what was done. `dump(kernel, llvm_text)` sees each new kernel."""
     from warpbeam.driver.collector import collector_paused
 
     with accurate(accuracy), precise(precision), collector_paused():
-        seconds = _guard_seconds(guard, opt_level)
-        return _compile(model, target, shapes, min(opt_level, 3), cache, workers, name, dump, state, seconds)
+        seconds = _guard_seconds(True if guard is None and measure_on is not None else guard, opt_level)
+        guarded = seconds, measure_on
+        return _compile(model, target, shapes, min(opt_level, 3), cache, workers, name, dump, state, guarded)
 
 
 def _guard_seconds(guard: bool | float | None, opt_level: int) -> float:
@@ -148,7 +152,7 @@ def _compile(
     name: str | None,
     dump: Any,
     state: Mapping[str, str] | None,
-    guard: float,
+    guard: tuple[float, Any],
 ) -> tuple[Any, Any]:
     from warpbeam.driver.cache import Cache
     from warpbeam.driver.report import Report
@@ -159,7 +163,7 @@ def _compile(
     source = _source(model)
     key = None
     if store is not None and source is not None and dump is None and not _watched():
-        key = _key(source, targets, (shapes, state, {"guard": guard} if guard else None), opt_level, store)
+        key = _key(source, targets, (shapes, state, _measured(*guard)), opt_level, store)
         path = store.artifact_path(key)
         found = _cached(path, store)
         if found is not None:
@@ -167,11 +171,21 @@ def _compile(
             return _module(found), report
     from warpbeam.driver.build import Options  # a model from the cache does without the compiler
 
-    options = Options(targets[0], opt_level, store, workers, name or "", dump, targets[1:], guard=guard)
+    options = Options(targets[0], opt_level, store, workers, name or "", dump, targets[1:])
+    options = replace(options, guard=guard[0], measure_on=guard[1])
     built = _build(model, shapes, state, options)
     if store is not None and key is not None:
         store.put_artifact(key, built.artifact)
     return _module(built.artifact), built.report
+
+
+def _measured(seconds: float, session: Any) -> Mapping[str, Any] | None:
+    """What of measuring tells one compilation from another."""
+    if not seconds or session is None:
+        return {"guard": seconds} if seconds else None
+    from warpbeam.driver.remote_timer import machine_of
+
+    return {"guard": seconds, "measure_on": machine_of(session)}
 
 
 def _targets(target: Any, get: Any) -> tuple[Any, ...]:

@@ -57,6 +57,7 @@ class Options:
         workers: compiling processes (None: one per core).
         state: pairs of an input and an output that become one mutable parameter.
         guard: seconds that may be spent on measuring variants of the heaviest kernels; 0: the prior decides alone.
+        measure_on: a session with the machine to measure on; None: this one.
     """
 
     target: Target
@@ -68,6 +69,7 @@ class Options:
     others: tuple[Target, ...] = ()
     state: Pairs = ()
     guard: float = 0.0
+    measure_on: Any = None
 
 
 @dataclass(slots=True)
@@ -122,12 +124,12 @@ def _guarded(
 ) -> tuple[IRModule, guard.Decisions]:
     """The module after graph passes with what measuring decided, and that."""
     target = compiler.target
-    why = guard.why_not(target)
+    why = guard.why_not(target, options.measure_on)
     if why:
         report.guard.append({"target": target.name, "out": why})
         return optimized, guard.Decisions()
     with report.stage("measure variants"):
-        found = guard.decide(optimized, target, compiler, options.cache, options.guard)
+        found = guard.decide(optimized, target, compiler, options.cache, options.guard, options.measure_on)
     report.guard += found.rows
     if found.changed:
         with report.stage("passes again"), guard.decided(found):

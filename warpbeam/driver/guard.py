@@ -23,6 +23,7 @@ from warpbeam.driver.cache import Cache, package_stamp
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.plan_pieces import becomes_kernel
 from warpbeam.driver.race import Dropped, Lane, race
+from warpbeam.driver.remote_timer import RemoteTimer, machine_of, why_not_there
 from warpbeam.driver.shapes import to_shape_expr
 from warpbeam.driver.timing import Entry, Timer
 from warpbeam.driver.workers import Compiler
@@ -101,18 +102,32 @@ class Tools:
 
     sampler: Callable[[Case], Callable[[int], float]]
     clock: Callable[[], float] = time.perf_counter
+    where: str = ""  # on which other machine
 
 
-def why_not(target: Target) -> str:
-    """What keeps kernels for a target from being measured here; empty if nothing does."""
+def why_not(target: Target, device: Any = None) -> str:
+    """What keeps kernels for a target from being measured here, or on a device; empty if nothing does."""
+    if device is not None:
+        return why_not_there(device, target)
     if target.kind != "llvm" or not runs_here(target.triple):
         return f"code for {target.name} does not run here"
     missing = missing_features(target.required_features)
     return f"this processor lacks {', '.join(missing)}" if missing else ""
 
 
-def decide(mod: IRModule, target: Target, compiler: Compiler, cache: Cache | None, seconds: float) -> Decisions:
-    """What is kept for the kernels of a fused module; at most `seconds` are spent on measuring."""
+def decide(
+    mod: IRModule, target: Target, compiler: Compiler, cache: Cache | None, seconds: float, device: Any = None
+) -> Decisions:
+    """What is kept for the kernels of a fused module; at most `seconds` are spent on measuring.
+
+    Args:
+        device: a session with the machine to measure on; None: this one.
+    """
+    if device is not None:
+        with RemoteTimer(device, target) as there:
+            tools = Tools(lambda case: there.sampler([(v.kernel, _sizes(v.kernel)) for v in case.variants]),
+                          where=machine_of(device))  # fmt: skip
+            return decide_with(mod, target, cache, seconds, tools)
     with Timer(target) as timer:
         return decide_with(mod, target, cache, seconds, Tools(lambda case: _sampler(case, compiler, timer)))
 
@@ -130,7 +145,7 @@ def decide_with(mod: IRModule, target: Target, cache: Cache | None, seconds: flo
         case = _case(heavy, accuracy)
         if made.tiles.get(case.signature or "", case.tile) != case.tile:
             continue  # its convolution will be computed in another way
-        key = _key(case, target, accuracy, seconds, made.tiles)
+        key = _key(case, target, accuracy, repr(seconds) + tools.where, made.tiles)
         row = _remembered(cache, key)
         if row is None:
             _add_variants(case, heavy, target, made.tiles)
@@ -142,7 +157,7 @@ def decide_with(mod: IRModule, target: Target, cache: Cache | None, seconds: flo
             spent = tools.clock() - start
             left = max(0.0, left - spent)
             row = _row(case, kept, lanes, spent)
-            if cache is not None:
+            if cache is not None and any(lane.times for lane in lanes):
                 cache.put(key, json.dumps(row).encode())
         else:
             row = {**row, "cached": True, "nodes": list(case.nodes)}
@@ -312,10 +327,10 @@ def _buffers(kernel: Kernel, constants: frozenset[int], sizes: Mapping[Any, int]
 # ----------------------------------------------------------------------------------------------------- verdicts, report
 
 
-def _key(case: Case, target: Target, accuracy: str, seconds: float, decided: Mapping[str, int]) -> str:
+def _key(case: Case, target: Target, accuracy: str, measured: str, decided: Mapping[str, int]) -> str:
     """By what a verdict is kept: this package, the machine, what is computed, what may be compared, the budget."""
     ways = [] if case.signature in decided else [o.tile for o in case.ways]
-    parts = ("guard", package_stamp(), target.key, case.symbol, accuracy, repr(seconds), repr(ways))
+    parts = ("guard", package_stamp(), target.key, case.symbol, accuracy, measured, repr(ways))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -29,6 +29,11 @@ class Entry:
     dims: tuple[int, ...]
 
 
+def calls_for(seconds: float) -> int:
+    """How many calls of so many seconds a measurement is made of."""
+    return max(1, min(_MOST_CALLS, round(_SAMPLE / max(seconds, 1e-7))))
+
+
 class Timer:
     """Measures kernels of one library at a time. Use as a context manager; the process starts when it is needed."""
 
@@ -69,7 +74,7 @@ class Timer:
             self.ids[which] = made["id"]
             self._run(which, 1)
             once = self._run(which, 1)
-            self.number = self.number or max(1, min(_MOST_CALLS, round(_SAMPLE / max(once, 1e-7))))
+            self.number = self.number or calls_for(once)
 
     def _ready(self) -> None:
         """Has a process with the library."""
