@@ -122,7 +122,7 @@ def test_what_only_float32_readers_read_stays_long() -> None:
 
 
 @pytest.mark.parametrize("taps, channels, strides, padding", [
-    (3, 3, 2, 1), (7, 3, 2, 3), (3, 5, 1, (0, 1, 2, 3)), (1, 3, 1, 0), (2, 3, 3, 0),
+    (3, 3, 2, 1), (7, 3, 2, 3), (3, 5, 1, (0, 1, 2, 3)), (1, 3, 1, 0), (2, 3, 3, 0), (2, 3, 1, 0), (4, 5, 2, 0),
 ])  # fmt: skip
 def test_few_channels_and_taps_are_summed_as_one_run(taps: int, channels: int, strides: int, padding: Any) -> None:
     x, w = tensor("x", 1, 16, 17, channels), weights(taps, taps, channels, 16)

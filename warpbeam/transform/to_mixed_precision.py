@@ -294,14 +294,16 @@ class _Rounding:
         data, kernel, _ = node.op.maps(node.attrs)
         around = dict(zip(letters, zip(moves.begins, moves.ends, strict=True), strict=True))
         before, after = around["W"]
-        borders = {**around, "W": (before, after + 1), "N": (0, 0), "C": (0, 0)}
+        channels = x.ty.shape[-1]
+        extra = -(w.shape[kernel["W"]] * channels) % self.pairs  # numbers that a run reads beyond its own
+        borders = {**around, "W": (before, after - (-extra // channels)), "N": (0, 0), "C": (0, 0)}
         zero = constant(np.zeros((), dt.to_numpy(x.ty.dtype)))
         x = self.cast(call("nn.pad", x, zero, pad_width=arrange(data, borders)), self.short)
-        *lead, wide, channels = x.ty.shape
+        *lead, wide, _ = x.ty.shape
         x = call("reshape", x, newshape=(*lead, wide * channels, 1))
         w = w.transpose([kernel[c] for c in letters + "IO"])
         w = w.reshape(*w.shape[: len(letters) - 1], -1, 1, w.shape[-1])
-        w = np.pad(w, [(0, -n % self.pairs if k == len(letters) - 1 else 0) for k, n in enumerate(w.shape)])
+        w = np.pad(w, [(0, extra if k == len(letters) - 1 else 0) for k in range(w.ndim)])
         strides = (*moves.strides[:-1], moves.strides[-1] * channels)
         out = call(
             node.op.name, x, constant(w), strides=strides, dilation=moves.dilation, padding=0,
