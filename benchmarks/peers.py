@@ -26,11 +26,13 @@ class Peer(ABC):
     package = ""
     precision = "fp32"  # what it runs in
     able: tuple[str, ...] = ("fp32",)  # what it can be asked for
+    wanted = "fp32"  # what it was asked for, with all words
 
     def ask(self, precision: str) -> None:
         """The precision that is wanted; what a peer cannot do it does not."""
-        if precision.partition(",")[0] in self.able:
-            self.precision = precision
+        name = precision.partition(",")[0]
+        if name in self.able:
+            self.precision, self.wanted = name, precision
 
     def prepare(self, ref: str, path: Path) -> None:  # noqa: B027 - most peers have nothing to prepare
         """Work that is not part of the load time (rebuilding a model from code)."""
@@ -61,7 +63,7 @@ class Warpbeam(Peer):
     def load(self, path: Path, inputs: Arrays, threads: int) -> None:
         import warpbeam
 
-        self.module = warpbeam.compile(str(path), threads=threads, precision=self.precision)
+        self.module = warpbeam.compile(str(path), threads=threads, precision=self.wanted)
         self.module.num_threads = threads
         self.inputs = inputs
         self.out = dict(self.module.run(inputs))

@@ -30,10 +30,12 @@ def _time(value: float, unit: float) -> str:
     return f"{scaled:.3g}" if scaled < 10 else f"{scaled:.4g}" if scaled < 1000 else f"{scaled:.0f}"
 
 
-def _cell(result: Result, best: bool, unit: float) -> str:
+def _cell(result: Result, best: bool, unit: float, precision: str) -> str:
     if result.error:
         return "failed"
     text = f"{_time(result.median, unit)} [{_time(result.p10, unit)}-{_time(result.p90, unit)}]"
+    if result.precision != precision:
+        text += f" {result.precision}"
     return f"**{text}**" if best else text
 
 
@@ -45,12 +47,12 @@ def geomean(values: list[float]) -> float:
 def _line(row: Row, peers: list[str], unit: float) -> str:
     ok = [r.median for n, r in row.results.items() if not r.error and n != "peak"]
     fastest = min(ok, default=0.0)
-    cells = [_cell(row.results[p], row.results[p].median == fastest, unit) for p in peers]
     ratio, ours, best, peak = row.ratio(), row.results.get("warpbeam"), row.best_peer(), row.peak()
     shown = ours if ours and not ours.error else best
+    precision = shown.precision if shown else ""  # that of a cell which does not say another
+    cells = [_cell(row.results[p], row.results[p].median == fastest, unit, precision) for p in peers]
     rate = row.flops / shown.median if shown else 0.0
     percent = f"{100 * rate / peak:.0f} %" if peak and rate else "-"
-    precision = "/".join(sorted({r.precision for n, r in row.results.items() if not r.error and n != "peak"}))
     diffs = [r.rel_diff for n, r in row.results.items() if r.rel_diff is not None and n != "ort"]
     own = ours.rel_diff if ours and ours.rel_diff is not None else max(diffs, default=None)
     diff = f"{own:.0e}" if own is not None else "-"

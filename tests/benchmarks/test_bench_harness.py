@@ -14,6 +14,7 @@ from benchmarks.harness import Bench, Result, Row, relative_difference
 from benchmarks.models import gflop, onnx_path
 from benchmarks.models.cases import CASES
 from benchmarks.ops import select
+from benchmarks.peers import PEERS
 from benchmarks.table import geomean, markdown
 from benchmarks.worker import peak_rss, timed_slice
 
@@ -41,6 +42,30 @@ def test_table_shows_winner_failure_and_share() -> None:
     assert "**2 [2-2]**" in line and "|failed|" in line and "|1.50|500|50 %|" in line
     assert "RuntimeError: no / such thing" in text
     assert geomean([2.0, 8.0]) == pytest.approx(4.0)
+
+
+def test_peers_of_our_precision_are_the_ones_to_beat() -> None:
+    row = _row()
+    for name in ("warpbeam", "ort"):
+        row.results[name].precision = "bf16"
+    best = row.best_peer()
+    assert best is not None and best.peer == "ort" and row.ratio() == pytest.approx(2.0)
+    assert row.peak() == pytest.approx(2e12)
+    line = next(p for p in markdown([row], ["warpbeam", "ort", "ov"]).splitlines() if p.startswith("|case|1|"))
+    assert "|1|bf16|**2 [2-2]**|4 [4-4]|3 [3-3] fp32|2.00|500|25 %|" in line
+    row.results["ort"].precision = "fp32"
+    best = row.best_peer()
+    assert best is not None and best.peer == "ov"  # nobody else has it
+
+
+def test_peers_are_asked_for_what_they_can() -> None:
+    for name, words, want in (
+        ("warpbeam", "bf16,nn.dense=never", "bf16"), ("ov", "bf16", "bf16"), ("ov", "fp16", "fp32"),
+        ("ov_bf16", "fp32", "bf16"), ("ort", "bf16", "fp32"), ("warpbeam", "fp16", "fp16"),
+    ):  # fmt: skip
+        peer = PEERS[name]()
+        peer.ask(words)
+        assert peer.precision == want
 
 
 def test_relative_difference_sees_shapes_and_nan() -> None:
