@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,10 +10,12 @@ from hypothesis import strategies as st
 
 from warpbeam import op
 from warpbeam.ir.transform import PassContext
-from warpbeam.relay.expr import Function, If, IRModule, Let, Tuple, TupleGetItem, Var, const, var
+from warpbeam.relay.expr import Constant, Function, If, IRModule, Let, Tuple, TupleGetItem, Var, const, var
 from warpbeam.relay.interp import evaluate
 from warpbeam.relay.types import TensorType
+from warpbeam.target import get
 from warpbeam.transform import Sequential, passes
+from warpbeam.transform.graph import rewrite_function
 
 G = op.get
 SHAPE = (2, 4, 3, 3)
@@ -115,5 +118,36 @@ def test_each_pass_alone_keeps_values(name):
     def check(mod):
         with PassContext(opt_level=3):
             _compare(mod, getattr(passes, name)()(mod))
+
+    check()
+
+
+def _rounded(fn):
+    """The function with constants that both short types hold exactly."""
+
+    def visit(n):
+        if not isinstance(n, Constant) or n.ty.dtype != "float32":
+            return None
+        return const(n.numpy().astype(ml_dtypes.bfloat16).astype("f"))
+
+    return rewrite_function(fn, visit)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("layout", [False, True])
+def test_shorter_numbers_change_rounding_only(precision, layout):
+    """In exact arithmetic nothing changes, types stay, and what is short is not made short again."""
+
+    @settings(max_examples=25, deadline=None)
+    @given(programs())
+    def check(mod):
+        with PassContext(opt_level=3):
+            mod = Sequential([getattr(passes, n)() for n in (ALL if layout else ALL[:2])])(mod).map(_rounded)
+            make = passes.ToMixedPrecision(precision, get("sapphirerapids"))
+            out = make(mod)
+            assert out["main"].body.ty == mod["main"].body.ty
+            _compare(mod, out)
+            again = make(out)
+            assert again["main"] is out["main"] or str(again["main"]) == str(out["main"])
 
     check()
