@@ -84,4 +84,12 @@ def write_npz(path: str, arrays: Mapping[str, Any]) -> None:
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+                np.lib.format.write_array(entry, _plain(array), allow_pickle=False)
+
+
+def _plain(array: Any) -> Any:
+    """An array as npz files hold it: strings as characters."""
+    import numpy as np
+
+    array = np.asarray(array)
+    return array.astype(str) if array.dtype == object else array

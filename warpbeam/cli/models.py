@@ -125,7 +125,10 @@ def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
     from warpbeam.cli.files import read_npz
 
     given = read_npz(args.inputs) if args.inputs else {}
-    known = [info.name for info in module.inputs]
+    layout = module.layout
+    handles = [n.name for n in layout.inputs if n.kind == "handle"] if layout else []
+    known = [info.name for info in module.inputs if info.name not in handles]
+    known += [name for name in given if name.rpartition("[")[0] in handles]
     unknown = [name for name in given if name not in known]
     if unknown:
         raise RunError(f"{args.inputs}: unknown inputs {', '.join(unknown)}", hint=f"the model's: {', '.join(known)}")
@@ -136,6 +139,8 @@ def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
         hint = f"the model's: {', '.join(sorted(symbols))}" if symbols else "all extents of this model are fixed"
         raise RunError(f"no extent is called {', '.join(sorted(set(args.sizes) - symbols))}", "--sizes", hint=hint)
     made = fill(module, args.fill, args.seed, {**args.sizes, **sizes})
+    if layout is not None:
+        return layout.gathered(given, made)
     return {name: given.get(name, made[name]) for name in known}
 
 
@@ -165,10 +170,14 @@ def fill(module: Any, how: str, seed: int, sizes: Mapping[str, int]) -> dict[str
     import numpy as np
 
     arrays: dict[str, Any] = module.random_inputs(seed, **sizes)
-    if how != "random":
-        value = 0 if how == "zeros" else 1
-        arrays = {name: np.full(array.shape, value, array.dtype) for name, array in arrays.items()}
-    return arrays
+    value = 0 if how == "zeros" else 1
+
+    def filled(given: Any) -> Any:
+        if isinstance(given, list):
+            return [filled(part) for part in given]
+        return given if given.dtype == object else np.full(given.shape, value, given.dtype)
+
+    return arrays if how == "random" else {name: filled(given) for name, given in arrays.items()}
 
 
 def describe(array: Any) -> tuple[str, str, str, str, str]:
@@ -176,6 +185,8 @@ def describe(array: Any) -> tuple[str, str, str, str, str]:
     import numpy as np
 
     extents = "[" + ", ".join(map(str, array.shape)) + "]"
+    if array.dtype.kind in "OUS":
+        return extents, "string", "-", "-", "-"
     if not array.size:
         return extents, str(array.dtype), "-", "-", "-"
     values = np.asarray(array).astype(np.float64)

@@ -22,12 +22,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the model once and prints what came out."""
     from warpbeam.cli import files, models
+    from warpbeam.runtime.objects import scattered
 
     module, _ = models.compiled(args)
     inputs = models.input_arrays(args, module)
     start = time.perf_counter()
     outputs = module.run(inputs)
     seconds = time.perf_counter() - start
+    outputs = scattered(outputs)
     if args.output:
         files.write_npz(args.output, outputs)
     rows = [(name, *models.describe(array)) for name, array in outputs.items()]

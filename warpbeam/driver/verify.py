@@ -23,6 +23,7 @@ from warpbeam.driver.api import compile_with_report, precise
 from warpbeam.ir.diagnostics import VerifyError
 from warpbeam.relay import interp
 from warpbeam.runtime.module import Module
+from warpbeam.runtime.objects import scattered
 from warpbeam.target import get
 from warpbeam.transform.to_mixed_precision import requested
 
@@ -157,9 +158,16 @@ def _verified(
     if threads is not None:
         module.num_threads = threads
     arrays = {**module.random_inputs(seed, **dict(symbols or {})), **(inputs or {})}
-    ordered = [np.asarray(arrays[name]) for name in found.inputs]
+    layout = module.layout
+    if layout is not None and any(n.string for n in (*layout.inputs, *layout.outputs)):
+        raise VerifyError("a model on strings cannot be verified", found.name, "numbers are compared",
+                          "run it, and compare its strings yourself")  # fmt: skip
+    if layout is not None:
+        arrays = layout.gathered(arrays, arrays)
+    flat = scattered(arrays)
+    ordered = [flat[name] for name in found.inputs]
     with _clock(result, "run"):
-        got = module.run(arrays)
+        got = scattered(module.run(arrays))
     with _clock(result, "interpret"):
         expected = outputs_of(interp.evaluate(found.module, ordered, dtype="float64"))
     for name, reference in zip(found.outputs, expected, strict=True):
@@ -241,10 +249,10 @@ def _against_onnxruntime(model: Any, arrays: Mapping[str, Any], got: Mapping[str
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [o.name for o in session.get_outputs()]
         wanted = {i.name: arrays[i.name] for i in session.get_inputs()}
-        theirs = dict(zip(names, session.run(names, wanted), strict=True))
+        theirs = scattered(dict(zip(names, session.run(names, wanted), strict=True)))
     except Exception:  # a peer's refusal, of any class it likes, is no verdict on ours
         return []
-    return [difference(n, "onnxruntime", got[n], theirs[n]) for n in names if n in got]
+    return [difference(n, "onnxruntime", got[n], theirs[n]) for n in theirs if n in got]
 
 
 class _clock:

@@ -20,6 +20,7 @@ from .shape_expr import ShapeExpr
 
 if TYPE_CHECKING:
     from .export_model import Exported
+    from .objects import Layout
     from .signature import Key
 
 
@@ -66,7 +67,9 @@ class CompiledModel:
         return [TensorInfo(s.name, s.shape, s.dtype) for s in self.artifact.manifest.outputs]
 
     def random_inputs(self, seed: int = 0, **symbols: int) -> dict[str, Array]:
-        """Arrays that fit the inputs: floats from a normal distribution, integers 0 or 1, symbols as given, else 1."""
+        """Arrays that fit the inputs: floats from a normal distribution, integers 0 or 1, strings empty or "a", lists
+        of these; symbols as given, else 1.
+        """
         generator = np.random.default_rng(seed)
         arrays = {}
         for spec in self.artifact.manifest.inputs:
@@ -74,7 +77,23 @@ class CompiledModel:
             integral = spec.dtype.startswith(("int", "uint", "bool"))
             values = generator.integers(0, 2, shape) if integral else generator.standard_normal(shape)
             arrays[spec.name] = np.asarray(values).astype(numpy_dtype(spec.dtype))
-        return arrays
+        layout = self.layout
+        if layout is None:
+            return arrays
+        for n in layout.inputs:
+            words = n.ports() if n.string else []
+            arrays.update({p: np.array(["", "a"], object)[arrays[p]] for p in words if p in arrays})
+        return layout.gathered(arrays, {})
+
+    @property
+    def layout(self) -> Layout | None:
+        """How inputs and outputs that are strings or sequences stand in tensors; None if all are tensors of numbers."""
+        text = self.artifact.manifest.extra.get(LAYOUT)
+        if text is None:
+            return None
+        from .objects import Layout
+
+        return Layout.from_json(text)
 
     def __call__(self, *arrays: Any, **options: Any) -> Any:
         """Raises RunError: the code is for another machine, see `Module` for models that run here."""

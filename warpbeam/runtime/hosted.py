@@ -6,16 +6,17 @@ through: its kernels are the compiled ones, its host calls run between them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import host_calls
 from .call import adopt_input
 from .context import Slot
 from .errors import ArtifactError, RunError
-from .executor import Machine, execute
+from .executor import External, Machine, execute
 from .manifest import CALLS, LAYOUT, Manifest
 from .objects import Layout, Table, using
 
@@ -50,6 +51,18 @@ class Hosted:
         layout = Layout.from_json(manifest.extra[LAYOUT]) if LAYOUT in manifest.extra else None
         return Hosted(layout or Layout(), calls)
 
+    @contextlib.contextmanager
+    def entered(self, inputs: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], Table]]:
+        """A call: the entry's tensors for named inputs, and the table of its strings and sequences."""
+        table = Table(self.layout.strings)
+        with using(table):
+            yield (self.layout.flat(inputs, table) if self.layout.inputs else dict(inputs)), table
+
+    @property
+    def externals(self) -> dict[str, External]:
+        """The host functions that the program calls."""
+        return {name: functools.partial(host_calls.call, name) for name in self.calls}
+
     def run(self, module: Module, inputs: Mapping[str, Any], out: Mapping[str, Any] | None) -> dict[str, Any]:
         """Runs the module on arrays, arrays of str, and lists of such.
 
@@ -59,9 +72,7 @@ class Hosted:
         if out:
             raise RunError("outputs of this model cannot be preallocated", f"model {module.name}",
                            "strings, sequences and host calls make their own")  # fmt: skip
-        table = Table(self.layout.strings)
-        with using(table):
-            flat = self.layout.flat(inputs, table) if self.layout.inputs else dict(inputs)
+        with self.entered(inputs) as (flat, table):
             results = self._stepped(module, flat) if self.calls else module.run_tensors(flat, None)
             return self.layout.named(results, table) if self.layout.outputs else results
 
@@ -75,10 +86,10 @@ class Hosted:
             raise RunError(f"inputs {lacking} are missing", f"model {module.name}")
         arrays = [_fitting(Slot(s), flat[s.name]) for s in manifest.inputs]
         symbols = {k.name: k.symbol for k in manifest.kernels}
-        externals = {name: functools.partial(host_calls.call, name) for name in self.calls}
         machine = Machine(
-            module.library, module.host_context(), module.constants_view(), module.params_view(), symbols, externals
-        )
+            module.library, module.host_context(), module.constants_view(), module.params_view(), symbols,
+            self.externals,
+        )  # fmt: skip
         found = execute(program, machine, arrays)
         return {s.name: value.copy() for s, value in zip(manifest.outputs, found, strict=True)}
 

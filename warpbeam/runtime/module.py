@@ -175,7 +175,7 @@ class Module(CompiledModel):
             warmup: calls before the first measurement.
         """
         arrays = dict(inputs) if inputs is not None else self.random_inputs()
-        outputs = self.run(arrays)
+        outputs = self.run(arrays) if self._hosted is None else None
         return benchmark_call(lambda: self.run(arrays, outputs), repeat, number, warmup)
 
     def profile(self, inputs: Mapping[str, Any] | None = None, repeat: int = 10) -> Profile:

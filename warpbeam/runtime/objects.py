@@ -205,6 +205,21 @@ class Layout:
                 out.update(zip(n.ports(), items, strict=True))
         return out
 
+    def gathered(self, ports: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+        """Named inputs from tensors by their ports' names, such as `name[0]`; what is not there is as in `default`."""
+        out: dict[str, Any] = {}
+        for n in self.inputs:
+            if n.kind == "tensor":
+                out[n.name] = ports.get(n.name, default.get(n.name))
+            elif n.kind == "list":
+                usual = default.get(n.name) or [None] * n.count
+                out[n.name] = [ports.get(p, usual[k]) for k, p in enumerate(n.ports())]
+            elif n.kind == "handle":
+                count = next(k for k in range(len(ports) + 1) if element_name(n.name, k) not in ports)
+                given = [ports[element_name(n.name, k)] for k in range(count)]
+                out[n.name] = given or default.get(n.name, [])
+        return out
+
     def named(self, results: Mapping[str, Any], table: Table) -> dict[str, Any]:
         """Named outputs from the entry's tensors: arrays, lists of arrays, or None."""
         out: dict[str, Any] = {}
@@ -216,6 +231,17 @@ class Layout:
             items = [table.decode(i) if n.string else i for i in items]
             out[n.name] = None if n.kind == "none" else items[0] if n.kind == "tensor" else items
         return out
+
+
+def scattered(values: Mapping[str, Any]) -> dict[str, Array]:
+    """Named values as arrays by name: the elements of a list are `name[0]`, `name[1]`, …; nothing for None."""
+    out: dict[str, Array] = {}
+    for name, value in values.items():
+        if isinstance(value, list | tuple):
+            out.update({element_name(name, k): np.asarray(v) for k, v in enumerate(value)})
+        elif value is not None:
+            out[name] = np.asarray(value)
+    return out
 
 
 def _sound(n: Named) -> bool:

@@ -11,7 +11,9 @@ from .call import adopt_input
 from .context import Slot
 from .errors import RunError
 from .executor import Machine, execute
+from .hosted import Hosted
 from .manifest import KernelInfo
+from .objects import Layout
 from .program import CallKernel
 from .shape_expr import ShapeExpr, evaluate
 
@@ -98,7 +100,7 @@ def profile_module(module: Module, inputs: Mapping[str, Any], repeat: int, roof:
     lacking = [n for n, k in infos.items() if k.symbol not in module.library]
     if lacking:
         raise RunError(f"kernels are not exported: {', '.join(lacking)}", f"model {module.name}")
-    arrays = [adopt_input(Slot(spec), inputs[spec.name]) for spec in manifest.inputs]
+    hosted = Hosted.of(manifest) or Hosted(Layout(), [])
     runs: list[dict[str, _Tally]] = []
 
     def observe(i: CallKernel, seconds: float, env: Mapping[str, int]) -> None:
@@ -107,11 +109,13 @@ def profile_module(module: Module, inputs: Mapping[str, Any], repeat: int, roof:
 
     symbols = {name: info.symbol for name, info in infos.items()}
     machine = Machine(
-        module.library, module.host_context(), module.constants_view(), module.params_view(), symbols, {}, observe
-    )
+        module.library, module.host_context(), module.constants_view(), module.params_view(), symbols,
+        hosted.externals, observe,
+    )  # fmt: skip
     for _ in range(max(repeat, 1) + 1):
         runs.append({})
-        execute(program, machine, arrays)
+        with hosted.entered(inputs) as (flat, _):
+            execute(program, machine, [adopt_input(Slot(spec), flat[spec.name]) for spec in manifest.inputs])
     return _summary(module.name, runs[1:], infos, roof)
 
 
