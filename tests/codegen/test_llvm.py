@@ -12,6 +12,7 @@ from tolerance import close
 
 from warpbeam import target
 from warpbeam.codegen import llvm
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError, LowerError
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import Allocate, AssertStmt, BufferStore, For, IfThenElse, LetStmt, PrimFunc, While, seq
@@ -278,6 +279,17 @@ def test_failed_assertion_reports_its_message() -> None:
     with pytest.raises(AssertionError, match='row "3" is too many'):
         run(out, 4)
     assert out.tolist() == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 8, 13])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_vector_reduction_of_short_floats(dtype: str, lanes: int) -> None:
+    a, c = E.Buffer("a", (lanes,), dtype), E.Buffer("c", (1,), dtype)
+    value = E.call("vector_reduce_max", E.BufferLoad(a, (programs.ramp(0, lanes),)), dtype=dtype)
+    kind = dt.to_numpy(dtype)
+    x, out = np.random.default_rng(lanes).standard_normal(lanes).astype(kind), np.zeros(1, kind)
+    native.build(PrimFunc("k", (a, c), BufferStore(c, value, (0,))))(x.view(np.uint16), out.view(np.uint16))
+    assert out[0] == x.max()
 
 
 @pytest.mark.parametrize("lanes", [2, 3, 8, 13, 16])

@@ -152,11 +152,16 @@ def _reduce(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
         var = E.Var("lane", dt.with_lanes(scalar, count))
         return arith.binary(fn, kind(var, var), x, y)
 
+    def part(first: int, count: int) -> Value:
+        """Neighbouring lanes; one lane is no vector."""
+        return (
+            memory.extract(fn, a, first) if count == 1 else memory.shuffle(fn, a, a, list(range(first, first + count)))
+        )
+
     half = 1 << (lanes.bit_length() - 1)
     if half < lanes:
         rest = lanes - half
-        low = memory.shuffle(fn, a, a, list(range(rest)))
-        head = combine(low, memory.shuffle(fn, a, a, list(range(half, lanes))), rest)
+        head = combine(part(0, rest), part(half, rest), rest)
         if head.type.startswith("<"):
             wide = memory.shuffle(fn, head, head, [min(i, rest - 1) for i in range(half)])
         else:
@@ -165,11 +170,7 @@ def _reduce(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
         a = memory.shuffle(fn, wide, kept, [i if i < rest else half + i for i in range(half)])
     while half > 1:
         half //= 2
-        low = memory.shuffle(fn, a, a, list(range(half)))
-        high = memory.shuffle(fn, a, a, list(range(half, 2 * half)))
-        a = combine(low, high, half)
-        if half == 1:
-            return memory.extract(fn, a, 0) if a.type.startswith("<") else a
+        a = combine(part(0, half), part(half, half), half)
     return a if not a.type.startswith("<") else memory.extract(fn, a, 0)
 
 

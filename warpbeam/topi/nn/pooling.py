@@ -162,7 +162,9 @@ def plane_stage(x: te.Tensor, axes: Sequence[int], source: Any, reducer: Any, na
 
 def max_plane(x: te.Tensor, axes: Sequence[int]) -> Any:
     """Largest element over `axes`, kept as dimensions of 1."""
-    return plane_stage(x, axes, lambda e: e, te.max, "global_max_pool", "global_pool_max")
+    wide = accumulation(x.dtype)
+    best = plane_stage(x, axes, lambda e: E.cast(wide, e), te.max, "global_max_pool", "global_pool_max")
+    return convert_stage(best, x.dtype, "global_max_pool_cast")
 
 
 def mean_plane(x: te.Tensor, axes: Sequence[int]) -> Any:
