@@ -249,3 +249,14 @@ def graphs(draw):
 def test_random_graphs_round_trip(fn):
     both_ways(fn)
     both_ways(IRModule.from_expr(fn))
+
+
+@pytest.mark.parametrize("text", [
+    'meta[0]: Tensor[(1), float32] = base64 "AA\x01";',
+    'def @main(%x: Tensor[(1), float32]) { %"a\\q" = abs(%x); %"a\\q" }',
+    'meta[0]: fn () -> () = base64 "AA";',
+    'meta[0]: Tensor[(1), float99] = base64 "AA";',
+])  # fmt: skip
+def test_what_python_would_refuse_in_its_own_words(text):
+    with pytest.raises(TextError, match="text:1"):
+        parse(text, op.get)

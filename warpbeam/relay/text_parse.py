@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import WarpbeamError
 from warpbeam.ir.node import EMPTY, Attrs
 from warpbeam.relay.expr import (
     Constant,
@@ -26,6 +27,9 @@ from warpbeam.relay.text_print import run_jobs
 from warpbeam.relay.types import FuncType, TensorType, Type, TypeVar
 
 Job = Generator[Any, Any, Any]
+
+
+_MISFITS = (ValueError, TypeError, AssertionError, LookupError, ArithmeticError, AttributeError)
 
 
 class _Header:
@@ -46,6 +50,16 @@ class Parser(ExprParser):
     # ---------------------------------------------------------------------------------------- modules
 
     def module(self) -> IRModule:
+        try:
+            return self._module()
+        except WarpbeamError:
+            raise
+        except _MISFITS as err:  # of what builds nodes, which takes for granted what a text need not have
+            self.fail(
+                "what stands here does not fit together", self.token.pos, why=f"{type(err).__name__}: {err}"[:200]
+            )
+
+    def _module(self) -> IRModule:
         headers, types = self._outline()
         self._type_headers(types)
         for at in types:

@@ -96,7 +96,10 @@ def _damage(message: Any, name: str, value: Any, plural: bool, rng: random.Rando
         elif isinstance(value, float):
             setattr(message, name, rng.choice((0.0, -1.0, 1e30, float("nan"), float("inf"))))
         elif isinstance(value, bytes):
-            setattr(message, name, _bytes(value, rng))
+            try:
+                setattr(message, name, _bytes(value, rng))
+            except ValueError:  # a text that is no UTF-8 comes as bytes
+                message.ClearField(name)
         elif isinstance(value, str):
             setattr(message, name, rng.choice(("", value + "x", value[:-1], "x" * 300, "../" + value)))
         else:
