@@ -64,3 +64,27 @@ def test_errors_say_what_to_do(spec, words) -> None:
 def test_import_does_not_load_llvm() -> None:
     code = "import sys, warpbeam.target as t; t.get('znver4'); sys.exit('llvmlite' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_other_names_of_machines() -> None:
+    """Each alias names a target of the machine it speaks of, and no target of its own."""
+    from warpbeam.target.target import _tables
+
+    assert (
+        target.get("aarch64-linux-gnu") is target.get("generic-aarch64")
+        and target.get("x86-64-v3").name == "generic-x86-64-v3"
+    )
+    assert (
+        target.get("armv7-linux-gnueabihf").pointer_bits == 32
+        and target.get("riscv64v-linux-gnu").name == "generic-riscv64v"
+    )
+    machines = {"arm64": "aarch64", "arm": "armv7", "riscv64v": "riscv64", "x86": "x86_64"}
+    for alias, name in _tables()["alias"].items():
+        machine = alias.partition("-")[0]
+        assert target.get(name).triple.partition("-")[0] == machines.get(machine, machine)
+        assert alias not in target.names() and target.parse(alias) == target.get(name)
+    with pytest.raises(target.TargetError, match="did you mean aarch64-linux-gnu"):
+        target.get("aarch64-linux-gnux")
+    for table in ("alias", "feature"):
+        with pytest.raises(target.TargetError, match="unknown target"):
+            target.get(table)

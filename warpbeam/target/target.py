@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -295,9 +296,13 @@ def _parse(text: str, where: str) -> dict[str, Any]:
         raise TargetError("a target file is not valid TOML", where, str(error)) from error
 
 
+#: tables that describe no target
+_OTHER = ("feature", "alias")
+
+
 @functools.cache
 def _tables() -> dict[str, dict[str, Any]]:
-    """All tables of the package's files: targets by name, and "feature"."""
+    """All tables of the package's files: targets by name, "feature" and "alias"."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(_FOLDER.glob("*.toml")):
         for name, table in _parse(path.read_text(), path.name).items():
@@ -312,7 +317,7 @@ def _tables() -> dict[str, dict[str, Any]]:
 
 def names() -> list[str]:
     """Names of the built-in targets, in order."""
-    return sorted(n for n in _tables() if n != "feature")
+    return sorted(n for n in _tables() if n not in _OTHER)
 
 
 def features() -> dict[str, dict[str, Any]]:
@@ -326,7 +331,7 @@ def _resolve(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     seen: list[str] = []
     while "like" in chain[-1]:
         parent = chain[-1]["like"]
-        if parent in seen or parent == "feature" or parent not in _tables():
+        if parent in seen or parent in _OTHER or parent not in _tables():
             why = "it inherits from itself" if parent in seen else "there is no such target"
             raise TargetError(f"target {where!r} is like {parent!r}", why=why, hint=f"built in: {', '.join(names())}")
         seen.append(parent)
@@ -373,11 +378,14 @@ def from_dict(data: Mapping[str, Any]) -> Target:
 
 @functools.cache
 def named(name: str) -> Target:
-    """A built-in target.
+    """A built-in target, by its name or another one of its machine's, such as "aarch64-linux-gnu".
 
     Raises:
         TargetError: if there is none of that name.
     """
-    if name == "feature" or name not in _tables():
-        raise TargetError(f"unknown target {name!r}", hint=f'built in: {", ".join(names())}; or "native"')
+    name = _tables()["alias"].get(name, name)
+    if name in _OTHER or name not in _tables():
+        near = get_close_matches(name, [*names(), *_tables()["alias"]], 3)
+        meant = f"did you mean {', '.join(near)}? " if near else ""
+        raise TargetError(f"unknown target {name!r}", hint=f'{meant}built in: {", ".join(names())}; or "native"')
     return from_dict({"name": name, **_tables()[name]})
