@@ -55,9 +55,8 @@ class Parser(ExprParser):
         except WarpbeamError:
             raise
         except _MISFITS as err:  # of what builds nodes, which takes for granted what a text need not have
-            self.fail(
-                "what stands here does not fit together", self.token.pos, why=f"{type(err).__name__}: {err}"[:200]
-            )
+            reason = f"{type(err).__name__}: {err}"[:200]
+            self.source.fail("what stands here does not fit together", self.token.pos, why=reason)
 
     def _module(self) -> IRModule:
         headers, types = self._outline()
