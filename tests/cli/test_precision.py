@@ -45,6 +45,19 @@ def test_compile_and_inspect(run: Run, layers: str, tmp_path: Path, precision: s
     assert code == 0 and json.loads(out)["precision"] == said
 
 
+def test_the_limit_is_that_of_the_precision() -> None:
+    from warpbeam.runtime.manifest import Manifest
+    from warpbeam.runtime.profiler import Roof, _in_pairs
+
+    roof = Roof(1e9, ((1e6, 1e9),))
+    for precision, features, flops in (
+        ("bf16 (bfloat16, float32)", ("avx512bf16",), 2e9), ("bf16 (bfloat16, float32)", (), 1e9),
+        ("float32", ("avx512bf16",), 1e9),
+    ):  # fmt: skip
+        manifest = Manifest("m", (), (), precision=precision, cpu_features=features)
+        assert _in_pairs(roof, manifest) == Roof(flops, roof.levels)
+
+
 def test_verify_says_the_precision_and_its_error(run: Run, layers: str) -> None:
     errors = []
     for words in ("fp32", "fp16", "bf16", "bf16,nn.matmul=never"):
