@@ -202,6 +202,24 @@ def test_a_module_with_state(tmp_path: Path) -> None:
     np.testing.assert_allclose(made.get_param("h"), state, rtol=1e-6)
 
 
+def test_sequences_and_strings_of_onnx() -> None:
+    from onnx import TensorProto as T
+    from onnx import helper as h
+
+    def imported(node: Any, inputs: list[Any], output: Any) -> Any:
+        graph = h.make_graph([node], "g", inputs, [output])
+        model = h.make_model(graph, opset_imports=[h.make_opsetid("", 20)], ir_version=9)
+        return relay.create_executor("vm", relay.frontend.from_onnx(model)[0]).evaluate()
+
+    pair = imported(h.make_node("SequenceConstruct", ["x", "x"], ["s"]), [h.make_tensor_value_info("x", T.FLOAT, [2])],
+                    h.make_tensor_sequence_value_info("s", T.FLOAT, [2]))(Y)  # fmt: skip
+    assert isinstance(pair, ADT) and [np.array_equal(p.numpy(), Y) for p in pair] == [True, True]
+    words = imported(h.make_node("StringConcat", ["a", "b"], ["y"]),
+                     [h.make_tensor_value_info(n, T.STRING, [2]) for n in "ab"],
+                     h.make_tensor_value_info("y", T.STRING, [2]))  # fmt: skip
+    assert words(np.array(["a", "b"]), np.array(["c", "d"])).tolist() == ["ac", "bd"]
+
+
 def test_tuples_through_the_other_doors(tmp_path: Path) -> None:
     made = tvm.compile(tuples())
     assert [i.name for i in made.inputs] == ["p.0", "p.1.0", "y"] and len(made.outputs) == 5

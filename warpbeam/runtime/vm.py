@@ -264,6 +264,9 @@ def _check(func_name: str) -> None:
 
 
 def _leaf(value: Any) -> Any:
+    """An array as NDArray, a sequence as a tuple of these; strings as they are."""
+    if isinstance(value, list):
+        return ADT(0, map(_leaf, value))
     return NDArray(value) if isinstance(value, np.ndarray) and value.dtype != object else value
 
 
