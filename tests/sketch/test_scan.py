@@ -10,11 +10,12 @@ import pytest
 from tolerance import close
 
 from warpbeam.ir.rewrite import post_order
+from warpbeam.op import get as get_op
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
 from warpbeam.te.scan import scan
-from warpbeam.tir.expr import SizeVar, call, if_then_else
+from warpbeam.tir.expr import Call, SizeVar, call, if_then_else
 from warpbeam.tir.interp import run
 from warpbeam.tir.stmt import For
 
@@ -117,3 +118,31 @@ def test_a_scan_without_products() -> None:
     out = np.zeros_like(a)
     run(plan.lowered, a, out)
     close(out, a.cumsum(axis=0), terms=9)
+
+
+@pytest.mark.parametrize(("steps", "rows"), [(3, 1), (2, 9)])
+def test_products_of_bytes_take_the_instruction(steps: int, rows: int) -> None:
+    """An LSTM that rounds its state to bytes multiplies whole numbers, four at a time, packed as that needs it."""
+    units, batch, attrs = 20, SizeVar("b"), {"operands": ("z", "r", "rs", "rsum"), "state_steps": 255}
+    shapes: list[tuple[Any, str]] = [
+        ((steps, batch, 1, 4, units), "float32"), ((1, units, 4, units), "int8"), ((1, 4, units), "float32"),
+        ((1, 4, units), "int32"),
+    ]  # fmt: skip
+    ins = [te.placeholder(s, d, n) for (s, d), n in zip(shapes, ("z", "w", "rs", "rsum"), strict=True)]
+    op = get_op("nn.lstm")
+    full = {**op.defaults, **attrs}
+    plan = schedule(ins, list(op.compute(full, ins, None)), get("cascadelake"), frozenset({"w"}))
+    assert plan.sketch == "scan"
+    assert any(isinstance(n, Call) and n.op.startswith("dot4") for n in post_order(plan.lowered.body))
+    rng = np.random.default_rng([steps, rows])
+    z = rng.standard_normal((steps, rows, 1, 4, units)).astype(np.float32)
+    w = rng.integers(-128, 128, (1, units, 4, units)).astype(np.int8)
+    rs = rng.uniform(0.001, 0.01, (1, 4, units)).astype(np.float32)
+    sums = w.sum(axis=1, dtype=np.int32)
+    want = op.numpy(full, z, w, rs, sums)
+    got = [np.zeros_like(a) for a in want]
+    run(plan.lowered, z, packed(plan.func, w), rs, sums, *got, rows)
+    for a, b in zip(got, want, strict=True):
+        close(
+            a, b, terms=units * steps
+        )  # sums of `units` products in every step; a byte more or less would be 100 times that

@@ -33,7 +33,7 @@ from warpbeam.topi.nn.recurrent import GATES, Cell, Recurrence
 
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 ORDER = ("x", "w", "r", "rs", "b", "lens", "h0", "c0", "p")
-STEPPING = ("z", "r", "rs", "rb", "lens", "h0", "c0", "p")
+STEPPING = ("z", "r", "rs", "rsum", "rb", "lens", "h0", "c0", "p")  # rsum: of an int8 r, over the states
 
 #: Activations with parameters, and what these are where a model does not say.
 ALPHA = {"affine": 1.0, "leakyrelu": 0.01, "thresholdedrelu": 1.0, "scaledtanh": 1.0, "hardsigmoid": 0.2, "elu": 1.0}
@@ -98,7 +98,7 @@ class Recurrent(Op):
         if bytewise and (self.kind != "lstm" or found["r"].dtype != "int8"):
             raise self.error(f"scales with an r of {found['r'].dtype}", hint="they belong to an int8 r of nn.lstm")
         for n, t in found.items():
-            if n == "lens" or (n == "r" and bytewise):
+            if n in ("lens", "rsum") or (n == "r" and bytewise):
                 continue
             require_float(self, t, n)
             if t.dtype != dtype:
@@ -119,6 +119,10 @@ class Recurrent(Op):
             gates = GATES[self.kind]
             shape = (directions, gates, units) if "z" in found else (directions, dims.dim(gates * units))
             self._shape("rs", found["rs"], shape)
+        if "rsum" in found:
+            if not bytewise or found["rsum"].dtype != "int32" or not attrs.get("state_steps", 0):
+                raise self.error("rsum belongs to rs and state_steps", hint="the sums of an int8 r as int32")
+            self._shape("rsum", found["rsum"], (directions, GATES[self.kind], units))
         whole = (batch, steps, directions, units) if swap else (steps, directions, batch, units)
         last = TensorType(state, dtype)
         return TupleType((TensorType(whole, dtype), *[last] * (2 if self.kind == "lstm" else 1)))  # type: ignore[no-any-return]

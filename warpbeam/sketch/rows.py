@@ -43,7 +43,7 @@ def fits(group: Group) -> bool:
     lead, _ = next(iter(keys))
     out = group.outputs[0].op
     assert isinstance(out, ComputeOp)
-    return len(out.axis) >= len(lead) and bool(lead or len(out.axis))
+    return len(out.axis) >= len(lead)
 
 
 def build(group: Group) -> Plan:

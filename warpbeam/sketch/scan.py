@@ -15,14 +15,15 @@ them. Constant weights are laid out as [panel][k][product][unit in panel], so th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product as cartesian
 from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.sketch import pointwise
+from warpbeam.sketch import dot, pointwise, ragged
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
+from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.structure import Contraction, Stage, contraction
 from warpbeam.te.operation import ComputeOp, Operation, PlaceholderOp, ScanOp, Tensor, loads, operations
 from warpbeam.te.recurrence import Scan, find_scans
@@ -37,12 +38,14 @@ _UNKNOWN_ROWS = 8
 class Nest:
     """One nest of loops of a step: `op` computes what is stored, `products` are accumulated in its tiles.
 
-    axes: the axes besides time; the last one runs in vectors, the one before it gives the tile's rows.
+    axes: the axes besides time; the last one runs in vectors, the one before it gives the tile's rows. dots: of
+    products that the target has an instruction for, products of bytes.
     """
 
     op: ComputeOp
     products: list[ComputeOp]
     axes: list[Any]
+    dots: dict[ComputeOp, DotChoice] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,10 @@ def _schedule_scan(group: Group, scan: Scan, apart: bool, decisions: dict[str, A
             group.sch.compute_inline(group.blocks[op])
     outer = _take_out(group, scan, nests) if apart else None
     tiles = _tiles(group, nests)
-    for n in nests:
-        _nest(group, n, tiles[n.op])
+    near = [found for n in nests for found in _nest(group, n, tiles[n.op])]
     _pack(group, nests, tiles)
+    for loop, choice in near:
+        dot.tensorize(group, ragged.copies(group, loop), choice)
     for n in nests:
         _kept_on_stack(group, scan, n)
     if outer is not None and _pays(_work(scan, nests)) and group.target.cores > 1:
@@ -149,6 +153,9 @@ def _nests(group: Group, scan: Scan) -> list[Nest]:
     for op in scan.inner:
         if op not in owner and op.reduce_axis:
             owner[_reader(group, op, inner)].products.append(op)
+    for nest in found:
+        chosen = {p: dot.find(group, p, contraction(p)) for p in nest.products}
+        nest.dots = {p: c for p, c in chosen.items() if c is not None}
     return found
 
 
@@ -221,6 +228,9 @@ def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
     depth = product([a.extent for a in nest.products[0].reduce_axis])
     stored = _weight_bytes(nest, bits // 8)
     weights = held * depth * columns * stored
+    if len(nest.dots) == len(nest.products):  # one instruction for several steps
+        group_of = nest.dots[nest.products[0]].group
+        depth, stored = depth // group_of, stored * group_of
     resident = weights * product([a.extent for a in nest.axes[:-2]], 1) <= group.target.l1 // 2
     best: tuple[float, int, int] | None = None
     for r, v in cartesian(range(1, min(rows, 8) + 1), range(1, min(8, -(-columns // lanes)) + 1)):
@@ -259,13 +269,13 @@ def _rows(group: Group, nest: Nest) -> int | None:
 # ------------------------------------------------------------------------------------------------------ loops of a step
 
 
-def _nest(group: Group, nest: Nest, tile: Tile) -> None:
-    """Tiles of one nest, its sums inside them, remainders apart."""
+def _nest(group: Group, nest: Nest, tile: Tile) -> list[tuple[str, DotChoice]]:
+    """Tiles of one nest, its sums inside them, remainders apart. Gives the loops over what one instruction takes."""
     sch, block = group.sch, group.blocks[nest.op]
     if nest.op.reduce_axis or not nest.products:
         if not nest.op.reduce_axis:
             _vectors(group, block, sch.loops(block)[-1], tile.lanes)
-        return
+        return []
     names = sch.loops(block)
     column = names[-1]
     row = names[-2] if len(nest.axes) > 1 else None
@@ -274,8 +284,7 @@ def _nest(group: Group, nest: Nest, tile: Tile) -> None:
     if row is not None and tile.rows > 1 and (size is None or size % tile.rows):
         rest = _cut(group, variants[0], tile.rows)
         variants += rest
-    for v in variants:
-        _tile(group, nest, v, tile)
+    return [found for v in variants for found in _tile(group, nest, v, tile)]
 
 
 def _cut(group: Group, whole: Any, rows: int) -> list[Any]:
@@ -291,7 +300,8 @@ def _cut(group: Group, whole: Any, rows: int) -> list[Any]:
     return [(new[block], second, new[column], 1 if known is None else known % rows, copies)]
 
 
-def _tile(group: Group, nest: Nest, variant: Any, tile: Tile) -> None:
+def _tile(group: Group, nest: Nest, variant: Any, tile: Tile) -> list[tuple[str, DotChoice]]:
+    """The tiles of a variant; gives the loops over what one instruction takes."""
     sch = group.sch
     _, row, column, rows, sums = variant
     outer, vec, lane = sch.split(column, [None, tile.vectors, tile.lanes])
@@ -303,8 +313,10 @@ def _tile(group: Group, nest: Nest, variant: Any, tile: Tile) -> None:
     at = row_outer if row is not None else outer
     for s in sums:
         sch.compute_at(s, at)
+    near = []
     for s, op in zip(sums, nest.products, strict=True):
-        _accumulate(group, s, op, at, tile)
+        loop = _accumulate(group, s, op, at, tile, nest.dots.get(op))
+        near += [(loop, nest.dots[op])] if loop else []
         sch.set_scope(s, "register")
     sch.vectorize(lane)
     for name in inner:
@@ -312,25 +324,33 @@ def _tile(group: Group, nest: Nest, variant: Any, tile: Tile) -> None:
     size = extent(nest.axes[-1].extent)
     if size is None or (size % tile.panel and size > tile.panel):
         sch.partition(outer, as_expr(nest.axes[-1].extent) // tile.panel if size is None else size // tile.panel)
+    return near
 
 
-def _accumulate(group: Group, block: str, op: ComputeOp, at: str, tile: Tile) -> None:
-    """The loops of a sum within a tile: depth outside, products, rows and vectors unrolled."""
+def _accumulate(group: Group, block: str, op: ComputeOp, at: str, tile: Tile, choice: DotChoice | None) -> str:
+    """The loops of a sum within a tile: depth outside, products, rows and vectors unrolled. Gives the loop over what
+    one instruction takes, "" without one.
+    """
     sch = group.sch
     names = sch.loops(block)
     below = names[names.index(at) + 1 :]
     count = len(op.reduce_axis)
     spatial, depth = below[:-count], below[-count:]
     vec, lane = sch.split(spatial[-1], [None, tile.lanes])
-    unrolled = [*spatial[:-1], vec]
+    unrolled, near = [*spatial[:-1], vec], []
     sch.reorder(*depth, *unrolled, lane)
+    if choice is not None:
+        outer, inner = sch.split(depth[-1], [None, choice.group])
+        sch.reorder(*unrolled, inner)
+        depth, near = [*depth[:-1], outer], [inner]
     init = sch.decompose_reduction(block, depth[0])
     sch.vectorize(lane)
     start = sch.loops(init)
     start = start[start.index(at) + 1 :]
     sch.vectorize(start[-1])
-    for name in (*unrolled, *start[:-1]):
+    for name in (*unrolled, *near, *start[:-1]):
         sch.unroll(name)
+    return near[0] if near else ""
 
 
 def _vectors(group: Group, block: str, loop: str, lanes: int) -> None:
@@ -407,23 +427,32 @@ def _parts(rows: int | None, wanted: int) -> int:
 def _pack(group: Group, nests: list[Nest], tiles: dict[Operation, Tile]) -> None:
     """Asks for constant weights as [..][panel][depth][products][column in panel]."""
     wanted: dict[Tensor, list[tuple[Contraction, Tile]]] = {}
+    groups: dict[Tensor, set[int]] = {}
     for n in nests:
         for p in n.products:
             roles = contraction(p)
             if roles is not None and isinstance(roles.rhs.tensor.op, PlaceholderOp):
                 wanted.setdefault(roles.rhs.tensor, []).append((roles, tiles[n.op]))
+                choice = n.dots.get(p)
+                groups.setdefault(roles.rhs.tensor, set()).add(1 if choice is None else choice.group)
     for tensor, uses in wanted.items():
         if tensor.op.name not in group.constants or len({t.panel for _, t in uses}) != 1:
             continue
         order = _order(uses)
-        if order is not None:
-            group.sch.transform_layout(tensor.op.name, _panels(*order, uses[0][1].panel))
+        if order is not None and len(groups[tensor]) == 1:
+            group.sch.transform_layout(tensor.op.name, _panels(*order, uses[0][1].panel, *groups[tensor]))
 
 
-def _panels(lead: list[int], depth: list[int], beside: list[int], last: int, panel: int) -> Callable[..., Any]:
+def _panels(
+    lead: list[int], depth: list[int], beside: list[int], last: int, panel: int, near: int
+) -> Callable[..., Any]:
+    """near: steps of depth that one instruction takes, which lie side by side."""
+
     def layout(*i: Any) -> tuple[Any, ...]:
-        inner = [i[k] for k in (*depth, *beside)]
-        return (*[i[k] for k in lead], i[last] // panel, *inner, i[last] % panel)
+        steps = [i[k] for k in depth]
+        within = [] if near == 1 else [steps[-1] % near]
+        steps[-1] = steps[-1] if near == 1 else steps[-1] // near
+        return (*[i[k] for k in lead], i[last] // panel, *steps, *[i[k] for k in beside], i[last] % panel, *within)
 
     return layout
 

@@ -101,6 +101,7 @@ def quantised_lstm(node: NodeView, *given: Expr | None) -> list[Expr]:
         scale = r_scale if len(shape_of(r_scale)) == 2 else get("expand_dims")(r_scale, axis=1)
         scale = get("broadcast_to")(scale, shape=(directions, columns))
         found["rs"] = get("reshape")(cast_to(scale, wide), newshape=(directions, 4, units))
+        found["rsum"] = const(small.sum(axis=1, dtype=np.int32).reshape(directions, 4, units), "int32")
     if p is not None:
         found["p"] = get("reshape")(p, newshape=(directions, 3, units))
     kept = {n: found[n] for n in STEPPING if found.get(n) is not None}

@@ -86,6 +86,7 @@ class Recurrence:
         self.dtype, self.wide = z.dtype, accumulation(z.dtype)
         self.shape = (self.T, self.D, self.B, self.H)
         self.scale: Callable[[Any, Any], Any] | None = None  # of a step of the state: (s, d) -> scale
+        self.origin: Callable[[Any, Any], Any] | None = None  # of the state in bytes: (s, d) -> what stands for 0
 
     # -- what a step reads
 
@@ -128,7 +129,10 @@ class Recurrence:
         return self._rounded(exact) if self.cell.state_steps else exact
 
     def _rounded(self, x: te.Tensor) -> Any:
-        """A state as whole numbers of steps, of all the batch by one scale: products of them with bytes are exact."""
+        """A state as whole numbers of steps, of all the batch by one scale: products of them with bytes are exact.
+
+        With the weights' sums at hand, as bytes above an origin, so that whole numbers can be multiplied.
+        """
         extremes = []
         for reduce, label in ((te.min, "low"), (te.max, "high")):
             b, k = te.reduce_axis((0, self.B), "b"), te.reduce_axis((0, self.H), "k")
@@ -146,28 +150,32 @@ class Recurrence:
 
         self.scale = size
 
-        def value(s: Any, d: Any, b: Any, j: Any) -> Any:
-            scale = size(s, d)
-            origin = within(E.call("round", (zero - E.minimum(extremes[0][s, d], zero)) / scale))
-            return within(E.call("round", x[s, d, b, j] / scale) + origin) - origin
+        def start(s: Any, d: Any) -> Any:
+            return within(E.call("round", (zero - E.minimum(extremes[0][s, d], zero)) / size(s, d)))
 
-        return te.compute(self.shape, value, "rounded")
+        def byte(s: Any, d: Any, b: Any, j: Any) -> Any:
+            return within(E.call("round", x[s, d, b, j] / size(s, d)) + start(s, d))
+
+        if "rsum" not in self.ops:
+            return te.compute(self.shape, lambda s, d, b, j: byte(s, d, b, j) - start(s, d), "rounded")
+        self.origin = start
+        return te.compute(self.shape, lambda s, d, b, j: E.cast("uint8", byte(s, d, b, j)), "rounded")
 
     def product(self, left: te.Tensor, gates: Sequence[int], label: str) -> Any:
         """The state by the recurrent weights of some gates: [s, d, b, gate, j], without the gate's axis for one."""
         k = te.reduce_axis((0, self.H), "k")
-        r = self.ops["r"]
+        r, whole = self.ops["r"], self.wide if self.origin is None else "int32"
         if len(gates) == 1 and self.G > 1:
             g = gates[0]
             return te.compute(
                 self.shape,
-                lambda s, d, b, j: te.sum(left[s, d, b, k] * E.cast(self.wide, r[d, k, g, j]), axis=[k]),
+                lambda s, d, b, j: te.sum(E.cast(whole, left[s, d, b, k]) * E.cast(whole, r[d, k, g, j]), axis=[k]),
                 label,
             )
         shape = (self.T, self.D, self.B, len(gates), self.H)
         return te.compute(
             shape,
-            lambda s, d, b, g, j: te.sum(left[s, d, b, k] * E.cast(self.wide, r[d, k, g, j]), axis=[k]),
+            lambda s, d, b, g, j: te.sum(E.cast(whole, left[s, d, b, k]) * E.cast(whole, r[d, k, g, j]), axis=[k]),
             label,
         )
 
@@ -235,6 +243,8 @@ class Recurrence:
 
         def gate(s: Any, d: Any, b: Any, g: int, j: Any, peep: int, state: Any) -> Any:
             value = acc[s, d, b, g, j]
+            if self.origin is not None:
+                value = E.cast(self.wide, value - E.cast("int32", self.origin(s, d)) * self.ops["rsum"][d, g, j])
             steps = [self.read("rs", d, g, j)] if "rs" in self.ops else []
             steps += [] if self.scale is None else [self.scale(s, d)]
             value = value * (steps[0] * steps[1] if len(steps) == 2 else steps[0]) if steps else value
