@@ -49,6 +49,14 @@ def test_a_decomposed_layer_norm_is_one_pass_over_memory():
     assert len(groups(Function([x], call("add", call("multiply", y, ones(32)), ones(32))))) == 1
 
 
+@pytest.mark.parametrize("shape", [(1, 6, 32), (6, 32), (1, 6, 1, 32)])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_a_norm_of_everything_is_one_pass_over_memory(shape, keepdims):
+    x = var("x", shape=shape)
+    square = call("sum", call("multiply", x, x), axis=tuple(range(len(shape))), keepdims=keepdims)
+    assert len(groups(Function([x], call("sqrt", square)))) == 1
+
+
 def test_a_value_needed_outside_ends_its_group():
     x = var("x", shape=(4, 8))
     y = call("nn.dense", x, ones(8, 8))

@@ -158,14 +158,9 @@ def shape_of(expr: Expr) -> tuple[Any, ...]:
 
 
 def _in_rows(shape: tuple[Any, ...], rows: tuple[Any, ...], cols: tuple[Any, ...]) -> bool:
-    """Whether a tensor shape is the rows, with all columns or one."""
-    full = rows + cols
-    ones = rows + (1,) * len(cols)
-    return (
-        shape in (full, ones, rows)
-        if all(isinstance(s, int) for s in shape)
-        else same_shape(shape, full) or same_shape(shape, ones)
-    )
+    """Whether a tensor shape is the rows, with all columns or one; dimensions of 1 count for nothing."""
+    long, wide, high = (tuple(d for d in t if not (isinstance(d, int) and d == 1)) for t in (shape, rows + cols, rows))
+    return same_shape(long, wide) or same_shape(long, high)
 
 
 def same_shape(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
