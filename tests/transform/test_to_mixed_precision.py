@@ -322,3 +322,10 @@ def test_the_last_vector_of_a_panel_uses_the_instruction_too(columns: int) -> No
     assert plan.lowered is not None
     text = str(plan.lowered)
     assert "dot2(" in text and "fma(" not in text
+
+
+def test_division_by_constants_is_a_product() -> None:
+    x, y = tensor("x", 64, 64), tensor("y", 64, 64)
+    divide = op.get("divide")
+    fn = short(Tuple((divide(x, weights(64)), divide(x, y), divide(x, Constant(np.zeros((), np.float32))))))
+    assert [op_name(f) for f in fn.body.fields] == ["multiply", "divide", "divide"]

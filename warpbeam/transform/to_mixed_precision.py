@@ -16,7 +16,7 @@ The table (`CATEGORIES`) has three categories:
 - "never": operands are not rounded for this operator's sake (they may be for another's that reads them too).
 Operators that are not there are "never". `Request.overrides` changes entries for one compilation.
 
-The model's inputs and outputs keep their types.
+The model's inputs and outputs keep their types. Divisions by constants become products with their reciprocals.
 """
 
 from __future__ import annotations
@@ -250,7 +250,8 @@ class _Rounding:
             return same_call(node, *[self.new[a] for a in node.args])
         if name in MOVES and self.category(node) == FOLLOW:
             return self.moved(node)
-        return self.same(node)
+        factor = _reciprocal(node) if name == "divide" else None
+        return self.same(node) if factor is None else call("multiply", self.wide(node.args[0]), factor)
 
     def same(self, node: Call) -> Call:
         """The operator in float32."""
@@ -267,7 +268,7 @@ class _Rounding:
             return self.same(node)
         return same_call(node, *[self.narrow(a) if any(a is f for f in floats) else self.new[a] for a in node.args])
 
-    def product(self, node: Call) -> Call:
+    def product(self, node: Call) -> Any:
         """A product of short operands, or of short weights with operands in float32, summed in float32."""
         if not (_weighted(node) and _float32(node) and _float32(node.args[1])):
             return self.windows(node)
@@ -364,6 +365,17 @@ def _count(x: Expr) -> float:
     """Elements; infinite where a size is not known."""
     assert isinstance(x.ty, TensorType)
     return math.prod(d if isinstance(d, int) else math.inf for d in x.ty.shape) if 0 not in x.ty.shape else 0
+
+
+def _reciprocal(node: Call) -> Constant | None:
+    """1 / c for a division by a float32 constant: off by half a unit of float32, which no short number shows."""
+    c = node.args[1]
+    if not isinstance(c, Constant) or not _float32(c):
+        return None
+    with np.errstate(all="ignore"):
+        found = np.asarray(np.float32(1) / c.numpy())
+    normal = np.isfinite(found) & (np.abs(found) >= np.finfo(np.float32).tiny)
+    return constant(found) if bool(normal.all()) else None
 
 
 def _is_broadcast(user: Call, value: Expr) -> bool:
