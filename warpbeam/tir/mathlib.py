@@ -80,10 +80,22 @@ def _exp_scaled(x: X, shift: int) -> X:
     low, high = (-104.0, 89.0) if single(x) else (-746.0, 710.0)
     x = E.minimum(lit(high + 0.7 * max(-shift, 0), x), E.maximum(lit(low, x), x))
     n, biased = _round_scaled(x, 1 / math.log(2))
+    return _scale(_exp_rest(x, n), biased, shift)
+
+
+def _exp_rest(x: X, n: X) -> X:
+    """e^x / 2^n, where n is x / log 2 rounded."""
     hi, lo = LN2[dt.scalar(x.dtype)]
     r = fma(n, lit(-lo, x), fma(n, lit(-hi, x), x))
-    p = fma(poly(r, table("exp", x)), r * r, r) + lit(1, x)
-    return _scale(p, biased, shift)
+    return fma(poly(r, table("exp", x)), r * r, r) + lit(1, x)
+
+
+def _exp_normal(x: X) -> X:
+    """e^x where it is known to be a normal number: the same bits as `exp` with a third fewer steps."""
+    bits, bias, _ = layout(x)
+    magic = 1.5 * 2.0**bits + bias
+    shifted = fma(x, lit(1 / math.log(2), x), lit(magic, x))
+    return _exp_rest(x, shifted - lit(magic, x)) * from_bits(shl(bits_of(shifted), bits), x)
 
 
 def exp(x: X) -> X:
@@ -360,7 +372,7 @@ def erf(x: X) -> X:
     for c in (-1.06777877e-1, -6.34846687e-1, -1.28717512e-1):
         r = fma(r, t, lit(c, x))
     r = fma(r, t, -t)
-    far = sign_of(lit(1, x) - exp(r), x)
+    far = sign_of(lit(1, x) - _exp_normal(r), x)  # -18 <= r <= 0
     q = poly(s, (1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4))
     return E.select(size > lit(0.927734375, x), far, fma(q, x, x))
 
