@@ -117,6 +117,11 @@ def _settings(args: argparse.Namespace) -> AbstractContextManager[Any]:
     """What options of compiling mean for everything that a command compiles; `args.cleanup` ends with the command."""
     accuracy, precision = getattr(args, "accuracy", None), getattr(args, "precision", None)
     stack = args.cleanup = ExitStack()
+    memory, seconds = getattr(args, "max_memory", None), getattr(args, "max_compile_seconds", None)
+    if memory is not None or seconds is not None:
+        from warpbeam.ir.budget import limited
+
+        stack.enter_context(limited(memory, seconds))
     if accuracy is not None or precision is not None:
         from warpbeam.driver.api import accurate, precise
 

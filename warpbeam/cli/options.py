@@ -67,6 +67,13 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
         "--precision", metavar="fp32|bf16|fp16[,OPERATOR=CATEGORY…]",
         help="bf16: products in bfloat16, sums in float32; fp16: kept in float16, computed in float32 (default: fp32)",
     )  # fmt: skip
+    group.add_argument(
+        "--max-memory", type=size, metavar="BYTES",
+        help="refuse a model that needs more for one tensor, or for constants and working memory (also 500M, 2G)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-compile-seconds", type=seconds, metavar="SECONDS", help="give up soon after so long (default: never)"
+    )
     group.add_argument("--no-cache", action="store_true", help="neither read nor write the cache on disk")
     group.add_argument("--workers", type=positive, metavar="N", help="compiling processes (default: one per core)")
     add_threads(group)
@@ -119,6 +126,14 @@ def sizes(text: str) -> dict[str, int]:
 def positive(text: str) -> int:
     """A number of at least one."""
     return _at_least(1, text)
+
+
+def size(text: str) -> int:
+    """A number of bytes above zero; K, M, G, T are powers of 1,024."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in tuple("KMGT") else (text, "")
+    if not number.isascii() or not number.isdigit() or int(number) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes above zero; write 500M or 2G, for example")
+    return int(number) << (10 * " KMGT".index(unit) if unit else 0)
 
 
 def seconds(text: str) -> float:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from warpbeam.ir.budget import limited, most_memory
 from warpbeam.ir.diagnostics import CompileError, WarpbeamError
 from warpbeam.ir.transform import PassContext
 from warpbeam.runtime.artifact import Artifact
@@ -40,6 +41,8 @@ def compile(  # the name users expect
     guard: bool | float | None = None,
     measure_on: Any = None,
     precision: str | None = None,
+    max_memory: int | None = None,
+    max_compile_seconds: float | None = None,
 ) -> Module:
     """Compiles a model to a module that runs it by one native call.
 
@@ -65,6 +68,9 @@ def compile(  # the name users expect
             has an instruction for them; "fp16": numbers are kept in float16 and computed in float32. Inputs and outputs
             keep their types. Operators may have another entry in the table of `transform.to_mixed_precision`:
             "bf16,nn.softmax=follow". None: as the current PassContext says.
+        max_memory: bytes that the compiled model may need: for one tensor, and for constants and working memory
+            together, as far as the shapes are known. A model that needs more is refused. None: as the importer allows.
+        max_compile_seconds: compiling gives up soon after so long. None: it may take any time.
 
     Raises:
         WarpbeamError: the model is broken, uses what is not supported (all of it is listed), or does not fit the
@@ -73,6 +79,7 @@ def compile(  # the name users expect
     module, _ = compile_with_report(
         model, target=target, shapes=shapes, opt_level=opt_level, cache=cache, workers=workers, name=name,
         accuracy=accuracy, state=state, guard=guard, measure_on=measure_on, precision=precision,
+        max_memory=max_memory, max_compile_seconds=max_compile_seconds,
     )  # fmt: skip
     if threads is not None:
         module.num_threads = threads
@@ -94,11 +101,14 @@ def compile_with_report(
     guard: bool | float | None = None,
     measure_on: Any = None,
     precision: str | None = None,
+    max_memory: int | None = None,
+    max_compile_seconds: float | None = None,
 ) -> tuple[Any, Any]:
     """As `compile`, and also the `Report` of what was done. `dump(kernel, llvm_text)` sees each new kernel."""
     from warpbeam.driver.collector import collector_paused
 
-    with accurate(accuracy), precise(precision), collector_paused():
+    limits = limited(max_memory, max_compile_seconds)
+    with limits, accurate(accuracy), precise(precision), collector_paused():
         seconds = _guard_seconds(True if guard is None and measure_on is not None else guard, opt_level)
         guarded = seconds, measure_on
         return _compile(model, target, shapes, min(opt_level, 3), cache, workers, name, dump, state, guarded)
@@ -163,7 +173,7 @@ def _compile(
     source = _source(model)
     key = None
     if store is not None and source is not None and dump is None and not _watched():
-        key = _key(source, targets, (shapes, state, _measured(*guard)), opt_level, store)
+        key = _key(source, targets, (shapes, state, _measured(*guard), {"memory": most_memory()}), opt_level, store)
         path = store.artifact_path(key)
         found = _cached(path, store)
         if found is not None:

@@ -25,6 +25,7 @@ from warpbeam.driver.report import Report
 from warpbeam.driver.shapes import to_shape_expr
 from warpbeam.driver.state import Pairs, Ports, bind, ports_of
 from warpbeam.driver.workers import Compiler
+from warpbeam.ir import budget
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.relay.expr import Function, IRModule
@@ -198,6 +199,8 @@ class _Part:
         with report.stage("schedule and lower"):
             self.program, self.params, self.params_bytes = bind(self.planner.build(), self.options.state)
             self.program.validate()
+        arena = self.program.arena_bytes if isinstance(self.program.arena_bytes, int) else 0
+        budget.check_memory(self.planner.constants.size + self.params_bytes + arena, "constants and working memory")
         report.memory = self.memory = plan_report.facts(self.program, self.planner.packing)
 
     def interface(self) -> None:
@@ -213,8 +216,13 @@ class _Part:
 
     def wait(self) -> None:
         """Waits for the machine code."""
-        self.objects = [job.result() for _, job in self.jobs]
-        self.facades = {name: job.result() for name, job in self.faces}
+        try:
+            self.objects = [job.result(budget.seconds_left()) for _, job in self.jobs]
+            self.facades = {name: job.result(budget.seconds_left()) for name, job in self.faces}
+        except TimeoutError:
+            for _, job in (*self.jobs, *self.faces):
+                job.cancel()
+            raise budget.late("machine code") from None
 
     def link(self) -> bytes:
         """The shared library, or WebAssembly module; empty where there is no machine code.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from warpbeam import te
+from warpbeam.ir import budget
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.structural import structural_hash
@@ -203,6 +204,7 @@ class KernelSet:
         return found
 
     def _made(self, group: _Group, rank: int, symbol: str) -> Kernel | None:
+        budget.check_time("scheduling kernels")
         inputs, outputs, plain = group.inputs, group.outputs, group.plain
         names = frozenset(inputs[i].op.name for i in group.constants)
         if rank:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from warpbeam.driver.flatten import flattened
+from warpbeam.ir import budget
 from warpbeam.ir.diagnostics import ImportModelError
 from warpbeam.relay.expr import Function, IRModule
 from warpbeam.relay.infer import infer_types
@@ -45,8 +46,11 @@ def read(model: Any, shapes: Mapping[str, Any] | None = None, name: str = "") ->
     if isinstance(model, IRModule):
         return from_relay(model, name or "model")
     from warpbeam.frontend.onnx import import_model
+    from warpbeam.frontend.onnx.limits import DEFAULT
 
-    found = import_model(model, shapes)
+    most = budget.most_memory()
+    limits = DEFAULT if most is None else replace(DEFAULT, tensor_bytes=min(most, DEFAULT.tensor_bytes))
+    found = import_model(model, shapes, limits=limits)
     return Source(found.module, tuple(found.inputs), tuple(found.outputs), name or found.name)
 
 

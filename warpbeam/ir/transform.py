@@ -19,6 +19,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from warpbeam.ir import budget
 from warpbeam.ir.diagnostics import IRError
 
 # Keys that change behaviour, with what they do.
@@ -223,6 +224,7 @@ class Pass:
         if not ctx._admit(mod, self.info):
             ctx.emit(Event("pass", self.info.name, "skip"))
             return mod
+        budget.check_time(f"pass {self.info.name}")
         ctx.emit(Event("pass", self.info.name, "begin"))
         start = time.perf_counter()
         out = self.run(mod, ctx)

@@ -27,6 +27,7 @@ from warpbeam.frontend.onnx.objects import check_declared, is_object, layout_of,
 from warpbeam.frontend.onnx.refusals import MisfitError, all_missing, undecided
 from warpbeam.frontend.onnx.special import special_case, string_flags
 from warpbeam.frontend.onnx.tensors import attribute_value, tensor_array
+from warpbeam.ir import budget
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import Diagnostics, ImportModelError, Span, UnsupportedError, WarpbeamError
 from warpbeam.ir.node import Attrs, children
@@ -169,6 +170,7 @@ class Importer:
             proto = frame.nodes[frame.at]
             frame.at += 1
             self.count += 1
+            budget.check_time(f"importing node {self.count}")
             if self.count > self.limits.nodes:
                 raise ImportModelError(f"the model has more than {self.limits.nodes} nodes after inlining of functions")
             try:
