@@ -226,6 +226,13 @@ class NodeView:
         """Whether optional operand `index` is there."""
         return self.entry(index) is not None
 
+    def operand(self, index: int) -> Expr:
+        """Operand `index`; an error where it is left out."""
+        entry = self.entry(index)
+        if entry is None:
+            raise self.error(f"input {index} is missing")
+        return entry.expr
+
     def const(self, index: int) -> np.ndarray | None:
         """Operand `index` as an array where it is constant, else None."""
         found = self.entry(index)

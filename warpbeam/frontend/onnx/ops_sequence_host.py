@@ -82,7 +82,7 @@ def _tensor(importer: Any, view: NodeView, handle: HandleEntry, function: str, a
 def _at(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
     handle = as_handle(view, view.entry(0))
     options = _options(view, handle)
-    return _tensor(importer, view, handle, "sequence.at", [handle.held.expr, _given(view, 1)], options["rank"], options)
+    return _tensor(importer, view, handle, "sequence.at", [handle.held.expr, view.operand(1)], options["rank"], options)
 
 
 def _concat(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
@@ -96,25 +96,18 @@ def _concat(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
     return _tensor(importer, view, handle, "sequence.joined", [handle.held.expr], rank, options)
 
 
-def _given(view: NodeView, index: int) -> Expr:
-    entry = view.entry(index)
-    if entry is None:
-        raise view.error(f"input {index} is missing")
-    return entry.expr
-
-
 def _insert(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
     handle, item = as_handle(view, view.entry(0)), view.entry(1)
     if item is None or item.kind != handle.element:
         raise view.error(f"inserts a {item.kind if item else 'nothing'} into a sequence of {handle.element}")
-    args = [handle.held.expr, item.expr, *([_given(view, 2)] if view.given(2) else [])]
+    args = [handle.held.expr, item.expr, *([view.operand(2)] if view.given(2) else [])]
     rank = item.type.ndim if handle.empty or handle.rank == item.type.ndim else None
     return [HandleEntry(Entry(host_call("sequence.insert", args, [NUMBER])), handle.element, rank)]
 
 
 def _erase(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
     handle = as_handle(view, view.entry(0))
-    args = [handle.held.expr, *([_given(view, 1)] if view.given(1) else [])]
+    args = [handle.held.expr, *([view.operand(1)] if view.given(1) else [])]
     return [HandleEntry(Entry(host_call("sequence.erase", args, [NUMBER])), handle.element, handle.rank)]
 
 

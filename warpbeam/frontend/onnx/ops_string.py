@@ -33,21 +33,14 @@ def _texts(importer: Any, view: NodeView, *exprs: Expr, fixed: bool | None = Non
     return [Entry(importer.found.guarded(e, []), fixed=known, string=True) for e in exprs]
 
 
-def _given(view: NodeView, index: int) -> Expr:
-    entry = view.entry(index)
-    if entry is None:
-        raise view.error(f"input {index} is missing")
-    return entry.expr
-
-
 def _concat(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
-    a, b = _given(view, 0), _given(view, 1)
+    a, b = view.operand(0), view.operand(1)
     shape = broadcast_shapes(get("add"), shape_of(a), shape_of(b))
     return _texts(importer, view, host_call("string.concat", [a, b], [(shape, "int64")]))
 
 
 def _split(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
-    x = _given(view, 0)
+    x = view.operand(0)
     shape = shape_of(x)
     options: dict[str, Any] = {"delimiter": view.attr("delimiter", "")}
     if view.has_attr("maxsplit"):
@@ -59,7 +52,7 @@ def _split(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
 
 
 def _normalize(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
-    x = _given(view, 0)
+    x = view.operand(0)
     shape = shape_of(x)
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[0] != 1):
         raise view.error(f"takes [C] or [1, C], not {dims.shape_text(shape)}")
@@ -80,14 +73,14 @@ def _normalize(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
 
 
 def _full_match(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
-    x = _given(view, 0)
+    x = view.operand(0)
     found = host_call("string.full_match", [x], [(shape_of(x), "bool")], pattern=view.attr("pattern", ""))
     return [Entry(found, fixed=view.entries[0].constant)]  # type: ignore[union-attr]
 
 
 def _cast(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
     """To or from strings."""
-    x, entry = _given(view, 0), view.entries[0]
+    x, entry = view.operand(0), view.entries[0]
     assert entry is not None
     if view.op_type == "CastLike":
         other = view.entry(1)
@@ -123,7 +116,7 @@ def _constant(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
 
 def _image(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
     """ImageDecoder: the size comes out of the data, so the data is read twice."""
-    data = _given(view, 0)
+    data = view.operand(0)
     form = view.attr("pixel_format", "RGB")
     if form not in ("RGB", "BGR", "Grayscale"):
         raise view.error(f"pixel_format {form[:20]!r}")
