@@ -159,14 +159,7 @@ def project(
         before = shape_of(past)[3]
         old = [get("squeeze")(cut(past, i, i + 1, 0), axis=(0,)) for i in (0, 1)]
         k, v = _appended(old[0], k), _appended(old[1], v)
-    added = Bias(node, shape_of(both)[0], shape_of(both)[1], shape_of(k)[2])
-    if mask is not None:
-        added.index(mask)
-    if node.attr("unidirectional", 0):
-        added.causal(before)
-    if bias is not None:
-        added.total = _add(added.total, cast_to(bias, "float32"))
-    y = attended(node, q, k, v, added.total)
+    y = attended(node, q, k, v, _added(node, q, k, before, mask, bias))
     if len(node.outputs) < 2 or not node.outputs[1]:
         return y
     return [y, get("stack")(k, v, axis=0)]
@@ -189,14 +182,17 @@ def multi_head(
     if past_key is not None and past_value is not None:
         before = shape_of(past_key)[2]
         k, v = _appended(past_key, k), _appended(past_value, v)
-    added = Bias(node, shape_of(q)[0], shape_of(q)[2], shape_of(k)[2])
+    return [attended(node, q, k, v, _added(node, q, k, before, mask, bias)), k, v]
+
+
+def _added(node: NodeView, q: Expr, k: Expr, before: Any, mask: Expr | None, bias: Expr | None) -> Expr | None:
+    """What is added to the scores of queries and keys (B, H, S, D), `before` of the keys being past."""
+    found = Bias(node, shape_of(q)[0], shape_of(q)[2], shape_of(k)[2])
     if mask is not None:
-        added.index(mask)
+        found.index(mask)
     if node.attr("unidirectional", 0):
-        added.causal(before)
-    if bias is not None:
-        added.total = _add(added.total, cast_to(bias, "float32"))
-    return [attended(node, q, k, v, added.total), k, v]
+        found.causal(before)
+    return found.total if bias is None else _add(found.total, cast_to(bias, "float32"))
 
 
 def _unpacked(node: NodeView, query: Expr, key: Expr | None, value: Expr | None) -> list[Expr]:
