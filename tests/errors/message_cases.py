@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
+
 from warpbeam import te, tir
+from warpbeam.runtime.errors import WarpbeamError
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.text import parse
 
 Case = tuple[str, Callable[[], Any]]
+
+
+def refused(cases: Sequence[Case]) -> Any:
+    """A test of each case, for a module to name: its program raises an error of ours that says so."""
+
+    @pytest.mark.parametrize("phrase, program", cases, ids=[f"{k}-{p[:40]}" for k, (p, _) in enumerate(cases)])
+    def test(phrase: str, program: Callable[[], Any]) -> None:
+        with pytest.raises(WarpbeamError) as found:
+            program()
+        assert phrase in found.value.what
+
+    return test
 
 
 class Te:
