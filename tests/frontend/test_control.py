@@ -231,3 +231,25 @@ def test_scan_with_an_axis_of_batches() -> None:
     sums = s[:, None] + np.cumsum(x, 1)
     np.testing.assert_allclose(y, sums[:, -1], rtol=1e-5)
     np.testing.assert_allclose(r, sums * z[:, ::-1], rtol=1e-5)
+
+
+def test_states_that_a_body_hands_on_are_not_copied() -> None:
+    """Exporters pass weights through a loop as states; what depends on them alone is computed once, before it."""
+    nodes = [("Tanh", "w", "v"), ("MatMul", "s v", "t"), ("Identity", "go", "on")]
+    ports = [("i", [], INT64), ("go", [], BOOL), ("w", [4, 4]), ("s", [2, 4])]
+    body = graph(nodes, ports, [("on", [], BOOL), ("w", [4, 4]), ("t", [2, 4])])
+    proto = model(
+        [("Loop", "n yes a x", "b r", {"body": body})],
+        [("n", [], INT64), ("a", [4, 4]), ("x", [2, 4])],
+        [("b", None), ("r", None)],
+        {"yes": np.array(True)},
+    )
+    a, x = X[:, :4] * np.float32(0.5), X[:2, :4]
+    for n in (0, 1, 3):
+        (b, r), program = both(proto, np.array(n, np.int64), a, x)
+        np.testing.assert_array_equal(b, a)
+        np.testing.assert_allclose(r, x @ np.linalg.matrix_power(np.tanh(a), n), rtol=1e-4, atol=1e-5)
+    (loop,) = [i for i in program.body if isinstance(i, Loop)]
+    shapes = {v.id: v.shape for v in program.values}
+    written = [shapes[w] for i in loop.body if isinstance(i, CallKernel) for w in i.writes]
+    assert (2, 4) in written and (4, 4) not in written

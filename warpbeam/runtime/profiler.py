@@ -140,7 +140,11 @@ class _Tally:
 
 
 def _number(expr: ShapeExpr, env: Mapping[str, int]) -> int:
-    return evaluate(expr, env)
+    """The value; 0 where it depends on a size that this part of the program does not know (one found in a loop)."""
+    try:
+        return evaluate(expr, env)
+    except RunError:
+        return 0
 
 
 def _summary(model: str, runs: list[dict[str, _Tally]], infos: Mapping[str, KernelInfo], roof: Roof | None) -> Profile:

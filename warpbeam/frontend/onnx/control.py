@@ -226,11 +226,14 @@ def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
     step = Var("i", SCALAR_INT)
     running = Var("go", SCALAR_BOOL)
     before = [as_handle(view, e) if is_object(e) else e for e in starts]
-    firsts = leaves(before)  # type: ignore[arg-type]
+    moving = _moving(graph, before)
+    firsts = leaves([before[k] for k in moving])
     states = [Var(f"s{k}", e.type) for k, e in enumerate(firsts)]
     given = {p.name: Entry(v) for p, v in zip(graph.input, (step, running), strict=False)}
-    for port, entry, var in zip(graph.input[2:], before, states, strict=True):
-        given[port.name] = state_of(port, entry, var)
+    given |= {port.name: entry for port, entry in zip(graph.input[2:], before, strict=True)}
+    for k, var in zip(moving, states, strict=True):
+        port = graph.input[2 + k]
+        given[port.name] = state_of(port, before[k], var)
     body = body_frame(importer, frame, view, graph, given)
 
     def finish(inner: Frame) -> Frame:
@@ -241,14 +244,28 @@ def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
                 return [Entry(missing=True)] * len(view.outputs)
             ends = [as_handle(view, e) if is_object(e) else e for e in found]
             plan = Body(step, None, states, [e.expr for e in firsts])
-            results = iter(_loop(importer, view, plan, running, leaves(ends)))
-            return [rebuilt(after(b, e), lambda _: next(results)) for b, e in zip_longest(before, ends[1:])]
+            fixed = set(range(len(before))) - set(moving)
+            changed = [e for k, e in enumerate(ends) if k - 1 not in fixed]
+            results = iter(_loop(importer, view, plan, running, leaves(changed)))
+            return [
+                b if k in fixed else rebuilt(after(b, e), lambda _: next(results))
+                for k, (b, e) in enumerate(zip_longest(before, ends[1:]))
+            ]
 
         importer.define(frame, view, made)
         return frame
 
     body.finish = finish
     return body
+
+
+def _moving(graph: Any, before: Sequence[Any]) -> list[int]:
+    """The states that a body may change; the others it hands on as they came (weights, say), so nothing is copied."""
+    ends = [o.name for o in graph.output[1:]]
+    return [
+        k for k, (port, entry) in enumerate(zip(graph.input[2:], before, strict=True))
+        if is_object(entry) or k >= len(ends) or ends[k] != port.name
+    ]  # fmt: skip
 
 
 def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[Entry]) -> list[Entry]:
