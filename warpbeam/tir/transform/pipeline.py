@@ -43,6 +43,7 @@ from warpbeam.tir.transform.rewrite_unsafe_select import rewrite_unsafe_select
 from warpbeam.tir.transform.setting import Setting, survey
 from warpbeam.tir.transform.simplify import simplify_program
 from warpbeam.tir.transform.storage_rewrite import storage_rewrite
+from warpbeam.tir.transform.transpose_blocks import transpose_blocks
 from warpbeam.tir.transform.unroll_pragmas import asked, unroll_pragmas
 from warpbeam.tir.transform.verify import verify
 
@@ -107,6 +108,7 @@ EXPANSION: tuple[Entry, ...] = (  # loops become vectors and straight code, tile
     Entry("tir.UnrollPragmas", unroll_pragmas, asked),
     Entry("tir.UnrollTiles", unroll_tiles, lambda at: not at.on_device),
     Entry("tir.ExpandLoops", expand_loops, _always),
+    Entry("tir.TransposeBlocks", _one(transpose_blocks), lambda at: not at.on_device),
     Entry("tir.DecideConditions", decide_conditions, _seen("call:if_then_else")),
     Entry("tir.PromoteRegisters", promote_registers, lambda at: not at.on_device),
     Entry("tir.AccumulateRegisters", accumulate_registers, lambda at: not at.on_device),
