@@ -43,7 +43,9 @@ def compile(  # the name users expect
     precision: str | None = None,
     max_memory: int | None = None,
     max_compile_seconds: float | None = None,
-) -> Module:
+    buckets: Mapping[str, Sequence[int]] | None = None,
+    pad: str = "auto",
+) -> Any:
     """Compiles a model to a module that runs it by one native call.
 
     Args:
@@ -71,19 +73,35 @@ def compile(  # the name users expect
         max_memory: bytes that the compiled model may need: for one tensor, and for constants and working memory
             together, as far as the shapes are known. A model that needs more is refused. None: as the importer allows.
         max_compile_seconds: compiling gives up soon after so long. None: it may take any time.
+        buckets: {name of a size: values}: the result is a `driver.buckets.Bucketed`, which has a module for each value
+            (of several sizes: each combination) besides the one for all sizes, and calls the one that fits.
+        pad: with buckets: "auto": a size between two of them is padded to the next where that is proven to change
+            nothing, else the module for all sizes serves it; "always": a model in which it is not proven is refused;
+            "never": buckets serve their own sizes only.
 
     Raises:
         WarpbeamError: the model is broken, uses what is not supported (all of it is listed), or does not fit the
         target.
     """
-    module, _ = compile_with_report(
-        model, target=target, shapes=shapes, opt_level=opt_level, cache=cache, workers=workers, name=name,
-        accuracy=accuracy, state=state, guard=guard, measure_on=measure_on, precision=precision,
-        max_memory=max_memory, max_compile_seconds=max_compile_seconds,
-    )  # fmt: skip
-    if threads is not None:
-        module.num_threads = threads
-    return module
+
+    def made(given: Mapping[str, Any] | None) -> Any:
+        module, _ = compile_with_report(
+            model, target=target, shapes=given, opt_level=opt_level, cache=cache, workers=workers, name=name,
+            accuracy=accuracy, state=state, guard=guard, measure_on=measure_on, precision=precision,
+            max_memory=max_memory, max_compile_seconds=max_compile_seconds,
+        )  # fmt: skip
+        if threads is not None:
+            module.num_threads = threads
+        return module
+
+    if buckets is None:
+        return made(shapes)
+    if state:
+        raise CompileError("buckets of a model that keeps state", "compile", "each bucket's module would keep its own")
+    from warpbeam.driver.buckets import compile_buckets
+    from warpbeam.target import get
+
+    return compile_buckets(model, buckets, pad, _targets(target, get)[0], shapes, made)
 
 
 def compile_with_report(

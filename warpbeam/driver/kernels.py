@@ -295,10 +295,15 @@ def _symbol(key: str) -> str:
     return "wb_" + hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
+def is_direct(fn: Function) -> bool:
+    """Whether a group's single operator gives its loop program itself."""
+    return isinstance(fn.body, Call) and isinstance(fn.body.op, Op) and hasattr(fn.body.op, "compute_prim")
+
+
 def _direct_prim(fn: Function) -> PrimFunc | None:
     """The loop program of a group whose single operator gives one itself, else None."""
     call = fn.body
-    if isinstance(call, Call) and isinstance(call.op, Op) and hasattr(call.op, "compute_prim"):
+    if isinstance(call, Call) and is_direct(fn):
         from warpbeam.transform.fuse_ops import group_inputs
 
         by_param = dict(zip(fn.params, group_inputs(fn), strict=True))
