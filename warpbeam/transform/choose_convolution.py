@@ -30,6 +30,7 @@ from warpbeam.transform.graph import call, constant, op_name, rewrite_function
 ACCURACY = "warpbeam.accuracy"
 DECIDED = "warpbeam.convolutions"
 _TILES = {"exact": (), "default": (2,), "fast": (2, 4)}
+_BATCH = 4
 _CLEARLY = 0.95  # of the plain sum's time at most
 _WEIGHT, _CONV = (f"nn.contrib_conv2d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
 
@@ -195,6 +196,11 @@ def choose(node: Call, tiles: tuple[int, ...], target: Target) -> tuple[int, Cho
 
 def _cycles(node: Call, target: Target) -> float | None:
     """Cycles that the cost model predicts of one call with constant weights."""
-    inputs = [te.placeholder(a.ty.shape, a.ty.dtype, f"p{i}") for i, a in enumerate(node.args)]
-    result = node.op.compute(node.attrs, inputs, node.ty)
+    inputs = [te.placeholder(_supposed(a.ty.shape), a.ty.dtype, f"p{i}") for i, a in enumerate(node.args)]
+    result = node.op.compute(node.attrs, inputs, TensorType(_supposed(node.ty.shape), node.ty.dtype))
     return predict(inputs, [result], target, frozenset({inputs[1].op.name}))
+
+
+def _supposed(shape: Any) -> tuple[int, ...]:
+    """A shape with an open batch taken to be of `_BATCH`, for all ways alike."""
+    return tuple(d if isinstance(d, int) else _BATCH for d in shape)
