@@ -28,3 +28,18 @@ def test_expensive_work_after_a_product_is_a_loop_over_a_copy_of_its_sums(expens
     run(plan.func, x, y, got)
     want = x.astype(np.float64) @ y
     close(got, np.exp(want) if expensive else want + 1, terms=16 + (8 if expensive else 1))
+
+
+@pytest.mark.parametrize(("columns", "copied"), [(512, True), (64, False)])
+def test_a_panel_that_lies_in_pieces_far_apart_is_copied_before_it_is_used(columns, copied):
+    """An operand that is no constant is not packed ahead; its rows, kilobytes apart, would be fetched for each tile."""
+    a, b = te.placeholder((256, 32), name="a"), te.placeholder((32, columns), name="b")
+    k = te.reduce_axis((0, 32), name="k")
+    c = te.compute((256, columns), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="c")
+    plan = schedule([a, b], [c], get("generic-x86-64-v4"))
+    assert ("b_local" in to_text(plan.lowered)) == copied
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal(s).astype(np.float32) for s in ((256, 32), (32, columns)))
+    got = np.zeros((256, columns), np.float32)
+    run(plan.lowered, x, y, got)
+    close(got, x.astype(np.float64) @ y, terms=32)

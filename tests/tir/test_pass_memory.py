@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pass_check as check
 import pytest
-from pass_check import becomes, program
+from pass_check import becomes
 
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.te import tensor as te
@@ -15,7 +15,6 @@ from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.text import to_text
 from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.inject_double_buffer import inject_double_buffer
-from warpbeam.tir.transform.inject_prefetch import inject_prefetch
 from warpbeam.tir.transform.inject_rolling_buffer import inject_rolling_buffer
 from warpbeam.tir.transform.inject_software_pipeline import inject_software_pipeline
 from warpbeam.tir.transform.pipeline import lower
@@ -235,93 +234,6 @@ def test_double_buffer_of_a_schedule():
     s.compute_at("T", s.loops("B")[0])
     s.double_buffer("T")
     assert "float32[2, 3, 16]" in to_text(lower(s.func))
-    check.agree(f, s.func)
-
-
-def test_prefetch():
-    got = becomes(
-        inject_prefetch,
-        """
-        def f(A: float32[64, 32], B: float32[64, 32]):
-            for i in range(64) {"prefetch": (("A", 2),)}:
-                for j in range(32):
-                    B[i, j] = A[i, j]
-        """,
-        """
-        def f(A: float32[64, 32], B: float32[64, 32]):
-            for i in range(64):
-                for A_1 in range(2):
-                    eval prefetch[int64](A[min(i + 2, 63), A_1 * 16])
-                for j in range(32):
-                    B[i, j] = A[i, j]
-        """,
-    )
-    assert "prefetch" in to_text(lower(got))
-
-
-def test_prefetch_spread_over_an_inner_loop():
-    """Panels of 3 x 20 elements are 4 lines; 2 * 3 iterations ask for one each, and the last two for the last again."""
-    becomes(
-        inject_prefetch,
-        """
-    def f(A: float32[5, 3, 20], B: float32[5, 3, 20]):
-        for i in range(5) {"prefetch": (("A", 1, "k"),)}:
-            for t in range(2):
-                for k in range(3):
-                    for j in range(20):
-                        B[i, k, j] = A[i, k, j]
-    """,
-        """
-    def f(A: float32[5, 3, 20], B: float32[5, 3, 20]):
-        for i in range(5):
-            for t in range(2):
-                for k in range(3):
-                    eval prefetch[int64](A[min(i + 1, 4), min(t * 3 + k, 3) * 4 // 5, min(t * 3 + k, 3) * 4 % 5 * 4])
-                    for j in range(20):
-                        B[i, k, j] = A[i, k, j]
-    """,
-    )
-
-
-def test_prefetch_spread_where_one_iteration_asks_for_several_lines_of_several_rows():
-    """64 x 16 elements of rows of 32: 64 lines, in 16 iterations; the loop of an unknown extent counts as some."""
-    got = inject_prefetch(
-        program(
-            """
-            def f(A: float32[2, 64, 32], B: float32[2, 64, 16], n: int64):
-                for p in range(2) {"prefetch": (("A", 1, "k"),)}:
-                    for t in range(n):
-                        for k in range(4):
-                            for j in range(16):
-                                for i in range(16):
-                                    B[p, k * 16 + j, i] = A[p, k * 16 + j, i]
-            """
-        )
-    )
-    text = to_text(got)
-    assert text.count("prefetch[int64]") == 4
-    assert "A[1, min(t * 16 + k * 4 + 3, 63), 0]" in text
-
-
-def test_prefetch_through_a_loop_that_is_gone_is_none():
-    f = """
-        def f(A: float32[64, 32], B: float32[64, 32]):
-            for i in range(64){note}:
-                for j in range(32):
-                    B[i, j] = A[i, j]
-        """
-    becomes(inject_prefetch, f.replace("{note}", ' {"prefetch": (("A", 2, "k"),)}'), f.replace("{note}", ""))
-
-
-def test_prefetch_of_a_schedule_reaches_the_processor():
-    from warpbeam import target
-    from warpbeam.codegen import c, llvm
-
-    f, s = blur(16, 32)
-    s.prefetch(s.loops("T")[0], "A", 4)
-    lowered = lower(s.func, target.get("native"))
-    assert "@llvm.prefetch" in llvm.print_kernel(lowered, target.get("native"))
-    assert "WB_PREFETCH" in c.print_kernel(lowered, target.get("native"))
     check.agree(f, s.func)
 
 

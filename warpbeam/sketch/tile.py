@@ -36,6 +36,9 @@ from warpbeam.tir.arith import linear, simplify
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
 _MANY = 64  # rows where their number is not known
+_NEAR = 512 << 10  # bytes of a panel on a thread's stack
+_FAR = 1024  # bytes between the rows of a matrix that are far apart
+_REUSED = 8  # tiles that a copy of their panel pays for
 _HEAVY = ("contraction", "window", "reduce", "row")
 
 
@@ -197,7 +200,7 @@ class Variant:
     """One nest over the output: the blocks of output and reduction, loop and extent of each axis, and the tile.
 
     staged: whether what follows the reduction is so much work that it is a loop over a copy of the tile's sums. In
-    registers, the sums would leave none for it.
+    registers, the sums would leave none for it. near: the operand of which a panel is copied before it is used, or "".
     """
 
     out: str
@@ -206,6 +209,7 @@ class Variant:
     sizes: dict[Var, Any]
     tile: Tile
     staged: bool = False
+    near: str = ""
 
 
 def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, choice: DotChoice | None = None) -> None:
@@ -223,6 +227,8 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     staged = any(expensive(s.op) for s in parts.after)
     x = Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile, staged)
     known = all(const_int(sizes[v]) is not None for v in (axes[-1], *rows))
+    if roles is not None and known and choice is None and _gathers(group, roles, x, rows, axes[-1]):
+        x.near = roles.rhs.tensor.name
     outer, steps = (nest if known else _open)(group, x, axes, rows, choice)
     free = [v for v in axes[:-1] if v not in rows]
     if roles is not None and _ahead(x, rows):  # the next panel comes from memory while this one is used
@@ -232,11 +238,28 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
             sch.prefetch(x.loops[free[0]], roles.rhs.tensor.name, 1, steps)
 
 
+def _tiles(x: Variant, rows: list[Var]) -> int:
+    """Tiles that a panel is used for."""
+    sizes = [const_int(x.sizes[v]) for v in rows]
+    return product([-(-(n or _MANY) // r) for n, r in zip(sizes, x.tile.rows, strict=True)])
+
+
 def _ahead(x: Variant, rows: list[Var]) -> bool:
     """Whether a panel of constants is used for several tiles: the time to fetch the next one in."""
-    sizes = [const_int(x.sizes[v]) for v in rows]
-    tiles = product([-(-(n or _MANY) // r) for n, r in zip(sizes, x.tile.rows, strict=True)])
-    return x.tile.packed and x.tile.columns_outer and tiles > 1
+    return x.tile.packed and x.tile.columns_outer and _tiles(x, rows) > 1
+
+
+def _gathers(group: Group, roles: Contraction, x: Variant, rows: list[Var], last: Var) -> bool:
+    """Whether to copy a panel of the rhs first: it lies in pieces far apart, and is used for many tiles."""
+    panel, width = x.tile.vectors * x.tile.lanes, dt.nbytes(roles.rhs.dtype)
+    depth = [
+        extent(s) for s, i in zip(roles.rhs.tensor.shape, roles.rhs.indices, strict=True) if variables(i) & set(roles.k)
+    ]
+    room = min(_NEAR, group.target.l2 // 2) if group.target.threads else 0
+    if x.tile.packed or not x.tile.columns_outer or roles.rhs.indices[-1] is not last or None in depth:
+        return False
+    far = (const_int(x.sizes[last]) or 0) * width >= _FAR
+    return far and _tiles(x, rows) >= _REUSED and product(depth) * panel * width <= room
 
 
 def _open(
@@ -268,6 +291,8 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
     """
     tile = x.tile
     free, outer = _tile_output(group, x.loops, axes, rows, tile, x.staged)
+    if x.near:
+        _near(group, x, outer[0])
     if x.staged:
         _stage(group, x, outer[-1])
     group.sch.compute_at(x.block, outer[-1])
@@ -281,6 +306,17 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
     if choice is not None:
         dot.tensorize(group, _copies(group, neighbours), choice)
     return outer, steps
+
+
+def _near(group: Group, x: Variant, at: str) -> None:
+    """A panel of an operand that is no constant is copied side by side before it is used for many tiles."""
+    sch = group.sch
+    copy = sch.cache_read(x.block, x.near, "local")
+    sch.compute_at(x.block, at)
+    sch.compute_at(copy, at)
+    below = list(sch.loops(copy))
+    _, lane = sch.split(below[-1], [None, x.tile.lanes])
+    sch.vectorize(lane)
 
 
 def _stage(group: Group, x: Variant, at: str) -> None:
@@ -332,12 +368,8 @@ def pack(group: Group, roles: Contraction, last: Var, tile: Tile, choice: DotCho
 
 def _reduce_position(roles: Contraction, k: int) -> tuple[int, int]:
     """Dimensions indexed by batch axes first, then in the order of the reduction loops."""
-    used = [roles.k.index(v) for v in roles.k if v in load_vars_of(roles.rhs.indices[k])]
+    used = [roles.k.index(v) for v in roles.k if v in variables(roles.rhs.indices[k])]
     return (1, used[0]) if used else (0, k)
-
-
-def load_vars_of(index: PrimExpr) -> set[Var]:
-    return variables(index)
 
 
 def _tile_output(
