@@ -100,6 +100,14 @@ def test_normalizer_of_a_row() -> None:
     check(proto, x=np.array([["a", "b", "c"]], object))
 
 
+@pytest.mark.parametrize("locale", ["../../etc/passwd", "de/DE", "..", "C" * 65, "\ufffd"])
+def test_normalizer_refuses_what_names_no_locale(locale: str) -> None:
+    nodes = [("StringNormalizer", "x", "y", {"locale": locale})]
+    proto = text(nodes, [("y", [None], STRING)], inputs=(("x", [4], STRING),))
+    with pytest.raises(warpbeam.WarpbeamError, match="locale"):
+        warpbeam.compile(proto, cache=False)
+
+
 def test_full_match() -> None:
     proto = text([("RegexFullMatch", "x", "y", {"pattern": "p?e?a(r|pple)"})], [("y", [2, 3], BOOL)])
     got = warpbeam.compile(proto, cache=False).run({"x": WORDS})["y"]

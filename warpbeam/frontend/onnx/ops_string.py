@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,6 +60,9 @@ def _normalize(importer: Any, frame: Any, view: NodeView) -> list[Entry]:
     change = view.attr("case_change_action", "NONE")
     if change not in ("NONE", "LOWER", "UPPER"):
         raise view.error(f"case_change_action {change[:20]!r}")
+    locale = view.attr("locale", "")  # letters change as Unicode says in any locale, but it must be the name of one
+    if not re.fullmatch(r"[A-Za-z0-9_.@-]{0,64}", locale) or ".." in locale:
+        raise view.error(f"locale {locale[:40]!r}")
     options = {
         "case": change,
         "sensitive": view.attr("is_case_sensitive", 0),
