@@ -151,6 +151,15 @@ def test_c_source_of_a_model_whose_tensors_are_named_as_ours_were(tmp_path: Path
     np.testing.assert_array_equal(got[1], [-4, -7])
 
 
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_c_source_of_an_open_model_with_a_scalar_input(tmp_path: Path) -> None:
+    """The program that called it said that the scalar had one axis."""
+    module = warpbeam.compile(parsed("g (float[n] x, float s) => (float[n] y) { y = Mul(x, s) }"), cache=False)
+    inputs = {"x": np.array([1, 2], np.float32), "s": np.array(3, np.float32)}
+    (got,) = run_exported(module, "c", inputs, [np.zeros(2, np.float32)], tmp_path)
+    np.testing.assert_array_equal(got, [3, 6])
+
+
 WINDOWS = {
     "MaxPool <kernel_shape = [3, 2], strides = [3, 2]> (x)": lambda x: x.max(2, keepdims=True),
     "AveragePool <kernel_shape = [3, 2], strides = [3, 2]> (x)": lambda x: x.mean(2, keepdims=True),

@@ -69,7 +69,7 @@ def run_exported(
         RuntimeError: with what was printed, if the program is not built or fails.
     """
     model.export_library(folder / f"net.{form}", name="net", freestanding=freestanding)
-    arrays = [*(np.ascontiguousarray(inputs[s.name]) for s in model.inputs), *outputs]
+    arrays = [*(np.asarray(inputs[s.name], order="C") for s in model.inputs), *outputs]
     first, static = len(model.inputs), _static(model)
     results = list(enumerate(arrays))[first:]
     for k, array in enumerate(arrays[:first]):
