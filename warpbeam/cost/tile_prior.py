@@ -22,6 +22,9 @@ from warpbeam.target import Target
 
 _UNKNOWN = 64
 _CALL_CYCLES = 30.0
+_PANEL = 384 << 10  # bytes of a copied panel, on a thread's stack: 512 KiB is the smallest that systems give
+_REUSED = 8  # tiles that a copy of their panel pays for
+_SCATTERED = 2.4  # as long as with a copy take products with a matrix whose rows lie far apart
 _MIXED = 1.8  # a tile of whole and shorter vectors: code generators keep few of them in registers
 _WAY_BYTES = 4096
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
@@ -34,6 +37,7 @@ class Shape:
     """Extents by role; None is symbolic. rows: the last two row axes; outer: iterations of all other outer axes.
 
     whole: for each of rows, then columns, whether tiles must divide the extent (a part of a larger axis).
+    far: whether the rhs is no constant and its rows lie far apart in memory.
     """
 
     rows: tuple[int | None, ...]
@@ -47,14 +51,15 @@ class Shape:
     reads: int = 2
     row_bytes: int = 0
     whole: tuple[bool, ...] = (False, False, False)
+    far: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """Decisions of the tile sketch.
 
-    parallel: "free" (axes that are not tiled), "first" (first tiled loop) or "none". cycles: predicted, on all cores
-    that the parallel loop uses.
+    parallel: "free" (axes that are not tiled), "first" (first tiled loop) or "none". near: whether a panel of the rhs
+    is copied before it is used. cycles: predicted, on all cores that the parallel loop uses.
     """
 
     rows: tuple[int, ...]
@@ -65,6 +70,7 @@ class Tile:
     unroll: int
     unroll_window: bool
     packed: bool
+    near: bool = False
     reason: str = ""
     cycles: float = 0.0
 
@@ -149,6 +155,7 @@ def _tile(shape: Shape, target: Target, lanes: int, entry: tuple[Any, ...]) -> T
         2 if shape.broadcast and shape.reduce % 2 == 0 else 1,
         not shape.broadcast,
         shape.packed,
+        copied(shape, rows, vectors * lanes, columns_outer, target),
         f"{cycles:.0f} cycles predicted, {100 * flops / (cycles * peak):.0f} % of the multiply-add ceiling",
         cycles / speedup,
     )
@@ -222,9 +229,19 @@ def _cycles(
             total += nh * nw * (step * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
     tiles = sum(n for n, _ in heights)
     total *= _aliasing(shape, rows, target)
+    if shape.far and not copied(shape, rows, panel, columns_outer, target):
+        total *= _SCATTERED
     return shape.outer * (
         total + _traffic(shape, tiles, len(widths) and full + (1 if rest else 0), panel, columns_outer, target)
     )
+
+
+def copied(shape: Shape, rows: tuple[int, ...], panel: int, columns_outer: bool, target: Target) -> bool:
+    """Whether a panel whose rows lie far apart is copied side by side: it fits the stack, and many tiles use it."""
+    known = columns_outer and None not in shape.rows
+    tiles = prod(-(-(size or 1) // r) for size, r in zip(shape.rows, rows, strict=True))
+    room = _PANEL if target.threads else 0
+    return shape.far and known and tiles >= _REUSED and shape.reduce * panel * shape.bytes <= room
 
 
 def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: bool, target: Target) -> float:

@@ -36,9 +36,7 @@ from warpbeam.tir.arith import linear, simplify
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
 _MANY = 64  # rows where their number is not known
-_NEAR = 512 << 10  # bytes of a panel on a thread's stack
 _FAR = 1024  # bytes between the rows of a matrix that are far apart
-_REUSED = 8  # tiles that a copy of their panel pays for
 _HEAVY = ("contraction", "window", "reduce", "row")
 
 
@@ -113,7 +111,7 @@ def build(group: Group, rank: int = 0) -> Plan:
     choice = dot.find(group, parts.anchor.op, roles)
     shape = describe(group, parts, roles)
     if choice is not None:  # a step of the instruction takes as many bytes as one of float32
-        shape = replace(shape, reduce=shape.reduce // choice.group, lanes=choice.lanes)
+        shape = replace(shape, reduce=shape.reduce // choice.group, lanes=choice.lanes, far=False)
     tile = nth(ranked(shape, group.target, rank + 1), rank) if rank else choose(shape, group.target)
     apply(group, parts, roles, tile, choice)
     decisions = tile.as_dict() if choice is None else {**tile.as_dict(), "dot": choice.intrin}
@@ -168,7 +166,15 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
         bytes=dt.nbytes(op.body[0].dtype),
         reads=len(_reads(op)),
         row_bytes=_row_bytes(roles, tiled),
+        far=roles is not None and not packed and _far(roles, axes[-1], sizes[axes[-1]]),
     )
+
+
+def _far(roles: Contraction, last: Var, columns: int | None) -> bool:
+    """Whether the rows of the rhs, along the vector axis, lie so far apart that each is a page or line of its own."""
+    sizes = [extent(s) for s, i in zip(roles.rhs.tensor.shape, roles.rhs.indices, strict=True) if variables(i)]
+    own = roles.rhs.indices[-1] is last and None not in sizes
+    return own and (columns or 0) * dt.nbytes(roles.rhs.dtype) >= _FAR
 
 
 def _least(size: PrimExpr) -> int:
@@ -227,7 +233,7 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     staged = any(expensive(s.op) for s in parts.after)
     x = Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile, staged)
     known = all(const_int(sizes[v]) is not None for v in (axes[-1], *rows))
-    if roles is not None and known and choice is None and _gathers(group, roles, x, rows, axes[-1]):
+    if roles is not None and tile.near:
         x.near = roles.rhs.tensor.name
     outer, steps = (nest if known else _open)(group, x, axes, rows, choice)
     free = [v for v in axes[:-1] if v not in rows]
@@ -247,19 +253,6 @@ def _tiles(x: Variant, rows: list[Var]) -> int:
 def _ahead(x: Variant, rows: list[Var]) -> bool:
     """Whether a panel of constants is used for several tiles: the time to fetch the next one in."""
     return x.tile.packed and x.tile.columns_outer and _tiles(x, rows) > 1
-
-
-def _gathers(group: Group, roles: Contraction, x: Variant, rows: list[Var], last: Var) -> bool:
-    """Whether to copy a panel of the rhs first: it lies in pieces far apart, and is used for many tiles."""
-    panel, width = x.tile.vectors * x.tile.lanes, dt.nbytes(roles.rhs.dtype)
-    depth = [
-        extent(s) for s, i in zip(roles.rhs.tensor.shape, roles.rhs.indices, strict=True) if variables(i) & set(roles.k)
-    ]
-    room = min(_NEAR, group.target.l2 // 2) if group.target.threads else 0
-    if x.tile.packed or not x.tile.columns_outer or roles.rhs.indices[-1] is not last or None in depth:
-        return False
-    far = (const_int(x.sizes[last]) or 0) * width >= _FAR
-    return far and _tiles(x, rows) >= _REUSED and product(depth) * panel * width <= room
 
 
 def _open(
