@@ -24,7 +24,8 @@ _UNKNOWN = 64
 _CALL_CYCLES = 30.0
 _PANEL = 384 << 10  # bytes of a copied panel, on a thread's stack: 512 KiB is the smallest that systems give
 _REUSED = 8  # tiles that a copy of their panel pays for
-_SCATTERED = 2.4  # as long as with a copy take products with a matrix whose rows lie far apart
+_SCATTERED = (1.7, 1.08)  # as long take products with rows far apart: panels of one or two vectors, and wider ones
+_FETCH_CYCLES = 60.0  # to copy a panel's part of one such row
 _MIXED = 1.8  # a tile of whole and shorter vectors: code generators keep few of them in registers
 _WAY_BYTES = 4096
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
@@ -229,8 +230,10 @@ def _cycles(
             total += nh * nw * (step * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
     tiles = sum(n for n, _ in heights)
     total *= _aliasing(shape, rows, target)
-    if shape.far and not copied(shape, rows, panel, columns_outer, target):
-        total *= _SCATTERED
+    if copied(shape, rows, panel, columns_outer, target):
+        total += _FETCH_CYCLES * shape.reduce * columns / panel
+    elif shape.far:
+        total *= _SCATTERED[vectors > 2]
     return shape.outer * (
         total + _traffic(shape, tiles, len(widths) and full + (1 if rest else 0), panel, columns_outer, target)
     )
