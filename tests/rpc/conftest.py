@@ -73,3 +73,13 @@ def server(program: list[str], tmp_path: Path) -> Iterator[rpc.Server]:
     (tmp_path / "files").mkdir()
     with rpc.Server(key="box", program=program, options=["--folder", str(tmp_path / "files")]) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def arm(build_server: Callable[..., str]) -> Iterator[rpc.Server]:
+    """The server in C on an emulated processor."""
+    emulator = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+    if shutil.which(emulator[0]) is None:
+        pytest.skip(f"needs {emulator[0]}")
+    with rpc.Server(program=[*emulator, build_server("aarch64-linux-gnu-gcc")]) as server:
+        yield server

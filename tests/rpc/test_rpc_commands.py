@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -106,16 +104,6 @@ def test_mistakes(lasting_server: rpc.Server, model: Path, tmp_path: Path, capsy
         assert caught.value.code == 2 and "cannot read" in capsys.readouterr().err
     run(capsys, "compile", model, "-o", tmp_path / "arm.wb", "--target", "generic-aarch64")
     assert "aarch64" in run(capsys, "run", tmp_path / "arm.wb", *there, code=1)[1]
-
-
-@pytest.fixture(scope="module")
-def arm(build_server: Callable[..., str]) -> Iterator[rpc.Server]:
-    """The server in C on an emulated processor."""
-    emulator = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
-    if shutil.which(emulator[0]) is None:
-        pytest.skip(f"needs {emulator[0]}")
-    with rpc.Server(program=[*emulator, build_server("aarch64-linux-gnu-gcc")]) as server:
-        yield server
 
 
 def test_another_processor(arm: rpc.Server, model: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +83,6 @@ def test_a_session_that_ends_leaves_the_prior_s_choice(lasting_server: rpc.Serve
     with rpc.connect(lasting_server.host, lasting_server.port, secret=lasting_server.secret) as again:
         _, report = compile_with_report(network(), guard=0.5, measure_on=again)  # that was no verdict
         assert not any(row["cached"] for row in report.guard)
-
-
-@pytest.fixture(scope="module")
-def arm(build_server: Callable[..., str]) -> Iterator[rpc.Server]:
-    """The server in C on an emulated processor."""
-    emulator = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
-    if shutil.which(emulator[0]) is None:
-        pytest.skip(f"needs {emulator[0]}")
-    with rpc.Server(program=[*emulator, build_server("aarch64-linux-gnu-gcc")]) as server:
-        yield server
 
 
 def test_another_processor(arm: rpc.Server, tmp_path: Path) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from warpbeam.driver.race import Dropped
-from warpbeam.driver.workers import MEMORY_LIMIT, last_words, start_process
+from warpbeam.driver.workers import MEMORY_LIMIT, asked, last_words, start_process
 from warpbeam.target import Target
 
 SECONDS_LIMIT = 5.0  # for one answer
@@ -92,27 +90,10 @@ class Timer:
 
     def _send(self, request: dict[str, Any], payload: bytes = b"") -> dict[str, Any]:
         process = self.process
-        assert process is not None and process.stdin is not None and process.stdout is not None
-        late = threading.Event()
-
-        def kill() -> None:
-            late.set()
-            process.kill()
-
-        watch = threading.Timer(self.seconds, kill)
-        watch.daemon = True
-        watch.start()
-        try:
-            process.stdin.write(json.dumps(request).encode() + b"\n" + payload)
-            process.stdin.flush()
-            line = process.stdout.readline()
-            reply: dict[str, Any] | None = json.loads(line) if line else None
-        except (OSError, ValueError):
-            reply = None
-        finally:
-            watch.cancel()
+        assert process is not None
+        reply, _, late = asked(process, request, payload, self.seconds)
         if reply is None:
-            why = f"took more than {self.seconds:g} s" if late.is_set() else f"crashed {last_words(process, self.log)}"
+            why = f"took more than {self.seconds:g} s" if late else f"crashed {last_words(process, self.log)}"
             self.stop()
             raise Dropped(why.strip())
         if not reply["ok"]:

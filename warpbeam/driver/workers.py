@@ -56,6 +56,37 @@ def last_words(process: subprocess.Popen[bytes] | None, log: IO[bytes]) -> str:
     return "\n".join(words.splitlines()[:8])
 
 
+def asked(
+    process: subprocess.Popen[bytes], request: dict[str, Any], payload: bytes, seconds: float
+) -> tuple[dict[str, Any] | None, bytes, bool]:
+    """A process's answer to a request, what follows it, and whether the process was killed because it took too long.
+
+    The answer is None where none came: the process crashed, or was killed. "bytes" in it is the length of what follows.
+    """
+    assert process.stdin is not None and process.stdout is not None
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        process.stdin.write(json.dumps(request).encode() + b"\n" + payload)
+        process.stdin.flush()
+        line = process.stdout.readline()
+        answer = json.loads(line) if line else None
+        size = 0 if answer is None else answer.get("bytes", 0)
+        rest = process.stdout.read(size) if size else b""
+    except (OSError, ValueError):
+        return None, b"", late.is_set()
+    finally:
+        timer.cancel()
+    return (answer if len(rest) == size else None), rest, late.is_set()
+
+
 class _Worker:
     """One process and the thread that feeds it."""
 
@@ -83,29 +114,9 @@ class _Worker:
     def _compile(self, name: str, head: dict[str, Any], text: bytes, seconds: float) -> bytes:
         if self.process is None:
             self.process = self._start()
-        process = self.process
-        assert process.stdin is not None and process.stdout is not None
-        late = threading.Event()
-
-        def kill() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(seconds, kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            process.stdin.write(json.dumps(head).encode() + b"\n" + text)
-            process.stdin.flush()
-            line = process.stdout.readline()
-            answer = json.loads(line) if line else None
-            payload = process.stdout.read(answer["bytes"]) if answer else b""
-        except (OSError, ValueError):
-            answer = None
-        finally:
-            timer.cancel()
-        if answer is None or len(payload) != answer["bytes"]:
-            raise self._crashed(name, seconds if late.is_set() else None)
+        answer, payload, late = asked(self.process, head, text, seconds)
+        if answer is None:
+            raise self._crashed(name, seconds if late else None)
         if not answer["ok"]:
             raise refused(name, payload.decode(errors="replace"))
         return payload

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from warpbeam.ir.diagnostics import IRError
+from warpbeam.ir.names import fresh_name
 from warpbeam.ir.node import Attrs, Node
 from warpbeam.ir.rewrite import post_order, rewrite, substitute
 from warpbeam.te.errors import TEError
@@ -41,12 +42,7 @@ class Names:
 
     def fresh(self, base: str) -> str:
         """`base`, or `base` with the first free number appended; the result is taken from now on."""
-        name, count = base, 0
-        while name in self.taken:
-            count += 1
-            name = f"{base}_{count}"
-        self.taken.add(name)
-        return name
+        return fresh_name(base, self.taken)
 
 
 @dataclass(frozen=True, slots=True)

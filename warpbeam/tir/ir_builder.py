@@ -18,6 +18,7 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
+from warpbeam.ir.names import fresh_name
 from warpbeam.tir import expr as e
 from warpbeam.tir import op
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
@@ -162,12 +163,7 @@ class IRBuilder:
 
     def _fresh(self, name: str) -> str:
         """A name that no loop or buffer of this builder has."""
-        found, count = name, 0
-        while found in self._names:
-            count += 1
-            found = f"{name}_{count}"
-        self._names.add(found)
-        return found
+        return fresh_name(name, self._names)
 
     # ------------------------------------------------------------------------------------------------------- statements
 

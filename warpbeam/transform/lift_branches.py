@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from warpbeam.ir.names import fresh_name
 from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order, rewrite
 from warpbeam.ir.transform import module_pass
@@ -120,18 +121,10 @@ class _Lifter:
         params = tuple(Var(f"p{i}", c.ty) for i, c in enumerate(captured))
         body: Any = rewrite(root, lambda n: None, dict(zip(captured, params, strict=True)))
         fn = Function(params, body)
-        name = self._fresh(f"{self.gv.name}_{what}")
+        name = fresh_name(f"{self.gv.name}_{what}", self.names)
         gv = GlobalVar(name, FuncType(tuple(p.ty for p in params), body.ty))
         self.made.append((gv, fn))
         return Call(gv, tuple(self._new(c) for c in captured))
-
-    def _fresh(self, base: str) -> str:
-        name, count = base, 0
-        while name in self.names:
-            count += 1
-            name = f"{base}_{count}"
-        self.names.add(name)
-        return name
 
 
 def _is_call_of(node: Expr, given: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.diagnostics import CompileError
+from warpbeam.ir.names import fresh_name
 from warpbeam.ir.rewrite import add_origins, origins, post_order
 from warpbeam.ir.transform import module_pass
 from warpbeam.relay.expr import (
@@ -253,7 +254,7 @@ class _Evaluator:
                 env[v] = _moved(closure.env[v], moved)
         base = closure.name.name if closure.name is not None else "function"
         ty = FuncType((*fn.ty.params, *(v.ty for v in moved.values())), fn.ty.ret)
-        closure.place = GlobalVar(self.fresh(base), ty)
+        closure.place = GlobalVar(fresh_name(base, self.names), ty)
         closure.extra = list(moved)
         inner = _Closure(fn, {}, closure.name)
         inner.place, inner.extra = closure.place, list(moved.values())
@@ -264,14 +265,6 @@ class _Evaluator:
         value = yield self.eval(fn.body, _Frame(env, {}))
         body = _residual(value, f"the result of {base}")
         self.made[closure.place] = Function((*params, *moved.values()), body, fn.ty.ret)
-
-    def fresh(self, base: str) -> str:
-        name, count = base, 0
-        while name in self.names:
-            count += 1
-            name = f"{base}_{count}"
-        self.names.add(name)
-        return name
 
     def branch(self, node: If, frame: _Frame) -> Job:
         cond = _residual((yield self.eval(node.cond, frame)), "a condition")
