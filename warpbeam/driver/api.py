@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from warpbeam.ir.budget import limited, most_memory
 from warpbeam.ir.diagnostics import CompileError, WarpbeamError
@@ -17,10 +17,12 @@ from warpbeam.ir.transform import PassContext
 from warpbeam.runtime.artifact import Artifact
 from warpbeam.runtime.compiled import CompiledModel, fits_here
 from warpbeam.runtime.errors import ArtifactError
-from warpbeam.runtime.export_model import Exported
 from warpbeam.runtime.model import open_model
 from warpbeam.runtime.module import Module
-from warpbeam.runtime.profiler import Roof
+
+if TYPE_CHECKING:  # a model from the cache does without these
+    from warpbeam.runtime.export_model import Exported
+    from warpbeam.runtime.profiler import Roof
 
 #: what `guard=True` may spend on measuring
 GUARD_SECONDS = 2.0
@@ -275,13 +277,16 @@ def _key(
 
 
 def _cached(path: Path, store: Any) -> Artifact | None:
-    """The artefact of a cache entry; one that was found whole before and did not change since is not hashed again."""
-    from warpbeam.driver.identity import file_key
+    """The artefact of a cache entry; one that was found whole since the machine started, and did not change, is not
+    hashed again.
+    """
+    from warpbeam.driver.identity import file_key, machine_start
 
     if not path.exists():
         return None
     try:
         key, settled = file_key(path)
+        key += machine_start()  # entries are not written through, and a machine that fails leaves some in part
         known = store.get(key) is not None
         found = Artifact.load(path, verify_constants=not known)
         if settled and not known:

@@ -115,7 +115,7 @@ class Cache:
         path = self._path("artifacts", key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            artifact.save(path)
+            artifact.save(path, durable=False)
             self._count(path.stat().st_size)
 
     # ------------------------------------------------------------------------------------------------------------ files

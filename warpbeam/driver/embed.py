@@ -35,13 +35,13 @@ class RecordedConstants(Constants):
         super().__init__()
         self.places: dict[str, tuple[int, Any]] = {}
 
-    def add(self, const: Constant, layout: Any) -> tuple[int, np.ndarray]:
+    def add(self, const: Constant, layout: Any) -> tuple[int, tuple[int, ...]]:
         """As `Constants.add`."""
-        offset, packed = super().add(const, layout)
+        offset, shape = super().add(const, layout)
         key = constant_digest(const)
         if layout is None or key not in self.places:
             self.places[key] = offset, layout
-        return offset, packed
+        return offset, shape
 
 
 def sections(mod: IRModule, constants: RecordedConstants, target: Target) -> tuple[str, dict[str, bytes]]:

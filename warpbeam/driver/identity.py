@@ -27,6 +27,14 @@ def file_key(path: Path) -> tuple[str, bool]:
     return key, time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) > _SETTLED_NS
 
 
+def machine_start() -> str:
+    """A name of the time since the machine was started last; "" where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
 def model_digest(path: Path, cache: Any) -> str:
     """A text that changes with the contents of a model file and the state of its external data files.
 

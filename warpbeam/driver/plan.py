@@ -170,8 +170,8 @@ class Planner:
 
     def _operand(self, arg: Expr, kernel: Kernel, index: int, values: dict[Expr, Any]) -> Slot:
         if isinstance(arg, Constant):
-            offset, packed = self.constants.add(arg, kernel.layouts.get(index))
-            return self._slot(TensorType(packed.shape, arg.ty.dtype), ("const", offset))
+            offset, shape = self.constants.add(arg, kernel.layouts.get(index))
+            return self._slot(TensorType(shape, arg.ty.dtype), ("const", offset))
         return values[arg]  # type: ignore[no-any-return]
 
     def _call(self, call: Call, values: dict[Expr, Any]) -> Any:

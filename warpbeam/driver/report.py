@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from warpbeam.driver import guard_text, plan_report
-from warpbeam.runtime.program import CallExternal, CallKernel, Program, walk
+if TYPE_CHECKING:  # the report of a model from the cache does without these
+    from warpbeam.runtime.program import Program
 
 
 @dataclass(slots=True)
@@ -39,6 +39,8 @@ class Report:
 
     def kernels(self, program: Program, kernels: dict[str, Any]) -> None:
         """One row per kernel call of the program."""
+        from warpbeam.runtime.program import CallExternal, CallKernel, walk
+
         origins = {v.id: v.origins for v in program.values}
         for step in walk(program.body):
             if isinstance(step, CallExternal):
@@ -71,6 +73,8 @@ class Report:
         }
 
     def text(self) -> str:
+        from warpbeam.driver import guard_text, plan_report
+
         lines = [f"{self.model} for {self.target}" + (" (from cache)" if self.cached else "")]
         lines += [f"  {name:<24}{seconds * 1e3:10.1f} ms" for name, seconds in self.stages]
         lines += [f"  {_precision(self.precision)}"] if self.precision else []

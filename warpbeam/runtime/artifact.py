@@ -230,13 +230,14 @@ class Artifact:
         """The file's bytes."""
         return b"".join(self.chunks())
 
-    def save(self, path: str | os.PathLike[str], key: signature.Key | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], key: signature.Key | None = None, durable: bool = True) -> None:
         """Writes the file: all of it or nothing, also when the machine fails in between.
 
         Args:
             key: PEM file of the private key that signs it.
+            durable: False: it may be damaged when the machine fails soon after, as its hashes then tell.
         """
-        with atomic(path) as file:
+        with atomic(path, durable=durable) as file:
             for chunk in self.chunks(key):
                 file.write(chunk)
 

@@ -11,12 +11,14 @@ from typing import IO
 
 
 @contextmanager
-def atomic(path: str | os.PathLike[str], mode: int = 0o666) -> Iterator[IO[bytes]]:
+def atomic(path: str | os.PathLike[str], mode: int = 0o666, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file opened for writing that becomes `path` when the block ends well, and vanishes when it does not.
 
     Args:
         path: what to write; a file that stands there is replaced.
         mode: permissions before the process's mask is applied.
+        durable: wait until it is on the disk, so that a machine that fails later has it whole. False: for what can be
+            made again and is checked when it is read.
 
     Raises:
         OSError: if the folder does not exist or cannot be written.
@@ -27,13 +29,15 @@ def atomic(path: str | os.PathLike[str], mode: int = 0o666) -> Iterator[IO[bytes
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(temporary, mode & ~_umask())
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
-    _sync_folder(target.parent)
+    if durable:
+        _sync_folder(target.parent)
 
 
 def _umask() -> int:

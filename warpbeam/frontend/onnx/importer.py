@@ -97,7 +97,7 @@ class Importer:
 
     def run(self) -> ImportedModel:
         graph = self.loaded.proto.graph
-        env = self.initializers(graph)
+        env = self.initializers(graph, self.loaded.contents)
         env.update({k: self.constant(np.array(v)) for k, v in self.constants.items()})
         params, given = bind_inputs(
             graph, env, self.dims, self.shapes, self.dtype, self.problems, self.limits, self.host_sequences
@@ -134,11 +134,11 @@ class Importer:
         found = Constant(self.table.encode(array) if string else array)
         return Entry(found, fixed=True, limit=self.limits.folded_bytes, string=string)
 
-    def initializers(self, graph: Any) -> dict[str, Entry]:
+    def initializers(self, graph: Any, contents: Mapping[int, np.ndarray] | None = None) -> dict[str, Entry]:
         env: dict[str, Entry] = {}
-        for proto in graph.initializer:
+        for i, proto in enumerate(graph.initializer):
             try:
-                entry = self.constant(tensor_array(proto, self.loaded.external, self.limits))
+                entry = self.constant(tensor_array(proto, self.loaded.external, self.limits, (contents or {}).get(i)))
             except UnsupportedError as e:
                 self.problems.add(f"{e.what} ({e.where})")
                 env[proto.name] = Entry(missing=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from warpbeam.frontend.onnx.apart import LARGE, Apart, taken_apart
 from warpbeam.frontend.onnx.external import ExternalData
 from warpbeam.frontend.onnx.limits import DEFAULT, Limits
 from warpbeam.ir.diagnostics import ImportModelError
@@ -16,13 +19,16 @@ OLDEST_IR = 1
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A parsed model and where its external data may lie."""
+    """A parsed model and where its external data may lie. contents: raw data of initializers of its graph, by their
+    numbers, where the parsed message is without.
+    """
 
     proto: Any
     external: ExternalData
     source: str
     name: str
     opsets: dict[str, int]
+    contents: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 def load(model: Any, limits: Limits = DEFAULT, opset: int | None = None) -> Loaded:
@@ -32,13 +38,16 @@ def load(model: Any, limits: Limits = DEFAULT, opset: int | None = None) -> Load
     """
     import onnx
 
+    contents: dict[int, np.ndarray] = {}
     if isinstance(model, onnx.ModelProto):
         proto, folder, source = model, None, "the given ModelProto"
     elif isinstance(model, bytes | bytearray | memoryview):
         proto, folder, source = parse(bytes(model), "the given bytes", limits), None, "the given bytes"
     elif isinstance(model, str | os.PathLike):
         path = os.fspath(model)
-        proto, folder, source = parse(_read(path, limits), path, limits), os.path.dirname(path) or ".", path
+        read = _read(path, limits)
+        proto, folder, source = parse(read.message, path, limits), os.path.dirname(path) or ".", path
+        contents = read.contents
     else:
         raise ImportModelError(
             f"a model cannot be read from {type(model).__name__}", hint="give a path, bytes or an onnx.ModelProto"
@@ -46,10 +55,11 @@ def load(model: Any, limits: Limits = DEFAULT, opset: int | None = None) -> Load
     opsets = _versions(proto, source, opset)
     _check_size(proto, source, limits)
     name = proto.graph.name[:80] if folder is None else os.path.splitext(os.path.basename(source))[0]
-    return Loaded(proto, ExternalData(folder), source, name or "model", opsets)
+    return Loaded(proto, ExternalData(folder), source, name or "model", opsets, contents)
 
 
-def _read(path: Any, limits: Limits) -> bytes:
+def _read(path: Any, limits: Limits) -> Apart:
+    """A model file, taken apart if it is large."""
     try:
         with open(path, "rb") as f:
             size = os.fstat(f.fileno()).st_size
@@ -57,7 +67,9 @@ def _read(path: Any, limits: Limits) -> bytes:
                 raise ImportModelError(
                     f"the model file has {size} bytes", where=str(path), why=f"the limit is {limits.file_bytes}"
                 )
-            return f.read(limits.file_bytes + 1)
+            found = taken_apart(f) if size > LARGE else None
+            f.seek(0)
+            return found or Apart(f.read(limits.file_bytes + 1), {})
     except OSError as e:
         raise ImportModelError(f"the model file cannot be read: {e.strerror}", where=str(path)) from None
 

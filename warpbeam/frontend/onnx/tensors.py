@@ -44,8 +44,10 @@ def elem_dtype(code: int, what: str) -> str:
     raise ImportModelError(f"element type {code} is not one of the format", where=what)
 
 
-def tensor_array(proto: Any, external: ExternalData | None = None, limits: Limits = DEFAULT) -> np.ndarray:
-    """A tensor of the file as a read-only array; raw data is not copied again."""
+def tensor_array(
+    proto: Any, external: ExternalData | None = None, limits: Limits = DEFAULT, contents: np.ndarray | None = None
+) -> np.ndarray:
+    """A tensor of the file as a read-only array; raw data is not copied again. contents: raw data that was cut out."""
     name = proto.name or "a tensor"
     if proto.data_type == STRING:
         return _strings(proto, name, limits)
@@ -67,8 +69,8 @@ def tensor_array(proto: Any, external: ExternalData | None = None, limits: Limit
             array = unpacked(data.view(np.uint8), dtype, count)
         else:
             array = data.view(kind) if data.ctypes.data % kind.itemsize == 0 else np.frombuffer(data.tobytes(), kind)
-    elif proto.HasField("raw_data"):
-        raw = proto.raw_data
+    elif contents is not None or proto.HasField("raw_data"):
+        raw = proto.raw_data if contents is None else memoryview(contents)
         if len(raw) != need:
             raise ImportModelError(
                 f"tensor {name[:80]!r} of shape {shape[:8]} and type {dtype} has {len(raw)} bytes of data, needs {need}"

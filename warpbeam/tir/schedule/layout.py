@@ -149,25 +149,29 @@ def to_expr(plain: Any, names: tuple[Var, ...]) -> PrimExpr:
     return _BUILD[plain[0]](to_expr(plain[1], names), to_expr(plain[2], names))
 
 
-def apply_layout(array: np.ndarray[Any, Any], layout: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    """The packed copy of an array of the layout's original shape; padding is zero.
+def apply_layout(
+    array: np.ndarray[Any, Any], layout: Mapping[str, Any], out: np.ndarray[Any, Any] | None = None
+) -> np.ndarray[Any, Any]:
+    """The packed copy of an array of the layout's original shape, in `out` if given; padding is zero.
 
     Raises ScheduleError where the shape differs or is symbolic.
     """
     if tuple(array.shape) != tuple(layout["shape"]):
         raise ScheduleError(f"the layout is for shape {layout['shape']}, the array has {array.shape}")
+    packed = np.empty(tuple(layout["packed"]), array.dtype) if out is None else out
     blocked = _blocked(array, layout)
     if blocked is not None:
-        return blocked
+        packed[...] = blocked
+        return packed
     grid = np.indices(array.shape, dtype=np.int64, sparse=True)
-    packed = np.zeros(tuple(layout["packed"]), array.dtype)
     index = tuple(_evaluate(m, grid) for m in layout["map"])
+    packed.fill(0)
     packed[index] = array
     return packed
 
 
 def _blocked(array: np.ndarray[Any, Any], layout: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
-    """The packed copy as a transposition, where each index moves whole or as its quotient and remainder by one block;
+    """The packed array as a transposition, where each index moves whole or as its quotient and remainder by one block;
     None for other maps.
     """
     place = {plain: k for k, plain in enumerate(layout["map"])}
@@ -193,7 +197,7 @@ def _blocked(array: np.ndarray[Any, Any], layout: Mapping[str, Any]) -> np.ndarr
     if [split[source.index(k)] for k in range(len(source))] != list(layout["packed"]):
         return None
     padded = np.pad(array, pads) if any(after for _, after in pads) else array
-    return np.ascontiguousarray(padded.reshape(split).transpose(np.argsort(source)))
+    return padded.reshape(split).transpose(np.argsort(source))
 
 
 def _evaluate(plain: Any, grid: Any) -> Any:
