@@ -253,3 +253,126 @@ def test_states_that_a_body_hands_on_are_not_copied() -> None:
     shapes = {v.id: v.shape for v in program.values}
     written = [shapes[w] for i in loop.body if isinstance(i, CallKernel) for w in i.writes]
     assert (2, 4) in written and (4, 4) not in written
+
+
+def exported_layers(steps: int | str, layers: int = 1) -> Any:
+    """Loops as exporters write recurrent layers: the condition counts, rows are taken and gathered at a counter."""
+    rng = np.random.default_rng(5)
+    held = {"w0": rng.standard_normal((3, 3)), "u0": rng.standard_normal((3, 3)), "h": np.zeros((1, 3))}
+    held = {k: 0.3 * v.astype(np.float32) for k, v in held.items()}  # errors of a step shrink in the next
+    held |= {"one": np.array(1, np.int32), "zero": np.array(0, np.int32), "yes": np.array(True), "at": np.array(0)}
+    kind = TensorProto.INT32
+    ports = [("i", [], INT64), ("go", [], BOOL), ("t", [], kind), ("s", [1, 3]), ("w", [3, 3]), ("u", [3, 3])]
+    outs = [("go_on", [], BOOL), ("t2", [], kind), ("s2", [1, 3]), ("w", [3, 3]), ("u", [3, 3]), ("y", [1, 3])]
+    nodes: list[Any] = []
+    for k in range(layers):
+        step = [
+            ("Gather", f"x{k} t", "row", {"axis": 0}),
+            ("MatMul", "row w", "p"),
+            ("MatMul", "s u", "q"),
+            ("Add", "p q", "z"),
+            ("Tanh", "z", "s2"),
+            ("Identity", "s2", "y"),
+            ("Add", "t one", "t2"),
+            ("Cast", "t2", "a", {"to": TensorProto.FLOAT}),
+            ("Less", f"a limit{k}", "go_on"),
+        ]
+        if isinstance(steps, int):
+            held[f"limit{k}"] = np.array(steps, np.float32)
+        else:
+            cast = ("Cast", f"count{k}", f"limit{k}", {"to": TensorProto.FLOAT})
+            nodes += [("Shape", f"x{k}", f"size{k}"), ("Gather", f"size{k} at", f"count{k}"), cast]
+        ends = f"te{k} se{k} we{k} ue{k} x{k + 1}"
+        nodes.append(("Loop", "_ yes zero h w0 u0", ends, {"body": graph(step, ports, outs)}))
+    return model(nodes, [("x0", [steps, 1, 3])], [(f"x{layers}", None), (f"se{layers - 1}", None)], held), held
+
+
+def layers_result(x: np.ndarray, held: dict[str, np.ndarray], layers: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    for _ in range(layers):
+        s, rows = held["h"], []
+        for row in x:
+            s = np.tanh(row @ held["w0"] + s @ held["u0"])
+            rows.append(s)
+        x = np.stack(rows)
+    return x, s
+
+
+def test_a_loop_that_a_counter_ends_runs_a_known_number_of_times() -> None:
+    """Its results have known sizes, its condition is not computed, and the rows' product is made before it."""
+    proto, held = exported_layers(7)
+    x = RNG.standard_normal((7, 1, 3)).astype(np.float32)
+    (rows, last), program = both(proto, x)
+    want = layers_result(x, held)
+    np.testing.assert_allclose(rows, want[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(last, want[1], rtol=1e-5, atol=1e-6)
+    (loop,) = [i for i in program.body if isinstance(i, Loop)]
+    assert not program.symbols
+    shapes = {v.id: v.shape for v in program.values}
+    before = [shapes[w] for i in program.body if isinstance(i, CallKernel) for w in i.writes]
+    assert (7, 3) in before or (7, 1, 3) in before  # x by w, of all rows
+    dtypes = {v.id: v.dtype for v in program.values}
+    written = [dtypes[w] for i in loop.body if isinstance(i, CallKernel) for w in i.writes]
+    assert written.count("bool") == 1 and "float32" in written  # only whether there is another round
+
+
+def test_loops_that_count_to_an_open_size_are_counted_without_their_work() -> None:
+    """Each once, however many values have sizes that follow from them."""
+    proto, held = exported_layers("N", 3)
+    module = warpbeam.compile(proto, cache=False)
+    for n in (1, 4, 9):
+        x = RNG.standard_normal((n, 1, 3)).astype(np.float32)
+        for got, want in zip(module(x), layers_result(x, held, 3), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    program = module.artifact.program()
+    shapes = {v.id: v.shape for v in program.values}
+    loops = [i for i in program.body if isinstance(i, Loop)]
+    written = [[shapes[w] for i in one.body if isinstance(i, CallKernel) for w in i.writes] for one in loops]
+    assert [(1, 3) in w for w in written].count(True) == 3 and len(loops) == 6
+
+
+@pytest.mark.parametrize("bound", [None, 0, 3, 5])
+def test_conditions_that_constants_decide_are_decided_once(bound: int | None) -> None:
+    """s doubles while it is below 30: 1, 2, 4, 8, 16 and 32 are seen, unless there is a bound."""
+    body = graph(
+        [("Add", "k k", "k2"), ("Less", "k2 top", "go_on"), ("Add", "s one", "s2"), ("Identity", "s2", "y")],
+        [("i", [], INT64), ("go", [], BOOL), ("k", []), ("s", [2])],
+        [("go_on", [], BOOL), ("k2", []), ("s2", [2]), ("y", [2])],
+    )
+    held = {k: np.array(v, np.float32) for k, v in (("top", 30), ("one", 1), ("first", 1))}
+    held |= {"yes": np.array(True)} | ({} if bound is None else {"m": np.array(bound, np.int64)})
+    ends = [("k_end", None), ("s_end", None), ("all", None)]
+    first = "_" if bound is None else "m"
+    proto = model([("Loop", f"{first} yes first x", "k_end s_end all", {"body": body})], [("x", [2])], ends, held)
+    done = 5 if bound is None else bound
+    (k, s, rows), program = both(proto, X[0, :2])
+    assert k == 2.0**done and rows.shape == (done, 2) and not program.symbols
+    np.testing.assert_allclose(s, X[0, :2] + done, rtol=1e-6)
+
+
+def test_a_loop_too_long_to_be_tried_is_counted_when_it_runs() -> None:
+    body = graph(
+        [("Add", "k one", "k2"), ("Less", "k2 top", "go_on"), ("Identity", "k2", "y")],
+        [("i", [], INT64), ("go", [], BOOL), ("k", [], INT64)],
+        [("go_on", [], BOOL), ("k2", [], INT64), ("y", [], INT64)],
+    )
+    held = {"one": np.array(1), "top": np.array(5000), "zero": np.array(0), "yes": np.array(True)}
+    proto = model(
+        [("Loop", "_ yes zero", "k_end all", {"body": body}), ("Mul", "all x", "z")],
+        [("x", [], INT64)],
+        [("z", None, INT64)],
+        held,
+    )
+    module = warpbeam.compile(proto, cache=False)
+    np.testing.assert_array_equal(module(np.array(2)), 2 * np.arange(1, 5001))
+    assert len([i for i in module.artifact.program().body if isinstance(i, Loop)]) == 2
+
+
+def test_the_classic_import_keeps_the_functions_of_loops() -> None:
+    from warpbeam.frontend.onnx import from_onnx
+    from warpbeam.relay.interp import evaluate
+
+    proto, held = exported_layers(4)
+    mod, params = from_onnx(proto)
+    x = RNG.standard_normal((4, 1, 3)).astype(np.float32)
+    got = evaluate(mod, {"x0": x, **params})
+    np.testing.assert_allclose(got[0], layers_result(x, held)[0], rtol=1e-5, atol=1e-6)

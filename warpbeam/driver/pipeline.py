@@ -20,6 +20,8 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
     plain = request.name == "fp32"
     return [
         passes.InferType(),
+        passes.SinkConstants(),  # what a loop or function is given that never changes stands in its body
+        passes.HoistLoopWork(),  # products of the rows that a loop takes, of all rows before it
         passes.LiftBranches(),  # branches and loops of the model become functions, each a straight line
         passes.SimplifyInference(),  # batch norm becomes scale and shift, dropout nothing
         passes.ExpandOperators(),  # recurrent layers become products over all steps, and the steps

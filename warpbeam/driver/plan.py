@@ -16,7 +16,7 @@ from warpbeam.driver.constants import Constants
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.plan_place import place, storage_of
 from warpbeam.driver.plan_steps import BranchStep, ExternalStep, KernelStep, LoopStep, MoveStep, Slot, walk
-from warpbeam.driver.plan_walk import flat, is_call, is_host_call, is_view, last_readers, line, origin, tail_call
+from warpbeam.driver.plan_walk import flat, is_call, is_host_call, is_view, last_readers, line, origin
 from warpbeam.driver.shapes import to_shape_expr
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
@@ -42,6 +42,7 @@ from warpbeam.tir import expr as E
 from warpbeam.tir.expr import Var as DimVar
 from warpbeam.topi import dims
 from warpbeam.transform.fuse_ops import primitives
+from warpbeam.transform.loops import tail_call
 
 _FOUND = (late.Define, late.Hold, late.Verify)
 MAX_NESTING = 64

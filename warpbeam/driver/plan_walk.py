@@ -22,14 +22,6 @@ def is_call(node: Expr) -> bool:
     return isinstance(node, Call) and isinstance(node.op, GlobalVar)
 
 
-def tail_call(gv: GlobalVar, fn: Function) -> If | None:
-    """The If that a function ends with where one of its branches calls the function itself."""
-    if not isinstance(fn.body, If):
-        return None
-    calls = [b for b in (fn.body.then, fn.body.orelse) if isinstance(b, Call) and b.op is gv]
-    return fn.body if len(calls) == 1 else None
-
-
 def is_view(fn: Function) -> bool:
     """Whether a primitive function only renames the shape of its operand."""
     call = fn.body

@@ -94,4 +94,9 @@ class FoldConstant:
         self.fold_qnn = fold_qnn
 
     def transform_function(self, fn: Function, mod: Any, ctx: PassContext) -> Function:
-        return fold_function(fn, int(ctx.config.get("relay.FoldConstant.max_bytes", MAX_BYTES)))
+        return fold_function(fn, max_bytes(ctx))
+
+
+def max_bytes(ctx: PassContext) -> int:
+    """The largest result that is computed at compile time."""
+    return int(ctx.config.get("relay.FoldConstant.max_bytes", MAX_BYTES))

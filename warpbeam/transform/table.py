@@ -22,6 +22,7 @@ PASSES: dict[str, str] = {
     "FoldConstant": "fold_constant:FoldConstant",
     "FoldScaleAxis": "fold_scale_axis:FoldScaleAxis",
     "ForwardFoldScaleAxis": "fold_scale_axis:forward_fold_scale_axis",
+    "HoistLoopWork": "hoist_loop_work:HoistLoopWork",
     "InferType": "infer_type:InferType",
     "IntegerProducts": "integer_products:IntegerProducts",
     "KeepPrecision": "keep_precision:KeepPrecision",
@@ -30,6 +31,7 @@ PASSES: dict[str, str] = {
     "RemoveUnusedFunctions": "dead_code_elimination:RemoveUnusedFunctions",
     "SimplifyExpr": "simplify_expr:SimplifyExpr",
     "SimplifyInference": "simplify_inference:SimplifyInference",
+    "SinkConstants": "sink_constants:SinkConstants",
     "ToMixedPrecision": "to_mixed_precision:ToMixedPrecision",
 }
 

@@ -16,6 +16,7 @@ from warpbeam.frontend.onnx.node import Entry, NodeView
 from warpbeam.frontend.onnx.objects import HandleEntry, is_object, leaves, outline, rebuilt
 from warpbeam.frontend.onnx.ops_sequence_host import after, as_handle, joined_rank, state_of
 from warpbeam.frontend.onnx.refusals import MisfitError
+from warpbeam.frontend.onnx.trips import deciding, trips
 from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order, rewrite
 from warpbeam.op import get
@@ -285,6 +286,9 @@ def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[E
     body.after = [e.expr for e in ends]
     body.gathered = [(e.expr, body.step) for e in rows]
     check_states(view, body)
+    known = trips(body)
+    if known is not None:
+        body.count, body.running = known, None
     if rows and body.running is not None and (body.count is None or _is_large(body.count)):
         body.count = _iterations(importer, view, body)
     results = build(importer, view, body)
@@ -297,14 +301,14 @@ def _is_large(count: Any) -> bool:
 
 
 def _iterations(importer: Any, view: NodeView, body: Body) -> Expr:
-    """How often a loop runs whose condition alone says so: it is run once without gathering anything."""
-    own = [body.step, *body.states, *([body.running[0]] if body.running else [])]
-    fresh: dict[Any, Any] = {v: Var(v.name, v.ty) for v in own}
-    after = [rewrite(e, lambda n: None, dict(fresh)) for e in body.after]
-    first = Body(fresh[body.step], body.count, [fresh[s] for s in body.states], body.starts, after)
-    if body.running is not None:
-        var, start, again = body.running
-        first.running = (fresh[var], start, rewrite(again, lambda n: None, dict(fresh)))
+    """How often a loop runs whose condition alone says so: what the condition follows from is run once before."""
+    assert body.running is not None
+    kept = deciding(body)
+    states, (var, start, again) = [body.states[k] for k in kept], body.running
+    fresh: dict[Any, Any] = {v: Var(v.name, v.ty) for v in (body.step, *states, var)}
+    again, *after = [rewrite(e, lambda n: None, dict(fresh)) for e in (again, *[body.after[k] for k in kept])]
+    first = Body(fresh[body.step], body.count, [fresh[s] for s in states], [body.starts[k] for k in kept], after)
+    first.running = (fresh[var], start, again)
     return build(importer, view, first, steps=True)[-1]
 
 

@@ -57,7 +57,10 @@ class Found:
     def _guard(self, node: Any) -> Expr | None:
         if not isinstance(node, Call) or not isinstance(node.op, Op):
             return None
-        own = {e[0] for e in node.attrs.get("extents", ())}
+        ready = [
+            a for a in node.args[:1] if isinstance(a, Call) and isinstance(a.op, Op) and a.op.name == "counted.given"
+        ]
+        own = {e[0] for n in (node, *ready) for e in n.attrs.get("extents", ())}
         plain = Attrs({k: v for k, v in node.attrs.items() if k not in ("extents", "bounds")})
         given = set(dim_vars(*[a.ty for a in node.args]))
         need = [v for v in dim_vars(plain) if v in self.sources and v not in own and v not in given]
@@ -70,6 +73,11 @@ class Found:
         extents = tuple((v, 1 + tensors.index(self.sources[v][0]), self.sources[v][1]) for v in need)
         first = get("counted.given")(node.args[0], *tensors, extents=extents)
         return Call(node.op, (first, *node.args[1:]), node.attrs)
+
+
+def _brings(x: Expr) -> bool:
+    """Whether a value is there for the sizes that it brings."""
+    return isinstance(x, Call) and isinstance(x.op, Op) and x.op.name == "counted.given"
 
 
 def vector(x: Expr) -> Expr:

@@ -485,7 +485,8 @@ def from_onnx(
             swap[constant] = Var(name, constant.ty)
             params[name] = constant.numpy()
     body = substitute(main.body, swap)
-    return IRModule({"main": Function((*main.params, *swap.values()), body, attrs=main.attrs)}), params
+    changed = Function((*main.params, *swap.values()), body, attrs=main.attrs)
+    return IRModule({**found.module.functions, found.module.global_var("main"): changed}), params
 
 
 def _constants(main: Function) -> list[Constant]:
