@@ -209,3 +209,29 @@ def test_a_name_that_is_not_utf_8_is_refused() -> None:
         data = model.SerializeToString().replace(b"\x01" + name, b"\x01\xff")
         with pytest.raises(WarpbeamError, match="UTF-8"):
             warpbeam.compile(data, workers=1, cache=False)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_blocks_of_open_sizes(level: int) -> None:
+    """Maps whose size is known when the program runs were refused, because they might not divide into blocks."""
+    text = "g (float[1, c, h, w] x) => (float[1, d, a, b] y) { t = SpaceToDepth <blocksize = 2> (x)  %s }"
+    there = warpbeam.compile(parsed(text % "y = Neg(t)"), opt_level=level, cache=False)
+    back = warpbeam.compile(parsed(text % "y = DepthToSpace <blocksize = 2> (t)"), opt_level=level, cache=False)
+    alone = parsed("g (float[1, c, h, w] x) => (float[1, d, a, b] y) { y = DepthToSpace <blocksize = 2> (x) }")
+    x = np.random.default_rng(0).standard_normal((1, 3, 4, 6)).astype(np.float32)
+    blocks = x.reshape(1, 3, 2, 2, 3, 2).transpose(0, 3, 5, 1, 2, 4).reshape(1, 12, 2, 3)
+    np.testing.assert_array_equal(there.run({"x": x})["y"], -blocks)
+    np.testing.assert_array_equal(back.run({"x": x})["y"], x)
+    np.testing.assert_array_equal(warpbeam.compile(alone, opt_level=level, cache=False).run({"x": blocks})["y"], x)
+    with pytest.raises(WarpbeamError, match="that the model needs must agree"):
+        there.run({"x": x[:, :, :3]})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("m, k, n", [(0, 64, 32), (4, 0, 32), (4, 64, 0), (0, 0, 0)])
+def test_products_without_elements(level: int, m: int, k: int, n: int) -> None:
+    """The prior had no tile to choose from for no rows."""
+    text = f"g (float[{m}, {k}] x, float[{k}, {n}] w) => (float[{m}, {n}] y) {{ y = MatMul(x, w) }}"
+    module = warpbeam.compile(parsed(text), opt_level=level, cache=False)
+    got = module.run({"x": np.ones((m, k), np.float32), "w": np.ones((k, n), np.float32)})["y"]
+    np.testing.assert_array_equal(got, np.zeros((m, n), np.float32))

@@ -40,7 +40,7 @@ def schedule(
     ins, outs = divide(*collapse(inputs, outputs))
     group = Group(ins, outs, target, constants, name)
     refused: list[str] = []
-    for label, sketch in _SKETCHES:
+    for label, sketch in () if _empty(outs) else _SKETCHES:
         if not sketch.fits(group):
             continue
         try:
@@ -65,6 +65,8 @@ def variant(
     those before; None where the sketch decides nothing by ranks, has no more, or cannot apply them.
     """
     ins, outs = divide(*collapse(inputs, outputs))
+    if _empty(outs):
+        return None
     group = Group(ins, outs, target, constants, name)
     sketch = next((s for _, s in _SKETCHES if s.fits(group)), None)
     if sketch not in _RANKED:
@@ -81,6 +83,13 @@ def predict(
 ) -> float | None:
     """Cycles that the prior expects of a group with one contraction, on all cores; None for anything else."""
     ins, outs = divide(*collapse(inputs, outputs))
+    if _empty(outs):
+        return None
     group = Group(ins, outs, target, constants)
     found = (sketch.predict(group) for sketch in (tile, winograd))
     return next((cycles for cycles in found if cycles is not None), None)
+
+
+def _empty(outputs: Sequence[Tensor]) -> bool:
+    """Whether there is nothing to compute, and so nothing to decide."""
+    return all(0 in t.shape for t in outputs)

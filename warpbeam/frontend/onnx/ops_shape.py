@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from warpbeam.frontend.onnx import ops_content
-from warpbeam.frontend.onnx.assumed import with_size
+from warpbeam.frontend.onnx.assumed import assumed, with_size
 from warpbeam.frontend.onnx.build import Converter, Result, fields, rank_of, reshape, shape_of, transpose
 from warpbeam.frontend.onnx.node import NodeView
 from warpbeam.op import get
@@ -239,9 +239,17 @@ def _blocks(name: str) -> Converter:
         mode, size = node.attr("mode", "DCR"), node.attr("blocksize")
         if mode not in ("DCR", "CRD") or size < 1:
             raise node.error(f"mode {mode[:20]!r} with blocksize {size}")
+        if rank_of(x) == 4:
+            parts = (1, size, size) if name == "nn.space_to_depth" else (size * size, 1, 1)
+            x = assumed(x, (shape_of(x)[0], *map(_multiple, shape_of(x)[1:], parts)))
         return get(name)(x, block_size=size, mode=mode)  # type: ignore[no-any-return]
 
     return convert
+
+
+def _multiple(size: Any, part: int) -> Any:
+    """A size that only a call tells, as a multiple of `part`."""
+    return dims.prod((dims.exact_div(size, part), part)) if isinstance(size, E.PrimExpr) else size
 
 
 def _shape(node: NodeView, x: Expr) -> Result:
