@@ -23,7 +23,7 @@ from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import PrimFunc
 
 _CHEAP_CALLS = frozenset(
-    {"if_then_else", "abs", "sqrt", "floor", "ceil", "round", "fma", "likely", "reinterpret", "to_bfloat16"}
+    {"if_then_else", "abs", "sqrt", "floor", "ceil", "round", "fma", "likely", "reinterpret", "isnan", "to_bfloat16"}
 )
 
 

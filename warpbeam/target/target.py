@@ -247,6 +247,12 @@ class Target(metaclass=_Made):
         """The template of a tensor intrinsic such as "dot4.uint8.int8.x16", or None."""
         return dict(self.intrinsics).get(name)
 
+    def at_least(self, name: str, lanes: int) -> tuple[int, str] | None:
+        """The narrowest intrinsic `name`.x4, .x8, … of so many lanes or more: its lanes and template; None if none is
+        wide enough."""
+        sizes = ((int(k.rpartition(".x")[2]), t) for k, t in self.intrinsics if k.rpartition(".x")[0] == name)
+        return min((s for s in sizes if s[0] >= lanes), default=None)
+
     def replace(self, **changes: Any) -> Target:
         """The target with some fields changed."""
         return dataclasses.replace(self, **{"said": "", **changes})

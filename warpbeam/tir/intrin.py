@@ -203,6 +203,13 @@ def _ldexp(values: Values, dtype: str) -> Any:
     return np.ldexp(x, np.clip(by, -5000, 5000).astype(np.int32)).astype(dt.to_numpy(dtype))
 
 
+def _scale2(values: Values, dtype: str) -> Any:
+    x, n = (np.asarray(v).astype(np.float64) for v in values)
+    whole = np.isfinite(n)
+    value = np.ldexp(x, np.where(whole, n, 0).astype(np.int32))
+    return np.where(whole, value, x * np.exp2(n)).astype(dt.to_numpy(dtype))
+
+
 def _sign(x: Any) -> Any:
     return np.sign(x)
 
@@ -229,7 +236,7 @@ def _table() -> dict[str, Intrin]:
 
 
 _UNARY: list[tuple[str, Any, str]] = [
-    ("exp", np.exp, "e**x"),
+    ("exp", np.exp, "e**x; attrs most: what x is known not to exceed"),
     ("exp2", np.exp2, "2**x"),
     ("exp10", lambda x: np.power(10.0, x), "10**x"),
     ("expm1", np.expm1, "e**x - 1 without cancellation"),
@@ -285,11 +292,12 @@ _BINARY: list[tuple[str, Meaning, str]] = [
 _LANES: list[tuple[str, Any, str]] = [
     ("vector_reduce_add", np.add, "sum of the lanes, by halving"),
     ("vector_reduce_mul", np.multiply, "product of the lanes, by halving"),
-    ("vector_reduce_min", np.minimum, "least lane; NaN if one is"),
-    ("vector_reduce_max", np.maximum, "largest lane; NaN if one is"),
+    ("vector_reduce_min", np.minimum, "least lane; NaN if one is; attrs numbers: none is"),
+    ("vector_reduce_max", np.maximum, "largest lane; NaN if one is; attrs numbers: none is"),
 ]
 _OTHERS: list[Intrin] = [
     Intrin("fma", 3, "a*b + c rounded once (16-bit floats: to float32, and then again)", fma),
+    Intrin("scale2", 2, "x * 2^n rounded once, for a whole n within attrs low, high and 1/2 <= |x| < 2", _scale2),
     Intrin("popcount", 1, "number of bits set", _popcount),
     Intrin("clz", 1, "number of leading zero bits; the width for 0", _clz),
     Intrin("reinterpret", 1, "the same bits as another dtype of equal size", _reinterpret, result="any", across=True),

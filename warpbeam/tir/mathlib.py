@@ -9,7 +9,8 @@ but sin, cos and tan beyond 2^27 have an absolute error of 2^-48. float16 and bf
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
@@ -36,11 +37,14 @@ from warpbeam.tir.mathbase import (
     table,
 )
 from warpbeam.tir.mathpair import atan2, fmod, hypot, ldexp, nextafter
+from warpbeam.tir.mathscale import less, nearest, scale2
 from warpbeam.tir.mathtrig import acos, asin, atan, cos, sin, tan
 
 
-def expand(op: str, args: Sequence[X]) -> X:
-    """The value of function `op` of `args` (one dtype) without a call of it.
+def expand(op: str, args: Sequence[X], attrs: Mapping[str, Any] | None = None) -> X:
+    """The value of function `op` of `args` (one dtype) without a call of it; `scale2` may be called.
+
+    `attrs`: what is known of the arguments, see `intrin`.
 
     Raises:
         LowerError: if there is no such function.
@@ -50,64 +54,53 @@ def expand(op: str, args: Sequence[X]) -> X:
     dtype = dt.scalar(args[0].dtype)
     if dtype in ("float16", "bfloat16") and op != "nextafter":
         wide = [E.cast("float32", a) if dt.is_float(a.dtype) else a for a in args]
-        return E.cast(dtype, FUNCTIONS[op](*wide))
+        return E.cast(dtype, FUNCTIONS[op](*wide, **(attrs or {})))
     if dtype not in FORMAT and not (op == "nextafter" and dt.is_float(dtype)):
         raise LowerError(f"{op} of {dtype}", why="it is defined for floats only", hint="cast the operand")
-    return FUNCTIONS[op](*args)
+    return FUNCTIONS[op](*args, **(attrs or {}))
 
 
 # -------------------------------------------------------------------------------------------------------- exponentials
 
 
-def _round_scaled(x: X, factor: float) -> tuple[X, X]:
-    """n = round(x * factor) as a float, and an integer whose low bits are n + 2*bias."""
-    bits, bias, _ = layout(x)
-    magic = 1.5 * 2.0**bits + 2 * bias
-    shifted = fma(x, lit(factor, x), lit(magic, x))
-    return shifted - lit(magic, x), bits_of(shifted)
+def exp(x: X, most: float = math.inf) -> X:
+    """e^x; `most`: what x is known not to exceed."""
+    return _exp_scaled(x, 0, most)
 
 
-def _scale(value: X, biased: X, shift: int = 0) -> X:
-    """value * 2^(n + shift), where `biased` has n + 2*bias in its low bits: two factors reach all results."""
-    bits, _, _ = layout(value)
-    half = shr(biased, 1)
-    rest = biased - half + int_lit(shift, biased) if shift else biased - half
-    return value * from_bits(shl(half, bits), value) * from_bits(shl(rest, bits), value)
-
-
-def _exp_scaled(x: X, shift: int) -> X:
+def _exp_scaled(x: X, shift: int, most: float = math.inf) -> X:
     """e^x * 2^shift."""
     low, high = (-104.0, 89.0) if single(x) else (-746.0, 710.0)
-    x = E.minimum(lit(high + 0.7 * max(-shift, 0), x), E.maximum(lit(low, x), x))
-    n, biased = _round_scaled(x, 1 / math.log(2))
-    return _scale(_exp_rest(x, n), biased, shift)
+    high += 0.7 * max(-shift, 0)
+    x = E.maximum(lit(low, x), x)
+    if most > high:
+        x = E.minimum(lit(high, x), x)
+    within = math.floor(low / math.log(2)) + shift, math.ceil(min(most, high) / math.log(2)) + shift
+    n = nearest(x, 1 / math.log(2), within)
+    return scale2(_exp_rest(x, n), less(n, -shift) if shift else n, within)
 
 
 def _exp_rest(x: X, n: X) -> X:
     """e^x / 2^n, where n is x / log 2 rounded."""
     hi, lo = LN2[dt.scalar(x.dtype)]
     r = fma(n, lit(-lo, x), fma(n, lit(-hi, x), x))
-    return fma(poly(r, table("exp", x)), r * r, r) + lit(1, x)
+    return poly(r, (1.0, 1.0, *table("exp", x)))
 
 
 def _exp_normal(x: X) -> X:
-    """e^x where it is known to be a normal number: the same bits as `exp` with a third fewer steps."""
-    bits, bias, _ = layout(x)
-    magic = 1.5 * 2.0**bits + bias
-    shifted = fma(x, lit(1 / math.log(2), x), lit(magic, x))
-    return _exp_rest(x, shifted - lit(magic, x)) * from_bits(shl(bits_of(shifted), bits), x)
-
-
-def exp(x: X) -> X:
-    return _exp_scaled(x, 0)
+    """e^x where it is known to be a normal number: the same bits as `exp`, but for NaNs."""
+    _, bias, _ = layout(x)
+    within = 2 - bias, bias - 1
+    n = nearest(x, 1 / math.log(2), within)
+    return scale2(_exp_rest(x, n), n, within)
 
 
 def exp2(x: X) -> X:
-    low, high = (-151.0, 129.0) if single(x) else (-1076.0, 1025.0)
+    low, high = (-151, 129) if single(x) else (-1076, 1025)
     x = E.minimum(lit(high, x), E.maximum(lit(low, x), x))
-    n, biased = _round_scaled(x, 1.0)
+    n = nearest(x, 1.0, (low, high))
     r = x - n
-    return _scale(fma(poly(r, table("exp2", x)), r, lit(1, x)), biased)
+    return scale2(fma(poly(r, table("exp2", x)), r, lit(1, x)), n, (low, high))
 
 
 def expm1(x: X) -> X:
@@ -285,9 +278,9 @@ def _pow_positive(x: X, y: X) -> X:
     extra = fma(y, whole, -product) + y * minor
     bounded = E.minimum(lit(1100, x), E.maximum(lit(-1100, x), product))
     extra = E.select(mag(product) < lit(1100, x), extra, lit(0, x))
-    n, biased = _round_scaled(bounded, 1.0)
+    n = nearest(bounded, 1.0, (-1100, 1100))
     r = (bounded - n) + extra
-    return _scale(fma(poly(r, table("exp2", x)), r, one), biased)
+    return scale2(fma(poly(r, table("exp2", x)), r, one), n, (-1100, 1100))
 
 
 # ---------------------------------------------------------------------------------------------------------- hyperbolic
@@ -342,7 +335,7 @@ def atanh(x: X) -> X:
 
 def sigmoid(x: X) -> X:
     """1 / (1 + e^-x) as e^min(x,0) / (1 + e^-|x|), which keeps small results."""
-    e = exp(mag(x) * lit(-1, x))
+    e = exp(mag(x) * lit(-1, x), 0.0)
     one = lit(1, x)
     return E.select(x < lit(0, x), e, one) / (one + e)
 

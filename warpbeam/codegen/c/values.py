@@ -15,7 +15,7 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
 from warpbeam.tir import expr as E
 from warpbeam.tir import intrin_llvm
-from warpbeam.tir.transform.expand_math import SHORTEN, shortened
+from warpbeam.tir.transform.expand_math import IN_STEPS, in_steps
 
 if TYPE_CHECKING:
     from warpbeam.codegen.c.kernel import KernelPrinter
@@ -194,8 +194,8 @@ class Lanes:
         op = node.op
         if op == "if_then_else":
             return self._lazy(node, parts[0])
-        if op == SHORTEN:
-            return self.value(shortened(node))
+        if op in IN_STEPS:
+            return parts[0]
         if op in external.OPS:
             return external.call(self, node, parts)
         if op.startswith("vector_reduce_"):
@@ -324,6 +324,9 @@ def _parts(node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
     if isinstance(node, (E.BinaryExpr, E.CmpExpr)):
         return node.a, node.b
     if isinstance(node, E.Call):
+        steps = in_steps(node)
+        if steps is not None:
+            return (steps,)
         if node.op in external.OPS:
             return external.operands(node)
         if node.op == "if_then_else" or node.op in ("dot4", "dot2", "add_pairs"):

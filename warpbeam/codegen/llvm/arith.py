@@ -85,13 +85,17 @@ def _min_max(fn: FunctionPrinter, maximum: bool, a: Value, b: Value, safe: tuple
         return fn.call(f"llvm.{'maximum' if maximum else 'minimum'}.{float_suffix(a.type)}", a.type, a, b)
     if safe[1] and not safe[0]:
         a, b, safe = b, a, (True, False)
-    word = "ogt" if maximum else "olt"
-    cond = fn.op(f"fcmp {word} {a}, {b.name}", _flags(a), a, b)
-    out = fn.op(f"select {cond}, {a}, {b}", a.type, cond, a, b)
+    out = larger(fn, maximum, a, b)
     if safe[0]:
         return out
-    nan = fn.op(f"fcmp uno {a}, {a.name}", _flags(a), a)
-    return fn.op(f"select {nan}, {a}, {out}", a.type, nan, a, out)
+    number = fn.op(f"fcmp ord {a}, {a.name}", _flags(a), a)  # a masked instruction keeps its first operand otherwise
+    return fn.op(f"select {number}, {out}, {a}", a.type, number, out, a)
+
+
+def larger(fn: FunctionPrinter, maximum: bool, a: Value, b: Value) -> Value:
+    """a where it is larger (or smaller) than b, else b: one instruction on x86."""
+    cond = fn.op(f"fcmp {'ogt' if maximum else 'olt'} {a}, {b.name}", _flags(a), a, b)
+    return fn.op(f"select {cond}, {a}, {b}", a.type, cond, a, b)
 
 
 def _flags(value: Value) -> str:

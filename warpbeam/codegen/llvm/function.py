@@ -233,13 +233,14 @@ class FunctionPrinter(Emitter):
         return out
 
     def template(self, template: str, *operands: Value) -> Value:
-        """Instantiates an intrinsic template of the target: "call RET @name(TYPE $0, TYPE $1, …)"."""
+        """Instantiates an intrinsic template of the target: "call RET @name(TYPE $0, TYPE $1, …, TYPE literal, …)"."""
         found = re.fullmatch(r"call (.+?) @([\w.]+)\((.*)\)", template)
         if found is None:
             raise LowerError(f"the intrinsic template {template!r} is no call", where=f"target {self.target.name}")
         ret, name, args = found.groups()
         types = re.findall(r"(<[^>]*>|[\w]+) \$\d+", args)
+        literals = re.sub(r"^.*\$\d+(, )?", "", args)
         values = []
         for v, t in zip(operands, types, strict=True):
             values.append(v if v.type == t else self.op(f"bitcast {v} to {t}", t, v))
-        return self.call(name, ret, *values)
+        return self.call(name, ret, *values, extra=literals)

@@ -9,6 +9,7 @@ likely                               its operand
 vector_reduce_{add,mul,min,max,and,or}   by halves: [0,h) with [h,2h), lanes above the largest power of two first
 dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, the last first, as wide as acc
 to_bfloat16(x)                       float32 as bfloat16, subnormal numbers as zero
+scale2(x, n)                         x * 2^n rounded once
 add_pairs(acc, v)                    acc[i] + (v[2*i] + v[2*i+1]), as wide as acc
 call_llvm_intrin(name, …)            a function of LLVM, whose signature is checked
 """
@@ -27,6 +28,7 @@ from warpbeam.codegen.llvm.types import value_type, vector
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.tir import expr as E
+from warpbeam.tir.transform.expand_math import instruction
 
 if TYPE_CHECKING:
     from warpbeam.codegen.llvm.function import FunctionPrinter
@@ -149,6 +151,8 @@ def _reduce(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
     scalar, lanes = dt.scalar(dtype), dt.lanes(dtype)
 
     def combine(x: Value, y: Value, count: int) -> Value:
+        if node.attrs.get("numbers"):
+            return arith.larger(fn, kind is E.Max, x, y)
         var = E.Var("lane", dt.with_lanes(scalar, count))
         return arith.binary(fn, kind(var, var), x, y)
 
@@ -179,14 +183,9 @@ def _dot(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value, b: Value) -> V
     group = int(node.op[3:])
     lanes = dt.lanes(node.dtype)
     types = [dt.scalar(x.dtype) for x in node.args[1:]]
-    template = fn.target.intrinsic(f"{node.op}.{types[0]}.{types[1]}.x{lanes}")
-    if template is not None:
-        return fn.template(template, acc, a, b)
-    for width in (w for w in (4, 8, 16, 32) if lanes > 1 and w > lanes):  # the next wider one, some lanes unused
-        template = fn.target.intrinsic(f"{node.op}.{types[0]}.{types[1]}.x{width}")
-        if template is not None:
-            wide = [_resized(fn, v, width * n) for v, n in ((acc, 1), (a, group), (b, group))]
-            return _resized(fn, fn.template(template, *wide), lanes)
+    found = _by_instruction(fn, f"{node.op}.{types[0]}.{types[1]}", lanes, (acc, 1), (a, group), (b, group))
+    if found is not None:
+        return found
     for j in reversed(range(group)):
         picks = [i * group + j for i in range(lanes)]
         left, right = (
@@ -203,18 +202,45 @@ def _dot(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value, b: Value) -> V
 
 def _to_bfloat16(fn: FunctionPrinter, node: E.Call, a: Value) -> Value:
     """float32 by the target's instruction (`expand_math` has left those only), which takes 16 lanes."""
-    template, lanes = fn.target.intrinsic("to_bfloat16.x16"), dt.lanes(node.dtype)
-    if template is None or lanes > 16:
-        raise LowerError(f"{node.op} to {node.dtype} cannot be printed", where=fn.func_name, hint="run expand_math")
-    whole = a if lanes == 16 else memory.splat(fn, a, 16) if lanes == 1 else _resized(fn, a, 16)
-    made = fn.template(template, whole)
-    bits = fn.op(f"bitcast {made} to <16 x i16>", "<16 x i16>", made)
-    return bits if lanes == 16 else memory.extract(fn, bits, 0) if lanes == 1 else _resized(fn, bits, lanes)
+    lanes = dt.lanes(node.dtype)
+    made = _by_instruction(fn, instruction(node), lanes, (a, 1))
+    if made is None:
+        raise _not_expanded(fn, node)
+    bits = "i16" if lanes == 1 else f"<{lanes} x i16>"
+    return fn.op(f"bitcast {made} to {bits}", bits, made)
+
+
+def _scale2(fn: FunctionPrinter, node: E.Call, a: Value, n: Value) -> Value:
+    """a * 2^n by the target's instruction (`expand_math` has left those only)."""
+    made = _by_instruction(fn, instruction(node), dt.lanes(node.dtype), (a, 1), (n, 1))
+    if made is None:
+        raise _not_expanded(fn, node)
+    return made
+
+
+def _not_expanded(fn: FunctionPrinter, node: E.Call) -> LowerError:
+    return LowerError(f"{node.op} to {node.dtype} cannot be printed", where=fn.func_name, hint="run expand_math")
+
+
+def _by_instruction(fn: FunctionPrinter, name: str, lanes: int, *operands: tuple[Value, int]) -> Value | None:
+    """An instruction of the target for so many lanes or the next wider one, of operands with a number of lanes for
+    each of the result; None if there is none."""
+    found = fn.target.at_least(name, lanes)
+    if found is None:
+        return None
+    width, template = found
+    return _resized(fn, fn.template(template, *(_resized(fn, v, width * n) for v, n in operands)), lanes)
 
 
 def _resized(fn: FunctionPrinter, value: Value, count: int) -> Value:
-    """A vector with lanes of no meaning added at its end, or lanes taken from it."""
+    """A vector with lanes of no meaning added at its end, or lanes taken from it; one lane is no vector."""
     have = memory.lanes_of(value)
+    if have == count:
+        return value
+    if have == 1:
+        return memory.splat(fn, value, count)
+    if count == 1:
+        return memory.extract(fn, value, 0)
     mask = ", ".join(f"i32 {i}" if i < have else "i32 poison" for i in range(count))
     type = vector(value.type[1:-1].split(" x ", 1)[1], count)
     return fn.op(f"shufflevector {value}, {value.type} poison, <{count} x i32> <{mask}>", type, value)
@@ -300,6 +326,7 @@ _TABLE: dict[str, Callable[..., Value]] = {
     "likely": lambda fn, node, a: a,
     **{f"vector_reduce_{k}": _reduce for k in _REDUCE},
     "to_bfloat16": _to_bfloat16,
+    "scale2": _scale2,
     "dot4": _dot,
     "dot2": _dot,
     "add_pairs": _add_pairs,

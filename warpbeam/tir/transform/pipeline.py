@@ -17,8 +17,9 @@ from warpbeam.tir.transform.common_subexpr_elim import KEY as CSE
 from warpbeam.tir.transform.common_subexpr_elim import common_subexpr_elim
 from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.decide_conditions import decide_conditions
+from warpbeam.tir.transform.drop_nan_tests import TEST, drop_nan_tests
 from warpbeam.tir.transform.expand_loops import expand_loops
-from warpbeam.tir.transform.expand_math import SHORTEN, expand_math
+from warpbeam.tir.transform.expand_math import IN_STEPS, expand_math
 from warpbeam.tir.transform.flatten_strides import flatten_strides
 from warpbeam.tir.transform.form_fma import form_fma
 from warpbeam.tir.transform.hoist_if_then_else import hoist_if_then_else
@@ -115,7 +116,8 @@ EXPANSION: tuple[Entry, ...] = (  # loops become vectors and straight code, tile
 )
 FINISH: tuple[Entry, ...] = (  # what code generators rely on
     Entry("tir.CommonSubexprElimTIR", common_subexpr_elim, lambda at: at.config.get(CSE) is False),
-    Entry("tir.ExpandMath", expand_math, _seen(*(f"call:{f}" for f in (*FUNCTIONS, SHORTEN)))),
+    Entry("tir.DropNanTests", _one(drop_nan_tests), _seen(f"call:{TEST}")),
+    Entry("tir.ExpandMath", expand_math, _seen(*(f"call:{f}" for f in (*FUNCTIONS, *IN_STEPS)))),
     Entry("tir.LiftWorkspace", _one(lift_workspace), _always),
     Entry("tir.Verify", _one(verify), _always),
 )

@@ -45,11 +45,23 @@ class Rows:
         return te.compute(self.shape, fn, name=name, tag=label)
 
 
+def row_tops(rows: Rows, x: te.Tensor, wide: str) -> Any:
+    """The largest number of each row, -inf if there is none. NaNs are left out: whatever subtracts it from the row's
+    elements and sums up meets them again.
+    """
+
+    def number(*i: Any) -> Any:
+        v = E.cast(wide, x[i])
+        return E.select(E.call("isnan", v, dtype="bool"), te.min_value(wide), v)
+
+    return rows.stat(number, te.max, "row_max")
+
+
 def softmax_over(x: te.Tensor, axes: Sequence[int]) -> Any:
     """exp(x - max) / sum exp(x - max) over each row."""
     wide, rows = accumulation(x.dtype), Rows(x.shape, axes)
-    top = rows.stat(lambda *i: E.cast(wide, x[i]), te.max, "row_max")
-    e = rows.spread(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)]), "row_exp")
+    top = row_tops(rows, x, wide)
+    e = rows.spread(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)], most=0.0), "row_exp")
     total = rows.stat(lambda *i: e[i], te.sum, "row_sum")
     one = E.const(1.0, wide)
     scale = te.compute(total.shape, lambda *i: E.div(one, total[i]), name="row_scale")  # one division per row
@@ -59,8 +71,8 @@ def softmax_over(x: te.Tensor, axes: Sequence[int]) -> Any:
 def log_softmax_over(x: te.Tensor, axes: Sequence[int]) -> Any:
     """x - max - log(sum exp(x - max)) over each row."""
     wide, rows = accumulation(x.dtype), Rows(x.shape, axes)
-    top = rows.stat(lambda *i: E.cast(wide, x[i]), te.max, "row_max")
-    total = rows.stat(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)]), te.sum, "row_sum")
+    top = row_tops(rows, x, wide)
+    total = rows.stat(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)], most=0.0), te.sum, "row_sum")
 
     def element(*i: Any) -> Any:
         return E.cast(x.dtype, E.cast(wide, x[i]) - top[rows.of(i)] - E.call("log", total[rows.of(i)]))
