@@ -293,7 +293,9 @@ def _view(e: _Entry, i: P.View) -> None:
     e.w.set_pointer(i.result, e.w.offset(e.pointer(i.source), e.expr(i.byte_offset)))
 
 
-def _move(e: _Entry, i: Any) -> None:
+def _move(e: _Entry, i: P.Move) -> None:
+    if P.in_place(i, e.values):
+        return
     e.w.copy(e.pointer(i.result), e.pointer(i.source), e._bytes(e.values[i.source]))
 
 

@@ -30,6 +30,7 @@ from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.schedule.partition import replace_buffers
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform import lower
+from warpbeam.tir.transform.remove_no_op import remove_no_op
 from warpbeam.tir.transform.widen_buffer import widen_buffer
 from warpbeam.topi.dims import is_counted
 from warpbeam.transform.fuse_ops import group_tensors
@@ -164,7 +165,7 @@ class KernelSet:
             func = kernel.func.replace(name=symbol)
             for i, j in pairs:
                 func = overwriting(func, func.buffers[i], func.buffers[kernel.inputs + j])
-            self.built[symbol] = replace(kernel, symbol=symbol, func=func, over=pairs)
+            self.built[symbol] = replace(kernel, symbol=symbol, func=remove_no_op(func), over=pairs)
         return self.built[symbol]
 
     def _build(self, fn: Function, constants: frozenset[int]) -> tuple[Kernel, tuple[Var, ...]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from warpbeam.driver import late, plan_check, plan_pieces, plan_share
+from warpbeam.driver import late, plan_carry, plan_check, plan_pieces, plan_share
 from warpbeam.driver.constants import Constants
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.plan_place import place, storage_of
@@ -91,6 +91,7 @@ class Planner:
         self.inputs = [values[p] for p in self.func.params]
         outputs = self._outputs(self._run(self.func.body, values))
         if self.sharing:
+            plan_carry.carry(self.steps, self.kernels, self.late.is_late)
             plan_share.overwrite(self.steps, self.slots, self.kernels, self.late.is_late)
         self._settle_kernels()
         plan_share.settle(self.slots)

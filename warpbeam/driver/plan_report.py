@@ -7,7 +7,7 @@ from typing import Any
 from warpbeam.driver.memory import Placement
 from warpbeam.driver.shapes import fold
 from warpbeam.ir import dtype as dt
-from warpbeam.runtime.program import CallKernel, Move, Program, Value, walk
+from warpbeam.runtime.program import CallKernel, Instruction, Move, Program, Value, in_place, walk
 from warpbeam.runtime.shape_expr import show
 
 
@@ -17,6 +17,7 @@ def facts(program: Program, packing: Placement) -> dict[str, Any]:
     """
     steps = list(walk(program.body))
     calls = [i for i in steps if isinstance(i, CallKernel)]
+    by_id = {v.id: v for v in program.values}
     return {
         "arena": _number(packing.total),
         "bound": _number(packing.bound),
@@ -24,7 +25,7 @@ def facts(program: Program, packing: Placement) -> dict[str, Any]:
         "packed": list(packing.orders),
         "kernel_calls": len(calls),
         "moved": _number(_moved(program)),
-        "copies": sum(isinstance(i, Move) for i in steps),
+        "copies": sum(_copies(i, by_id) for i in steps),
         "written_over": sum(len(c.donates) for c in calls),
         "views": sum(v.storage[0] == "view" for v in program.values),
         "strided": sum(bool(v.strides) for v in program.values),
@@ -51,9 +52,13 @@ def _moved(program: Program) -> Any:
     for i in walk(program.body):
         if isinstance(i, CallKernel):
             total = fold("add", total, traffic([by_id[a] for a in dict.fromkeys(i.args)]))
-        elif isinstance(i, Move):
+        elif _copies(i, by_id):
             total = fold("add", total, fold("mul", 2, traffic([by_id[i.result]])))
     return total
+
+
+def _copies(instruction: Instruction, by_id: dict[int, Value]) -> bool:
+    return isinstance(instruction, Move) and not in_place(instruction, by_id)
 
 
 def _number(value: Any) -> Any:

@@ -18,7 +18,7 @@ Python; for the product the compiler lowers it to native code. It can be written
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeAlias
 
@@ -120,7 +120,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """`result` becomes `source`: objects are shared, tensors are copied."""
+    """`result` becomes `source`: objects are shared, tensors are copied, unless both have one place (`in_place`)."""
 
     result: int
     source: int
@@ -301,6 +301,12 @@ class Program:
         from .program_text import program_text
 
         return program_text(self)
+
+
+def in_place(move: Move, values: Mapping[int, Value]) -> bool:
+    """Whether a move copies nothing, because its result lies where its source does."""
+    place = values[move.result].storage
+    return place[0] in ("arena", "output") and place == values[move.source].storage
 
 
 def walk(body: Body) -> Iterator[Instruction]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Node, children
@@ -174,11 +174,11 @@ class _Finder:
 
 def _count(loop: Loop, called: Call) -> Any:
     """How often a loop runs whose condition is `i < limit` with i counting up by one; None for others."""
-    cond = loop.tail.cond
+    cond: Any = loop.tail.cond
     if loop.tail.then is not loop.again or op_name(cond) != "less" or cond.args[0] not in loop.fn.params:
         return None
     at = loop.fn.params.index(cond.args[0])
-    start, limit, step = called.args[at], cond.args[1], loop.again.args[at]
+    start, limit, step = called.args[at], cond.args[1], cast(Any, loop.again.args[at])
     if op_name(step) != "add" or step.args[0] is not cond.args[0] or splat(step.args[1]) != 1 or splat(start) is None:
         return None
     if limit in loop.fn.params and loop.fixed(loop.fn.params.index(limit)):

@@ -82,8 +82,8 @@ class _Sinker:
         if fn is None:
             return None
         open_ = isinstance(fn, Function) and not is_finished(fn) and gv not in self.loose
-        known = [k for k, a in enumerate(call.args) if isinstance(a, Constant)] if open_ else []
-        fixed = {k: call.args[k] for k in known if call.args[k].ty is fn.params[k].ty and _kept(gv, fn, k)}
+        known = {k: a for k, a in enumerate(call.args) if open_ and isinstance(a, Constant)}
+        fixed = {k: a for k, a in known.items() if a.ty is fn.params[k].ty and _kept(gv, fn, k)}
         if not fixed:
             self._ask(gv, fn)
             return None
