@@ -25,41 +25,52 @@ def const_int(value: Any) -> int | None:
     return E.const_int(value)
 
 
-def check_lowered(func: S.PrimFunc) -> None:
-    """Refuses what only the lowering pipeline may see.
+_TYPED = (E.Buffer, E.PrimExpr)
+
+
+def check_lowered(func: S.PrimFunc) -> list[Node]:
+    """The nodes of the function's body, children first; refuses what only the lowering pipeline may see.
 
     Raises:
         LowerError: naming the first block, or loop of a kind that no printer knows.
     """
-    for node in (*func.params, *post_order(func.body)):
-        if isinstance(node, E.Buffer | E.PrimExpr) and dt.is_small(node.dtype):
-            raise LowerError(
-                f"dtype {dt.scalar(node.dtype)} is left in a function that is to be printed",
-                where=func.name,
-                why="printers take bytes and explicit arithmetic in place of types of less than 16 bits but for int8, "
-                "uint8 and bool",
-                hint="run tir.transform.lower first, or its FP8ComputeLegalize and ByteSmallTypes",
-            )
-        if isinstance(node, S.Block):
+    nodes = list(post_order(func.body))
+    for node in (*func.params, *nodes):
+        if isinstance(node, _TYPED):
+            if dt.is_small(node.dtype):
+                raise LowerError(
+                    f"dtype {dt.scalar(node.dtype)} is left in a function that is to be printed",
+                    where=func.name,
+                    why="printers take bytes and explicit arithmetic in place of types of less than 16 bits but for "
+                    "int8, uint8 and bool",
+                    hint="run tir.transform.lower first, or its FP8ComputeLegalize and ByteSmallTypes",
+                )
+        elif isinstance(node, S.Block):
             raise LowerError(
                 f"block {node.name!r} is left in a function that is to be printed",
                 where=func.name,
                 why="printers take plain loops",
                 hint="run tir.transform.lower first",
             )
-        if isinstance(node, S.For) and node.kind == "thread_binding":
-            raise LowerError(
-                f"loop {node.var.name!r} is bound to {node.thread}, which a CPU does not have",
-                where=func.name,
-                hint='build for a GPU (target="cuda" or "opencl"), or use parallel and vectorize in place of bind',
-            )
-        if isinstance(node, S.For) and node.kind == "vectorized":
-            raise LowerError(
-                f"loop {node.var.name!r} is still {node.kind}",
-                where=func.name,
-                why="printers take serial, unrolled and parallel loops; vectors must be explicit",
-                hint="run tir.transform.lower first",
-            )
+        elif isinstance(node, S.For):
+            _check_loop(node, func.name)
+    return nodes
+
+
+def _check_loop(loop: S.For, where: str) -> None:
+    if loop.kind == "thread_binding":
+        raise LowerError(
+            f"loop {loop.var.name!r} is bound to {loop.thread}, which a CPU does not have",
+            where=where,
+            hint='build for a GPU (target="cuda" or "opencl"), or use parallel and vectorize in place of bind',
+        )
+    if loop.kind == "vectorized":
+        raise LowerError(
+            f"loop {loop.var.name!r} is still {loop.kind}",
+            where=where,
+            why="printers take serial, unrolled and parallel loops; vectors must be explicit",
+            hint="run tir.transform.lower first",
+        )
 
 
 def flat_offset(buffer: E.Buffer, indices: tuple[E.PrimExpr, ...]) -> tuple[int, int] | None:
@@ -98,37 +109,45 @@ class Facts:
         raise LowerError(f"register buffer {buffer.name} is accessed at {offset}, outside of its shape")
 
 
-def collect(func: S.PrimFunc) -> Facts:
-    """The facts of a lowered function."""
+def collect(nodes: Iterable[Node]) -> Facts:
+    """The facts of a lowered function with these nodes, children first."""
     facts = Facts()
     accesses: dict[E.Buffer, set[tuple[int, int]]] = {}
     calls: dict[Node, frozenset[E.Buffer]] = {}  # expression -> buffers that calls out in it may write
-    for node in post_order(func.body):
-        if isinstance(node, E.BufferRef):
-            facts.demoted.add(node.buffer)
-        elif isinstance(node, E.PrimExpr):
-            found = _EMPTY.union(*(calls[c] for c in children(node) if c in calls)) if calls else _EMPTY
-            if isinstance(node, E.Call) and node.op in ("call_extern", "call_packed"):
-                found = found.union(imports.buffers_of(node))
-            if found:
-                calls[node] = found
-        if isinstance(node, (E.BufferLoad, S.BufferStore)) and node.buffer.scope == "register":
-            place = flat_offset(node.buffer, node.indices)
-            if place is None:
-                facts.demoted.add(node.buffer)
-            else:
-                accesses.setdefault(node.buffer, set()).add(place)
+    for node in nodes:
         if isinstance(node, S.Stmt):
             found = _EMPTY.union(*(facts.stores.get(c, _EMPTY) for c in children(node) if isinstance(c, S.Stmt)))
             if calls:
                 found = found.union(*(calls[c] for c in children(node) if c in calls))
             if isinstance(node, S.BufferStore):
                 found = found | {node.buffer}
+                _access(node, facts, accesses)
             facts.stores[node] = found
+        elif isinstance(node, E.BufferRef):
+            facts.demoted.add(node.buffer)
+        elif isinstance(node, E.PrimExpr):
+            found = _EMPTY.union(*(calls[c] for c in children(node) if c in calls)) if calls else _EMPTY
+            if isinstance(node, E.Call) and node.op in ("call_extern", "call_packed"):
+                found = found.union(imports.buffers_of(node))
+            elif isinstance(node, E.BufferLoad):
+                _access(node, facts, accesses)
+            if found:
+                calls[node] = found
     for buffer, places in accesses.items():
         if buffer not in facts.demoted:
             facts.slots[buffer] = _partition(places)
     return facts
+
+
+def _access(node: E.BufferLoad | S.BufferStore, facts: Facts, accesses: dict[E.Buffer, set[tuple[int, int]]]) -> None:
+    """Notes which elements of a register buffer an access is to."""
+    if node.buffer.scope != "register":
+        return
+    place = flat_offset(node.buffer, node.indices)
+    if place is None:
+        facts.demoted.add(node.buffer)
+    else:
+        accesses.setdefault(node.buffer, set()).add(place)
 
 
 def _partition(places: set[tuple[int, int]]) -> list[tuple[int, int]]:

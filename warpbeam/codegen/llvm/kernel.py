@@ -40,8 +40,7 @@ def print_kernels(funcs: Iterable[PrimFunc], target: Target) -> str:
 
 def add_kernel(module: Module, func: PrimFunc) -> None:
     """Prints `func` into a module."""
-    analysis.check_lowered(func)
-    fn = FunctionPrinter(module, analysis.collect(func), func.name)
+    fn = FunctionPrinter(module, analysis.collect(analysis.check_lowered(func)), func.name)
     fn.noalias = bool(func.attrs.get("noalias", True))
     params = ["ptr %ctx"]
     buffers = [p for p in func.params if isinstance(p, E.Buffer)]

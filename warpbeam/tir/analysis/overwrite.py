@@ -121,8 +121,9 @@ class _Walk:
 
     def run(self, body: S.Stmt) -> None:
         """Reads the program once from the leaves, then its statements in order."""
-        lets = {n.var for n in post_order(body) if isinstance(n, S.LetStmt | e.Let)}
-        for n in post_order(body):
+        nodes = list(post_order(body))
+        lets = {n.var for n in nodes if isinstance(n, (S.LetStmt, e.Let))}
+        for n in nodes:
             self._survey(n, lets)
         stack: list[tuple[S.Stmt, tuple[_Around, ...], dict[Any, Any]]] = [(body, (), {})]
         while stack:

@@ -82,6 +82,7 @@ class _Walk:
 
     def __init__(self, room: int) -> None:
         self.room = room
+        self.harmless: dict[Any, bool] = {}  # of what is stored: the same values are met in each loop around them
 
     def stmt(self, s: Any, known: tuple[BufferStore, ...]) -> Any:
         if isinstance(s, For) and s.kind == "serial":
@@ -149,7 +150,7 @@ class _Walk:
 
     def of_loop(self, s: For, known: tuple[BufferStore, ...]) -> list[_Held]:
         """What a loop can keep in registers."""
-        stores, bound = _survey(s)
+        stores, bound = self.survey(s)
         if stores is None or bound is None:
             return []
         found = []
@@ -168,6 +169,34 @@ class _Walk:
                 continue
             found.append(held)
         return found if sum(_bytes(h) for h in found) <= self.room else []
+
+    def survey(self, s: For) -> tuple[list[BufferStore] | None, set[Var] | None]:
+        """Stores below a loop and the variables bound there; None if it holds what may touch memory in other ways."""
+        stores: list[BufferStore] = []
+        bound = {s.var}
+        todo: list[Any] = [s.body]
+        while todo:
+            n = todo.pop()
+            if isinstance(n, BufferStore):
+                stores.append(n)
+            elif isinstance(n, For):
+                if n.kind != "serial":
+                    return None, None
+                bound.add(n.var)
+            elif isinstance(n, While) or (isinstance(n, Evaluate) and not _harmless(n.value)):
+                return None, None
+            elif hasattr(n, "var"):
+                bound.add(n.var)
+            todo.extend(kids(n))
+        if any(x.buffer.scope in MOVING and not self._is_harmless(x.value) for x in stores):
+            return None, None
+        return stores, bound
+
+    def _is_harmless(self, value: PrimExpr) -> bool:
+        found = self.harmless.get(value)
+        if found is None:
+            found = self.harmless[value] = _harmless(value)
+        return found
 
     def held(self, s: Stmt, b: Buffer, bound: set[Var]) -> _Held | None:
         """The buffer's elements under a statement, if they are few, stay put and do not overlap partly."""
@@ -202,29 +231,6 @@ def wanted_in_order(run: list[BufferStore], wanted: set[Buffer]) -> list[Buffer]
 
 def _bytes(h: _Held) -> int:
     return int(h.register.shape[0] * h.register.shape[1] * dt.nbytes(h.buffer.dtype))
-
-
-def _survey(s: For) -> tuple[list[BufferStore] | None, set[Var] | None]:
-    """Stores below a loop and the variables bound there; None if it holds what may touch memory in other ways."""
-    stores: list[BufferStore] = []
-    bound = {s.var}
-    todo: list[Any] = [s.body]
-    while todo:
-        n = todo.pop()
-        if isinstance(n, BufferStore):
-            stores.append(n)
-        elif isinstance(n, For):
-            if n.kind != "serial":
-                return None, None
-            bound.add(n.var)
-        elif isinstance(n, While) or (isinstance(n, Evaluate) and not _harmless(n.value)):
-            return None, None
-        elif hasattr(n, "var"):
-            bound.add(n.var)
-        todo.extend(kids(n))
-    if any(x.buffer.scope in MOVING and not _harmless(x.value) for x in stores):
-        return None, None
-    return stores, bound
 
 
 def _harmless(x: Any) -> bool:
