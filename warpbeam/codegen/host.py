@@ -27,11 +27,17 @@ def print_entry(program: P.Program, target: Target, name: str = "wb_entry") -> s
     Raises:
         LowerError: naming an instruction that only the executor can run.
     """
-    from warpbeam.codegen.host_c import CWriter
+    return _Entry(program, _writer(target)).print(name)
+
+
+def _writer(target: Target) -> Writer:
+    if target.kind == "c":
+        from warpbeam.codegen.host_c import CWriter
+
+        return CWriter(target)
     from warpbeam.codegen.host_llvm import LLVMWriter
 
-    writer: Writer = CWriter(target) if target.kind == "c" else LLVMWriter(target)
-    return _Entry(program, writer).print(name)
+    return LLVMWriter(target)
 
 
 def _obstacle(program: P.Program) -> str | None:

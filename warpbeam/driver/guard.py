@@ -23,7 +23,6 @@ from warpbeam.driver.cache import Cache, package_stamp
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.plan_pieces import becomes_kernel
 from warpbeam.driver.race import Dropped, Lane, race
-from warpbeam.driver.remote_timer import RemoteTimer, machine_of, why_not_there
 from warpbeam.driver.shapes import to_shape_expr
 from warpbeam.driver.timing import Entry, Timer
 from warpbeam.driver.workers import Compiler
@@ -108,6 +107,8 @@ class Tools:
 def why_not(target: Target, device: Any = None) -> str:
     """What keeps kernels for a target from being measured here, or on a device; empty if nothing does."""
     if device is not None:
+        from warpbeam.driver.remote_timer import why_not_there
+
         return why_not_there(device, target)
     if target.kind != "llvm" or not runs_here(target.triple):
         return f"code for {target.name} does not run here"
@@ -124,6 +125,8 @@ def decide(
         device: a session with the machine to measure on; None: this one.
     """
     if device is not None:
+        from warpbeam.driver.remote_timer import RemoteTimer, machine_of
+
         with RemoteTimer(device, target) as there:
             tools = Tools(lambda case: there.sampler([(v.kernel, _sizes(v.kernel)) for v in case.variants]),
                           where=machine_of(device))  # fmt: skip
