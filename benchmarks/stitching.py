@@ -4,7 +4,9 @@
 
 The variants of a model are compiled in one process and run in turn, so that all see the same machine. "alone": each
 operator is a kernel. "pairs": the classic FuseOps (config "relay.FuseOps.mode"). "regions": what `compile` does.
-A kernel call is memory-bound where it does less than 4 floating-point operations per byte that it moves.
+A kernel call is memory-bound where it does less than 4 floating-point operations per byte that it moves. Bytes are
+those of operands and results, each whole and once per call; weights and tables are read however operators are joined,
+so what is moved without them stands beside the total.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ INTENSITY = 4.0
 
 @dataclass
 class Line:
-    """One variant of one model. `median`: seconds of a run; `bytes`: moved by kernels and copies in a run."""
+    """One variant of one model. `median`: seconds of a run; `bytes`: moved by kernels and copies in a run, `weights`:
+    of these, constants.
+    """
 
     model: str
     threads: int
@@ -35,6 +39,7 @@ class Line:
     memory_bound: int
     copies: int
     bytes: int
+    weights: int
     arena: int
     median: float = 0.0
     samples: list[float] = field(default_factory=list)
@@ -58,7 +63,8 @@ def counted(model: str, threads: int, variant: str, module: Any, report: Any) ->
     calls = [work[i.kernel] for i in walk(module.artifact.program().body) if isinstance(i, CallKernel)]
     bound = sum(int(k.flops) < INTENSITY * int(k.bytes) for k in calls)
     memory = report.memory
-    return Line(model, threads, variant, len(calls), bound, memory["copies"], memory["moved"], memory["arena"])
+    moved = memory["copies"], memory["moved"], memory["moved_constants"]
+    return Line(model, threads, variant, len(calls), bound, *moved, memory["arena"])
 
 
 def measure(model: str, threads: int, rounds: int, seconds: float) -> list[Line]:
@@ -84,8 +90,8 @@ def measure(model: str, threads: int, rounds: int, seconds: float) -> list[Line]
 def markdown(lines: list[Line]) -> str:
     """A row per variant; in brackets, what is left of the variant above that joins pairs."""
     out = [
-        "|model|threads|joined|kernels|memory-bound|copies|MB moved|arena MB|ms|",
-        "|" + "-|" * 9,
+        "|model|threads|joined|kernels|memory-bound|copies|MB moved|MB without weights|arena MB|ms|",
+        "|" + "-|" * 10,
     ]
     base = {(x.model, x.threads): x for x in lines if x.variant == "pairs"}
     for x in lines:
@@ -93,11 +99,16 @@ def markdown(lines: list[Line]) -> str:
         cells = [
             x.model, str(x.threads), x.variant, f"{x.kernels} [{x.kernels / ref.kernels:.2f}]",
             f"{x.memory_bound} [{x.memory_bound / max(ref.memory_bound, 1):.2f}]", str(x.copies),
-            f"{x.bytes / 1e6:.1f} [{x.bytes / ref.bytes:.2f}]", f"{x.arena / 1e6:.2f}",
+            _share(x.bytes, ref.bytes), _share(x.bytes - x.weights, ref.bytes - ref.weights),
+            f"{x.arena / 1e6:.2f}",
             f"{x.median * 1e3:.3g} [{x.median / ref.median:.2f}]",
         ]  # fmt: skip
         out.append("|" + "|".join(cells) + "|")
     return "\n".join(out)
+
+
+def _share(size: int, of: int) -> str:
+    return f"{size / 1e6:.1f} [{size / max(of, 1):.2f}]"
 
 
 def main() -> None:

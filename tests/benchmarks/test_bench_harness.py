@@ -174,23 +174,26 @@ def test_stitching_counts_what_each_way_of_joining_leaves(tmp_path: Path) -> Non
     def vector(name: str, shape: list[int]) -> object:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    nodes = [("Tanh", "x", "a"), ("Exp", "a", "b"), ("Neg", "b", "c"), ("ReduceMax", "c", "y")]
+    nodes = [("Tanh", "x", "a"), ("Exp", "a", "b"), ("Neg", "b", "c"), ("Mul", "c w", "d"), ("ReduceMax", "d", "y")]
     graph = helper.make_graph(
-        [helper.make_node(k, [i], [o], **({"axes": [1]} if k == "ReduceMax" else {})) for k, i, o in nodes],
+        [helper.make_node(k, i.split(), [o], **({"axes": [1]} if k == "ReduceMax" else {})) for k, i, o in nodes],
         "g",
         [vector("x", [8, 64])],
         [vector("y", [8, 1])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [64], [0.5 + k for k in range(64)])],
     )
     path = tmp_path / "m.onnx"
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
     lines = [stitching.counted("m", 1, v, *stitching.compiled(str(path), v)) for v in stitching.VARIANTS]
-    assert [x.kernels for x in lines] == [4, 1, 1] and [x.memory_bound for x in lines] == [4, 1, 1]
-    assert [x.bytes for x in lines] == [3 * 2 * 2048 + 2048 + 32, 2048 + 32, 2048 + 32]
+    assert [x.kernels for x in lines] == [5, 1, 1] and [x.memory_bound for x in lines] == [5, 1, 1]
+    assert [x.bytes for x in lines] == [4 * 2 * 2048 + 2048 + 32 + 256, 2048 + 32 + 256, 2048 + 32 + 256]
+    assert [x.weights for x in lines] == [256, 256, 256]
     for line, seconds in zip(lines, (4e-3, 2e-3, 1e-3), strict=True):
         line.median = seconds
     rows = stitching.markdown(lines).splitlines()[2:]
+    assert [r.split("|")[8] for r in rows] == ["0.0 [8.88]", "0.0 [1.00]", "0.0 [1.00]"]
     assert (
-        rows[0].startswith("|m|1|alone|4 [4.00]|") and rows[0].endswith("|4 [2.00]|") and rows[2].endswith("|1 [0.50]|")
+        rows[0].startswith("|m|1|alone|5 [5.00]|") and rows[0].endswith("|4 [2.00]|") and rows[2].endswith("|1 [0.50]|")
     )
 
 

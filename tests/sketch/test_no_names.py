@@ -76,7 +76,7 @@ def rename_all(monkeypatch):
 
 @pytest.mark.parametrize("network", [residual_network, transformer_layer])
 def test_kernels_do_not_depend_on_names(network, monkeypatch):
-    check(network, monkeypatch, 5)
+    check(network, monkeypatch, 4)
 
 
 def check(network, monkeypatch, least):

@@ -11,6 +11,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.transform import PassContext
 from warpbeam.relay.expr import Call, Function, Tuple, const, var
 from warpbeam.relay.interp import evaluate
+from warpbeam.target import get
 from warpbeam.transform.fuse_ops import MAX_GROUP, fuse, primitives
 from warpbeam.transform.fuse_report import explain, to_text
 
@@ -202,3 +203,64 @@ def test_fusion_tells_what_joined_and_why_the_rest_did_not():
     assert "0: nn.dense + add + nn.relu; 0.5 kB stay out of memory" in text
     assert "apart -> 1 (nn.softmax): a reduction over rows" in text
     assert text.endswith("6 operators in 4 groups; 0.001 MB of results stay out of memory")
+
+
+def attention(size=8, queries=12, keys=20, heads=2, reader=None):
+    """Attention over heads that lie side by side, with a mask that is computed; `reader` may read the weights too."""
+    q, k, v = (var(n, shape=(1, r, heads, size)) for n, r in (("q", queries), ("k", keys), ("v", keys)))
+    m = var("m", shape=(1, 1, 1, keys))
+    a, b = call("transpose", q, axes=(0, 2, 1, 3)), call("transpose", k, axes=(0, 2, 3, 1))
+    s = call("add", call("multiply", call("nn.matmul", a, b), const(np.float32(0.3))), m)
+    p = call("nn.softmax", s, axis=-1)
+    y = call("nn.matmul", p, call("multiply", call("transpose", v, axes=(0, 2, 1, 3)), const(np.float32(2))))
+    y = call("transpose", y, axes=(0, 2, 1, 3))
+    return Function([q, k, v, m], y if reader is None else Tuple((y, call(reader, p))))
+
+
+def chains(func, target="native"):
+    """Operator names of each group, in order, where a machine decides."""
+    found = primitives(fuse(func, 3, get(target)))
+    return [[n.op.name for n in post_order(f.body) if isinstance(n, Call)] for f in found]
+
+
+def test_attention_is_one_group():
+    (group,) = chains(attention())
+    assert sorted(set(group)) == ["add", "multiply", "nn.matmul", "nn.softmax", "transpose"]
+    assert group.count("transpose") == 4 and group.count("nn.matmul") == 2
+    assert len(groups(attention())) > 4  # no machine, no decision
+
+
+def test_weights_that_others_read_keep_products_apart():
+    assert all(g.count("nn.matmul") <= 1 for g in chains(attention(reader="negative")))
+
+
+def test_operands_that_others_read_stay_outside():
+    q, k, v = (var(n, shape=(1, 2, 16, 8)) for n in "qkv")
+    turned = call("transpose", k, axes=(0, 1, 3, 2))
+    y = call("nn.matmul", call("nn.softmax", call("nn.matmul", q, turned), axis=-1), v)
+    assert chains(Function([q, k, v], Tuple((y, turned)))) == [["transpose"], ["nn.matmul", "nn.softmax", "nn.matmul"]]
+
+
+def test_views_between_movers_join_with_them():
+    x, k, v = var("x", shape=(1, 16, 3, 2, 8)), var("k", shape=(1, 2, 8, 16)), var("v", shape=(1, 2, 16, 8))
+    part = call("strided_slice", x, begin=[1], end=[2], strides=[1], axes=[2])
+    q = call("reshape", call("transpose", part, axes=(2, 0, 3, 1, 4)), newshape=(1, 2, 16, 8))
+    y = call("nn.matmul", call("nn.softmax", call("nn.matmul", q, k), axis=-1), v)
+    assert len(chains(Function([x, k, v], y))) == 1
+
+
+def test_what_does_not_fit_a_stack_stays_apart_and_says_why():
+    func = attention(size=64, queries=8, keys=8192)
+    assert all(g.count("nn.matmul") <= 1 for g in chains(func))
+    text = to_text(explain(func, 3, get("native")))
+    assert "products, reductions and what lies between" in text
+
+
+@pytest.mark.parametrize("reader", [None, "negative"])
+def test_joined_chains_keep_their_values(reader):
+    func = attention(reader=reader)
+    rng = np.random.default_rng(0)
+    given = [rng.standard_normal(p.ty.shape).astype(np.float32) for p in func.params]
+    ref, got = evaluate(func, given), evaluate(fuse(func, 3, get("native")), given)
+    pairs = [(ref, got)] if reader is None else zip(ref, got, strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)

@@ -79,8 +79,9 @@ def _fusion(args: argparse.Namespace) -> str:
     from warpbeam.transform.fuse_report import explain, to_text
 
     found = source.read(models.source_of(args.model), options.shape_map(args.input_shapes) or None)
-    mod = before_fusion(found.module, args.opt_level, get(args.target))
+    target = get(args.target)
+    functions = before_fusion(found.module, args.opt_level, target).functions.items()
     parts = [
-        (gv.name, to_text(explain(fn, args.opt_level))) for gv, fn in mod.functions.items() if isinstance(fn, Function)
+        (gv.name, to_text(explain(fn, args.opt_level, target))) for gv, fn in functions if isinstance(fn, Function)
     ]
     return parts[0][1] if len(parts) == 1 else "\n\n".join(f"{name}\n{text}" for name, text in parts)

@@ -22,6 +22,7 @@ from warpbeam.target import Target
 
 _UNKNOWN = 64
 _CALL_CYCLES = 30.0
+FAR = 1024  # bytes between the rows of a matrix that are far apart
 _PANEL = 384 << 10  # bytes of a copied panel, on a thread's stack: 512 KiB is the smallest that systems give
 _REUSED = 8  # tiles that a copy of their panel pays for
 _SCATTERED = (1.7, 1.08)  # as long take products with rows far apart: panels of one or two vectors, and wider ones
@@ -233,7 +234,7 @@ def _cycles(
     if copied(shape, rows, panel, columns_outer, target):
         total += _FETCH_CYCLES * shape.reduce * columns / panel
     elif shape.far:
-        total *= _SCATTERED[vectors > 2]
+        total *= scattered(vectors)
     return shape.outer * (
         total + _traffic(shape, tiles, len(widths) and full + (1 if rest else 0), panel, columns_outer, target)
     )
@@ -245,6 +246,11 @@ def copied(shape: Shape, rows: tuple[int, ...], panel: int, columns_outer: bool,
     tiles = prod(-(-(size or 1) // r) for size, r in zip(shape.rows, rows, strict=True))
     room = _PANEL if target.threads else 0
     return shape.far and known and tiles >= _REUSED and shape.reduce * panel * shape.bytes <= room
+
+
+def scattered(vectors: int) -> float:
+    """How much longer a product takes whose panels, of so many vectors, have rows far apart."""
+    return _SCATTERED[vectors > 2]
 
 
 def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: bool, target: Target) -> float:

@@ -45,8 +45,9 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
 def optimize(mod: IRModule, opt_level: int, target: Target, report: Report | None = None) -> IRModule:
     """The module after graph passes and fusion. Everything but the level is as the current PassContext says."""
     mod = before_fusion(mod, opt_level, target, report)
+    functions = mod.functions.items()
     return IRModule(
-        {gv: fuse(fn, opt_level) if isinstance(fn, Function) else fn for gv, fn in mod.functions.items()}, mod.types
+        {gv: fuse(fn, opt_level, target) if isinstance(fn, Function) else fn for gv, fn in functions}, mod.types
     )
 
 

@@ -25,6 +25,7 @@ def facts(program: Program, packing: Placement) -> dict[str, Any]:
         "packed": list(packing.orders),
         "kernel_calls": len(calls),
         "moved": _number(_moved(program)),
+        "moved_constants": _number(_moved(program, only="const")),
         "copies": sum(_copies(i, by_id) for i in steps),
         "written_over": sum(len(c.donates) for c in calls),
         "views": sum(v.storage[0] == "view" for v in program.values),
@@ -45,14 +46,18 @@ def traffic(values: list[Value]) -> Any:
     return total
 
 
-def _moved(program: Program) -> Any:
-    """Bytes that all kernel calls and copies of one run move, each operand and result of a call once."""
+def _moved(program: Program, only: str = "") -> Any:
+    """Bytes that all kernel calls and copies of one run move, each operand and result of a call once and whole.
+
+    only: the operands of calls whose storage is of this kind.
+    """
     by_id = {v.id: v for v in program.values}
     total: Any = 0
     for i in walk(program.body):
         if isinstance(i, CallKernel):
-            total = fold("add", total, traffic([by_id[a] for a in dict.fromkeys(i.args)]))
-        elif _copies(i, by_id):
+            values = (by_id[a] for a in dict.fromkeys(i.args))
+            total = fold("add", total, traffic([v for v in values if only in ("", v.storage[0])]))
+        elif _copies(i, by_id) and not only:
             total = fold("add", total, fold("mul", 2, traffic([by_id[i.result]])))
     return total
 

@@ -141,6 +141,19 @@ def _across(op: ComputeOp) -> int | None:
     return None
 
 
+def copy(group: Group, stage: Stage, at: str | None) -> None:
+    """Schedules a stage whose loops stand inside loop `at` (None: on its own) on one core."""
+    sch, block = group.sch, group.blocks[stage.op]
+    names = list(sch.loops(block))
+    names = names[names.index(at) + 1 :] if at is not None else names
+    lanes = max(1, group.target.vector_bits // 32)
+    across = _across(stage.op)
+    if across is not None:
+        _blocked(group, block, names, across, lanes, 0)
+    else:
+        sch.vectorize(sch.split(names[-1], [None, lanes])[1])
+
+
 def _blocked(group: Group, block: str, names: list[str], across: int, lanes: int, elements: int) -> str:
     """Square blocks of a transpose, so that each line of the source is used up while it is near."""
     sch = group.sch

@@ -50,20 +50,36 @@ def build(group: Group) -> Plan:
     out = group.outputs[0].op
     assert isinstance(out, ComputeOp)
     lead, cols = row_key(next(s.op for s in group.stages if s.kind == "row"))
-    kept = _kept(group, out)
+    keeping = kept(group, group.stages, out)
     sch = group.sch
     last = sch.cache_write(group.blocks[out], "register") if out.reduce_axis else group.blocks[out]
-    vectors = -(-(extent(cols[0]) or 1 << 30) // _lanes(group, out))
-    short = len(cols) == 1 and vectors <= _REGISTER_VECTORS
-    row = _row_loop(group, last, lead, cols, vectors if short else 0)
+    vectors = _short(group, out, cols)
+    short = vectors > 0
+    row = _row_loop(group, last, lead, cols, vectors)
     for stage in reversed(group.stages):
-        if stage.op in kept or (stage.op is out and out.reduce_axis):
+        if stage.op in keeping or (stage.op is out and out.reduce_axis):
             _place(group, stage, row, cols, short)
     for stage in group.stages:
-        if stage.op in kept or stage.op is out:
+        if stage.op in keeping or stage.op is out:
             _vectorise(group, stage, row, short)
     notes = ("one pass over memory per row", *(["rows in registers"] if short else []))
     return Plan(sch.func, "rows", {"rows": product(lead), "columns": product(cols)}, notes)
+
+
+def below(group: Group, out: Stage, stages: list[Stage], row: str, cols: tuple[object, ...]) -> None:
+    """Schedules a stage whose rows are the loop `row`, with the `stages` that only it and they themselves read."""
+    vectors = _short(group, out.op, cols)
+    row, short = _together(group, row, vectors), vectors > 0
+    for stage in reversed(stages):
+        _place(group, stage, row, cols, short)
+    for stage in (*stages, out):
+        _vectorise(group, stage, row, short)
+
+
+def _short(group: Group, out: ComputeOp, cols: tuple[object, ...]) -> int:
+    """Vectors of a row that stays in registers; 0 where it does not."""
+    vectors = -(-(extent(cols[0]) or 1 << 30) // _lanes(group, out))
+    return vectors if len(cols) == 1 and vectors <= _REGISTER_VECTORS else 0
 
 
 def _lanes(group: Group, op: ComputeOp) -> int:
@@ -79,30 +95,37 @@ def _row_loop(group: Group, block: str, lead: tuple[object, ...], cols: tuple[ob
     if not names:
         return None
     row = sch.fuse(*names) if len(names) > 1 else names[0]
-    count = sch.extent(row)
-    together = next((r for r in (3, 2) if count and vectors and count % r == 0 and vectors * r <= 24), 1)
-    if together > 1:
-        row, inner = sch.split(row, [None, together])
-        sch.unroll(inner)
+    row = _together(group, row, vectors)
     open_size = any(extent(s) is None for s in lead)  # how many is not known: prepare for many
     if open_size or (product(lead) * product(cols) >= _PARALLEL_ELEMENTS and product(lead) > 1):
         sch.parallel(row)
     return row
 
 
-def _kept(group: Group, out: ComputeOp) -> set[Operation]:
+def _together(group: Group, row: str, vectors: int) -> str:
+    """The loop over groups of a few short rows, which are written out."""
+    count = group.sch.extent(row)
+    together = next((r for r in (3, 2) if count and vectors and count % r == 0 and vectors * r <= 24), 1)
+    if together == 1:
+        return row
+    row, inner = group.sch.split(row, [None, together])
+    group.sch.unroll(inner)
+    return row
+
+
+def kept(group: Group, stages: list[Stage], out: ComputeOp) -> set[Operation]:
     """Inlines cheap pointwise stages; what stays gets a buffer of one row."""
-    kept: set[Operation] = set()
-    for stage in group.stages:
+    found: set[Operation] = set()
+    for stage in stages:
         op = stage.op
         if op is out:
             continue
         users = len(set(group.readers.get(op, [])))
         if stage.kind == "row" or (users > 1 and expensive(op)):
-            kept.add(op)
+            found.add(op)
         else:
             group.sch.compute_inline(group.blocks[op])
-    return kept
+    return found
 
 
 def _place(group: Group, stage: Stage, row: str | None, cols: tuple[object, ...], short: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.sketch import columns, generic, pointwise, rows, scan, tile, window, winograd
+from warpbeam.sketch import chain, columns, generic, pointwise, rows, scan, tile, window, winograd
 from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
 from warpbeam.sketch.divide import divide
@@ -21,9 +21,10 @@ _SKETCHES = (
     ("window", window),
     ("tile", tile),
     ("winograd", winograd),
+    ("chain", chain),
     ("columns", columns),
 )
-_RANKED = (tile, winograd, window)
+_RANKED = (tile, winograd, window, chain)
 
 
 def schedule(
@@ -81,15 +82,23 @@ def variant(
 def predict(
     inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target, constants: frozenset[str] = frozenset()
 ) -> float | None:
-    """Cycles that the prior expects of a group with one contraction, on all cores; None for anything else."""
+    """Cycles that the prior expects of a group of contractions, on all cores; None for anything else."""
     ins, outs = divide(*collapse(inputs, outputs))
     if _empty(outs):
         return None
     group = Group(ins, outs, target, constants)
-    found = (sketch.predict(group) for sketch in (tile, winograd))
+    found = (sketch.predict(group) for sketch in (tile, winograd, chain))
     return next((cycles for cycles in found if cycles is not None), None)
 
 
 def _empty(outputs: Sequence[Tensor]) -> bool:
     """Whether there is nothing to compute, and so nothing to decide."""
     return all(0 in t.shape for t in outputs)
+
+
+def chained(inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target) -> bool | None:
+    """Whether two contractions with reductions between would be faster as one kernel than apart; None where the group
+    is no such chain, or one kernel cannot hold what lies between.
+    """
+    ins, outs = divide(*collapse(inputs, outputs))
+    return None if _empty(outs) else chain.pays(Group(ins, outs, target))

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from warpbeam.cost.tile_prior import EXPOSED, FETCHED, Shape, Tile, choose, elapsed, ranked
+from warpbeam.cost.tile_prior import EXPOSED, FAR, FETCHED, Shape, Tile, choose, elapsed, ranked
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import substitute
 from warpbeam.sketch import dot, pointwise, ragged
@@ -36,7 +36,6 @@ from warpbeam.tir.arith import linear, simplify
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
 _MANY = 64  # rows where their number is not known
-_FAR = 1024  # bytes between the rows of a matrix that are far apart
 _HEAVY = ("contraction", "window", "reduce", "row")
 
 
@@ -174,7 +173,7 @@ def _far(roles: Contraction, last: Var, columns: int | None) -> bool:
     """Whether the rows of the rhs, along the vector axis, lie so far apart that each is a page or line of its own."""
     sizes = [extent(s) for s, i in zip(roles.rhs.tensor.shape, roles.rhs.indices, strict=True) if variables(i)]
     own = roles.rhs.indices[-1] is last and None not in sizes
-    return own and (columns or 0) * dt.nbytes(roles.rhs.dtype) >= _FAR
+    return own and (columns or 0) * dt.nbytes(roles.rhs.dtype) >= FAR
 
 
 def _least(size: PrimExpr) -> int:
@@ -368,7 +367,9 @@ def _reduce_position(roles: Contraction, k: int) -> tuple[int, int]:
 def _tile_output(
     group: Group, names: dict[Var, str], axes: list[Var], rows: list[Var], tile: Tile, staged: bool
 ) -> tuple[list[str], list[str]]:
-    """Splits and orders the output's loops; returns (loops of untiled axes, outer loops of tiled axes)."""
+    """Splits and orders the output's loops (axes may have none); returns (loops of untiled axes, outer loops of tiled
+    axes).
+    """
     sch = group.sch
     outer_of: dict[Var, str] = {}
     inner: list[str] = []
@@ -377,7 +378,7 @@ def _tile_output(
         inner.append(part)
     outer_of[axes[-1]], vec, lane = sch.split(names[axes[-1]], [None, tile.vectors, tile.lanes])
     inner.append(vec)
-    free = [names[v] for v in axes[:-1] if v not in rows]
+    free = [names[v] for v in axes[:-1] if v in names and v not in rows]
     row_outer = [outer_of[v] for v in rows]
     column = outer_of[axes[-1]]
     outer = [column, *row_outer] if tile.columns_outer else [*row_outer, column]

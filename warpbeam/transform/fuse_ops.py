@@ -4,7 +4,8 @@ What may join is decided from the structure of each operator's computation (`ske
 
 - elementwise work joins the contraction, window or row reduction that feeds it, if shapes agree (epilogue);
 - injective and elementwise work joins what consumes it (inlined);
-- row reductions over the same rows and columns, with the elementwise work between them, become one pass over memory.
+- row reductions over the same rows and columns, with the elementwise work between them, become one pass over memory;
+- two contractions with such reductions between join where the prior says so (`fuse_chains`).
 
 A node joins its immediate post-dominator when every node on the paths between may join; by post-dominance no cycle
 can arise.
@@ -26,7 +27,9 @@ from warpbeam.relay.expr import Call, Constant, Expr, Function, If, Tuple, Tuple
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
 from warpbeam.sketch import structure
+from warpbeam.target import Target
 from warpbeam.te import tensor as te
+from warpbeam.transform.fuse_chains import join_chains
 
 MAX_GROUP = 24
 MODE, DEPTH = "relay.FuseOps.mode", "relay.FuseOps.max_depth"
@@ -172,8 +175,10 @@ def same_shape(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
 class Fuser:
     """Decides the groups of one function."""
 
-    def __init__(self, body: Expr) -> None:
+    def __init__(self, body: Expr, target: Target | None = None) -> None:
         self.graph = Graph(body)
+        self.target = target
+        self.reasons: dict[Call, str] = {}  # why a chain of contractions that begins with a call was not joined
         self.limit = int(PassContext.current().config.get(DEPTH, MAX_GROUP))
         self.groups: dict[Call, Group] = {}
         self.infos: dict[tuple[Any, ...], OpInfo] = {}
@@ -198,8 +203,10 @@ class Fuser:
         return found
 
     def run(self) -> None:
-        """Anchors take their epilogues first, then rows, then injective work joins its consumers."""
+        """Anchors take their epilogues first, then rows; chains of both join, then injective work its consumers."""
         for wanted in ((ANCHOR,), (ROW,), (ELEM, INJ)):
+            if ELEM in wanted and self.target is not None:
+                join_chains(self, self.target)
             for node in self.graph.order:
                 if node in self.groups and self.info(node).kind in wanted:
                     self._extend(node)
@@ -291,13 +298,18 @@ class Fuser:
         b.members = []
 
 
-def fuse(func: Function, opt_level: int = 3) -> Function:
-    """`func` with each group of calls replaced by a call of a Function with attribute Primitive=1."""
-    return _Rebuild(fused(func, opt_level)).function(func)
+def fuse(func: Function, opt_level: int = 3, target: Target | None = None) -> Function:
+    """`func` with each group of calls replaced by a call of a Function with attribute Primitive=1.
+
+    target: see `fused`.
+    """
+    return _Rebuild(fused(func, opt_level, target)).function(func)
 
 
-def fused(func: Function, opt_level: int = 3) -> Fuser:
+def fused(func: Function, opt_level: int = 3, target: Target | None = None) -> Fuser:
     """The groups of a function, by the rules that the current PassContext asks for.
+
+    target: the machine whose times decide whether contractions join; None: they do not.
 
     Raises:
         CompileError: if it asks for rules that there are not.
@@ -310,7 +322,7 @@ def fused(func: Function, opt_level: int = 3) -> Fuser:
 
         fuser: Fuser = PairFuser(func.body)
     else:
-        fuser = Fuser(func.body)
+        fuser = Fuser(func.body, target)
     if opt_level >= 1:
         fuser.run()
     return fuser
@@ -354,30 +366,39 @@ class _Rebuild:
         return last
 
     def _emit(self, members: list[Call]) -> None:
-        inside = set(members)
-        params: dict[Expr, Var] = {}
-
-        def local(arg: Expr) -> Expr:
-            if arg in inside:
-                return done[arg]
-            if arg not in params:
-                params[arg] = Var(f"p{len(params)}", arg.ty)
-            return params[arg]
-
-        done: dict[Expr, Expr] = {}
-        for m in members:
-            done[m] = Call(m.op, tuple(local(a) for a in m.args), m.attrs)
-        outs = [m for m in members if self._escapes(m, inside)]
-        body = done[outs[0]] if len(outs) == 1 else Tuple(tuple(done[o] for o in outs))
-        names = sorted({name for m in members for name in origins(m)})
-        fn = Function(tuple(params.values()), body, None, (), Attrs(Primitive=1, origins=tuple(names)))
+        fn, params, outs = group_function(members, self.graph)
         call = Call(fn, tuple(self._value(a) for a in params))
         for k, o in enumerate(outs):
             self.new[o] = call if len(outs) == 1 else TupleGetItem(call, k)
 
-    def _escapes(self, node: Call, inside: set[Call]) -> bool:
-        users = self.graph.users.get(node, [])
-        return not users or any(u not in inside for u in users)
+
+def group_function(members: list[Call], graph: Graph) -> tuple[Function, list[Expr], list[Call]]:
+    """(a primitive function of these calls, what its parameters stand for, the calls that it gives the results of).
+
+    members: in the order of the graph.
+    """
+    inside = set(members)
+    params: dict[Expr, Var] = {}
+
+    def local(arg: Expr) -> Expr:
+        if arg in inside:
+            return done[arg]
+        if arg not in params:
+            params[arg] = Var(f"p{len(params)}", arg.ty)
+        return params[arg]
+
+    done: dict[Expr, Expr] = {}
+    for m in members:
+        done[m] = Call(m.op, tuple(local(a) for a in m.args), m.attrs)
+    outs = [m for m in members if _escapes(graph.users.get(m, []), inside)]
+    body = done[outs[0]] if len(outs) == 1 else Tuple(tuple(done[o] for o in outs))
+    names = sorted({name for m in members for name in origins(m)})
+    fn = Function(tuple(params.values()), body, None, (), Attrs(Primitive=1, origins=tuple(names)))
+    return fn, list(params), outs
+
+
+def _escapes(users: list[Expr], inside: set[Call]) -> bool:
+    return not users or any(u not in inside for u in users)
 
 
 def group_inputs(fn: Function) -> list[te.Tensor]:

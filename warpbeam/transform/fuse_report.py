@@ -14,6 +14,7 @@ from warpbeam.ir.rewrite import origins
 from warpbeam.relay.expr import Call, Expr, Function
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
+from warpbeam.target import Target
 from warpbeam.transform.fuse_ops import VIEW, Fuser, fused
 
 
@@ -30,9 +31,9 @@ class Joined:
     apart: tuple[tuple[int, str], ...]
 
 
-def explain(func: Function, opt_level: int = 3) -> list[Joined]:
+def explain(func: Function, opt_level: int = 3, target: Target | None = None) -> list[Joined]:
     """The groups of a function before fusion, in the order in which they run; views are left out."""
-    fuser = fused(func, opt_level)
+    fuser = fused(func, opt_level, target)
     members: dict[int, list[Call]] = {}
     for n in fuser.graph.order:
         if isinstance(n, Call) and n in fuser.groups and fuser.info(n).kind != VIEW:
@@ -87,10 +88,15 @@ def _reason(fuser: Fuser, node: Call, reader: Call) -> str:
     path = fuser.graph.between(node, dom, fuser.limit)
     if path is None:
         return f"its readers meet more than {fuser.limit} operators later"
-    why = fuser.obstacle(node, [*path, dom])
+    why = _chain_reason(fuser, node) or fuser.obstacle(node, [*path, dom])
     if why and dom is not reader:
         return f"with it all other readers, and what lies between, would have to join: {why}"
     return why or "its group was full or closed when it was looked at"
+
+
+def _chain_reason(fuser: Fuser, node: Call) -> str:
+    """Why the chain of contractions that begins in the node's group was not joined, if there is one."""
+    return next((fuser.reasons[m] for m in fuser.groups[node].root().members if m in fuser.reasons), "")
 
 
 def _bytes(ty: Any) -> int | None:

@@ -1,0 +1,188 @@
+"""Two products with row reductions between them as one kernel: right at every remainder, and only where it fits."""
+
+import numpy as np
+import pytest
+
+from warpbeam import op
+from warpbeam.cost.chain_prior import Chain, plan, ranked, separate
+from warpbeam.driver.api import compile as build
+from warpbeam.relay.expr import Function, IRModule, var
+from warpbeam.relay.interp import evaluate
+from warpbeam.sketch import chain
+from warpbeam.sketch.base import Group
+from warpbeam.sketch.collapse import collapse
+from warpbeam.sketch.select import schedule, variant
+from warpbeam.target import get as target
+from warpbeam.tir.expr import const_int
+from warpbeam.tir.interp import run
+from warpbeam.transform import passes
+from warpbeam.transform.fuse_ops import group_tensors
+
+FORMS = ["masked", "scaled operands", "plain", "behind"]
+U = 2.0**-24  # half the distance of float32 numbers near 1
+
+
+def call(name, *args, **attrs):
+    return op.get(name)(*args, **attrs)
+
+
+def attention(batch, queries, keys, heads, size, form, result=(0, 2, 1, 3)):
+    """A function of q, k, v [batch, rows, heads, size], a scale and a mask; typed."""
+    q, k, v = (var(n, shape=(batch, r, heads, size)) for n, r in (("q", queries), ("k", keys), ("v", keys)))
+    c, m = var("c", shape=()), var("m", shape=(batch, 1, 1, keys))
+    a, b = call("transpose", q, axes=(0, 2, 1, 3)), call("transpose", k, axes=(0, 2, 3, 1))
+    w = call("transpose", v, axes=(0, 2, 1, 3))
+    if form == "scaled operands":
+        a, b, w = call("multiply", a, c), call("multiply", b, c), call("multiply", w, c)
+    s = call("nn.matmul", a, b)
+    if form == "masked":
+        s = call("add", call("multiply", s, c), m)
+    y = call("nn.matmul", call("nn.softmax", s, axis=-1), w)
+    if form == "behind":
+        y = call("multiply", call("nn.relu", y), c)
+    y = call("transpose", y, axes=result) if result else y
+    return passes.InferType()(IRModule.from_expr(Function((q, k, v, c, m), y)))
+
+
+def arrays(mod, seed=0):
+    rng = np.random.default_rng(seed)
+    found = [rng.standard_normal(p.ty.shape).astype(np.float32) for p in mod["main"].params]
+    found[3] = np.array(0.4, np.float32)
+    return found
+
+
+def within_bound(got, q, k, v, c, m, form):
+    """Whether a result is as near as rounding allows.
+
+    A score of `size` products is off by d <= (size + 4) u sum |q k| (products, sums, scale, mask); a weight then by a
+    factor of e^(2 d) for numerator and denominator, and (keys + 12) u for the sum, the quotient and e^x, which itself
+    is right to 4 u; the result by (keys + 2) u more.
+    """
+    q, k, v = (x.astype(np.float64).transpose(0, 2, 1, 3) for x in (q, k, v))
+    scale, outside = (float(c) ** 2, float(c)) if form == "scaled operands" else (1.0, 1.0)
+    scale = float(c) if form == "masked" else scale
+    s, size = scale * q @ k.swapaxes(-1, -2), scale * np.abs(q) @ np.abs(k).swapaxes(-1, -2)
+    if form == "masked":
+        s, size = s + m, size + np.abs(m)
+    p = np.exp(s - s.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    want, spread = outside * p @ v, outside * p @ np.abs(v)
+    if form == "behind":
+        want, spread = np.maximum(want, 0) * float(c), spread * float(c)
+    off = (q.shape[-1] + 4) * U * size.max()
+    bound = (np.expm1(2 * off) + (2 * p.shape[-1] + 16) * U) * spread
+    return (np.abs(got.transpose(0, 2, 1, 3) - want) <= bound).all()
+
+
+def kernel(mod, rank=0):
+    ins, outs = group_tensors(mod["main"])
+    if rank:
+        return variant(ins, outs, target("generic-x86-64-v4"), frozenset(), "k", rank)
+    return schedule(ins, outs, target("generic-x86-64-v4"), frozenset(), "k")
+
+
+def results(func, given):
+    """What a loop program makes of arrays, each brought into its parameter's shape."""
+    shapes = [[const_int(d) for d in b.shape] for b in func.buffers]
+    out = [np.full(s, np.nan, np.float32) for s in shapes[len(given) :]]
+    run(func, *(a.reshape(s) for a, s in zip(given, shapes[: len(given)], strict=True)), *out)
+    return out[0]
+
+
+SHAPES = [
+    (1, 32, 32, 2, 32),  # whole blocks, tiles and vectors
+    (1, 37, 29, 3, 24),  # a prime number of rows, columns that are no multiple of the vector
+    (2, 9, 40, 2, 17),  # a batch of batches
+    (1, 3, 5, 2, 4),  # less than a tile
+    (1, 70, 70, 1, 16),  # one pair of products; a last block
+    (1, 20, 210, 2, 8),  # rows that do not stay in registers
+]
+
+
+@pytest.mark.parametrize(
+    ("shape", "form"), [*((s, "masked") for s in SHAPES), *((SHAPES[1], f) for f in FORMS[1:])], ids=str
+)
+def test_values(shape, form):
+    mod = attention(*shape, form)
+    made = kernel(mod)
+    assert made.sketch == "chain", made.notes
+    given = arrays(mod)
+    batch, rows, _, heads, size = shape
+    for func in (made.func, made.lowered):
+        got = results(func, given).reshape(batch, rows, heads, size)
+        assert within_bound(got, *given, form)
+
+
+def test_the_bound_is_of_the_right_size():
+    mod = attention(1, 16, 16, 2, 16, "masked")
+    given = arrays(mod)
+    wrong = evaluate(mod, given) * np.float32(1 + 1e-4)
+    assert not within_bound(wrong, *given, "masked")
+
+
+def test_a_result_in_the_order_of_the_product():
+    mod = attention(1, 12, 20, 2, 16, "plain", result=())
+    made = kernel(mod)
+    assert made.sketch == "chain"
+    got = results(made.lowered, arrays(mod)).reshape(1, 2, 12, 16)
+    assert within_bound(got.transpose(0, 2, 1, 3), *arrays(mod), "plain")
+
+
+def test_the_next_best_decisions_give_the_same_values():
+    mod = attention(1, 37, 29, 3, 24, "masked")
+    second = kernel(mod, rank=1)
+    assert second.decisions["rows"] != kernel(mod).decisions["rows"]
+    assert within_bound(results(second.lowered, arrays(mod)).reshape(1, 37, 3, 24), *arrays(mod), "masked")
+
+
+def test_compiled_results_do_not_depend_on_threads():
+    mod = attention(1, 64, 64, 6, 32, "masked")
+    given = arrays(mod)
+    model = build(mod, cache=False)
+    assert len(model.artifact.manifest.kernels) == 1
+    found = []
+    for threads in (1, 2, 3):
+        model.num_threads = threads
+        found.append(next(iter(model.run(dict(zip("qkvcm", given, strict=True))).values())).copy())
+    assert within_bound(found[0], *given, "masked")
+    assert all(np.array_equal(found[0], f) for f in found[1:])
+
+
+def parts(mod):
+    return chain.find(Group(*collapse(*group_tensors(mod["main"])), target("generic-x86-64-v4")))
+
+
+def test_what_is_no_such_chain():
+    x, w = var("x", shape=(8, 16)), var("w", shape=(16, 24))
+    v, u = var("v", shape=(24, 16)), var("u", shape=(16, 24))
+    s = call("nn.matmul", x, w)
+
+    def typed(body, *params):
+        return passes.InferType()(IRModule.from_expr(Function(params, body)))
+
+    soft = call("nn.softmax", s, axis=-1)
+    assert parts(typed(call("nn.matmul", soft, v), x, w, v)) is not None
+    assert parts(typed(call("nn.matmul", call("nn.relu", s), v), x, w, v)) is None  # no reduction
+    assert parts(typed(call("nn.matmul", call("nn.softmax", s, axis=0), v), x, w, v)) is None  # of columns
+    t = var("t", shape=(5, 8))
+    assert parts(typed(call("nn.matmul", t, soft), x, w, t)) is None  # weights on the right
+    assert parts(typed(call("nn.matmul", soft, call("transpose", call("nn.matmul", x, u))), x, w, u)) is None  # three
+    assert parts(typed(call("nn.matmul", soft, call("transpose", s)), x, w)) is None  # scores as values
+
+
+def test_the_prior_joins_what_fits_a_stack():
+    made = Chain(12, 128, 64, 128, 64, (True, True, False), 16)
+    machine = target("generic-x86-64-v4")
+    one = plan(made, machine)
+    assert one is not None and one.cycles < separate(made, machine)
+    assert plan(Chain(12, 128, 64, 4096, 64, (True, True, False), 16), machine) is None
+    assert [b.cycles for b in ranked(made, machine, 3)] == sorted(b.cycles for b in ranked(made, machine, 3))
+
+
+def test_the_prior_does_not_join_where_cores_would_idle():
+    from dataclasses import replace
+
+    machine = replace(target("generic-x86-64-v4"), cores=32)
+    single = Chain(1, 512, 64, 256, 64, (True, True, False), 16)
+    joined = plan(single, machine)
+    assert joined is not None and joined.cycles > separate(single, machine)
