@@ -235,3 +235,14 @@ def test_products_without_elements(level: int, m: int, k: int, n: int) -> None:
     module = warpbeam.compile(parsed(text), opt_level=level, cache=False)
     got = module.run({"x": np.ones((m, k), np.float32), "w": np.ones((k, n), np.float32)})["y"]
     np.testing.assert_array_equal(got, np.zeros((m, n), np.float32))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_reshape_of_an_open_size_divides_when_the_program_runs(level: int) -> None:
+    """A size that a shape with -1 must divide was refused where its value was not known."""
+    text = "g (float[1, n, 6] x) => (float[a, 2, 1, 6] y) <int64[4] s = {-1, 2, 1, 6}>"
+    module = warpbeam.compile(parsed(text + " { h = Neg(x)  y = Reshape(h, s) }"), opt_level=level, cache=False)
+    x = np.arange(24, dtype=np.float32).reshape(1, 4, 6)
+    np.testing.assert_array_equal(module.run({"x": x})["y"], -x.reshape(2, 2, 1, 6))
+    with pytest.raises(WarpbeamError, match="that the model needs must agree"):
+        module.run({"x": x[:, :3]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd, prod
 from typing import Any
 
 from warpbeam.frontend.onnx import ops_content
@@ -56,14 +57,29 @@ def _settled(node: NodeView, have: Sequence[Any], want: list[Any]) -> list[Any]:
     return want
 
 
+def _divisible(x: Expr, given: Sequence[Any]) -> Expr:
+    """`x` with its only open size as a multiple of what a -1 in the shape needs to stand for a whole number."""
+    fixed = [d for d in given if isinstance(d, int) and d > 0]
+    if len(fixed) != len(given) - 1 or -1 not in given:
+        return x
+    known = [d for d in shape_of(x) if isinstance(d, int)]
+    if len(known) != rank_of(x) - 1 or 0 in known:
+        return x
+    need = prod(fixed) // gcd(prod(fixed), prod(known))
+    return assumed(x, [_multiple(d, need) for d in shape_of(x)])
+
+
 def _reshape_1(node: NodeView, x: Expr) -> Result:
+    x = _divisible(x, node.attr("shape"))
     return reshape(x, _target(node, x, node.attr("shape")))
 
 
 def _reshape_5(node: NodeView, x: Expr, shape: Expr) -> Result:
     if node.value(1) is None:
         return ops_content.reshape_to(node, x, shape)
-    return reshape(x, _target(node, x, node.ints(1, "the shape")))
+    given = node.ints(1, "the shape")
+    x = _divisible(x, given)
+    return reshape(x, _target(node, x, given))
 
 
 def _transpose(node: NodeView, x: Expr) -> Result:
