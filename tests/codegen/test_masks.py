@@ -1,4 +1,4 @@
-"""Choices whose one condition holds for all lanes: masked loads touch nothing where it does not."""
+"""Choices whose condition holds for all lanes or is known in each: masked loads touch nothing where it does not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import pytest
 from cg_gcc import build as build_c
 from cg_native import build as build_native
 
+from warpbeam.codegen import llvm
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
-from warpbeam.tir.expr import SizeVar, if_then_else, land
-from warpbeam.tir.stmt import PrimFunc
+from warpbeam.tir.expr import Buffer, BufferLoad, SizeVar, Var, const, if_then_else, land
+from warpbeam.tir.interp import run
+from warpbeam.tir.stmt import BufferStore, For, PrimFunc
+from warpbeam.tir.transform import lower
 
 
 def window(target: str) -> PrimFunc:
@@ -43,3 +46,44 @@ def test_window_over_open_maps(build: Any, target: str, size: tuple[int, int]) -
     out = np.zeros_like(x)
     run(x, k, out, *size)
     np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5)
+
+
+def copied(count: int, step: int, on: list[bool], dtype: str = "float32") -> PrimFunc:
+    """Some lanes of a vector, the others zero; lanes that are off lie before or behind the array."""
+    a, b = Buffer("a", (sum(on) * step,), dtype), Buffer("b", (count,), dtype)
+    i = Var("i")
+    first = on.index(True)
+    inside = land(i >= first, i < first + sum(on))
+    value = if_then_else(inside, BufferLoad(a, ((i - first) * step,)), const(0, dtype))
+    return PrimFunc("copied", (a, b), For(i, 0, count, "vectorized", BufferStore(b, value, (i,))))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("edge", [(0, 0), (1, 0), (0, 2), (1, 1)])
+@pytest.mark.parametrize("count", [3, 5, 7, 8])
+def test_lanes_that_are_off_touch_nothing(count: int, edge: tuple[int, int], step: int, dtype: str) -> None:
+    on = [edge[0] <= k < count - edge[1] for k in range(count)]
+    if not any(on):
+        return
+    func = lower(copied(count, step, on, dtype), get("native"))
+    used = sum(on) * step
+    page = np.zeros(4096, dtype)
+    x = page[2048 : 2048 + used]
+    x[:] = np.arange(1, used + 1)
+    want = np.zeros(count, dtype)
+    want[on] = x[::step]
+    for function in (build_native(func), build_c(func), lambda *arrays: run(func, *arrays)):
+        around = np.full(count + 8, 77, dtype)
+        function(x, around[4:-4])
+        np.testing.assert_array_equal(around[4:-4], want)
+        assert (around[:4] == 77).all()
+        assert (around[-4:] == 77).all()
+
+
+def test_one_masked_instruction_for_lanes_that_are_no_power_of_two() -> None:
+    v4 = get("generic-x86-64-v4")
+    text = llvm.assembly_text(llvm.print_kernel(lower(copied(7, 1, [False, *[True] * 6]), v4), v4), v4)
+    assert text.count("vmovups") == 2
+    assert "vmovss" not in text
+    assert "vinsert" not in text

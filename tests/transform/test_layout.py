@@ -165,3 +165,22 @@ def test_wishes_are_understood_or_refused():
     assert passes.ConvertLayout({"nn.conv2d": ["NHWC", "default"]})(mod)["main"] is not mod["main"]
     with pytest.raises(UnsupportedError, match="NCHW16c"):
         passes.ConvertLayout({"nn.conv2d": ["NCHW16c", "default"]})
+
+
+def test_depthwise_alone_keeps_plain_maps_and_follows_others():
+    def layouts(build, desired="NHWC"):
+        x = var("x", shape=(1, 16, 12, 12))
+        fn = Function((x,), build(Net(), x))
+        with PassContext(opt_level=3):
+            new = Sequential([passes.ConvertLayout(desired)])(IRModule.from_expr(fn))["main"]
+        found = [n.attrs["data_layout"] for n in post_order(new.body) if op_name(n) == "nn.conv2d"]
+        return found, transpose_cost(new)[0]
+
+    def wide(n, x):  # 7 x 7 taps: more than lines of a map are used for
+        return n.conv(x, 16, 7, 1, 16)
+
+    assert layouts(lambda n, x: n.conv(x, 16, 3, 1, 16)) == (["NCHW"], 0)
+    assert layouts(wide) == (["NHWC"], 2)
+    assert layouts(lambda n, x: n.conv(n.conv(x, 16, 1), 16, 3, 1, 16)) == (["NHWC", "NHWC"], 2)
+    assert layouts(lambda n, x: n.conv(x, 32, 3, 1, 16)) == (["NHWC"], 2)  # two results of each channel
+    assert layouts(lambda n, x: n.conv(x, 16, 3, 1, 16), {"nn.conv2d": ["NHWC", "default"]}) == (["NHWC"], 2)

@@ -69,13 +69,13 @@ def nest(group: Group, stage: Stage) -> str:
     if across is not None:
         return _blocked(group, block, names, across, lanes, elements)
     outer = names[:-1]
-    pieces = _pieces(group, block, names[-1], last)
-    for name, size in pieces:
+    cut = pieces(group, block, names[-1], last)
+    for name, size in cut:
         if size >= 2:
             inner = list(sch.split(name, [None, 4, lanes] if size >= 8 * lanes else [None, lanes]))
             sch.vectorize(inner[-1])
             name = inner[0]
-        if len(pieces) == 1:
+        if len(cut) == 1:
             outer = [*outer, name]
     if elements >= _PARALLEL_ELEMENTS:
         keep = _enough(group, outer if len(outer) == 1 else outer[:-1])
@@ -83,7 +83,7 @@ def nest(group: Group, stage: Stage) -> str:
     return f"{block}: {elements} elements, vectors of {lanes}"
 
 
-def _pieces(group: Group, block: str, name: str, last: int) -> list[tuple[str, int]]:
+def pieces(group: Group, block: str, name: str, last: int) -> list[tuple[str, int]]:
     """The innermost loop cut where a condition of its variable changes (the parts of a concatenation, borders), with
     the pieces' sizes: each piece is free of that condition, and goes in vectors.
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.sketch import chain, columns, generic, pointwise, rows, scan, tile, window, winograd
+from warpbeam.sketch import chain, columns, generic, lines, pointwise, rows, scan, tile, window, winograd
 from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
 from warpbeam.sketch.divide import divide
@@ -19,6 +19,7 @@ _SKETCHES = (
     ("pointwise", pointwise),
     ("rows", rows),
     ("window", window),
+    ("lines", lines),
     ("tile", tile),
     ("winograd", winograd),
     ("chain", chain),

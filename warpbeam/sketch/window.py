@@ -35,8 +35,8 @@ from warpbeam.tir.arith import Facts, linear, prove
 from warpbeam.tir.expr import Var
 
 _MAX_TAPS = 25
-_MAX_UNROLLED = 400
-_PARALLEL_WORK = 65536
+MAX_UNROLLED = 400
+PARALLEL_WORK = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def build(group: Group, rank: int = 0) -> Plan:
     sch = group.sch
     for stage in parts.before:
         sch.compute_inline(group.blocks[stage.op])
-    block, out = _blocks(group, parts)
+    block, out = blocks(group, parts)
     op = parts.anchor.op
     rows = [a.var for a in op.axis[:-1]][-2:]
     if any(extent(a.extent) is None for a in op.axis[-3:]):
@@ -87,13 +87,13 @@ def build(group: Group, rank: int = 0) -> Plan:
     cuts = nth(choose(group, op, block, rows, rank + 1), rank)
     lanes = min(max(1, group.target.vector_bits // dt.bits(op.body[0].dtype)), extent(op.axis[-1].extent) or 1)
     outer = _tile_output(group, op, out, cuts, lanes)
-    _tile_window(group, op, block, outer[-1], lanes)
+    tile_window(group, op, block, outer[-1], lanes)
     _finish(group, op, outer, cuts, lanes)
     shape = "x".join(str(c.size) for c in cuts)
     return Plan(sch.func, "window", {"rows": shape, "vectors": f"1x{lanes}"}, ("borders apart, nothing is copied",))
 
 
-def _blocks(group: Group, parts: Anatomy) -> tuple[str, str]:
+def blocks(group: Group, parts: Anatomy) -> tuple[str, str]:
     """(block of the reduction, block of the output)."""
     sch, block = group.sch, group.blocks[parts.anchor.op]
     if not parts.after:
@@ -109,18 +109,18 @@ def _open(group: Group, op: ComputeOp, block: str, out: str) -> Plan:
     lanes = min(max(1, group.target.vector_bits // dt.bits(op.body[0].dtype)), extent(op.axis[-1].extent) or 1)
     axes = [a.var for a in op.axis]
     rows, sizes = axes[:-1][-2:], {a.var: a.extent for a in op.axis}
-    stride, span = _span(op, rows[-1])
+    stride, cover = span(op, rows[-1])
     taps, registers = product([a.extent for a in op.reduce_axis]), max(8, group.target.vector_registers)
-    widths = [w for w in (8, 4, 2) if (w - 1) * stride + span + w + 2 <= registers and w * taps <= _MAX_UNROLLED]
+    widths = [w for w in (8, 4, 2) if (w - 1) * stride + cover + w + 2 <= registers and w * taps <= MAX_UNROLLED]
     width = min(max([1, *widths]), extent(sizes[rows[-1]]) or 8)
-    pays = product([a.extent for a in (*op.axis, *op.reduce_axis)]) >= _PARALLEL_WORK
+    pays = product([a.extent for a in (*op.axis, *op.reduce_axis)]) >= PARALLEL_WORK
     heights = (1,) * (len(rows) - 1)
     tile = Tile((*heights, width), 1, lanes, False, "first" if pays else "none", 1, True, False)
     loops = dict(zip(axes, group.sch.loops(out), strict=True))
     free, pieces = ragged.cut(group, out, loops, sizes, rows, axes[-1], tile)
     blocks = [block, *(group.sch.clone(block, p.out) for p in pieces[1:])]
     for name, p in zip(blocks, pieces, strict=True):
-        _tile_window(group, op, name, p.outer[-1][1], lanes)
+        tile_window(group, op, name, p.outer[-1][1], lanes)
     ragged.finish(group, free, pieces, sizes, dict(zip([axes[-1], *rows], [lanes, *tile.rows], strict=True)))
     decisions = {"rows": "x".join(map(str, tile.rows)), "vectors": f"1x{lanes}"}
     return Plan(group.sch.func, "window", decisions, ("borders under their conditions, nothing is copied",))
@@ -136,7 +136,7 @@ def choose(group: Group, op: ComputeOp, block: str, rows: list[Var], count: int 
     names = {a.var.name: a.var for a in group.sch.block(block).axes}
     own = [names.get(v.name, v) for v in rows]
     sizes = [extent(a.extent) or 1 for a in op.axis if a.var in rows]
-    spans = [_span(op, v) for v in rows]
+    spans = [span(op, v) for v in rows]
     registers = max(8, group.target.vector_registers)
     taps = product([a.extent for a in op.reduce_axis])
     entries: list[tuple[Any, list[Cut]]] = []
@@ -145,10 +145,10 @@ def choose(group: Group, op: ComputeOp, block: str, rows: list[Var], count: int 
     for height in range(1, min(sizes[0], 4) + 1) if len(rows) == 2 else (1,):
         for width in inner:
             tile = (height, width) if len(rows) == 2 else (width,)
-            stride, span = spans[-1]
-            line = (width - 1) * stride + span
+            stride, cover = spans[-1]
+            line = (width - 1) * stride + cover
             count = height * width
-            if height * line + count + 2 > registers or (count * taps > _MAX_UNROLLED and count > 1):
+            if height * line + count + 2 > registers or (count * taps > MAX_UNROLLED and count > 1):
                 continue
             tall = (height - 1) * spans[0][0] + spans[0][1] if len(rows) == 2 else 1
             for k, size in enumerate(tile):
@@ -172,7 +172,7 @@ def _alike(a: list[Cut], b: list[Cut]) -> bool:
     return [c.size for c in a[:-1]] == [c.size for c in b[:-1]] and 2 * widths[1] < 3 * widths[0]
 
 
-def _span(op: ComputeOp, axis: Var) -> tuple[int, int]:
+def span(op: ComputeOp, axis: Var) -> tuple[int, int]:
     """(stride, extent) of the window along an axis: what one step moves and what one position covers."""
     reduced = {a.var: extent(a.extent) or 1 for a in op.reduce_axis}
     for load in loads(op):
@@ -232,7 +232,7 @@ def _tile_output(group: Group, op: ComputeOp, out: str, cuts: list[Cut], lanes: 
     return outer
 
 
-def _tile_window(group: Group, op: ComputeOp, block: str, at: str, lanes: int) -> None:
+def tile_window(group: Group, op: ComputeOp, block: str, at: str, lanes: int) -> None:
     """The window unrolled over the tile, its results in registers."""
     sch = group.sch
     sch.compute_at(block, at)
@@ -257,7 +257,7 @@ def _finish(group: Group, op: ComputeOp, outer: list[str], cuts: list[Cut], lane
     sch = group.sch
     free = len(outer) - 1 - len(cuts)
     work = product([a.extent for a in (*op.axis, *op.reduce_axis)])
-    if work >= _PARALLEL_WORK:
+    if work >= PARALLEL_WORK:
         sch.parallel(outer[0])
         if free == 0:
             sch.annotate(outer[0], "joined", outer[0])

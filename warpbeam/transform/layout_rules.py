@@ -6,11 +6,13 @@ and a call and returns the call's value in a permuted layout, or None where oper
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from warpbeam.op.base import Elementwise, Reduce
 from warpbeam.relay.expr import Constant, Expr
+from warpbeam.sketch.lines import MAX_TAPS
 from warpbeam.topi.index import regroup
 from warpbeam.transform.graph import call, constant, op_name, same_call
 from warpbeam.transform.simplify_rules import VIEWS, axes_of
@@ -63,6 +65,8 @@ def conv(cv: Converter, n: Any) -> Value | None:
     if not all(_is_plain(x, ndim) for x in layouts) or not cv.wanted(n):
         return None
     perm = channels_last(ndim)
+    if cv.only is None and _by_lines(n) and cv.perm(n.args[0]) != perm:
+        return None
     x, w = cv.get(n.args[0], perm), cv.get(n.args[1], None)
     kernel = n.attrs["kernel_layout"]
     if isinstance(w, Constant):
@@ -70,6 +74,17 @@ def conv(cv: Converter, n: Any) -> Value | None:
         w = cv.transposed(w, tuple(kernel.index(c) for c in wish))
         kernel = wish
     return Value(same_call(n, x, w, data_layout=_last(ndim), kernel_layout=kernel, out_layout=""), perm)
+
+
+def _by_lines(n: Any) -> bool:
+    """Whether a convolution is as fast over plain maps, so that it does not ask for another layout: depthwise, of known
+    size, with a window that `sketch.lines` takes. It goes along with data that has its channels last.
+    """
+    data, kernel = n.args[0].ty.shape, n.args[1].ty.shape
+    sizes = (*data, *kernel)
+    if n.ty.ndim != 4 or n.op.name != "nn.conv2d" or not all(isinstance(d, int) for d in sizes):
+        return False
+    return n.attrs["groups"] == data[1] == n.ty.shape[1] and math.prod(kernel) <= data[1] * MAX_TAPS
 
 
 def pool(cv: Converter, n: Any) -> Value | None:

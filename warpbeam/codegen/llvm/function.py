@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from warpbeam.codegen import analysis
@@ -177,6 +178,8 @@ class FunctionPrinter(Emitter):
             self.mask = on if outer is None else self.op(f"and {outer}, {on.name}", cond.type, outer, on)
             arms.append(self.value(arm))
         self.mask = outer
+        if isinstance(node.args[1], E.BufferLoad) and _is_zero(node.args[2]):
+            return arms[0]  # lanes of a load that are off are zero
         out = self.op(f"select {cond}, {arms[0]}, {arms[1]}", arms[0].type, cond, *arms)
         return Value(out.name, out.type, out.scope, pure=False)
 
@@ -244,3 +247,11 @@ class FunctionPrinter(Emitter):
         for v, t in zip(operands, types, strict=True):
             values.append(v if v.type == t else self.op(f"bitcast {v} to {t}", t, v))
         return self.call(name, ret, *values, extra=literals)
+
+
+def _is_zero(expr: E.PrimExpr) -> bool:
+    """Whether an expression is zero in every lane, and of positive sign."""
+    expr = expr.value if isinstance(expr, E.Broadcast) else expr
+    if isinstance(expr, E.FloatImm):
+        return expr.value == 0 and math.copysign(1, expr.value) > 0
+    return isinstance(expr, E.IntImm) and expr.value == 0

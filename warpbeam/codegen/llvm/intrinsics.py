@@ -241,9 +241,7 @@ def _resized(fn: FunctionPrinter, value: Value, count: int) -> Value:
         return memory.splat(fn, value, count)
     if count == 1:
         return memory.extract(fn, value, 0)
-    mask = ", ".join(f"i32 {i}" if i < have else "i32 poison" for i in range(count))
-    type = vector(value.type[1:-1].split(" x ", 1)[1], count)
-    return fn.op(f"shufflevector {value}, {value.type} poison, <{count} x i32> <{mask}>", type, value)
+    return memory.shuffle_one(fn, value, range(count))
 
 
 def _add_pairs(fn: FunctionPrinter, node: E.Call, acc: Value, a: Value) -> Value:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from warpbeam.codegen import analysis
 from warpbeam.codegen.llvm.address import Access, pointer
@@ -58,13 +59,57 @@ def to_memory(fn: FunctionPrinter, value: Value, dtype: str, lanes: int) -> Valu
 
 
 def _load_at(fn: FunctionPrinter, buffer: E.Buffer, address: Value, type: str) -> Value:
-    return fn.load(f"load {type}, {address}, align {element_bytes(buffer.dtype)}", type, buffer, address)
+    align, odd = element_bytes(buffer.dtype), _odd(fn, type)
+    if odd is None:
+        return fn.load(f"load {type}, {address}, align {align}", type, buffer, address)
+    name = f"llvm.masked.load.{odd.suffix}"
+    fn.module.declare(name, odd.whole, f"ptr, {odd.flags}, {odd.whole}")
+    pointed = f"ptr align {align} {address.name}"
+    call = f"call {odd.whole} @{name}({pointed}, {odd.flags} {odd.mask}, {odd.whole} zeroinitializer)"
+    return shuffle_one(fn, fn.load(call, odd.whole, buffer, address), range(lanes_in(type)))
+
+
+def _store_at(fn: FunctionPrinter, buffer: E.Buffer, address: Value, value: Value) -> None:
+    align, odd = element_bytes(buffer.dtype), _odd(fn, value.type)
+    if odd is None:
+        fn.line(f"store {value}, {address}, align {align}")
+        return
+    name = f"llvm.masked.store.{odd.suffix}"
+    fn.module.declare(name, "void", f"{odd.whole}, ptr, {odd.flags}")
+    wide = shuffle_one(fn, value, range(lanes_in(odd.whole)))
+    fn.line(f"call void @{name}({wide}, ptr align {align} {address.name}, {odd.flags} {odd.mask})")
+
+
+class _Odd(NamedTuple):
+    """A vector as part of a wider one: the ending of LLVM's functions, the wider type, its mask's type and value."""
+
+    suffix: str
+    whole: str
+    flags: str
+    mask: str
+
+
+def _odd(fn: FunctionPrinter, type: str) -> _Odd | None:
+    """How a vector is loaded and stored whose lanes are no power of two, where the machine has masks: it would
+    go in pieces otherwise. None for others.
+    """
+    lanes, element = lanes_in(type), type[1:-1].partition(" x ")[2]
+    bits = {"float": 32, "double": 64, "i32": 32, "i64": 64}.get(element, 0)
+    whole = 1 << lanes.bit_length()
+    if lanes & (lanes - 1) == 0 or not fn.target.masked_memory or not 0 < whole * bits <= fn.target.vector_bits:
+        return None
+    mask = ", ".join(f"i1 {'true' if i < lanes else 'false'}" for i in range(whole))
+    return _Odd(f"v{whole}{_suffix(element)}.p0", vector(element, whole), f"<{whole} x i1>", f"<{mask}>")
 
 
 def _load_strided(fn: FunctionPrinter, buffer: E.Buffer, access: Access, element: str) -> Value:
     """Lanes at a small stride: `stride` contiguous loads that end with the last lane, then shuffles."""
     lanes, stride = access.lanes, access.stride
     span = (lanes - 1) * stride + 1
+    if span * 8 * element_bytes(buffer.dtype) <= fn.target.vector_bits:  # one vector holds them all
+        first = pointer(fn, buffer, access.terms, access.constant)
+        whole = _load_at(fn, buffer, first, vector(element, span))
+        return shuffle_one(fn, whole, [i * stride for i in range(lanes)])
     type = vector(element, lanes)
     starts = [min(i * lanes, span - lanes) for i in range(-(-span // lanes))]
     pieces = [
@@ -138,6 +183,14 @@ def shuffle(fn: FunctionPrinter, a: Value, b: Value, mask: list[int]) -> Value:
     return fn.op(f"shufflevector {a}, {b}, <{len(mask)} x i32> <{text}>", type, a, b)
 
 
+def shuffle_one(fn: FunctionPrinter, a: Value, picks: Sequence[int]) -> Value:
+    """Lanes `picks` of a; those beyond its own have no meaning."""
+    have, scalar = lanes_of(a), a.type[1:-1].split(" x ", 1)[1]
+    text = ", ".join(f"i32 {m if m < have else 'poison'}" for m in picks)
+    type = f"<{len(picks)} x {scalar}>"
+    return fn.op(f"shufflevector {a}, {a.type} poison, <{len(picks)} x i32> <{text}>", type, a)
+
+
 def splat(fn: FunctionPrinter, value: Value, lanes: int) -> Value:
     """A scalar in every lane."""
     if lanes == 1:
@@ -151,7 +204,12 @@ def splat(fn: FunctionPrinter, value: Value, lanes: int) -> Value:
 
 def lanes_of(value: Value) -> int:
     """Lanes of an LLVM value."""
-    return int(value.type[1:].split(" ", 1)[0]) if value.type.startswith("<") else 1
+    return lanes_in(value.type)
+
+
+def lanes_in(type: str) -> int:
+    """Lanes of an LLVM type."""
+    return int(type[1:].split(" ", 1)[0]) if type.startswith("<") else 1
 
 
 def extract(fn: FunctionPrinter, value: Value, lane: int) -> Value:
@@ -214,11 +272,11 @@ def store(fn: FunctionPrinter, buffer: E.Buffer, indices: tuple[E.PrimExpr, ...]
     value = to_memory(fn, value, buffer.dtype, lanes)
     align = element_bytes(buffer.dtype)
     if lanes == 1 or (access.offsets is None and access.stride == 1):
-        fn.line(f"store {value}, {access.pointer}, align {align}")
+        _store_at(fn, buffer, access.pointer, value)
     elif access.offsets is None and access.stride == -1:
         address = pointer(fn, buffer, access.terms, access.constant - lanes + 1)
         turned = shuffle(fn, value, value, [lanes - 1 - i for i in range(lanes)])
-        fn.line(f"store {turned}, {address}, align {align}")
+        _store_at(fn, buffer, address, turned)
     else:
         for lane in range(lanes):
             address = access.lane_pointer(fn, buffer, lane)

@@ -13,6 +13,8 @@ from warpbeam.tir import expr as e
 from warpbeam.tir.expr import Broadcast, BufferLoad, IntImm, PrimExpr, Ramp, Shuffle
 from warpbeam.tir.intrin import get, is_pure
 
+_MOST_LANES = 16  # of a load of which only some lanes are used
+
 
 class NotVectorizable(Exception):
     """The loop has to stay a loop; never leaves `expand_loops`."""
@@ -171,28 +173,54 @@ def _choice(n: Any, args: list[Any], count: int, walk: Lanes) -> Any:
     if not is_vector(cond):
         return e.Call(dt.with_lanes(n.type, count), n.op, (cond, widen(a, count), widen(b, count)), n.attrs)
     if any(isinstance(x, BufferLoad) for x in post_order(a, b)):
-        return _lane_by_lane(n, count, walk)
+        return _lane_by_lane(n, widen(a, count), widen(b, count), walk)
     return e.Select(cond, widen(a, count), widen(b, count))
 
 
-def _lane_by_lane(n: Any, count: int, walk: Lanes) -> Any:
-    """A choice whose condition is known in some lanes and the same in all others: lanes are put together."""
+def _lane_by_lane(n: Any, a: Any, b: Any, walk: Lanes) -> Any:
+    """A choice whose condition is known in some lanes and the same in all others: a masked load where one side is
+    contiguous and the other a value, else lanes are put together.
+    """
     if is_vector(n):
         raise NotVectorizable
     conds = walk.scalars(n.args[0])
+    count = len(conds)
     open_ones = {c for c in conds if type(c) is not IntImm}
     if len(open_ones) > 1:
         raise NotVectorizable
-    sides = [walk.scalars(x) for x in n.args[1:]]
 
     def lanes(unknown: bool) -> Any:
-        chosen = [c.value if type(c) is IntImm else unknown for c in conds]
-        values = tuple(a if c else b for c, a, b in zip(chosen, *sides, strict=True))
+        chosen = [bool(c.value) if type(c) is IntImm else unknown for c in conds]
+        if any(chosen) and (masked := _masked(n, chosen, a, b)) is not None:
+            return masked
+        sides = [walk.scalars(x) for x in n.args[1:]]
+        values = tuple(x if c else y for c, x, y in zip(chosen, *sides, strict=True))
         return Broadcast(values[0], count) if len(set(values)) == 1 else Shuffle(values, tuple(range(count)))
 
     if not open_ones:
         return lanes(True)
     return e.Call(dt.with_lanes(n.type, count), n.op, (open_ones.pop(), lanes(True), lanes(False)), n.attrs)
+
+
+def _masked(n: Any, chosen: list[bool], a: Any, b: Any) -> Any:
+    """The choice as a load of the lanes that are chosen, if `a` is a load at one small step and `b` one value for all
+    lanes that needs no memory; else None.
+    """
+    last: Any = a.indices[-1] if isinstance(a, BufferLoad) else None
+    step = e.const_int(last.stride) if type(last) is Ramp else None
+    count = len(chosen)
+    span = (count - 1) * (step or 0) + 1
+    if not step or step < 1 or (step > 1 and span > _MOST_LANES) or any(is_vector(i) for i in a.indices[:-1]):
+        return None
+    if type(b) is not Broadcast or not isinstance(b.value, e.FloatImm | IntImm):
+        return None
+    if all(chosen):
+        return a
+    test = [k % step == 0 and chosen[k // step] for k in range(span)]
+    mask = Shuffle(tuple(e.const(c, "bool") for c in test), tuple(range(span)))
+    near = BufferLoad(a.buffer, (*a.indices[:-1], Ramp(last.base, e.const(1, last.stride.dtype), span)))
+    wide = e.Call(near.dtype, n.op, (mask, near, Broadcast(b.value, span)), n.attrs)
+    return wide if step == 1 else Shuffle((wide,), tuple(k * step for k in range(count)))
 
 
 def _select(n: Any, done: Done, walk: Lanes) -> Any:
