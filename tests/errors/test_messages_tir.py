@@ -239,6 +239,7 @@ CASES: list[Case] = [
     ("prefetch: loop i is vectorized", steps(COPY, lambda s: s.vectorize("i"), lambda s: s.prefetch("i", "A"))),
     ("prefetch: nothing under i reads C", do(COPY, lambda s: s.prefetch("i", "C"))),
     ("prefetch: spread from loop i over loop i", do(COPY, lambda s: s.prefetch("i", "A", 1, "i"))),
+    ("alternate: loop i by loop i", do(COPY, lambda s: s.alternate("i", "i"))),
     ("pipeline: loop i is parallel", steps(COPY, lambda s: s.parallel("i"), lambda s: s.pipeline("i", [0]))),
     ("statements share a parameter across stages", do(FED, lambda s: s.pipeline("i", [0, 1]))),
     # padding
@@ -276,6 +277,16 @@ CASES: list[Case] = [
     ("loop j is parallel, and then its iterations would depend on each other", do(
         """alloc T: float32[16, 16]
 for j in parallel(16):
+    for i in range(16):
+        block "t" (v: spatial[16] = i, w: spatial[16] = j):
+            T[v, w] = A[w]
+for x in range(16):
+    for y in range(16):
+        block "m" (v2: spatial[16] = x, r: spatial[16] = y):
+            B[v2] = T[v2, r]""", lambda s: s.reverse_compute_at("m", "j"))),
+    ("loop j is walked to and fro, and then its iterations would depend on each other", do(
+        """alloc T: float32[16, 16]
+for j in range(16) {"alternate": "o"}:
     for i in range(16):
         block "t" (v: spatial[16] = i, w: spatial[16] = j):
             T[v, w] = A[w]

@@ -146,3 +146,64 @@ def test_products_of_bytes_take_the_instruction(steps: int, rows: int) -> None:
         close(
             a, b, terms=units * steps
         )  # sums of `units` products in every step; a byte more or less would be 100 times that
+
+
+def narrow(**facts: Any) -> Any:
+    """A machine with 8 lanes on which small scans are large."""
+    usual = {"cores": 1, "l1": 512, "l2": 1024, "fork_cycles": 20}
+    return replace(get("generic-x86-64-v3"), **{**usual, **facts})
+
+
+@pytest.mark.parametrize("sizes", [(5, 1, 132, 2, 1), (4, 3, 128, 1, 1), (3, 1, 136, 2, 2)])
+def test_weights_that_outgrow_a_cache_are_walked_to_and_fro(sizes: tuple[int, ...]) -> None:
+    """The panels of a step begin where those of the step before ended; a target with room for them walks on."""
+    ins, outs = echo(*sizes)
+    plan = schedule(ins, outs, narrow(l2=sizes[2] ** 2 * sizes[3] * 4 // 2), frozenset({"w"}))
+    assert plan.sketch == "scan" and "panels to and fro" in plan.notes
+    assert [n for n in loops(plan, "serial") if n.var.name.endswith("_turn")]
+    check(plan, sizes)
+    for room in (1 << 20, 64):  # all fit; so few fit that it would not help
+        other = schedule(ins, outs, narrow(l2=room), frozenset({"w"}))
+        assert "panels to and fro" not in other.notes
+
+
+@pytest.mark.parametrize("sizes", [(5, 1, 128, 2, 1), (4, 2, 192, 1, 1)])
+def test_threads_share_the_panels_of_a_step_that_is_long_enough(sizes: tuple[int, ...]) -> None:
+    ins, outs = echo(*sizes)
+    plan = schedule(ins, outs, narrow(cores=2, l2=1 << 15), frozenset({"w"}))
+    assert "the panels of a step in parallel" in plan.notes
+    (panels,) = loops(plan, "parallel")
+    assert panels.annotations.get("alternate")  # each thread walks its own to and fro
+    assert panels.extent.value % 2 == 0
+    check(plan, sizes)
+    short = schedule(ins, outs, narrow(cores=2, fork_cycles=1 << 20), frozenset({"w"}))
+    assert not loops(short, "parallel")
+
+
+def test_sequences_side_by_side_do_not_share_panels_too() -> None:
+    ins, outs = echo(40, 1, 128, 2, 2)
+    plan = schedule(ins, outs, narrow(cores=2), frozenset({"w"}))
+    assert "independent sequences in parallel" in plan.notes
+    assert "the panels of a step in parallel" not in plan.notes and len(loops(plan, "parallel")) == 1
+
+
+@pytest.mark.parametrize("units", [7, 72, 130])
+def test_extremes_of_the_state_are_taken_lane_by_lane(units: int) -> None:
+    """state[t] = x[t] / (1 + the largest of the last state): a reduction of its own in each step."""
+    shape = (6, 1, units)
+    x, state = te.placeholder(shape, name="x"), te.placeholder(shape, name="state")
+    k = te.reduce_axis((0, units), "k")
+    before = te.compute(shape, lambda t, d, j: if_then_else(t > 0, state[t - 1, d, j], 1.0), "before")
+    top = te.compute((6, 1), lambda t, d: te.max(before[t, d, k], axis=[k]), "top")
+    none = te.compute((0, 1, units), lambda t, d, j: x[t, d, j], "none")
+    step = te.compute(shape, lambda t, d, j: x[t, d, j] / (1.0 + top[t, d]), "step")
+    plan = schedule([x], [scan(none, step, state)], get("generic-x86-64-v3"))
+    assert plan.sketch == "scan"
+    assert all(n.extent.value <= max(units // 8 + 1, 7) for n in loops(plan, "serial"))
+    a = np.random.default_rng(units).uniform(0.5, 2, shape).astype(np.float32)
+    out, last, want = np.zeros_like(a), np.float32(1), []
+    run(plan.lowered, a, out)
+    for row in a:
+        want.append(row / (1 + last))
+        last = want[-1].max()
+    np.testing.assert_allclose(out, np.stack(want), rtol=1e-6)

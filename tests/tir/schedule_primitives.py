@@ -255,6 +255,12 @@ def prefetch(s: Schedule) -> None:
     s.prefetch(s.loops("A")[0], "X", 2)
 
 
+@primitive(product)
+def alternate(s: Schedule) -> None:
+    i, j, _ = s.loops("C")
+    s.alternate(j, i)
+
+
 @primitive(window)
 def pipeline(s: Schedule) -> None:
     loop = s.loops("Y")[0]

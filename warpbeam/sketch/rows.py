@@ -8,28 +8,15 @@ single vectors, and the rest (a shorter vector where its size is known, else one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from warpbeam.ir import dtype as dt
+from warpbeam.sketch import pieces
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.structure import Stage, row_key
 from warpbeam.te.tensor import ComputeOp, Operation
-from warpbeam.tir.expr import PrimExpr
 
 _PARALLEL_ELEMENTS = 8192
 _MAX_ROW_BYTES = 64 * 1024
-_MAX_GROUP = 8  # vectors of partial results: enough to cover the latency of an addition
 _REGISTER_VECTORS = 12  # longest row that stays in registers
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Part of a row: `loop` over its columns around `block`, in groups of `vectors` vectors of `lanes`."""
-
-    loop: str
-    block: str
-    vectors: int
-    lanes: int
 
 
 def fits(group: Group) -> bool:
@@ -78,12 +65,8 @@ def below(group: Group, out: Stage, stages: list[Stage], row: str, cols: tuple[o
 
 def _short(group: Group, out: ComputeOp, cols: tuple[object, ...]) -> int:
     """Vectors of a row that stays in registers; 0 where it does not."""
-    vectors = -(-(extent(cols[0]) or 1 << 30) // _lanes(group, out))
+    vectors = -(-(extent(cols[0]) or 1 << 30) // pieces.lanes_of(group, out))
     return vectors if len(cols) == 1 and vectors <= _REGISTER_VECTORS else 0
-
-
-def _lanes(group: Group, op: ComputeOp) -> int:
-    return max(1, group.target.vector_bits // max(8, dt.bits(op.body[0].dtype)))
 
 
 def _row_loop(group: Group, block: str, lead: tuple[object, ...], cols: tuple[object, ...], vectors: int) -> str | None:
@@ -143,7 +126,7 @@ def _place(group: Group, stage: Stage, row: str | None, cols: tuple[object, ...]
 def _vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> None:
     """Vectors along the row: elementwise stages directly, reductions through partial results per lane."""
     sch, block = group.sch, group.blocks[stage.op]
-    lanes = _lanes(group, stage.op)
+    lanes = pieces.lanes_of(group, stage.op)
     names = list(sch.loops(block))
     inner = names[names.index(row) + 1 :] if row is not None else names
     if row is not None and short:
@@ -152,85 +135,15 @@ def _vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> None
     if stage.kind == "row":
         loops = inner[-len(stage.op.reduce_axis) :]
         sch.decompose_reduction(block, loops[0])
-        for piece in _cut(group, block, loops[-1], lanes, 4 if short else _MAX_GROUP):
-            _partial(group, piece, short)
+        for piece in pieces.cut(group, block, loops[-1], lanes, 4 if short else pieces.MOST):
+            pieces.partial(group, piece, short)
         return
     if not inner or sch.loop(inner[-1]).kind != "serial":  # a single column has no loop
         return
-    for piece in _cut(group, block, inner[-1], lanes, 4):
+    for piece in pieces.cut(group, block, inner[-1], lanes, 4):
         outer, vectors, lane = sch.split(piece.loop, [None, piece.vectors, piece.lanes])
         if piece.lanes > 1:
             sch.vectorize(lane)
         sch.unroll(vectors)
         if short:
             sch.unroll(outer)
-
-
-def _cut(group: Group, block: str, loop: str, lanes: int, most: int) -> list[Piece]:
-    """The pieces of a loop over columns, each with a loop of its own."""
-    size = group.sch.loop(loop).extent
-    n = extent(size)
-    if n is None:
-        return _cut_at(group, block, loop, [(size // (4 * lanes) * (4 * lanes), 4, lanes), (None, 1, lanes)])
-    whole, rest = divmod(n, lanes)
-    count = max((d for d in range(1, most + 1) if whole and whole % d == 0), default=1)
-    if count < 4 and whole > 4:
-        count = 4
-    groups, single = divmod(whole, count)
-    parts: list[tuple[PrimExpr | int | None, int, int]] = []
-    if groups:
-        parts.append((groups * count * lanes, count, lanes))
-    if single:
-        parts.append((single * lanes, single, lanes))
-    if rest:
-        parts.append((rest, 1, rest))
-    return _cut_at(group, block, loop, parts)
-
-
-def _cut_at(group: Group, block: str, loop: str, parts: list[tuple[PrimExpr | int | None, int, int]]) -> list[Piece]:
-    """Partitions a loop into parts of (size, vectors, lanes); a last part without a size is cut into vectors and
-    single elements.
-    """
-    sch = group.sch
-    pieces: list[Piece] = []
-    for k, (size, vectors, lanes) in enumerate(parts):
-        last = k == len(parts) - 1
-        if size is None:
-            rest = sch.loop(loop).extent
-            _, second, names = sch.partition(loop, rest // lanes * lanes)
-            pieces += [Piece(loop, block, vectors, lanes), Piece(second, names[block], 1, 1)]
-        elif last:
-            pieces.append(Piece(loop, block, vectors, lanes))
-        else:
-            _, second, names = sch.partition(loop, size)
-            pieces.append(Piece(loop, block, vectors, lanes))
-            loop, block = second, names[block]
-    return pieces
-
-
-def _partial(group: Group, piece: Piece, short: bool) -> None:
-    """Partial results in `vectors` vectors, summed to one vector and then across its lanes."""
-    sch = group.sch
-    if piece.lanes == 1:
-        return
-    outer, part = sch.split(piece.loop, [None, piece.vectors * piece.lanes])
-    _lanes_apart(group, piece.block, part, piece.vectors, piece.lanes)
-    if short:
-        sch.unroll(outer)
-    if piece.vectors > 1:
-        joined, lane = sch.split(sch.loops(piece.block)[-1], [piece.vectors, piece.lanes])
-        sch.unroll(joined)
-        _lanes_apart(group, piece.block, lane, 1, piece.lanes)
-
-
-def _lanes_apart(group: Group, block: str, loop: str, vectors: int, lanes: int) -> None:
-    """Factors a loop of vectors * lanes out of a reduction: partial results in registers, in vectors."""
-    sch = group.sch
-    partial = sch.rfactor(loop)
-    sch.set_scope(partial, "register")
-    order = sch.blocks()
-    start = order[order.index(partial) - 1]
-    for name in (sch.loops(start)[-1], loop):
-        groups, lane = sch.split(name, [vectors, lanes])
-        sch.unroll(groups)
-        sch.vectorize(lane)

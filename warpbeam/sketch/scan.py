@@ -21,9 +21,10 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.sketch import dot, pointwise, ragged
+from warpbeam.sketch import dot, pieces, pointwise, ragged, scan_walk
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.dot import DotChoice
+from warpbeam.sketch.scan_walk import Walk
 from warpbeam.sketch.structure import Contraction, Stage, contraction
 from warpbeam.te.operation import ComputeOp, Operation, PlaceholderOp, ScanOp, Tensor, loads, operations
 from warpbeam.te.recurrence import Scan, find_scans
@@ -98,8 +99,8 @@ def _outside(group: Group, stage: Stage) -> None:
     if stage.kind not in ("elementwise", "injective") or not stage.op.axis:
         return
     if None in [extent(a.extent) for a in stage.op.axis]:
-        lanes = max(1, group.target.vector_bits // max(8, dt.bits(stage.op.body[0].dtype)))
-        _vectors(group, group.blocks[stage.op], group.sch.loops(group.blocks[stage.op])[-1], lanes)
+        block = group.blocks[stage.op]
+        _vectors(group, block, group.sch.loops(block)[-1], pieces.lanes_of(group, stage.op))
     else:
         pointwise.nest(group, stage)
 
@@ -109,17 +110,24 @@ def _schedule_scan(group: Group, scan: Scan, apart: bool, decisions: dict[str, A
     for op in scan.inner:
         if op not in {n.op for n in nests} and not op.reduce_axis:
             group.sch.compute_inline(group.blocks[op])
+    time = group.sch.loops(group.blocks[nests[-1].op])[0]
     outer = _take_out(group, scan, nests) if apart else None
-    tiles = _tiles(group, nests)
-    near = [found for n in nests for found in _nest(group, n, tiles[n.op])]
+    beside = outer is not None and group.target.cores > 1 and _pays(_work(scan, nests))
+    walk = scan_walk.choose(group, scan, nests, time, outer is not None, beside)
+    tiles = _tiles(group, nests, group.target.cores if walk.shared else 1)
+    near = [found for n in nests for found in _nest(group, n, tiles[n.op], walk)]
     _pack(group, nests, tiles)
     for loop, choice in near:
         dot.tensorize(group, ragged.copies(group, loop), choice)
     for n in nests:
         _kept_on_stack(group, scan, n)
-    if outer is not None and _pays(_work(scan, nests)) and group.target.cores > 1:
+    if outer is not None and beside:
         group.sch.parallel(outer)
         notes.append("independent sequences in parallel")
+    if walk.shared:
+        notes.append("the panels of a step in parallel")
+    if walk.time:
+        notes.append("panels to and fro")
     for n in nests:
         if n.products:
             t = tiles[n.op]
@@ -202,18 +210,20 @@ def _pays(work: int | None) -> bool:
 # ----------------------------------------------------------------------------------------------------------------- tile
 
 
-def _tiles(group: Group, nests: list[Nest]) -> dict[Operation, Tile]:
+def _tiles(group: Group, nests: list[Nest], cores: int) -> dict[Operation, Tile]:
     """The tile of each nest. Nests with sums have panels of one width, since they may share weights."""
-    tiles = {n.op: _choose(group, n) for n in nests}
+    tiles: dict[Operation, Tile] = {n.op: _choose(group, n, cores) for n in nests}
     summing = [n for n in nests if n.products]
     if len({tiles[n.op].panel for n in summing}) > 1:
         vectors = min(tiles[n.op].vectors for n in summing)
-        tiles.update({n.op: _choose(group, n, vectors) for n in summing})
+        tiles.update({n.op: _choose(group, n, cores, vectors) for n in summing})
     return tiles
 
 
-def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
-    """The tile with the fewest cycles of a step: multiply-adds, loads, latency, weights from the second-level cache."""
+def _choose(group: Group, nest: Nest, cores: int, vectors: int | None = None) -> Tile:
+    """The tile with the fewest cycles of a step: multiply-adds, loads, latency, weights from the second-level cache,
+    cores that have no panel.
+    """
     bits = max(dt.bits(b.dtype) for p in (nest.op, *nest.products) for b in p.body)
     lanes = max(1, group.target.vector_bits // max(8, bits))
     columns = extent(nest.axes[-1].extent) or lanes
@@ -249,6 +259,7 @@ def _choose(group: Group, nest: Nest, vectors: int | None = None) -> Tile:
                 fma, loaded = height * width * sums / 2, (width * sums + height) / 2
                 memory = 0.0 if resident else width * sums * lanes * stored / group.target.l2_rate
                 cost += count * many * (max(fma, loaded, memory, 4.0) * depth + 20)
+        cost *= -(-tiles // cores) * cores / tiles
         key = (round(cost, 1), v, r)
         best = key if best is None or key < best else best
     assert best is not None
@@ -269,12 +280,14 @@ def _rows(group: Group, nest: Nest) -> int | None:
 # ------------------------------------------------------------------------------------------------------ loops of a step
 
 
-def _nest(group: Group, nest: Nest, tile: Tile) -> list[tuple[str, DotChoice]]:
+def _nest(group: Group, nest: Nest, tile: Tile, walk: Walk) -> list[tuple[str, DotChoice]]:
     """Tiles of one nest, its sums inside them, remainders apart. Gives the loops over what one instruction takes."""
     sch, block = group.sch, group.blocks[nest.op]
-    if nest.op.reduce_axis or not nest.products:
-        if not nest.op.reduce_axis:
-            _vectors(group, block, sch.loops(block)[-1], tile.lanes)
+    if nest.op.reduce_axis:
+        pieces.reduction(group, block, nest.op)
+        return []
+    if not nest.products:
+        _vectors(group, block, sch.loops(block)[-1], tile.lanes)
         return []
     names = sch.loops(block)
     column = names[-1]
@@ -284,7 +297,7 @@ def _nest(group: Group, nest: Nest, tile: Tile) -> list[tuple[str, DotChoice]]:
     if row is not None and tile.rows > 1 and (size is None or size % tile.rows):
         rest = _cut(group, variants[0], tile.rows)
         variants += rest
-    return [found for v in variants for found in _tile(group, nest, v, tile)]
+    return [found for v in variants for found in _tile(group, nest, v, tile, walk)]
 
 
 def _cut(group: Group, whole: Any, rows: int) -> list[Any]:
@@ -300,7 +313,7 @@ def _cut(group: Group, whole: Any, rows: int) -> list[Any]:
     return [(new[block], second, new[column], 1 if known is None else known % rows, copies)]
 
 
-def _tile(group: Group, nest: Nest, variant: Any, tile: Tile) -> list[tuple[str, DotChoice]]:
+def _tile(group: Group, nest: Nest, variant: Any, tile: Tile, walk: Walk) -> list[tuple[str, DotChoice]]:
     """The tiles of a variant; gives the loops over what one instruction takes."""
     sch = group.sch
     _, row, column, rows, sums = variant
@@ -324,6 +337,11 @@ def _tile(group: Group, nest: Nest, variant: Any, tile: Tile) -> list[tuple[str,
     size = extent(nest.axes[-1].extent)
     if size is None or (size % tile.panel and size > tile.panel):
         sch.partition(outer, as_expr(nest.axes[-1].extent) // tile.panel if size is None else size // tile.panel)
+    if sch.extent(outer) != 1:
+        if walk.shared:
+            sch.parallel(outer)
+        if walk.time:
+            sch.alternate(outer, walk.time)
     return near
 
 

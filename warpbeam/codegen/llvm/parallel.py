@@ -15,6 +15,7 @@ from warpbeam.codegen.llvm.types import value_type
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.tir import expr as E
 from warpbeam.tir import stmt as S
+from warpbeam.tir.transform.alternate_loops import turning
 
 if TYPE_CHECKING:
     from warpbeam.codegen.llvm.function import FunctionPrinter
@@ -116,8 +117,9 @@ def _body(
     if fn.nonneg(node.min):
         inner.known_nonneg.add(low)
     first = low + begin if analysis.const_int(node.min) != 0 else begin
-    loop = S.For(node.var, first, end - begin, "serial", node.body)
-    inner.facts.stores.setdefault(loop, fn.facts.stores[node.body])
+    loop = turning(S.For(node.var, first, end - begin, "serial", node.body, node.annotations), variables)
+    for part in (loop, loop.body):
+        inner.facts.stores.setdefault(part, fn.facts.stores[node.body])
     statement(inner, loop)
     head = f"define internal i32 @{name}.body({', '.join(params)}, i64 %begin, i64 %end) noinline #0{about} {{"
     return "\n".join([head, inner.body(), "  ret i32 0", "}", ""])

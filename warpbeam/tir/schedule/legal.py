@@ -133,8 +133,8 @@ def check_filled(tree: Tree, place: Place, what: str) -> None:
 
 
 def loops_at_once(place: Place) -> list[str]:
-    """Loops around a place whose iterations run at once."""
-    return [f.var.name for f in place.loops() if f.kind in AT_ONCE]
+    """Loops around a place whose iterations run at once, or in no order of their own."""
+    return [f.var.name for f in place.loops() if f.kind in AT_ONCE or "alternate" in f.annotations]
 
 
 def check_loops(tree: Tree, names: Iterable[str], what: str) -> None:
@@ -146,11 +146,12 @@ def check_loops(tree: Tree, names: Iterable[str], what: str) -> None:
         loop = as_loop(place)
         if "each_thread_all" in loop.annotations:  # every thread runs the whole body by intent, with the same results
             continue
+        kind = "walked to and fro" if loop.kind not in AT_ONCE else loop.kind
         try:
-            check_independent(tree, place, loop.thread or loop.kind)
+            check_independent(tree, place, loop.thread or kind)
         except ScheduleError as found:
             raise ScheduleError(
-                f"{what}: loop {name} is {loop.kind}, and then its iterations would depend on each other",
+                f"{what}: loop {name} is {kind}, and then its iterations would depend on each other",
                 why=str(found).splitlines()[0],
-                hint=f"place blocks first, then make {name} {loop.kind}",
+                hint=f"place blocks first, then make {name} {kind}",
             ) from None

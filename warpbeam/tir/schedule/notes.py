@@ -1,4 +1,4 @@
-"""Notes on loops and blocks: plain ones, which change nothing by themselves, and pragmas, which lowering obeys."""
+"""Notes on loops and blocks: plain ones, which change nothing by themselves, and what lowering obeys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.node import Attrs
 from warpbeam.tir.analysis.access import as_loop
 from warpbeam.tir.analysis.tree import Place, Tree, annotated, tree_of
+from warpbeam.tir.schedule.loops import check_independent
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import PrimFunc
 
@@ -70,6 +71,34 @@ class Unannotate(Step):
             )
         notes = Attrs({k: v for k, v in stmt.annotations.items() if k != self.key})
         return tree.update({place: stmt.replace(annotations=notes)}), None
+
+
+@dataclass(frozen=True, slots=True)
+class Alternate(Step):
+    """Walks a loop backwards in every other iteration of a loop `around` it, so that a walk begins with what the one
+    before it left in the caches. Of a parallel loop, each thread walks its own part so.
+
+    for t in 8:                lowering     for t in 8:
+        for p in 24: B(p)         ->            for p in 24: B(p if t % 2 == 0 else 23 - p)
+
+    Recorded on the loop as ("alternate": name of the loop around); lowering leaves the order where that is gone.
+    """
+
+    loop: str
+    around: str
+
+    def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
+        tree = tree_of(func)
+        place, outside = tree.loop(self.loop), tree.loop(self.around)
+        if place is outside or not place.within(outside) or as_loop(place).kind not in ("serial", "parallel"):
+            raise ScheduleError(
+                f"alternate: loop {self.loop} by loop {self.around}",
+                hint="the first must be a serial or parallel loop inside of the second",
+            )
+        check_independent(tree, place, "walked backwards")
+        loop = as_loop(place)
+        notes = annotated(loop.annotations, "alternate", self.around)
+        return tree.update({place: loop.replace(annotations=notes)}), None
 
 
 @dataclass(frozen=True, slots=True)

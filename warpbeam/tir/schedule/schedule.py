@@ -16,7 +16,7 @@ from warpbeam.tir.schedule.inline import ComputeInline, ReverseComputeInline
 from warpbeam.tir.schedule.layout import TransformLayout, plain_map
 from warpbeam.tir.schedule.loops import Bind, Fuse, Reorder, SetKind, Split
 from warpbeam.tir.schedule.merge import Merge
-from warpbeam.tir.schedule.notes import Annotate, Pragma, Unannotate
+from warpbeam.tir.schedule.notes import Alternate, Annotate, Pragma, Unannotate
 from warpbeam.tir.schedule.pad import PadEinsum
 from warpbeam.tir.schedule.partition import Names, Partition
 from warpbeam.tir.schedule.place import ComputeAt, ReverseComputeAt
@@ -252,6 +252,10 @@ class Schedule:
     def prefetch(self, loop: str, buffer: str, offset: int | PrimExpr = 1, through: str = "") -> None:
         """Asks in each iteration for what a later one reads of a buffer; spread over an inner loop's iterations."""
         self.step(Prefetch(loop, buffer, offset, through))
+
+    def alternate(self, loop: str, around: str) -> None:
+        """Walks a loop backwards in every other iteration of a loop around it."""
+        self.step(Alternate(loop, around))
 
     def pipeline(self, loop: str, stages: Sequence[int], order: Sequence[int] | None = None) -> None:
         """Runs the statements of a loop's body in stages, some iterations ahead of each other."""

@@ -23,6 +23,7 @@ from warpbeam.tir.analysis.tree import kids, rebuilt, with_kids
 from warpbeam.tir.arith import Facts, linear, simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr
 from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, PrimFunc, Stmt
+from warpbeam.tir.transform.alternate_loops import in_order
 from warpbeam.tir.transform.mutate import map_up, peel, wrap
 from warpbeam.tir.transform.setting import Setting
 
@@ -60,7 +61,7 @@ def _loop(s: Any) -> Stmt:
         outside.append(Allocate(ring.new, body, notes))
     if not outside:
         return s
-    return wrap(outside, rebuilt(s, wrap(inside, body)))
+    return wrap(outside, rebuilt(s.replace(annotations=in_order(s.annotations)), wrap(inside, body)))
 
 
 def _ring(buffer: Buffer, body: Stmt, loop: For) -> _Ring | None:

@@ -23,6 +23,7 @@ from warpbeam.tir.analysis.access import accesses
 from warpbeam.tir.arith import Facts, simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr
 from warpbeam.tir.stmt import Allocate, BufferStore, For, IfThenElse, PrimFunc, SeqStmt, Stmt, seq
+from warpbeam.tir.transform.alternate_loops import in_order
 from warpbeam.tir.transform.lower_blocks import Lowering
 from warpbeam.tir.transform.mutate import map_down, wrap
 from warpbeam.tir.transform.setting import Setting
@@ -55,7 +56,7 @@ def pipelined(s: For, stages: list[int], order: list[int], notes: dict[str, Any]
     versions = _versions(s, allocs, parts, stages, order)
     if versions is None:
         return s.replace(annotations=notes)  # type: ignore[no-any-return]
-    last = max(stages)
+    last, notes = max(stages), in_order(notes)
     ranked = sorted(range(len(parts)), key=lambda i: order[i])
 
     def step(t: PrimExpr, test: bool) -> Stmt:

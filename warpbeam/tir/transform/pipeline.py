@@ -12,6 +12,7 @@ from warpbeam.ir.transform import PassContext
 from warpbeam.tir.mathlib import FUNCTIONS
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform.accumulate_registers import accumulate_registers
+from warpbeam.tir.transform.alternate_loops import alternate_loops
 from warpbeam.tir.transform.byte_small_types import byte_small_types
 from warpbeam.tir.transform.common_subexpr_elim import KEY as CSE
 from warpbeam.tir.transform.common_subexpr_elim import common_subexpr_elim
@@ -97,6 +98,7 @@ LOOPS: tuple[Entry, ...] = (  # loops get the form in which they run
     Entry("tir.LoopPartition", loop_partition, _seen("call:likely")),
     Entry("tir.HoistIfThenElse", hoist_if_then_else, _seen("If")),
     Entry("tir.PeelTails", _one(peel_tails), _always),
+    Entry("tir.AlternateLoops", _one(alternate_loops), _seen("note:alternate")),
     Entry("tir.DisableAssert", _one(drop_asserts), lambda at: at.flag("tir.disable_assert")),
     Entry("tir.RemoveNoOp", remove_no_op, _always),
     Entry("tir.StorageRewrite", storage_rewrite, lambda at: not at.flag("tir.disable_storage_rewrite")),
