@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from dataclasses import replace
 from typing import Any
 
@@ -87,3 +89,29 @@ def test_one_masked_instruction_for_lanes_that_are_no_power_of_two() -> None:
     assert text.count("vmovups") == 2
     assert "vmovss" not in text
     assert "vinsert" not in text
+
+
+def test_what_lies_outside_is_zeros_and_no_mask() -> None:
+    """A load with all lanes off takes very long where nothing is mapped, as before the first row of an arena."""
+    text = llvm.print_kernel(window("generic-x86-64-v4"), get("generic-x86-64-v4"))
+    assert "masked.load" not in text
+    assert "@wb_zeros.64 = private constant [64 x i8] zeroinitializer" in text
+    assert text.count("@wb_zeros.64 =") == 1
+
+
+def test_data_between_pages_that_cannot_be_read() -> None:
+    """The rows before and behind the data are not touched."""
+    page, size = mmap.PAGESIZE, (1, mmap.PAGESIZE // 64)
+    room = mmap.mmap(-1, 3 * page)
+    here = np.frombuffer(room, np.float32)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for at in (0, 2 * page):
+        assert libc.mprotect(ctypes.c_void_p(here.ctypes.data + at), ctypes.c_size_t(page), 0) == 0
+    x = here[page // 4 : page // 2].reshape(*size, 16)
+    x[...] = np.random.default_rng(0).standard_normal(x.shape)
+    k, out = np.ones((3, 3, 16), np.float32), np.zeros(x.shape, np.float32)
+    build_native(window("native"))(x, k, out, *size)
+    around = np.pad(x, ((0, 0), (1, 1), (0, 0)))
+    np.testing.assert_allclose(out, sum(around[:, b : b + size[1]] for b in range(3)), rtol=1e-5, atol=1e-5)
+    for at in (0, 2 * page):
+        libc.mprotect(ctypes.c_void_p(here.ctypes.data + at), ctypes.c_size_t(page), 3)

@@ -61,6 +61,44 @@ def test_symbolic_values_share_memory_when_they_never_meet():
     assert evaluate(placed.total, {"n": 100}) == 64 + 2 * 448
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9000), st.integers(0, 20), st.integers(0, 9), st.sampled_from([1, "n", "m"])),
+        min_size=1,
+    )
+)
+def test_units_that_share_memory_do_not_overlap_whatever_the_sizes(rows):
+    """Also where `plan` would rather keep the units apart."""
+    items = [Item(size, first, first + length, unit) for size, first, length, unit in rows]
+    placed = memory._together(items, memory._regions(items), "arena")
+    for env in ({"n": 1, "m": 1}, {"n": 3, "m": 70}, {"n": 100, "m": 7}):
+        offsets, total = _bytes(placed, dict(env))
+        sizes = [x.size * env.get(x.unit, 1) for x in items]
+        names = {**env, **{name: 0 for name, _ in placed.symbols}}
+        for name, expr in placed.symbols:
+            names[name] = evaluate(expr, names)
+        assert evaluate(placed.bound, names) <= total <= evaluate(placed.apart, names)
+        for i, a in enumerate(items):
+            assert offsets[i] % 64 == 0 and offsets[i] + sizes[i] <= total
+            for j, b in enumerate(items[:i]):
+                if a.first <= b.last and b.first <= a.last:
+                    assert offsets[i] + sizes[i] <= offsets[j] or offsets[j] + sizes[j] <= offsets[i]
+
+
+def test_maps_of_falling_resolution_share_memory():
+    """As in a convolutional network: each layer's result lives until the next is done, and each size has its unit."""
+    units = [("mul", n, n) for n in ("n", ("ceildiv", "n", 2), ("ceildiv", "n", 4), ("ceildiv", "n", 8))]
+    items = [Item(4 * 64 << k // 2, k, k + 1, units[k // 2]) for k in range(8)]
+    placed = plan(items)
+    for n in (1, 7, 64, 200):
+        env = {"n": n}
+        _, total = _bytes(placed, env)
+        first_two = 2 * -(-n * n * 256 // 64) * 64
+        assert total <= first_two + 8 * 64 * 64
+        if n > 50:
+            assert total < evaluate(placed.apart, env) * 0.6
+
+
 @given(ITEMS)
 def test_the_best_order_is_kept_and_the_bound_is_the_busiest_step(rows):
     items = [Item(size, first, first + length) for size, first, length in rows]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from warpbeam.cost.tile_prior import Shape, Tile, choose
+from warpbeam.cost.tile_prior import Shape, Tile, choose, ladder, shorter
 from warpbeam.target import get
 
 
@@ -33,3 +34,21 @@ def test_whole_and_shorter_vectors_are_not_mixed_in_a_tile(columns):
     shape = Shape(rows=(784,), columns=columns, reduce=144, outer=1, lanes=16, broadcast=True, packed=True)
     tile = choose(shape, get("generic-x86-64-v4"))
     assert columns % (tile.vectors * tile.lanes) <= tile.lanes
+
+
+@pytest.mark.parametrize("height", [1, 2, 7, 8, 12, 14, 16])
+def test_an_unknown_number_of_rows_is_cut_into_tiles_each_of_which_divides_the_one_before(height):
+    found = shorter(height)
+    assert found[0] == height and found[-1] == 1
+    assert all(a % b == 0 and a > b for a, b in pairwise(found))
+    parts = ladder(100, height)
+    assert [h for _, h in parts] == found
+    assert sum(n * h for n, h in parts) == pytest.approx(100)
+
+
+def test_many_rows_that_only_the_run_tells_are_worth_threads():
+    """A product with few channels over a large map: what it takes is not judged by a few rows."""
+    shape = Shape((None,), 96, 16, 1, 16, True, True, supposed=(8192,))
+    target = replace(get("generic-x86-64-v4"), cores=2)
+    assert choose(shape, target).parallel == "first"
+    assert choose(replace(shape, supposed=(16,)), target).parallel == "none"

@@ -5,13 +5,15 @@ import pytest
 from tolerance import close
 
 from warpbeam.ir.rewrite import post_order
+from warpbeam.sketch import window
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
+from warpbeam.te.create import create_prim_func
 from warpbeam.tir.analysis.predicate import conjuncts
 from warpbeam.tir.expr import Call, SizeVar, if_then_else, land
 from warpbeam.tir.interp import run
-from warpbeam.tir.stmt import For
+from warpbeam.tir.stmt import For, IfThenElse
 from warpbeam.tir.transform import lower
 
 
@@ -73,6 +75,46 @@ def test_open_maps(stride):
         got = np.zeros(want.shape, np.float32)
         run(plan.lowered, x, k, got, h, w)
         close(got, want, terms=9)
+
+
+@pytest.mark.parametrize("tile", [(1, 8), (2, 2), (3, 4), (4, 3)])
+def test_open_maps_give_the_bits_of_known_ones(tile, monkeypatch):
+    """Tiles of any shape, with a batch, over maps smaller than a tile, of whole tiles, and with remainders."""
+    monkeypatch.setattr(window, "_open_tile", lambda group, op, rows: tile)
+    n, h, w = SizeVar("n"), SizeVar("h"), SizeVar("w")
+    plan = schedule(*with_batch(n, h, w), get("native"))
+    assert plan.sketch == "window"
+    assert plan.decisions["rows"] == "x".join(map(str, tile))
+    loops = [f for f in post_order(plan.lowered.body) if isinstance(f, For) and f.kind == "parallel"]
+    assert len(loops) == 1  # over batch and rows, tiles of all heights
+    k = np.random.default_rng(0).standard_normal((3, 3, 20)).astype(np.float32)
+    for size in ((1, 1, 1), (2, 2, 3), (1, 4, 8), (3, 5, 7), (2, 9, 13)):
+        x = np.random.default_rng(size).standard_normal((*size, 20)).astype(np.float32)
+        known, got = (np.zeros(x.shape, np.float32) for _ in range(2))
+        run(lower(create_prim_func(*with_batch(*size)), get("native")), x, k, known)
+        given = dict(zip("nhw", size, strict=True))
+        run(plan.lowered, x, k, got, *(given[p.name] for p in plan.lowered.params if p.name in given))
+        assert np.array_equal(got, known), size
+
+
+def with_batch(n, h, w):
+    x, k = te.placeholder((n, h, w, 20), name="x"), te.placeholder((3, 3, 20), name="k")
+    padded = te.compute(
+        (n, h + 2, w + 2, 20),
+        lambda b, i, j, f: if_then_else(land(i >= 1, i < h + 1, j >= 1, j < w + 1), x[b, i - 1, j - 1, f], 0.0),
+    )
+    u, v = te.reduce_axis(3, "u"), te.reduce_axis(3, "v")
+    body = lambda b, i, j, f: te.sum(padded[b, i + u, j + v, f] * k[u, v, f], axis=[u, v])  # noqa: E731
+    return [x, k], [te.compute((n, h, w, 20), body, name="y")]
+
+
+def test_open_maps_have_a_version_for_tiles_inside():
+    ins, outs = depthwise(SizeVar("h"), SizeVar("w"), 32, 1)
+    plan = schedule(ins, outs, get("native"))
+    versions = [n for n in post_order(plan.lowered.body) if isinstance(n, IfThenElse) and n.orelse is not None]
+    plain = [n for n in versions if not any(isinstance(c, Call) and c.op == "if_then_else" for c in post_order(n.then))]
+    assert plain
+    assert all(any(isinstance(c, Call) and c.op == "if_then_else" for c in post_order(n.orelse)) for n in plain)
 
 
 def test_open_maps_test_only_what_sizes_leave_open():

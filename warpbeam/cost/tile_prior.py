@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product as cartesian
 from math import gcd, prod
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from warpbeam.target import Target
 
 _UNKNOWN = 64
+_FEW = 4  # rows that are worth a thought where their number is not known
 _CALL_CYCLES = 30.0
 FAR = 1024  # bytes between the rows of a matrix that are far apart
 _PANEL = 384 << 10  # bytes of a copied panel, on a thread's stack: 512 KiB is the smallest that systems give
@@ -39,7 +41,8 @@ class Shape:
     """Extents by role; None is symbolic. rows: the last two row axes; outer: iterations of all other outer axes.
 
     whole: for each of rows, then columns, whether tiles must divide the extent (a part of a larger axis).
-    far: whether the rhs is no constant and its rows lie far apart in memory.
+    far: whether the rhs is no constant and its rows lie far apart in memory. supposed: what rows may be, for each of
+    them; where they are known it says nothing.
     """
 
     rows: tuple[int | None, ...]
@@ -54,6 +57,13 @@ class Shape:
     row_bytes: int = 0
     whole: tuple[bool, ...] = (False, False, False)
     far: bool = False
+    supposed: tuple[int, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The rows with a number for each."""
+        likely = self.supposed or (_UNKNOWN,) * len(self.rows)
+        return tuple(n if size is None else size for size, n in zip(self.rows, likely, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,7 @@ def _scored(shape: Shape, target: Target) -> tuple[int, list[tuple[Any, ...]]]:
             for columns_outer in (True, False):
                 cycles = _cycles(shape, rows, vectors, lanes, columns_outer, target)
                 panels = -(-columns // (vectors * lanes))
-                heights = [-(-(e or _UNKNOWN) // r) for e, r in zip(shape.rows, rows, strict=True)]
+                heights = [-(-e // r) for e, r in zip(shape.counts, rows, strict=True)]
                 first = panels if columns_outer or not heights else heights[0]
                 parallel, speedup = _parallel(shape, first, cycles, target)
                 key = (_quantise(cycles / speedup), vectors, rows, columns_outer)
@@ -145,8 +155,7 @@ def _tile(shape: Shape, target: Target, lanes: int, entry: tuple[Any, ...]) -> T
     """The decisions of one entry of `_scored`."""
     (_, vectors, rows, columns_outer), cycles, parallel, speedup = entry
     flops = 2.0 * shape.outer * (shape.columns or _UNKNOWN) * shape.reduce
-    for e in shape.rows:
-        flops *= e or _UNKNOWN
+    flops *= prod(shape.counts)
     peak = 2 * target.fma_rate * shape.lanes
     return Tile(
         rows,
@@ -184,10 +193,11 @@ def _row_choices(shape: Shape) -> list[list[int]]:
     choices: list[list[int]] = []
     for k, size in enumerate(shape.rows):
         inner = k == len(shape.rows) - 1
+        if size is None:
+            choices.append(list(range(1, 17)) if inner else [1])
+            continue
         limit = 16 if inner else 4
-        known = size if size is not None else (8 if inner else 1)
-        sizes = [n for n in range(1, min(known, limit) + 1) if not shape.whole[k] or known % n == 0]
-        choices.append(sizes if size is not None else [known])
+        choices.append([n for n in range(1, min(size, limit) + 1) if not shape.whole[k] or size % n == 0])
     return choices
 
 
@@ -218,10 +228,10 @@ def _cycles(
     panel = vectors * lanes
     full, rest = divmod(columns, panel)
     widths = [(full, vectors)] + ([(1, -(-rest // lanes))] if rest else [])
-    heights = [(1, 1)]
-    for size, r in zip(shape.rows, rows, strict=True):
-        n, tail = divmod(size or _UNKNOWN, r)
-        parts = [(n, r)] + ([(1, tail)] if tail else [])
+    heights: list[tuple[float, int]] = [(1, 1)]
+    for size, count, r in zip(shape.rows, shape.counts, rows, strict=True):
+        n, tail = divmod(count, r)
+        parts = [(n, r)] + ([(1, tail)] if tail else []) if size is not None else ladder(count, r)
         heights = [(a * b, h * g) for a, h in heights for b, g in parts if a * b]
     mixed = rest > lanes and rest % lanes != 0
     total = 0.0
@@ -238,6 +248,35 @@ def _cycles(
     return shape.outer * (
         total + _traffic(shape, tiles, len(widths) and full + (1 if rest else 0), panel, columns_outer, target)
     )
+
+
+def shorter(height: int) -> list[int]:
+    """Heights of the tiles that an unknown number of rows is cut into: 12, 6, 3, 1, or 8, 4, 2, 1.
+
+    Each divides all before it, so that what those leave is the remainder of the rows by it.
+    """
+    out = [height]
+    while out[-1] > 1:
+        out.append(max(n for n in range(1, out[-1] // 2 + 1) if out[-1] % n == 0))
+    return out
+
+
+@lru_cache(maxsize=1024)
+def ladder(count: int, height: int) -> list[tuple[float, int]]:
+    """(number of tiles, their height) for each height that `count` rows, no more than a guess, are cut into.
+
+    On average over numbers of rows of each magnitude, from twice that down to a few.
+    """
+    steps, found, sizes = shorter(height), dict.fromkeys(shorter(height), 0.0), 0
+    most = 2 * count
+    while most > _FEW or not sizes:
+        for size in range(most - most // 2 + 1, most + 1, max(1, most // 32)):
+            rest, sizes = size, sizes + 1
+            for h in steps:
+                found[h] += rest // h / size
+                rest %= h
+        most //= 2
+    return [(n * count / sizes, h) for h, n in found.items()]
 
 
 def copied(shape: Shape, rows: tuple[int, ...], panel: int, columns_outer: bool, target: Target) -> bool:
@@ -259,10 +298,7 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
         return 0.0
     rhs = shape.reduce * (shape.columns or _UNKNOWN) * shape.bytes
     one_panel = shape.reduce * panel * shape.bytes
-    rows = 1
-    for e in shape.rows:
-        rows *= e or _UNKNOWN
-    lhs = rows * shape.reduce * shape.bytes
+    lhs = prod(shape.counts) * shape.reduce * shape.bytes
     if columns_outer:
         panel_from = 0.0 if one_panel <= target.l1 // 2 else cache_rate(2 * one_panel, target)  # with the next one
         cost = tiles * panels * one_panel * panel_from + panels * lhs * cache_rate(lhs, target) + rhs / target.l3_rate

@@ -4,6 +4,9 @@ A value takes `size * unit` bytes: `unit` is 1, or a shape expression over the m
 (`runtime.shape_expr` form: nested tuples). Values of one unit share a region of the arena, in which they are placed
 over the intervals they live in, as if the unit were 1. Regions follow each other, the static one first.
 
+Where there are several units, all values together are packed as well (`memory_open`), and the smaller arena is taken,
+for sizes as they may be.
+
 A region is packed greedily in several orders (ORDERS); where none reaches the lower bound, the bytes alive at the
 busiest step, what stood highest is placed first in a few more rounds. The best packing is kept.
 """
@@ -17,7 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from warpbeam.driver import memory_open
+from warpbeam.runtime.shape_expr import evaluate, symbols_of
+
 ALIGN = 64
+_LIKELY = 32  # what a size that only the run tells may be
 _LARGE = ALIGN * ALIGN  # above it, rounding a size up to ALIGN units costs little
 
 
@@ -54,31 +61,109 @@ def round_up(size: int) -> int:
 
 def plan(items: Sequence[Item], prefix: str = "arena") -> Placement:
     """Places all items; names of symbols start with `prefix`."""
-    offsets: list[Any] = [0] * len(items)
-    regions: dict[Any, list[int]] = {1: []}
+    regions = _regions(items)
+    apart = _in_regions(items, regions, prefix)
+    if sum(bool(r.members) for r in regions) < 2 or len(items) > _MANY:
+        return apart
+    together = _together(items, regions, prefix)
+    return together if _likely(together) < _likely(apart) else apart
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """The values of one unit, their sizes in steps, and the bytes of a step."""
+
+    members: list[int]
+    sizes: list[int]
+    step: Any
+
+
+def _regions(items: Sequence[Item]) -> list[_Region]:
+    """Values by unit, those of known sizes first."""
+    members: dict[Any, list[int]] = {1: []}
     for i, item in enumerate(items):
-        regions.setdefault(item.unit, []).append(i)
-    static = regions.pop(1)
-    packed = _pack([items[i] for i in static], [round_up(items[i].size) for i in static])
-    for i, place in zip(static, packed.places, strict=True):
+        members.setdefault(item.unit, []).append(i)
+    static = members.pop(1)
+    found = [_Region(static, [round_up(items[i].size) for i in static], 1)]
+    return found + [_Region(m, *_steps([items[i].size for i in m], unit)) for unit, m in members.items()]
+
+
+def _in_regions(items: Sequence[Item], regions: Sequence[_Region], prefix: str) -> Placement:
+    """Each unit's values in a region of their own."""
+    offsets: list[Any] = [0] * len(items)
+    static = regions[0]
+    packed = _pack([items[i] for i in static.members], static.sizes)
+    for i, place in zip(static.members, packed.places, strict=True):
         offsets[i] = place
-    out = Placement(offsets, packed.end, [], packed.bound, packed.apart, [packed.order] if static else [])
+    out = Placement(offsets, packed.end, [], packed.bound, packed.apart, [packed.order] if static.members else [])
     base: Any = packed.end
-    for number, (unit, members) in enumerate(regions.items()):
-        sizes, step = _steps([items[i].size for i in members], unit)
-        packed = _pack([items[i] for i in members], sizes)
+    for number, r in enumerate(regions[1:]):
+        packed = _pack([items[i] for i in r.members], r.sizes)
         name = f"{prefix}_step{number}"
-        out.symbols.append((name, step))
-        for i, place in zip(members, packed.places, strict=True):
+        out.symbols.append((name, r.step))
+        for i, place in zip(r.members, packed.places, strict=True):
             offsets[i] = _add(base, ("mul", name, place) if place else 0)
-        if number + 1 < len(regions):
+        if number + 2 < len(regions):
             out.symbols.append((f"{prefix}_base{number + 1}", _add(base, ("mul", name, packed.end))))
             base = out.symbols[-1][0]
-        total = _add(out.total, ("mul", step, packed.end))
-        bound = _add(out.bound, ("mul", step, packed.bound))
-        apart = _add(out.apart, ("mul", step, packed.apart))
+        total = _add(out.total, ("mul", r.step, packed.end))
+        bound = _add(out.bound, ("mul", r.step, packed.bound))
+        apart = _add(out.apart, ("mul", r.step, packed.apart))
         out = Placement(offsets, total, out.symbols, bound, apart, [*out.orders, packed.order])
     return out
+
+
+def _together(items: Sequence[Item], regions: Sequence[_Region], prefix: str) -> Placement:
+    """All values in one place: offsets are maxima of sums over the units."""
+    sizes: list[memory_open.Counts] = [()] * len(items)
+    for at, r in enumerate(regions):
+        for i, size in zip(r.members, r.sizes, strict=True):
+            sizes[i] = tuple(size if k == at else 0 for k in range(len(regions)))
+    weights = [_supposed(r.step) for r in regions]
+    likely = [memory_open.worth((s,), weights) for s in sizes]
+    lives = [(item.first, item.last) for item in items]
+    numbers, best = range(len(items)), None
+    orders = {name: sorted(numbers, key=lambda k: (*key(items[k], likely[k]), k)) for name, key in ORDERS.items()}
+    for name, order in {**orders, "tracks": memory_open.in_tracks(lives)}.items():
+        starts, total = memory_open.place(sizes, lives, order, weights)
+        if best is None or memory_open.worth(total, weights) < memory_open.worth(best[1], weights):
+            best = starts, total, name
+    assert best is not None
+    names = [f"{prefix}_step{k}" for k in range(len(regions) - 1)]
+    symbols = [(name, r.step) for name, r in zip(names, regions[1:], strict=True)]
+    known: dict[memory_open.Front, Any] = {}
+    for front in best[0]:
+        if front not in known:
+            expr = known[front] = _largest(front, names)
+            if not isinstance(expr, int):
+                known[front] = f"{prefix}_at{len(symbols)}"
+                symbols.append((known[front], expr))
+    steps = [r.step for r in regions[1:]]
+    bound = _largest(memory_open.busiest(sizes, lives, len(regions)), steps)
+    apart = _largest((tuple(map(sum, zip(*sizes, strict=True))),), steps)
+    return Placement([known[f] for f in best[0]], _largest(best[1], steps), symbols, bound, apart, [best[2]])
+
+
+def _largest(front: memory_open.Front, steps: Sequence[Any]) -> Any:
+    """The expression of a maximum of sums; steps: the bytes of a step of each open unit."""
+    out: Any = None
+    for fixed, *counts in sorted(front):
+        total: Any = fixed
+        for count, step in zip(counts, steps, strict=True):
+            total = _add(total, ("mul", step, count) if count else 0)
+        out = total if out is None else ("max", out, total)
+    return out
+
+
+def _likely(placed: Placement) -> int:
+    """The bytes of an arena, for sizes as they may be."""
+    return _supposed(placed.total)
+
+
+def _supposed(expr: Any) -> int:
+    """An expression's value where every symbol is `_LIKELY`."""
+    names = dict.fromkeys(symbols_of(expr), _LIKELY)
+    return evaluate(expr, names, lambda operator, operands: _LIKELY)
 
 
 def _add(a: Any, b: Any) -> Any:

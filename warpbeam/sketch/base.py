@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from warpbeam.ir.diagnostics import ScheduleError
-from warpbeam.ir.rewrite import post_order
+from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.sketch.structure import Stage, stages
 from warpbeam.target import Target
 from warpbeam.te.create import convert
 from warpbeam.te.tensor import ComputeOp, Operation, Tensor
-from warpbeam.tir.expr import Call, IntImm
+from warpbeam.tir.arith import simplify
+from warpbeam.tir.expr import Call, IntImm, Var, as_expr, const_int
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import PrimFunc
 
@@ -82,6 +83,16 @@ def extent(value: Any) -> int | None:
     if isinstance(value, int):
         return value
     return value.value if isinstance(value, IntImm) else None
+
+
+def supposed(value: Any) -> int:
+    """An extent, or what it may be where only the run tells: it is at least 1.
+
+    Sizes are taken to be 128, and 32 each where several are multiplied: some of them are batches.
+    """
+    sizes = {n for n in post_order(as_expr(value)) if isinstance(n, Var)}
+    likely = as_expr(128 if len(sizes) == 1 else 32)
+    return max(1, const_int(simplify(substitute(as_expr(value), dict.fromkeys(sizes, likely)))) or 1)
 
 
 def product(values: Sequence[Any], unknown: int = 64) -> int:

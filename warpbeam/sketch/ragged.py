@@ -17,12 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from warpbeam.cost.tile_prior import shorter
 from warpbeam.tir.arith import prove
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
 if TYPE_CHECKING:
     from warpbeam.cost.tile_prior import Tile
     from warpbeam.sketch.base import Group
+    from warpbeam.tir.schedule import Schedule
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ def _divide(group: Group, p: Piece, axis: Var, size: Any, height: int | None) ->
     """The parts of a piece along an axis. size: None where it is known; height: rows of a tile, None for columns."""
     steps = [(p.tile.vectors, p.tile.lanes)] if height is None else [(height, 1)]
     if size is not None:
-        steps = _ladder(p.tile) if height is None else [(h, 1) for h in _halves(height)]
+        steps = _ladder(p.tile) if height is None else [(h, 1) for h in shorter(height)]
         if prove(as_expr(size) >= 0) is not True:  # may come out negative, and then nothing must run
             steps = steps[-1:]
     parts: list[Piece] = []
@@ -90,14 +92,6 @@ def _divide(group: Group, p: Piece, axis: Var, size: Any, height: int | None) ->
         _tile(group, part, axis, (count, lanes), height is None)
         parts.append(part)
     return parts
-
-
-def _halves(count: int) -> list[int]:
-    """count, count // 2, …, 1."""
-    out = [count]
-    while out[-1] > 1:
-        out.append(out[-1] // 2)
-    return out
 
 
 def _ladder(tile: Tile) -> list[tuple[int, int]]:
@@ -152,12 +146,20 @@ def _share(group: Group, free: list[str], pieces: list[Piece]) -> None:
         return
     if few and len(first) == 1 and not tile.columns_outer:
         sch.parallel(sch.fuse(*free, *first))
+    elif few and not tile.columns_outer and tile.parallel == "first":
+        sch.annotate(sch.fuse(*free) if len(free) > 1 else free[0], "joined", first[0])
+        _joined(sch, first)
     elif tile.parallel == "free" and not (few and len(first) == 1):
         sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
     else:
-        for name in first:
-            sch.parallel(name)
-            sch.annotate(name, "joined", first[0])
+        _joined(sch, first)
+
+
+def _joined(sch: Schedule, loops: list[str]) -> None:
+    """Loops that follow each other as one parallel loop."""
+    for name in loops:
+        sch.parallel(name)
+        sch.annotate(name, "joined", loops[0])
 
 
 def copies(group: Group, name: str) -> list[str]:

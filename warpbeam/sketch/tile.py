@@ -25,7 +25,7 @@ from warpbeam.cost.tile_prior import EXPOSED, FAR, FETCHED, Shape, Tile, choose,
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import substitute
 from warpbeam.sketch import dot, pointwise, ragged
-from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
+from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.ragged import copies as _copies
 from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars, variables
@@ -35,7 +35,6 @@ from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.arith import linear, simplify
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
-_MANY = 64  # rows where their number is not known
 _HEAVY = ("contraction", "window", "reduce", "row")
 
 
@@ -136,7 +135,7 @@ def _elapsed(group: Group, roles: Contraction | None, shape: Shape, tile: Tile) 
     if roles is not None and roles.rhs.tensor.op.name in group.constants:
         weights = product(roles.rhs.tensor.shape) * dt.nbytes(roles.rhs.dtype)
     cores = 1 if tile.parallel == "none" else group.target.cores
-    tiles = product([-(-(size or 1) // r) for size, r in zip(shape.rows, tile.rows, strict=True)])
+    tiles = product([-(-size // r) for size, r in zip(shape.counts, tile.rows, strict=True)])
     if tile.columns_outer:
         exposed = FETCHED if tile.packed and tiles > 1 else EXPOSED
         return elapsed(tile.cycles, weights, group.target, cores, exposed=exposed)
@@ -166,6 +165,7 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
         reads=len(_reads(op)),
         row_bytes=_row_bytes(roles, tiled),
         far=roles is not None and not packed and _far(roles, axes[-1], sizes[axes[-1]]),
+        supposed=tuple(supposed(a.extent) for a in op.axis if a.var in tiled),
     )
 
 
@@ -245,8 +245,7 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
 
 def _tiles(x: Variant, rows: list[Var]) -> int:
     """Tiles that a panel is used for."""
-    sizes = [const_int(x.sizes[v]) for v in rows]
-    return product([-(-(n or _MANY) // r) for n, r in zip(sizes, x.tile.rows, strict=True)])
+    return product([-(-supposed(x.sizes[v]) // r) for v, r in zip(rows, x.tile.rows, strict=True)])
 
 
 def _ahead(x: Variant, rows: list[Var]) -> bool:

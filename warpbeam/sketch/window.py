@@ -12,21 +12,23 @@ condition is a number for each position, and inner tiles, where it always holds.
 
 Free decisions: rows and columns per tile.
 
-Where rows or columns are open (known at run time only), tiles are one row high, the columns are cut into tiles and
-shorter ones (`ragged`), and what may lie outside the data is read under its condition.
+Where rows or columns are open (known at run time only), both are cut into tiles and shorter ones (`ragged`). A tile has
+two versions, chosen by one test: for where all that it reads lies inside the data, and with conditions on what may not.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product as cartesian
+from math import prod
 from typing import Any
 
-from warpbeam.cost.tile_prior import Tile, apart
+from warpbeam.cost.tile_prior import Tile, apart, ladder
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import ragged
-from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
+from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.structure import variables
 from warpbeam.sketch.tile import Anatomy, anatomy
 from warpbeam.te.tensor import ComputeOp, loads
@@ -37,6 +39,7 @@ from warpbeam.tir.expr import Var
 _MAX_TAPS = 25
 MAX_UNROLLED = 400
 PARALLEL_WORK = 65536
+_WORTH_TWO = 4  # results of a tile that has a version without conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +109,42 @@ def blocks(group: Group, parts: Anatomy) -> tuple[str, str]:
 
 def _open(group: Group, op: ComputeOp, block: str, out: str) -> Plan:
     """Over rows or columns that only the run tells."""
+    sch = group.sch
     lanes = min(max(1, group.target.vector_bits // dt.bits(op.body[0].dtype)), extent(op.axis[-1].extent) or 1)
     axes = [a.var for a in op.axis]
     rows, sizes = axes[:-1][-2:], {a.var: a.extent for a in op.axis}
-    stride, cover = span(op, rows[-1])
-    taps, registers = product([a.extent for a in op.reduce_axis]), max(8, group.target.vector_registers)
-    widths = [w for w in (8, 4, 2) if (w - 1) * stride + cover + w + 2 <= registers and w * taps <= MAX_UNROLLED]
-    width = min(max([1, *widths]), extent(sizes[rows[-1]]) or 8)
     pays = product([a.extent for a in (*op.axis, *op.reduce_axis)]) >= PARALLEL_WORK
-    heights = (1,) * (len(rows) - 1)
-    tile = Tile((*heights, width), 1, lanes, False, "first" if pays else "none", 1, True, False)
-    loops = dict(zip(axes, group.sch.loops(out), strict=True))
+    tile = Tile(_open_tile(group, op, rows), 1, lanes, False, "first" if pays else "none", 1, True, False)
+    loops = dict(zip(axes, sch.loops(out), strict=True))
     free, pieces = ragged.cut(group, out, loops, sizes, rows, axes[-1], tile)
-    blocks = [block, *(group.sch.clone(block, p.out) for p in pieces[1:])]
+    blocks = [block, *(sch.clone(block, p.out) for p in pieces[1:])]
     for name, p in zip(blocks, pieces, strict=True):
         tile_window(group, op, name, p.outer[-1][1], lanes)
+        if product([sch.extent(n) for v in rows for n in p.inner[v]]) >= _WORTH_TWO:
+            sch.annotate(p.outer[-2][1], "inside", True)
     ragged.finish(group, free, pieces, sizes, dict(zip([axes[-1], *rows], [lanes, *tile.rows], strict=True)))
     decisions = {"rows": "x".join(map(str, tile.rows)), "vectors": f"1x{lanes}"}
-    return Plan(group.sch.func, "window", decisions, ("borders under their conditions, nothing is copied",))
+    return Plan(sch.func, "window", decisions, ("borders under their conditions, nothing is copied",))
+
+
+def _open_tile(group: Group, op: ComputeOp, rows: list[Var]) -> tuple[int, ...]:
+    """The tile that reads each element seldom, with those that it leaves over, for sizes as they may be."""
+    sizes = [supposed(a.extent) for a in op.axis if a.var in rows]
+    spans = [span(op, v) for v in rows]
+    taps, registers = product([a.extent for a in op.reduce_axis]), max(8, group.target.vector_registers)
+    found: list[tuple[float, tuple[int, ...]]] = []
+    for tile in cartesian(*(range(1, most + 1) for most in (4, 8)[-len(rows) :])):
+        line = (tile[-1] - 1) * spans[-1][0] + spans[-1][1]
+        if prod(tile[:-1]) * line + prod(tile) + 2 <= registers and prod(tile) * taps <= MAX_UNROLLED:
+            parts = cartesian(*(ladder(size, t) for size, t in zip(sizes, tile, strict=True)))
+            cost = sum(prod(n for n, _ in p) * (_reads(tuple(h for _, h in p), spans, taps) + 8.0) for p in parts)
+            found.append((round(cost / product(sizes), 2), tile))
+    return min(found, default=(0.0, (1,) * len(rows)))[1]
+
+
+def _reads(tile: tuple[int, ...], spans: list[tuple[int, int]], taps: int) -> int:
+    """Vectors that a tile reads: what its windows cover, and the weights."""
+    return prod((n - 1) * stride + cover for n, (stride, cover) in zip(tile, spans, strict=True)) + taps
 
 
 # ------------------------------------------------------------------------------------------------------------ decisions

@@ -171,6 +171,9 @@ class FunctionPrinter(Emitter):
         return value
 
     def _masked(self, node: E.Call, cond: Value) -> Value:
+        found = memory.load_or_zero(self, node)
+        if found is not None:
+            return found
         outer = self.mask
         arms = []
         for arm, inverted in ((node.args[1], False), (node.args[2], True)):

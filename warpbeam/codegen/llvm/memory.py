@@ -102,6 +102,29 @@ def _odd(fn: FunctionPrinter, type: str) -> _Odd | None:
     return _Odd(f"v{whole}{_suffix(element)}.p0", vector(element, whole), f"<{whole} x i1>", f"<{mask}>")
 
 
+def load_or_zero(fn: FunctionPrinter, node: E.Call) -> Value | None:
+    """if_then_else(broadcast(c), neighbouring elements, 0): one load, of zeros where c does not hold. None for others.
+
+    A masked load is worse: one whose lanes are all off, at an address that is not mapped, takes hundreds of cycles.
+    """
+    cond, arm, other = node.args
+    plain = isinstance(arm, E.BufferLoad) and arm.buffer not in fn.facts.slots and other is E.const(0, other.dtype)
+    if fn.mask is not None or not isinstance(cond, E.Broadcast) or not plain:
+        return None
+    access = Access(fn, arm.buffer, arm.indices)
+    if access.lanes != cond.count or access.offsets is not None or access.stride != 1:
+        return None
+    type = vector(memory_type(arm.buffer.dtype), access.lanes)
+    size = access.lanes * element_bytes(arm.buffer.dtype)
+    zeros = f"@wb_zeros.{size}"
+    line = f"{zeros} = private constant [{size} x i8] zeroinitializer, align 64"
+    if line not in fn.module.globals:
+        fn.module.globals.append(line)
+    test = fn.value(cond.value)
+    address = fn.op(f"select {test}, {access.pointer}, ptr {zeros}", "ptr", test, access.pointer)
+    return from_memory(fn, _load_at(fn, arm.buffer, address, type), arm.buffer.dtype, access.lanes)
+
+
 def _load_strided(fn: FunctionPrinter, buffer: E.Buffer, access: Access, element: str) -> Value:
     """Lanes at a small stride: `stride` contiguous loads that end with the last lane, then shuffles."""
     lanes, stride = access.lanes, access.stride

@@ -309,6 +309,8 @@ THREADS = ("blockIdx.", "threadIdx.", "vthread", "cthread", "pipeline")
 def check_independent(tree: Tree, place: Place, how: str) -> None:
     """Refuses a loop whose iterations depend on each other: reductions, ordered axes, elements that several use."""
     loop = as_loop(place)
+    if e.const_int(loop.extent) is None and prove(loop.extent <= 1, facts_at(place)) is True:
+        return  # a remainder of one at most
     for p in tree.blocks_below(place):
         block = as_block(p)
         if carries(block, loop.var):

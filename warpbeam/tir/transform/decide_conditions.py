@@ -46,11 +46,16 @@ class _Walk:
             value = rewrite(s.value, self.choice)
             return s if value is s.value else BufferStore(s.buffer, value, s.indices)
         below = kids(s)
-        if isinstance(s, For | IfThenElse):
+        if isinstance(s, For):
             with self.facts.scope():
-                if isinstance(s, For):
-                    self.facts.bind(s.var, s.min, s.extent)
+                self.facts.bind(s.var, s.min, s.extent)
                 new = [self.stmt(c) for c in below]
+        elif isinstance(s, IfThenElse):
+            new = []
+            for cond, part in zip((s.cond, e.lnot(s.cond)), below, strict=False):
+                with self.facts.scope():
+                    self.facts.assume(cond)
+                    new.append(self.stmt(part))
         else:
             new = [self.stmt(c) for c in below]
         return s if all(a is b for a, b in zip(new, below, strict=True)) else with_kids(s, new)

@@ -29,6 +29,8 @@ from warpbeam.tir.transform.inject_prefetch import inject_prefetch
 from warpbeam.tir.transform.inject_rolling_buffer import inject_rolling_buffer
 from warpbeam.tir.transform.inject_software_pipeline import inject_software_pipeline
 from warpbeam.tir.transform.inject_virtual_thread import inject_virtual_thread
+from warpbeam.tir.transform.inside_versions import MARK as INSIDE
+from warpbeam.tir.transform.inside_versions import inside_versions
 from warpbeam.tir.transform.instrument_bound_checkers import KEY as BOUNDS
 from warpbeam.tir.transform.instrument_bound_checkers import instrument_bound_checkers
 from warpbeam.tir.transform.legalize_floats import bf16_compute_legalize, fp8_compute_legalize
@@ -113,6 +115,7 @@ EXPANSION: tuple[Entry, ...] = (  # loops become vectors and straight code, tile
     Entry("tir.ExpandLoops", expand_loops, _always),
     Entry("tir.TransposeBlocks", _one(transpose_blocks), lambda at: not at.on_device),
     Entry("tir.DecideConditions", decide_conditions, _seen("call:if_then_else")),
+    Entry("tir.InsideVersions", _one(inside_versions), _seen(f"note:{INSIDE}")),
     Entry("tir.PromoteRegisters", promote_registers, lambda at: not at.on_device),
     Entry("tir.AccumulateRegisters", accumulate_registers, lambda at: not at.on_device),
 )
