@@ -175,10 +175,10 @@ def relative_difference(ours: dict[str, np.ndarray], reference: dict[str, np.nda
 
 
 class Bench:
-    """Workers for a set of peers at one thread count; reusable for many cases."""
+    """Workers for a set of peers at one thread count, timed by one of `worker.CLOCKS`; reusable for many cases."""
 
-    def __init__(self, peers: list[str], threads: int, precision: str = "fp32") -> None:
-        self.peers, self.threads, self.precision = peers, threads, precision
+    def __init__(self, peers: list[str], threads: int, precision: str = "fp32", clock: str = "wall") -> None:
+        self.peers, self.threads, self.precision, self.clock = peers, threads, precision, clock
         self.workers: dict[str, PeerProcess] = {}
 
     def __enter__(self) -> Bench:
@@ -246,7 +246,7 @@ class Bench:
         if result.error:
             return
         try:
-            got = self.workers[result.peer].ask(do="slice", seconds=seconds)["samples"]
+            got = self.workers[result.peer].ask(do="slice", seconds=seconds, clock=self.clock)["samples"]
         except WorkerFailed as error:
             result.error = str(error)[:300]
             return
