@@ -264,3 +264,22 @@ def test_joined_chains_keep_their_values(reader):
     ref, got = evaluate(func, given), evaluate(fuse(func, 3, get("native")), given)
     pairs = [(ref, got)] if reader is None else zip(ref, got, strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def dense(x, inputs, outputs, seed):
+    w = np.random.default_rng(seed).standard_normal((inputs, outputs)).astype(np.float32)
+    return call("nn.relu", call("add", call("nn.matmul", x, const(w)), ones(outputs)))
+
+
+def test_small_layers_and_the_rows_they_read_are_one_group():
+    x, y = var("x", shape=(4096, 16)), var("y", shape=(4096, 16))
+    both = call("concatenate", x, call("multiply", x, y), axis=1)
+    (group,) = chains(Function([x, y], dense(dense(both, 32, 32, 0), 32, 16, 1)))
+    assert group.count("nn.matmul") == 2 and "concatenate" in group
+
+
+def test_elementwise_work_ahead_of_a_product_stays_apart():
+    x, y = var("x", shape=(4096, 64)), var("y", shape=(4096, 64))
+    func = Function([x, y], dense(call("multiply", x, y), 64, 64, 0))
+    assert chains(func) == [["multiply"], ["nn.matmul", "add", "nn.relu"]]
+    assert "one kernel for all of it would be slower" in to_text(explain(func, 3, get("native")))

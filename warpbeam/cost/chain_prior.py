@@ -1,70 +1,93 @@
-"""Analytic prior for two matrix products with row reductions between them that run as one kernel (attention).
+"""Analytic prior for matrix products that follow each other as one kernel, with row reductions or elementwise work
+between them (attention, perceptrons), and for products whose rows are computed on the way in.
 
-A block of rows passes both products while the values between them stay in a buffer. What is joined saves the way of
-these values through memory; what it costs is that both products take tiles of the same rows, and that copies of
-operands live on a thread's stack.
+A block of rows passes all products while the values between them stay in buffers. What is joined saves the way of these
+values through memory; what it costs is that each block reads all right operands again, and that buffers live on a
+thread's stack.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from warpbeam.cost.tile_prior import FAR, Shape, Tile, cache_rate, choose, scattered
+from warpbeam.cost.tile_prior import EXPOSED, FAR, Shape, Tile, cache_rate, choose, scattered
 from warpbeam.target import Target
 
 _ROWS = (8, 16, 32, 64)  # of a block
 _UNEVEN = 1.02  # a shorter last block is code of its own
 _STACK = 240 << 10  # bytes of all buffers of one thread, as lowering allows, less small ones
+_SURE = 0.955  # predictions of both ways are no better than this
+_MOVED_RATE = 16.0  # bytes per cycle through memory of a kernel that puts elements in another order
 _COPY_CYCLES = 3.0  # to fetch a vector of an operand from where it lies and put it in a buffer
 _ROW_CYCLES = 60.0  # to begin and end the reductions of a row
 _VECTOR_CYCLES = 24.0  # of the reductions of a row, for each vector of it
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
-    """Extents: batch: independent pairs of products; rows x inner times inner x middle, then middle x columns.
+class Product:
+    """Rows of `inner` times inner x columns. made: whether the right operand is computed into a buffer. shared: whether
+    it is the same for all of the batch. reduced: whether reductions of the result's rows follow. moved: see `Chain`.
+    """
 
-    made: whether left, right and values are computed into buffers, and not read where they lie.
+    inner: int
+    columns: int
+    made: bool
+    shared: bool
+    reduced: bool
+    moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Products that follow each other, of a batch of so many rows each. made: whether rows of the first are computed
+    into a buffer; moved: from elements that lie in another order.
     """
 
     batch: int
     rows: int
-    inner: int
-    middle: int
-    columns: int
-    made: tuple[bool, bool, bool]
+    made: bool
+    products: tuple[Product, ...]
     lanes: int
     bytes: int = 4
+    moved: bool = False
 
     @property
-    def elements(self) -> tuple[int, int, int]:
-        """Of the operands that are made: left (one row of it), right and values, for one of the batch."""
-        sizes = (self.inner, self.inner * self.middle, self.middle * self.columns)
-        left, right, values = (n * c for n, c in zip(sizes, self.made, strict=True))
-        return left, right, values
+    def left(self) -> int:
+        """Elements of a row that is made."""
+        return self.products[0].inner * self.made
+
+    @property
+    def rights(self) -> int:
+        """Elements of the right operands that are made, for one of the batch."""
+        return sum(p.inner * p.columns for p in self.products if p.made)
+
+    @property
+    def between(self) -> Iterator[tuple[int, bool]]:
+        """Elements of a row between two products, and whether it is reduced."""
+        return ((p.columns, p.reduced) for p in self.products[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some rows, with the tiles of both products. cycles: of all of it, on one core."""
+    """Some rows, with the tiles of all products. cycles: of all of it, on one core."""
 
     rows: int
-    first: Tile
-    second: Tile
+    tiles: tuple[Tile, ...]
     cycles: float
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Decisions: whole blocks and a shorter last one, and whether the batch is shared out among cores.
+    """Decisions: whole blocks and a shorter last one, and what is shared out among cores: "batch", "rows" or "none".
 
     cycles: predicted on all cores.
     """
 
     whole: Block
     last: Block | None
-    parallel: bool
+    parallel: str
     cycles: float
 
 
@@ -88,66 +111,79 @@ def _key(blocks: Blocks) -> tuple[float, int]:
     return float(f"{blocks.cycles * (1.0 if blocks.last is None else _UNEVEN):.3g}"), -blocks.whole.rows
 
 
+def pays(chain: Chain, target: Target) -> bool | None:
+    """Whether one kernel is expected to be faster, by more than predictions err; None where it cannot be."""
+    one = plan(chain, target)
+    return None if one is None else one.cycles <= _SURE * separate(chain, target)
+
+
 def separate(chain: Chain, target: Target) -> float:
-    """Cycles on all cores where each product, the reductions and each computed operand are a kernel of their own."""
+    """Cycles on all cores where each product, reductions and computed operand are a kernel of their own."""
     cores = target.cores if target.threads else 1
-    products = sum(choose(_shape(chain, chain.rows, chain.batch, k), target).cycles for k in (0, 1))
-    left, right, values = chain.elements
-    scores = chain.batch * chain.rows * chain.middle * chain.bytes
-    moved = 4 * scores * cache_rate(2 * scores, target)
-    for elements in (left * chain.rows, right, values):
-        size = chain.batch * elements * chain.bytes
-        moved += 2 * size * cache_rate(2 * size, target) + chain.batch * _COPY_CYCLES * elements / chain.lanes
-    forks = 3 + sum(chain.made)
-    alone = (chain.batch * chain.rows * _between(chain) + moved) / cores + (forks * target.fork_cycles) * (cores > 1)
-    return products + alone
+    products = 0.0
+    for p in chain.products:
+        rows, outer = (chain.rows * chain.batch, 1) if p.shared else (chain.rows, chain.batch)
+        products += choose(replace(_shape(chain, p, rows, outer), packed=p.shared), target).cycles
+    rows = chain.batch * chain.rows
+    work, moved, forks = 0.0, 0.0, len(chain.products) - 1
+    for columns, reduced in chain.between:
+        size = rows * columns * chain.bytes
+        moved += (2 + 2 * reduced) * size * cache_rate(2 * size, target)
+        work += rows * _reductions(chain, columns) * reduced
+        forks += reduced
+    made = [(p.inner * p.columns, p.moved) for p in chain.products if p.made or p.moved]
+    for elements, elsewhere in [(chain.left * chain.rows, chain.moved), *made]:
+        through = 2 * elements * chain.bytes / _MOVED_RATE * elsewhere
+        work += chain.batch * max(_COPY_CYCLES * elements / chain.lanes, through)
+        forks += elements > 0
+    return products + (work + EXPOSED * moved) / cores + forks * target.fork_cycles * (cores > 1)
 
 
-def _between(chain: Chain) -> float:
+def _reductions(chain: Chain, columns: int) -> float:
     """Cycles of the reductions of a row."""
-    return _ROW_CYCLES + _VECTOR_CYCLES * -(-chain.middle // chain.lanes)
+    return _ROW_CYCLES + _VECTOR_CYCLES * -(-columns // chain.lanes)
 
 
 def _score(chain: Chain, rows: int, target: Target) -> Blocks | None:
-    left, right, values = chain.elements
     count, rest = divmod(chain.rows, rows)
-    if (right + values + (rows + rest) * (2 * chain.middle + left)) * chain.bytes > _STACK:
+    row = chain.left + sum(columns * (1 + reduced) for columns, reduced in chain.between)
+    if (chain.rights + (rows + rest) * row) * chain.bytes > _STACK:
         return None
     whole = _block(chain, rows, target)
     last = _block(chain, rest, target) if rest else None
-    total = whole.cycles * count + (last.cycles if last else 0.0) + _COPY_CYCLES * (right + values) / chain.lanes
+    total = whole.cycles * count + (last.cycles if last else 0.0) + _COPY_CYCLES * chain.rights / chain.lanes
     total *= chain.batch
     cores = target.cores if target.threads else 1
-    parallel = cores > 1 and chain.batch > 1 and total > 4 * target.fork_cycles
-    if parallel:
-        total = total * -(-chain.batch // cores) / chain.batch + target.fork_cycles
-    return Blocks(whole, last, parallel, total)
+    units, parallel = (count, "rows") if chain.batch == 1 and not chain.rights else (chain.batch, "batch")
+    if cores == 1 or units == 1 or total <= 4 * target.fork_cycles:
+        return Blocks(whole, last, "none", total)
+    return Blocks(whole, last, parallel, total * -(-units // cores) / units + target.fork_cycles)
 
 
 def _block(chain: Chain, rows: int, target: Target) -> Block:
     """The best tiles of so many rows, on one core."""
-    one = replace(target, cores=1)
-    first, second = (_tile(chain, rows, k, one) for k in (0, 1))
-    scores = rows * chain.middle * chain.bytes
-    between = rows * _between(chain) + 4 * scores * cache_rate(scores, target)
-    copies = _COPY_CYCLES * chain.elements[0] * rows / chain.lanes
-    return Block(rows, first, second, first.cycles + second.cycles + between + copies)
+    tiles = tuple(_tile(chain, p, rows, replace(target, cores=1)) for p in chain.products)
+    total = sum(t.cycles for t in tiles) + _COPY_CYCLES * chain.left * rows / chain.lanes
+    for columns, reduced in chain.between:
+        size = rows * columns * chain.bytes
+        total += EXPOSED * (2 + 2 * reduced) * size * cache_rate(size, target)
+        total += rows * _reductions(chain, columns) * reduced
+    return Block(rows, tiles, total)
 
 
-def _tile(chain: Chain, rows: int, second: int, target: Target) -> Tile:
-    """The best tile of the first or the second product of a block."""
-    shape = _shape(chain, rows, 1, second)
-    tile = choose(shape, target)
-    apart = not chain.made[1 + second] and (shape.columns or 0) * chain.bytes >= FAR
+def _tile(chain: Chain, product: Product, rows: int, target: Target) -> Tile:
+    """The best tile of one of the products of a block."""
+    tile = choose(_shape(chain, product, rows, 1), target)
+    apart = not product.made and product.columns * chain.bytes >= FAR
     return replace(tile, parallel="none", cycles=tile.cycles * (scattered(tile.vectors) if apart else 1.0))
 
 
-def _shape(chain: Chain, rows: int, outer: int, second: int) -> Shape:
-    """The first or the second product of some rows; whole tiles in blocks of them."""
+def _shape(chain: Chain, product: Product, rows: int, outer: int) -> Shape:
+    """One of the products of some rows; whole tiles in blocks of them."""
     return Shape(
         rows=(rows,),
-        columns=chain.columns if second else chain.middle,
-        reduce=chain.middle if second else chain.inner,
+        columns=product.columns,
+        reduce=product.inner,
         outer=outer,
         lanes=chain.lanes,
         broadcast=True,

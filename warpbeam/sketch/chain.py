@@ -1,19 +1,21 @@
-"""Sketch for two products with row reductions between them (attention): the values between stay in a buffer.
+"""Sketch for products that follow each other, a block of rows at a time: what lies between stays in a buffer.
 
     scores[row, j] = sum over d of left[row, d] * right[d, j]
     weights = elementwise work and reductions over j of scores
     result[row, c] = sum over j of weights[row, j] * values[j, c]
 
-Found by structure: two contractions, of which the second reads as lhs what rows make of the first, axis by axis; what
-feeds them is pointwise, and the result may be stored with its axes in another order. All of a row's scores are there
-before the reductions begin, so these are exact.
+Found by structure: contractions of which each reads as lhs, row by row, what is made of the one before: elementwise
+work, or reductions of rows. What feeds them is pointwise (rows of the first product may be computed on the way in), and
+the result may be stored with its axes in another order. All of a row is there before its reductions begin, so these are
+exact. Attention is such a chain, and so is a perceptron with small layers; one product alone is, if its rows are made.
 
     for batch (parallel):
-        copies of right and values, turned or scaled, if they are computed
-        for blocks of rows:
-            scores by register tiles
-            for rows: reductions, weights
-            result by register tiles
+        copies of right operands that are computed (turned, scaled)
+        for blocks of rows (parallel, if there is no batch):
+            rows of the first product, if they are computed
+            first product by register tiles
+            for rows: reductions
+            next product by register tiles
 
 `cost.chain_prior` decides how many rows a block has, and the tiles.
 """
@@ -22,40 +24,56 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 
-from warpbeam.cost.chain_prior import Block, Blocks, Chain, plan, ranked, separate
+from warpbeam.cost import chain_prior
+from warpbeam.cost.chain_prior import Block, Blocks, Chain, Product, plan, ranked
 from warpbeam.cost.tile_prior import Tile
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.sketch import pointwise, rows, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
-from warpbeam.sketch.structure import Contraction, Stage, contraction, row_key, variables
-from warpbeam.te.tensor import ComputeOp, Operation, ProducerLoad, loads
+from warpbeam.sketch.structure import Stage, contraction, row_key, variables
+from warpbeam.te.tensor import ComputeOp, Operation, PlaceholderOp, ProducerLoad, loads
 from warpbeam.tir.expr import as_expr
+
+
+@dataclass(slots=True)
+class Link:
+    """One product of the chain, and what is done to its result before the next one reads it.
+
+    done: the stage that finishes the product, by elementwise work. reduced: the reductions of rows that follow and the
+    values they need, producers first; ready: the stage that is then read. batched: whether the right operand differs
+    within the batch; turned: whether its columns are its rows in memory.
+    """
+
+    op: ComputeOp
+    left: ProducerLoad
+    right: ProducerLoad
+    batched: bool
+    turned: bool
+    done: ComputeOp
+    reduced: list[Stage]
+    ready: Stage | None = None
 
 
 @dataclass(slots=True)
 class Parts:
     """The stages by what they do.
 
-    entry: what the reductions read, finished scores. weights: what the second product reads. between: the stages
-    between `entry` and `weights`, both excluded, producers first. operands: those of the products that are computed
-    into buffers. inlined: pointwise work that feeds any of these, or follows. order: for each axis of the second
-    product, that of the result.
+    operands: those of the products that are computed into buffers. inlined: pointwise work that feeds any of these, or
+    follows. order: for each axis of the last product, that of the result.
     """
 
-    first: ComputeOp
-    second: ComputeOp
-    left: ProducerLoad
-    right: ProducerLoad
-    values: ProducerLoad
-    entry: ComputeOp
-    weights: Stage
-    between: list[Stage]
+    links: list[Link]
     out: ComputeOp
     operands: list[Stage]
     inlined: list[Operation]
     order: list[int]
+
+    def is_left(self, stage: Stage) -> bool:
+        """Whether a stage makes the rows of the first product."""
+        return stage.op is self.links[0].left.tensor.op
 
 
 def fits(group: Group) -> bool:
@@ -66,54 +84,80 @@ def find(group: Group) -> Parts | None:
     """The group's parts, or None if it is something else."""
     heavy = [s for s in group.stages if s.kind not in ("elementwise", "injective")]
     ends = [s.op for s in heavy if s.kind == "contraction"]
-    if len(ends) != 2 or len(group.outputs) != 1 or any(len(s.op.body) != 1 for s in group.stages):
+    if not ends or len(group.outputs) != 1 or any(len(s.op.body) != 1 for s in group.stages):
         return None
-    if len(heavy) < 3 or any(s.kind not in ("contraction", "row") for s in heavy):
+    if any(s.kind not in ("contraction", "row") for s in heavy):
         return None
-    first, second = ends
-    one, two = contraction(first), contraction(second)
-    if one is None or two is None or not _matrices(first, one) or not _matrices(second, two):
+    found = [_link(group, op) for op in ends]
+    links = [x for x in found if x is not None]
+    if len(links) < len(ends) or not all(_joined(group, a, b) for a, b in pairwise(links)):
         return None
-    behind, last = _downstream(group, first), _downstream(group, second)
-    out = group.outputs[0].op
-    middle = [s for s in group.stages if s.op in behind and s.op not in last and s.op is not second]
-    entry = _entry(group, first, middle)
-    weights = next((s for s in middle if s.op is two.lhs.tensor.op and s.op is not entry), None)
-    if weights is None or entry is None or two.rhs.tensor.op in behind:
-        return None
-    between = [s for s in middle if s is not weights and s.op in _downstream(group, entry)]
-    if not _in_rows(group, first, [*between, weights]):
-        return None
-    order = _order(group, second, last)
-    feeding = [s for s in group.stages if s.op not in behind and s.op is not first]
-    read = [x.tensor.op for x in (one.lhs, one.rhs, two.rhs)]
-    operands = [s for s in feeding if s.op in read and not (s.op is read[2] and _in_place(s.op))]
+    behind, last = _downstream(group, ends[0]), _downstream(group, ends[-1])
+    order, out = _order(group, ends[-1], last), group.outputs[0].op
+    read = [links[0].left.tensor.op, *(x.right.tensor.op for x in links)]
+    feeding = [s for s in group.stages if s.op not in behind and s.op is not ends[0]]
+    operands = [s for s in feeding if s.op in read and (s.op is read[0] or not _in_place(s.op))]
     if order is None or any(len(group.readers[s.op]) != 1 or read.count(s.op) != 1 for s in operands):
         return None
-    kept = {first, second, entry, weights.op, out, *(s.op for s in (*between, *operands))}
+    if any(op in behind for op in read) or (len(links) == 1 and read[0] not in [s.op for s in operands]):
+        return None
+    kept = {out, *(s.op for s in operands)}
+    for x in links:
+        kept |= {x.op, x.done, *(s.op for s in x.reduced), *([x.ready.op] if x.ready else [])}
     inlined = [s.op for s in group.stages if s.op not in kept]
-    if any(expensive(op) for op in inlined):
+    if any(expensive(s.op) for s in (*feeding, *(t for t in group.stages if t.op in inlined and t.op not in last))):
         return None
     assert isinstance(out, ComputeOp)
-    return Parts(first, second, one.lhs, one.rhs, two.rhs, entry, weights, between, out, operands, inlined, order)
+    return Parts(links, out, operands, inlined, order)
 
 
-def _matrices(op: ComputeOp, roles: Contraction) -> bool:
-    """Whether a contraction is a batch of products of matrices: sizes known and not 0, operands read at plain axes, the
-    lhs with rows before the sum, the rhs with columns last.
+def _link(group: Group, op: ComputeOp) -> Link | None:
+    """A product of matrices, of each of a batch: sizes known and not 0, operands read at plain axes, the lhs with rows
+    before the sum, the rhs with columns last, or a constant with columns first. None if it is something else.
     """
-    axes = [a.var for a in op.axis]
-    if (len(roles.m), len(roles.n), len(roles.k)) != (1, 1, 1) or axes != [*roles.batch, *roles.m, *roles.n]:
-        return False
+    roles, axes = contraction(op), [a.var for a in op.axis]
+    if roles is None or not roles.m or (len(roles.n), len(roles.k)) != (1, 1) or axes[-2:] != [roles.m[-1], *roles.n]:
+        return None
     if not all(extent(a.extent) for a in (*op.axis, *op.reduce_axis)):
-        return False
+        return None
     left, right = list(roles.lhs.indices), list(roles.rhs.indices)
-    plain = left[-2:] == [*roles.m, *roles.k] and right[-2:] == [*roles.k, *roles.n]
-    return plain and left[:-2] == right[:-2] == list(roles.batch)
+    free, maker = right[:-2], roles.rhs.tensor.op
+    constant = isinstance(maker, PlaceholderOp) and maker.name in group.constants
+    turned = constant and right == [*roles.n, *roles.k]
+    if left != [*axes[:-1], *roles.k] or (right[-2:] != [*roles.k, *roles.n] and not turned):
+        return None
+    if free != [v for v in axes[:-2] if v in free]:
+        return None
+    return Link(op, roles.lhs, roles.rhs, bool(free), turned, op, [])
+
+
+def _joined(group: Group, a: Link, b: Link) -> bool:
+    """Whether product `b` reads as lhs what becomes of product `a` row by row; notes in `a` by what stages."""
+    behind = _downstream(group, a.op)
+    middle = [s for s in group.stages if s.op in behind and s.op not in _downstream(group, b.op) and s.op is not b.op]
+    maker = b.left.tensor.op
+    if [extent(x.extent) for x in a.op.axis[:-1]] != [extent(x.extent) for x in b.op.axis[:-1]]:
+        return False
+    if maker is a.op and not middle:
+        return True
+    ready = next((s for s in middle if s.op is maker), None)
+    if ready is None:
+        return False
+    if all(s.kind == "elementwise" and len(s.op.axis) == len(a.op.axis) for s in middle):
+        a.done = ready.op
+        return True
+    entry = _entry(group, a.op, middle)
+    if entry is None or entry is ready.op:
+        return False
+    a.done, a.ready = entry, ready
+    a.reduced = [s for s in middle if s is not ready and s.op in _downstream(group, entry)]
+    return _in_rows(a.op, [*a.reduced, ready])
 
 
 def _in_place(op: ComputeOp) -> bool:
-    """Whether a stage only gives what it reads another order of rows: these are read where they lie."""
+    """Whether a stage only gives what it reads another order of rows: the product that has it on its right reads these
+    where they lie.
+    """
     load = op.body[0]
     return isinstance(load, ProducerLoad) and load.indices[-1] is op.axis[-1].var
 
@@ -130,7 +174,7 @@ def _downstream(group: Group, op: Operation) -> set[Operation]:
 
 
 def _entry(group: Group, first: ComputeOp, middle: list[Stage]) -> ComputeOp | None:
-    """The last stage that everything behind the first product goes through, elementwise on the way."""
+    """The last stage that everything behind a product goes through, elementwise on the way."""
     kinds = {s.op: s.kind for s in middle}
     at = first
     while True:
@@ -142,9 +186,9 @@ def _entry(group: Group, first: ComputeOp, middle: list[Stage]) -> ComputeOp | N
         at = users[0]
 
 
-def _in_rows(group: Group, first: ComputeOp, stages: list[Stage]) -> bool:
-    """Whether stages are reductions over the last axis of the scores, and elementwise work on these and on rows."""
-    sizes = [extent(a.extent) for a in first.axis]
+def _in_rows(op: ComputeOp, stages: list[Stage]) -> bool:
+    """Whether stages are reductions over the last axis of a product, and elementwise work on these and on rows."""
+    sizes = [extent(a.extent) for a in op.axis]
     rows_of, cols = tuple(sizes[:-1]), (sizes[-1],)
     for s in stages:
         own = [extent(a.extent) for a in s.op.axis]
@@ -155,14 +199,14 @@ def _in_rows(group: Group, first: ComputeOp, stages: list[Stage]) -> bool:
     return [extent(a.extent) for a in stages[-1].op.axis] == sizes and any(s.kind == "row" for s in stages)
 
 
-def _order(group: Group, second: ComputeOp, last: set[Operation]) -> list[int] | None:
-    """The axis of the result for each of the second product's; None if they are not the same in some order."""
-    orders: dict[Operation, list[int]] = {second: list(range(len(second.axis)))}
+def _order(group: Group, op: ComputeOp, last: set[Operation]) -> list[int] | None:
+    """The axis of the result for each of the last product's; None if they are not the same in some order."""
+    orders: dict[Operation, list[int]] = {op: list(range(len(op.axis)))}
     for s in group.stages:
         if s.op not in last:
             continue
         axes = [a.var for a in s.op.axis]
-        if s.kind not in ("elementwise", "injective") or expensive(s.op):
+        if s.kind not in ("elementwise", "injective"):
             return None
         for load in loads(s.op):
             if load.tensor.op not in orders:
@@ -175,8 +219,7 @@ def _order(group: Group, second: ComputeOp, last: set[Operation]) -> list[int] |
             mine = [axes.index(load.indices[k]) for k in below]  # type: ignore[arg-type]
             if orders.setdefault(s.op, mine) != mine:
                 return None
-    out = group.outputs[0].op
-    return orders.get(out)
+    return orders.get(group.outputs[0].op)
 
 
 # ------------------------------------------------------------------------------------------------------------ decisions
@@ -184,21 +227,42 @@ def _order(group: Group, second: ComputeOp, last: set[Operation]) -> list[int] |
 
 def describe(group: Group, parts: Parts) -> Chain:
     """The extents that the prior needs."""
-    *batch, height, middle = [extent(a.extent) or 1 for a in parts.first.axis]
-    columns = extent(parts.second.axis[-1].extent) or 1
-    inner = extent(parts.first.reduce_axis[0].extent) or 1
-    made = {s.op for s in parts.operands}
-    dtype = parts.first.body[0].dtype
+    first = parts.links[0].op
+    *batch, height, _ = [extent(a.extent) or 1 for a in first.axis]
+    made = [s.op for s in parts.operands]
+    dtype = first.body[0].dtype
+    products = [
+        Product(
+            inner=extent(x.op.reduce_axis[0].extent) or 1,
+            columns=extent(x.op.axis[-1].extent) or 1,
+            made=x.right.tensor.op in made,
+            shared=not x.batched,
+            reduced=bool(x.reduced),
+            moved=_moved(group, x.right.tensor.op),
+        )
+        for x in parts.links
+    ]
     return Chain(
         batch=product(batch),
         rows=height,
-        inner=inner,
-        middle=middle,
-        columns=columns,
-        made=(parts.left.tensor.op in made, parts.right.tensor.op in made, parts.values.tensor.op in made),
+        made=any(parts.is_left(s) for s in parts.operands),
+        products=tuple(products),
         lanes=max(1, group.target.vector_bits // dt.bits(dtype)),
         bytes=dt.nbytes(dtype),
+        moved=_moved(group, parts.links[0].left.tensor.op),
     )
+
+
+def _moved(group: Group, op: Operation) -> bool:
+    """Whether an operand is computed from elements that lie in another order."""
+    kinds = {s.op: s.kind for s in group.stages}
+    todo = [op]
+    while todo:
+        at = todo.pop()
+        if kinds.get(at) == "injective":
+            return True
+        todo += [t.op for t in at.input_tensors] if isinstance(at, ComputeOp) else []
+    return False
 
 
 def pays(group: Group) -> bool | None:
@@ -206,9 +270,7 @@ def pays(group: Group) -> bool | None:
     where the sketch does not fit, or its buffers the stack.
     """
     parts = find(group)
-    chain = None if parts is None else describe(group, parts)
-    decided = None if chain is None else plan(chain, group.target)
-    return None if chain is None or decided is None else decided.cycles <= separate(chain, group.target)
+    return None if parts is None else chain_prior.pays(describe(group, parts), group.target)
 
 
 def predict(group: Group) -> float | None:
@@ -227,13 +289,8 @@ def build(group: Group, rank: int = 0) -> Plan:
     if decided is None:
         raise ScheduleError("no block of rows is small enough", hint="compute the products one after the other")
     apply(group, parts, decided)
-    first, second = decided.whole.first, decided.whole.second
-    decisions = {
-        "rows": decided.whole.rows,
-        "scores": f"{first.rows[0]}x{first.vectors}x{first.lanes}",
-        "result": f"{second.rows[0]}x{second.vectors}x{second.lanes}",
-        "parallel": "batch" if decided.parallel else "none",
-    }
+    tiles = [f"{t.rows[0]}x{t.vectors}x{t.lanes}" for t in decided.whole.tiles]
+    decisions = {"rows": decided.whole.rows, "tiles": ", ".join(tiles), "parallel": decided.parallel}
     notes = (f"{decided.cycles:.0f} cycles predicted",)
     return Plan(group.sch.func, "chain", decisions, notes, cycles=decided.cycles)
 
@@ -241,88 +298,113 @@ def build(group: Group, rank: int = 0) -> Plan:
 # ----------------------------------------------------------------------------------------------------------- scheduling
 
 
-def apply(group: Group, parts: Parts, decided: Blocks) -> None:
-    """Schedules with the decisions of the prior."""
-    sch = group.sch
-    for op in parts.inlined:
-        sch.compute_inline(group.blocks[op])
-    kept = rows.kept(group, parts.between, parts.weights.op)
-    free, pieces = _blocks(group, parts, decided, kept)
-    for stage in parts.operands:
-        if stage.op is not parts.left.tensor.op:
-            _operand(group, stage, free[-1] if free else None)
-    for p in pieces:
-        _piece(group, parts, p, kept)
-    if decided.parallel:
-        sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
-
-
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A loop over blocks of rows. scores, done: the blocks that finish the first product and the second."""
+    """A loop over blocks of rows. done: the block that finishes each product; sums: that which copies its sums before,
+    or ""; blocks: those of all stages.
+    """
 
     at: str
-    scores: str
-    done: str
+    done: list[str]
+    sums: list[str]
     blocks: dict[Operation, str]
     decided: Block
 
     def copied(self, new: dict[str, str], at: str, decided: Block) -> Piece:
         """The same in a copy with new names."""
         blocks = {op: new.get(name, name) for op, name in self.blocks.items()}
-        return Piece(at, new[self.scores], new[self.done], blocks, decided)
+        done, sums = ([new.get(name, name) for name in names] for names in (self.done, self.sums))
+        return Piece(at, done, sums, blocks, decided)
 
 
-def _blocks(group: Group, parts: Parts, decided: Blocks, kept: set[Operation]) -> tuple[list[str], list[Piece]]:
+def apply(group: Group, parts: Parts, decided: Blocks) -> None:
+    """Schedules with the decisions of the prior."""
+    sch = group.sch
+    for op in parts.inlined:
+        sch.compute_inline(group.blocks[op])
+    for x in parts.links:
+        if x.turned:
+            sch.transform_layout(x.right.tensor.name, ["i1", "i0"])
+        if x.ready is not None:
+            kept = rows.kept(group, x.reduced, x.ready.op)
+            x.reduced = [s for s in x.reduced if s.op in kept]
+    free, pieces = _blocks(group, parts, decided)
+    for stage in parts.operands:
+        if not parts.is_left(stage):
+            _operand(group, stage, free[-1] if free else None)
+    for p in pieces:
+        _piece(group, parts, p)
+    if decided.parallel == "batch":
+        sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
+    elif decided.parallel == "rows":
+        for p in pieces:
+            sch.parallel(p.at)
+            sch.annotate(p.at, "joined", pieces[0].at)
+
+
+def _blocks(group: Group, parts: Parts, decided: Blocks) -> tuple[list[str], list[Piece]]:
     """Cuts the rows into blocks with everything that one needs inside, a shorter last block apart; gives the loops over
     the batch and those over blocks.
     """
     sch, blocks = group.sch, group.blocks
-    done, scores = blocks[parts.out], blocks[parts.entry]
-    if parts.out is parts.second:
-        done = sch.cache_write(blocks[parts.second], "local")
-    if parts.entry is parts.first:
-        scores = sch.cache_write(blocks[parts.first], "register")
-    names = sch.loops(done)
+    *before, last = parts.links
+    done = [sch.cache_write(blocks[x.op], "register") if x.done is x.op else blocks[x.done] for x in before]
+    done.append(sch.cache_write(blocks[last.op], "local") if parts.out is last.op else blocks[parts.out])
+    sums = [
+        tile.copy_sums(group, blocks[x.op], name) if _staged(group, parts, x) else ""
+        for x, name in zip(parts.links, done, strict=True)
+    ]
+    names = sch.loops(done[-1])
     *free, height, columns = [names[k] for k in parts.order]
     at, row = sch.split(height, [None, decided.whole.rows])
     sch.reorder(*free, at, row, columns)
-    between = [blocks[s.op] for s in reversed(parts.between) if s.op in kept]
-    left = [blocks[s.op] for s in parts.operands if s.op is parts.left.tensor.op]
-    inside = [blocks[parts.second], blocks[parts.weights.op], *between, scores, blocks[parts.first], *left]
-    for name in dict.fromkeys(inside):
+    inside = [sums[-1], blocks[last.op]]
+    for x, name, copied in reversed(list(zip(before, done, sums, strict=False))):
+        reduced = [blocks[s.op] for s in reversed(x.reduced)]
+        inside += [blocks[x.ready.op] if x.ready else "", *reduced, name, copied, blocks[x.op]]
+    inside += [blocks[s.op] for s in parts.operands if parts.is_left(s)]
+    for name in filter(None, inside):
         sch.compute_at(name, at)
-    first = Piece(at, scores, done, dict(blocks), decided.whole)
+    first = Piece(at, done, sums, dict(blocks), decided.whole)
     if decided.last is None:
         return free, [first]
-    _, rest, new = sch.partition(at, (extent(parts.second.axis[-2].extent) or 1) // decided.whole.rows)
+    _, rest, new = sch.partition(at, (extent(last.op.axis[-2].extent) or 1) // decided.whole.rows)
     return free, [first, first.copied(new, rest, decided.last)]
 
 
-def _piece(group: Group, parts: Parts, p: Piece, kept: set[Operation]) -> None:
-    """One loop over blocks: scores by register tiles, reductions row by row, the result by register tiles."""
+def _piece(group: Group, parts: Parts, p: Piece) -> None:
+    """One loop over blocks: products by register tiles, reductions row by row."""
     group = copy(group)
     group.blocks = p.blocks
     for stage in parts.operands:
-        if stage.op is parts.left.tensor.op:
+        if parts.is_left(stage):
             _operand(group, stage, p.at)
-    group.sch.set_scope(p.scores, "local")
-    _tiled(group, parts.first, p.scores, p, p.decided.first)
-    weights = p.blocks[parts.weights.op]
-    group.sch.set_scope(weights, "local")
-    _, cols = row_key(next(s.op for s in parts.between if s.kind == "row"))
-    between = [s for s in parts.between if s.op in kept]
-    rows.below(group, parts.weights, between, group.sch.loops(weights)[-2], cols)
-    _tiled(group, parts.second, p.done, p, p.decided.second)
+    for x, done, sums, shape in zip(parts.links, p.done, p.sums, p.decided.tiles, strict=True):
+        if x is not parts.links[-1]:
+            group.sch.set_scope(done, "local")
+        _tiled(group, x, done, sums, p, shape)
+        if x.ready is not None:
+            block = p.blocks[x.ready.op]
+            group.sch.set_scope(block, "local")
+            _, cols = row_key(next(s.op for s in x.reduced if s.kind == "row"))
+            rows.below(group, x.ready, x.reduced, group.sch.loops(block)[-2], cols)
 
 
-def _tiled(group: Group, op: ComputeOp, out: str, p: Piece, shape: Tile) -> None:
-    """A product of a block's rows in register tiles, finished by the block `out`."""
-    names = group.sch.loops(out)
-    axes = [a.var for a in op.axis]
+def _staged(group: Group, parts: Parts, x: Link) -> bool:
+    """Whether what finishes a product is so much work that it is a loop over a copy of a tile's sums."""
+    end, behind = parts.out if x is parts.links[-1] else x.done, _downstream(group, x.op)
+    ways = (s.op for s in group.stages if s.op in behind and end in (s.op, *_downstream(group, s.op)))
+    return any(expensive(op) for op in ways)
+
+
+def _tiled(group: Group, x: Link, done: str, sums: str, p: Piece, shape: Tile) -> None:
+    """A product of a block's rows in register tiles, finished by the block `done`."""
+    names = group.sch.loops(done)
+    axes = [a.var for a in x.op.axis]
     loops = dict(zip(axes[-2:], names[-2:], strict=True))
-    sizes = {axes[-2]: as_expr(p.decided.rows), axes[-1]: op.axis[-1].extent}
-    tile.nest(group, tile.Variant(out, p.blocks[op], loops, sizes, shape), axes, [axes[-2]], None)
+    sizes = {axes[-2]: as_expr(p.decided.rows), axes[-1]: x.op.axis[-1].extent}
+    v = tile.Variant(done, p.blocks[x.op], loops, sizes, shape, bool(sums), sums=sums)
+    tile.nest(group, v, axes, [axes[-2]], None)
 
 
 def _operand(group: Group, stage: Stage, at: str | None) -> None:

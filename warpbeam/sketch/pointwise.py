@@ -68,19 +68,24 @@ def nest(group: Group, stage: Stage) -> str:
     across = _across(stage.op) if len(names) == len(stage.op.axis) else None
     if across is not None:
         return _blocked(group, block, names, across, lanes, elements)
-    outer = names[:-1]
-    cut = pieces(group, block, names[-1], last)
-    for name, size in cut:
-        if size >= 2:
-            inner = list(sch.split(name, [None, 4, lanes] if size >= 8 * lanes else [None, lanes]))
-            sch.vectorize(inner[-1])
-            name = inner[0]
-        if len(cut) == 1:
-            outer = [*outer, name]
+    outer = [*names[:-1], *_vectors(group, block, names[-1], last, lanes)]
     if elements >= _PARALLEL_ELEMENTS:
         keep = _enough(group, outer if len(outer) == 1 else outer[:-1])
         sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
     return f"{block}: {elements} elements, vectors of {lanes}"
+
+
+def _vectors(group: Group, block: str, name: str, last: int, lanes: int) -> list[str]:
+    """The innermost loop in vectors, piece by piece; gives what is left of it as a loop, if that is one."""
+    outer = []
+    cut = pieces(group, block, name, last)
+    for piece, size in cut:
+        if size >= 2:
+            inner = list(group.sch.split(piece, [None, 4, lanes] if size >= 8 * lanes else [None, lanes]))
+            group.sch.vectorize(inner[-1])
+            piece = inner[0]
+        outer.append(piece)
+    return outer if len(cut) == 1 else []
 
 
 def pieces(group: Group, block: str, name: str, last: int) -> list[tuple[str, int]]:
@@ -151,7 +156,7 @@ def copy(group: Group, stage: Stage, at: str | None) -> None:
     if across is not None:
         _blocked(group, block, names, across, lanes, 0)
     else:
-        sch.vectorize(sch.split(names[-1], [None, lanes])[1])
+        _vectors(group, block, names[-1], extent(stage.op.axis[-1].extent) or 64, lanes)
 
 
 def _blocked(group: Group, block: str, names: list[str], across: int, lanes: int, elements: int) -> str:

@@ -20,9 +20,9 @@ _SKETCHES = (
     ("rows", rows),
     ("window", window),
     ("lines", lines),
+    ("chain", chain),
     ("tile", tile),
     ("winograd", winograd),
-    ("chain", chain),
     ("columns", columns),
 )
 _RANKED = (tile, winograd, window, chain)
@@ -97,9 +97,22 @@ def _empty(outputs: Sequence[Tensor]) -> bool:
     return all(0 in t.shape for t in outputs)
 
 
-def chained(inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target) -> bool | None:
-    """Whether two contractions with reductions between would be faster as one kernel than apart; None where the group
-    is no such chain, or one kernel cannot hold what lies between.
+def chained(
+    inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target, constants: frozenset[str] = frozenset()
+) -> bool | None:
+    """Whether contractions that follow each other, or whose rows are computed, would be faster as one kernel than
+    apart; None where the group is no such chain, or one kernel cannot hold what lies between.
     """
     ins, outs = divide(*collapse(inputs, outputs))
-    return None if _empty(outs) else chain.pays(Group(ins, outs, target))
+    return None if _empty(outs) else chain.pays(Group(ins, outs, target, constants))
+
+
+def schedulable(
+    inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target, constants: frozenset[str] = frozenset()
+) -> bool:
+    """Whether the sketch for chains really schedules a group that it fits."""
+    try:
+        chain.build(Group(*divide(*collapse(inputs, outputs)), target, constants))
+    except ScheduleError:
+        return False
+    return True

@@ -205,7 +205,8 @@ class Variant:
     """One nest over the output: the blocks of output and reduction, loop and extent of each axis, and the tile.
 
     staged: whether what follows the reduction is so much work that it is a loop over a copy of the tile's sums. In
-    registers, the sums would leave none for it. near: the operand of which a panel is copied before it is used, or "".
+    registers, the sums would leave none for it. sums: the block that makes this copy, if there is one already. near:
+    the operand of which a panel is copied before it is used, or "".
     """
 
     out: str
@@ -215,6 +216,7 @@ class Variant:
     tile: Tile
     staged: bool = False
     near: str = ""
+    sums: str = ""
 
 
 def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, choice: DotChoice | None = None) -> None:
@@ -310,11 +312,16 @@ def _near(group: Group, x: Variant, at: str) -> None:
     sch.vectorize(lane)
 
 
+def copy_sums(group: Group, block: str, out: str) -> str:
+    """A block that copies the sums of a reduction for `out` to read; gives its name."""
+    (sums,) = written(as_block(tree_of(group.sch.func).block(block)))
+    return group.sch.cache_read(out, sums.name, "local")
+
+
 def _stage(group: Group, x: Variant, at: str) -> None:
     """What follows the reduction reads a copy of the tile's sums in the nearest cache."""
     sch = group.sch
-    (sums,) = written(as_block(tree_of(sch.func).block(x.block)))
-    copy = sch.cache_read(x.out, sums.name, "local")
+    copy = x.sums or copy_sums(group, x.block, x.out)
     sch.compute_at(copy, at)
     below = list(sch.loops(copy))
     *spatial, last = below[below.index(at) + 1 :]

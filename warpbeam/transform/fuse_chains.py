@@ -1,19 +1,21 @@
-"""Joins two contractions and the row reductions between them (attention) to one group, where that is faster.
+"""Joins contractions that follow each other to one group, where that is faster: attention, perceptrons.
 
-Such a chain is found by how groups feed each other: a contraction with its epilogue feeds reductions over rows only,
-and these feed another contraction only. Then what moves or scales the operands joins, one call at a time, and a
-permutation of the result, as long as one kernel can do it all (`sketch.chain`). The prior decides whether it shall.
+Such a chain is found by how groups feed each other: a contraction with its epilogue feeds another contraction only, or
+reductions over rows that do. Then what computes the operands joins, one call at a time, and a permutation of the
+result, as long as one kernel can do it all (`sketch.chain`); also where there is but one contraction. The prior decides
+whether it shall.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from warpbeam.relay.expr import Call, Expr
-from warpbeam.sketch.select import chained
+from warpbeam.relay.expr import Call, Constant, Expr
+from warpbeam.sketch.select import chained, schedulable
 
 if TYPE_CHECKING:
     from warpbeam.target import Target
+    from warpbeam.te.tensor import Tensor
     from warpbeam.transform.fuse_ops import Fuser, Group
 
 
@@ -21,7 +23,7 @@ def join_chains(fuser: Fuser, target: Target) -> None:
     """Joins all chains of a function whose contractions and reductions have their epilogues already."""
     search = _Search(fuser, target)
     for node in fuser.graph.order:
-        if isinstance(node, Call) and node in fuser.groups and fuser.groups[node].root().anchor:
+        if isinstance(node, Call) and node in fuser.groups and fuser.info(node).kind == "anchor":
             search.end(node)
 
 
@@ -31,36 +33,42 @@ class _Search:
     def __init__(self, fuser: Fuser, target: Target) -> None:
         self.fuser, self.target = fuser, target
         self.judged: dict[Any, bool | None] = {}
+        self.scheduled: dict[Any, bool] = {}
 
     def end(self, node: Call) -> None:
-        """Joins the chain of which `node` is the second contraction, if there is one and it pays."""
-        members = self._core(node)
-        if members is None:
-            return
-        first = members[0]
-        if self._judge(members) is None:
-            self.fuser.reasons[first] = "products, reductions and what lies between are not of a form that is joined"
+        """Joins the chain that ends in the group of a contraction, if there is one and it pays."""
+        group = self._group(node)
+        assert group is not None
+        before = self._before(group)
+        members = [*before, *group.members]
+        if before and self._judge(members) is None:
+            self._refuse(before, "products, reductions and what lies between are not of a form that is joined")
             return
         members = self._with_result(self._with_operands(members))
-        if not self._judge(members):
-            self.fuser.reasons[first] = "one kernel for both products would be slower"
-            return
-        for m in members[1:]:
-            self.fuser.union(self.fuser.groups[first], self.fuser.groups[m])
+        others = [m for m in members if self._group(m) is not group]
+        if others and self._judge(members) and self._certain(members):
+            for m in others:
+                self.fuser.union(self.fuser.groups[node], self.fuser.groups[m])
+        else:
+            self._refuse(others, "one kernel for all of it would be slower")
 
-    def _core(self, node: Call) -> list[Call] | None:
-        """The calls of the groups of both contractions and of the reductions between; None where there is no chain."""
-        second = self._group(node)
-        for arg in node.args:
-            rows = self._group(arg)
-            if rows is None or rows.row is None or rows.anchor or not self._only_for(rows, second):
+    def _refuse(self, calls: list[Call], why: str) -> None:
+        self.fuser.reasons.update(dict.fromkeys(calls, why))
+
+    def _before(self, group: Group) -> list[Call]:
+        """The calls of the groups that feed the left operand of a group's contraction, and it alone: another
+        contraction with its epilogue, and reductions between. Nothing where there is no chain.
+        """
+        for arg in (a for m in group.members if self.fuser.info(m).kind == "anchor" for a in m.args):
+            maker = self._group(arg)
+            if maker is None or maker is group or not self._only_for(maker, group):
                 continue
-            makers = {id(g): g for m in rows.members for a in m.args if (g := self._group(a)) and g.anchor}
-            for first in makers.values():
-                if first is not second and self._only_for(first, rows):
-                    assert second is not None
-                    return [*first.members, *rows.members, *second.members]
-        return None
+            if maker.anchor:
+                return maker.members
+            for first in (g for m in maker.members for a in m.args if (g := self._group(a)) is not None):
+                if maker.row is not None and first.anchor and first is not group and self._only_for(first, maker):
+                    return [*first.members, *maker.members]
+        return []
 
     def _group(self, node: Expr) -> Group | None:
         return self.fuser.groups[node].root() if isinstance(node, Call) and node in self.fuser.groups else None
@@ -109,14 +117,36 @@ class _Search:
 
     def _judge(self, members: list[Call]) -> bool | None:
         """Whether one kernel would be faster; None where none can do it."""
-        from warpbeam.transform.fuse_ops import group_function, group_tensors
-
         if len(members) > self.fuser.limit:
             return None
-        members = sorted(members, key=lambda m: self.fuser.graph.index[m])
-        number = {m: k for k, m in enumerate(members)}
-        key = tuple((m.op, m.attrs, tuple(number.get(a, a.ty) for a in m.args), m.ty) for m in members)  # type: ignore[call-overload]
+        key = self._key(members)
         if key not in self.judged:
-            fn, _, outs = group_function(members, self.fuser.graph)
-            self.judged[key] = chained(*group_tensors(fn), self.target) if len(outs) == 1 else None
+            made = self._tensors(members)
+            self.judged[key] = None if made is None else chained(*made[:2], self.target, made[2])
         return self.judged[key]
+
+    def _certain(self, members: list[Call]) -> bool:
+        """Whether the kernel that would be faster can be scheduled."""
+        key = self._key(members)
+        if key not in self.scheduled:
+            made = self._tensors(members)
+            self.scheduled[key] = made is not None and schedulable(*made[:2], self.target, made[2])
+        return self.scheduled[key]
+
+    def _tensors(self, members: list[Call]) -> tuple[list[Tensor], list[Tensor], frozenset[str]] | None:
+        """(inputs, outputs, names of inputs that are known) of a group; None if it has several results."""
+        from warpbeam.transform.fuse_ops import group_function, group_tensors
+
+        fn, given, outs = group_function(sorted(members, key=self.fuser.graph.index.__getitem__), self.fuser.graph)
+        known = frozenset(p.name for p, a in zip(fn.params, given, strict=True) if isinstance(a, Constant))
+        return (*group_tensors(fn), known) if len(outs) == 1 else None
+
+    def _key(self, members: list[Call]) -> Any:
+        """Equal for groups that are alike but for the values that they read."""
+        members = sorted(members, key=self.fuser.graph.index.__getitem__)
+        number = {m: k for k, m in enumerate(members)}
+        return tuple((m.op, m.attrs, tuple(self._seen(a, number) for a in m.args), m.ty) for m in members)
+
+    def _seen(self, arg: Expr, number: dict[Call, int]) -> Any:
+        """What matters of an operand: which member it is, or its type and whether it is known."""
+        return number[arg] if isinstance(arg, Call) and arg in number else (arg.ty, isinstance(arg, Constant))

@@ -178,7 +178,7 @@ class Fuser:
     def __init__(self, body: Expr, target: Target | None = None) -> None:
         self.graph = Graph(body)
         self.target = target
-        self.reasons: dict[Call, str] = {}  # why a chain of contractions that begins with a call was not joined
+        self.reasons: dict[Call, str] = {}  # why a call did not join a chain of contractions
         self.limit = int(PassContext.current().config.get(DEPTH, MAX_GROUP))
         self.groups: dict[Call, Group] = {}
         self.infos: dict[tuple[Any, ...], OpInfo] = {}

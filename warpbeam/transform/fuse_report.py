@@ -95,7 +95,7 @@ def _reason(fuser: Fuser, node: Call, reader: Call) -> str:
 
 
 def _chain_reason(fuser: Fuser, node: Call) -> str:
-    """Why the chain of contractions that begins in the node's group was not joined, if there is one."""
+    """Why the node's group did not join a chain of contractions, if there is one."""
     return next((fuser.reasons[m] for m in fuser.groups[node].root().members if m in fuser.reasons), "")
 
 
