@@ -52,3 +52,15 @@ def test_many_rows_that_only_the_run_tells_are_worth_threads():
     target = replace(get("generic-x86-64-v4"), cores=2)
     assert choose(shape, target).parallel == "first"
     assert choose(replace(shape, supposed=(16,)), target).parallel == "none"
+
+
+@pytest.mark.parametrize(
+    ("rows", "reduce", "columns", "shared"),
+    [(3136, 64, 256, "rows"), (784, 128, 512, "rows"), (49, 2048, 512, "columns"), (128, 768, 3072, "columns")],
+)
+def test_cores_share_what_leaves_them_the_least_to_fetch_from_each_other(rows, reduce, columns, shared):
+    """Long maps of few channels: each core takes rows, and all weights. Few rows and many weights: columns."""
+    shape = Shape(rows=(rows,), columns=columns, reduce=reduce, outer=1, lanes=16, broadcast=True, packed=True,
+                  row_bytes=4 * reduce)  # fmt: skip
+    found = choose(shape, replace(get("generic-x86-64-v4"), cores=2))
+    assert (found.parallel, found.columns_outer) == ("first", shared == "columns")

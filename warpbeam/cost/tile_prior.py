@@ -33,6 +33,7 @@ _MIXED = 1.8  # a tile of whole and shorter vectors: code generators keep few of
 _WAY_BYTES = 4096
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
 FETCHED = 0.1  # the same where data is asked for before it is needed
+REMOTE = 0.1  # cycles a byte from another core's cache: 0.04 where the cores share the third level, more where not
 FAR_BYTES_PER_CYCLE = 6.0  # what all cores walk through again and again beyond their own caches
 
 
@@ -146,6 +147,8 @@ def _scored(shape: Shape, target: Target) -> tuple[int, list[tuple[Any, ...]]]:
                 heights = [-(-e // r) for e, r in zip(shape.counts, rows, strict=True)]
                 first = panels if columns_outer or not heights else heights[0]
                 parallel, speedup = _parallel(shape, first, cycles, target)
+                if parallel == "first":
+                    speedup = cycles / (cycles / speedup + _exchanged(shape, columns_outer, target))
                 key = (_quantise(cycles / speedup), vectors, rows, columns_outer)
                 found.append((key, cycles, parallel, speedup))
     return lanes, found
@@ -306,6 +309,17 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
         far = 1.0 / FAR_BYTES_PER_CYCLE if rhs > target.l2 else cache_rate(rhs, target)
         cost = tiles * rhs * far + lhs / target.l3_rate
     return EXPOSED * cost
+
+
+def _exchanged(shape: Shape, columns: bool, target: Target) -> float:
+    """Cycles of each core to fetch what others hold too, where cores share the columns or the rows: of columns, what is
+    read and written, as in most other kernels each core makes or reads whole rows; of rows, the other operand.
+    """
+    rows = shape.outer * prod(shape.counts)
+    size = rows * (shape.row_bytes + (shape.columns or _UNKNOWN) * shape.bytes)
+    if not columns:
+        size = shape.reduce * (shape.columns or _UNKNOWN) * shape.bytes * shape.broadcast
+    return REMOTE * size * (1.0 - 1.0 / target.cores)
 
 
 def _aliasing(shape: Shape, rows: tuple[int, ...], target: Target) -> float:

@@ -16,7 +16,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from warpbeam.cost import tile_prior
-from warpbeam.cost.tile_prior import EXPOSED, FAR_BYTES_PER_CYCLE, FETCHED, Shape, Tile, cache_rate, choose, elapsed
+from warpbeam.cost.tile_prior import (
+    EXPOSED,
+    FAR_BYTES_PER_CYCLE,
+    FETCHED,
+    REMOTE,
+    Shape,
+    Tile,
+    cache_rate,
+    choose,
+    elapsed,
+)
 from warpbeam.target import Target
 
 _PLANE_CYCLES = 5.0  # to transform and move one vector of one plane, by way of the second-level cache
@@ -27,7 +37,7 @@ _UNKNOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A convolution in tiles. batch: None is symbolic; rows, columns: tiles of the result; points: results per tile."""
+    """A convolution in tiles. batch: None is symbolic; rows, columns: tiles of the result."""
 
     batch: int | None
     rows: int
@@ -157,6 +167,8 @@ def _score(
     parallel = cores > 1 and units > 1 and total > 4 * target.fork_cycles
     if parallel:
         total = total * -(-units // cores) / units + forks * target.fork_cycles
+    if parallel:  # each core reads what all have transformed, or all weights
+        total += REMOTE * (whole if columns_outer else layer.weights) * (1.0 - 1.0 / cores)
     busy = cores if parallel else 1
     if columns_outer:
         cycles = elapsed(total, layer.weights, target, busy, exposed=FETCHED)
