@@ -246,3 +246,14 @@ def test_a_reshape_of_an_open_size_divides_when_the_program_runs(level: int) -> 
     np.testing.assert_array_equal(module.run({"x": x})["y"], -x.reshape(2, 2, 1, 6))
     with pytest.raises(WarpbeamError, match="that the model needs must agree"):
         module.run({"x": x[:, :3]})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_transposed_convolution_of_a_map_that_may_be_empty(level: int) -> None:
+    """Taken apart, its size was written as no less than none, and what read it did not fit any more."""
+    text = "g (float[1, 1, n] x) => (float[1, 1, m] y) <float[1, 1, 2] v = {1, 1}, float[1, 1, 1] w = {2}>"
+    body = "{ s = Conv(x, v)  t = ConvTranspose <strides = [2]> (s, w)  y = Neg(t) }"
+    module = warpbeam.compile(parsed(text + body), opt_level=level, cache=False)
+    x = np.array([[[1, 2, 4]]], np.float32)
+    np.testing.assert_array_equal(module.run({"x": x})["y"], [[[-6, 0, -12]]])
+    np.testing.assert_array_equal(module.run({"x": x[:, :, :2]})["y"], [[[-6]]])

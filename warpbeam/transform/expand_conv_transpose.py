@@ -211,4 +211,7 @@ def _woven(y: Expr, data: dict[str, int], axes: list[_Axis], groups: int, result
     end = [dims.dim(a.crop + result.shape[data[a.letter]]) for a in axes]
     ones = (1,) * len(axes)
     places = tuple(data[a.letter] for a in axes)
-    return call("strided_slice", y, begin=tuple(begin), end=tuple(end), strides=ones, axes=places)
+    y = call("strided_slice", y, begin=tuple(begin), end=tuple(end), strides=ones, axes=places)
+    if all(dims.same(a, b) for a, b in zip(y.ty.shape, result.shape, strict=True)):
+        return y
+    return call("assume_shape", y, shape=tuple(result.shape))  # written otherwise, such as max(n, 0)
