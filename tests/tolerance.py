@@ -38,6 +38,18 @@ def close(got: Any, want: Any, terms: int = 1, scale: float = 0.0) -> None:
     )
 
 
+def close_trees(got: Any, want: Any, terms: int) -> None:
+    """Nested lists of the same form, whose arrays are of one dtype and `close`."""
+    assert isinstance(got, list) == isinstance(want, list)
+    if not isinstance(got, list):
+        assert np.asarray(got).dtype == np.asarray(want).dtype
+        close(got, want, terms)
+        return
+    assert len(got) == len(want)
+    for a, b in zip(got, want, strict=True):
+        close_trees(a, b, terms)
+
+
 def terms_of(outputs: Sequence[Tensor]) -> int:
     """Roundings behind an element of computed tensors: a stage adds one, a reduction the extent of its axes."""
     total = 0

@@ -101,6 +101,14 @@ class Squeeze(Injective, name="squeeze"):
         return transform.squeeze(inputs[0], attrs["axis"])
 
 
+def _of_one_rank(op: Any, types: Any, attrs: Attrs) -> tuple[TensorType, tuple[Any, ...]]:
+    """The operand's type, and the shape given for it."""
+    x, shape = tensor_type(op, types[0], "the operand"), tuple(attrs["shape"])
+    if len(shape) != x.ndim:
+        raise op.error(f"shape {dims.shape_text(shape)} for {x.ndim} dimensions")
+    return x, shape
+
+
 class AssumeShape(Injective, name="assume_shape"):
     """The operand, its dimensions written as `shape`: they are equal to its own wherever the call is reached.
 
@@ -113,10 +121,7 @@ class AssumeShape(Injective, name="assume_shape"):
     defaults = {"shape": REQUIRED}
 
     def infer_type(self, types: Any, attrs: Attrs) -> Type:
-        x = tensor_type(self, types[0], "the operand")
-        shape = tuple(attrs["shape"])
-        if len(shape) != x.ndim:
-            raise self.error(f"shape {dims.shape_text(shape)} for {x.ndim} dimensions")
+        x, shape = _of_one_rank(self, types, attrs)
         for k, (have, want) in enumerate(zip(x.shape, shape, strict=True)):
             unify(self, have, want, f"dimension {k}, {dims.text(have)}, and the {dims.text(want)} that the model needs")
         return TensorType(shape, x.dtype)  # type: ignore[no-any-return]
@@ -139,10 +144,7 @@ class Spread(Injective, name="spread"):
     defaults = {"shape": REQUIRED}
 
     def infer_type(self, types: Any, attrs: Attrs) -> Type:
-        x = tensor_type(self, types[0], "the operand")
-        shape = tuple(attrs["shape"])
-        if len(shape) != x.ndim:
-            raise self.error(f"shape {dims.shape_text(shape)} for {x.ndim} dimensions")
+        x, shape = _of_one_rank(self, types, attrs)
         for k, (have, want) in enumerate(zip(x.shape, shape, strict=True)):
             if dims.same(have, want) is not True:
                 text = f"dimension {k}, {dims.text(have)}, must be 1 or {dims.text(want)}"
