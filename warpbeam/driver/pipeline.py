@@ -37,6 +37,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         passes.FoldConstant(),
         *([passes.ChooseConvolution(target)] if plain else []),  # 3x3 taps with fewer products, where that is faster
         passes.EliminateCommonSubexpr(),
+        passes.JoinProducts(),  # few rows by the same weights, in one product
         passes.DeadCodeElimination(),
         *([] if plain else [passes.ToMixedPrecision(request, target)]),  # shorter numbers between kernels, on request
     ]

@@ -25,6 +25,7 @@ PASSES: dict[str, str] = {
     "HoistLoopWork": "hoist_loop_work:HoistLoopWork",
     "InferType": "infer_type:InferType",
     "IntegerProducts": "integer_products:IntegerProducts",
+    "JoinProducts": "join_products:JoinProducts",
     "KeepPrecision": "keep_precision:KeepPrecision",
     "LiftBranches": "lift_branches:LiftBranches",
     "PartialEvaluate": "partial_evaluate:PartialEvaluate",
