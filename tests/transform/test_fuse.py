@@ -283,3 +283,18 @@ def test_elementwise_work_ahead_of_a_product_stays_apart():
     func = Function([x, y], dense(call("multiply", x, y), 64, 64, 0))
     assert chains(func) == [["multiply"], ["nn.matmul", "add", "nn.relu"]]
     assert "one kernel for all of it would be slower" in to_text(explain(func, 3, get("native")))
+
+
+def test_a_norm_over_positions_takes_the_activation_that_follows():
+    x, g, b = var("x", shape=(1, 40, 32)), var("g", shape=(32,)), var("b", shape=(32,))
+    y = call("nn.instance_norm", x, g, b, axis=2)
+    func = Function([x, g, b], call("multiply", y, call("erf", y)))
+    assert groups(func) == [["nn.instance_norm", "erf", "multiply"]]
+    given = [np.random.default_rng(k).standard_normal(p.ty.shape).astype(np.float32) for k, p in enumerate(func.params)]
+    assert np.array_equal(evaluate(fuse(func), given), evaluate(func, given))
+
+
+def test_what_reads_sums_over_positions_stays_apart():
+    x, y = var("x", shape=(2, 40, 32)), var("y", shape=(2, 1, 32))
+    total = call("sum", x, axis=(1,), keepdims=True)
+    assert groups(Function([x, y], call("multiply", total, y))) == [["sum"], ["multiply"]]

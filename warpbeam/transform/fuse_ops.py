@@ -2,7 +2,7 @@
 
 What may join is decided from the structure of each operator's computation (`sketch.structure`), never from its name:
 
-- elementwise work joins the contraction, window or row reduction that feeds it, if shapes agree (epilogue);
+- elementwise work joins the contraction, window, norm or row reduction that feeds it, if shapes agree (epilogue);
 - injective and elementwise work joins what consumes it (inlined);
 - row reductions over the same rows and columns, with the elementwise work between them, become one pass over memory;
 - two contractions with such reductions between join where the prior says so (`fuse_chains`).
@@ -79,7 +79,14 @@ def _summarise(stages: list[structure.Stage]) -> OpInfo:
         k in ("contraction", "window", "elementwise", "injective") for k in kinds
     ):
         return OpInfo(ANCHOR)
+    if all(k in ("reduce", "elementwise") for k in kinds) and _spread(stages):
+        return OpInfo(ANCHOR)
     return OpInfo(OPAQUE)
+
+
+def _spread(stages: list[structure.Stage]) -> bool:
+    """Whether what reductions find is applied to all that they read: norms over other axes than the last."""
+    return any(len(s.op.axis) < len(stages[-1].op.axis) for s in stages if s.kind == "reduce")
 
 
 @dataclass(slots=True, eq=False)
