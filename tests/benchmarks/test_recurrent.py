@@ -72,6 +72,25 @@ def test_a_model_with_fixed_shapes_is_measured_by_the_processors_clock(tmp_path:
     assert row.ratio() is not None and (row.results["warpbeam"].rel_diff or 0) < 1e-5
 
 
+def test_a_model_that_cannot_have_fixed_shapes_keeps_open_ones(tmp_path: Path) -> None:
+    """Of its branches, one takes two columns and the other three."""
+    other = helper.make_graph([helper.make_node("MatMul", ["x", "m"], ["b"])], "g", [], [
+        helper.make_tensor_value_info("b", 1, None)])  # fmt: skip
+    same = helper.make_graph([helper.make_node("Identity", ["x"], ["b"])], "g", [], [
+        helper.make_tensor_value_info("b", 1, None)])  # fmt: skip
+    rows = helper.make_node("If", ["c"], ["y"], then_branch=same, else_branch=other)
+    held = {"m": np.ones((3, 3), np.float32), "c": np.array(True)}
+    graph = helper.make_graph(
+        [rows], "g", [helper.make_tensor_value_info("x", 1, ["T", "K"])], [helper.make_tensor_value_info("y", 1, None)],
+        [onnx.numpy_helper.from_array(v, k) for k, v in held.items()],
+    )  # fmt: skip
+    path = tmp_path / "branches.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    made = recurrent.fixed(path, "made", {"x": np.ones((4, 2), np.float32)}, tmp_path)
+    (port,) = onnx.load(made).graph.input
+    assert [d.dim_param for d in port.type.tensor_type.shape.dim] == ["T", "K"]
+
+
 def test_the_processors_clock_does_not_count_waiting() -> None:
     waiting = timed_slice(lambda: time.sleep(0.01), 0.05, 1, "cpu")
     assert max(waiting) < 0.005 <= min(timed_slice(lambda: time.sleep(0.01), 0.05, 1))
