@@ -187,6 +187,7 @@ def test_the_prior_joins_what_fits_a_stack():
     made = heads(12, 128, 128)
     assert pays(made, machine) is True
     assert plan(heads(12, 128, 4096), machine) is None and pays(heads(12, 128, 4096), machine) is None
+    assert plan(made, replace(machine, l2=0)) is None  # a small machine's stack
     found = [b.cycles for b in ranked(made, machine, 3)]
     assert len(found) == 3 and found == sorted(found)
 

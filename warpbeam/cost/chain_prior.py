@@ -147,7 +147,8 @@ def _reductions(chain: Chain, columns: int) -> float:
 def _score(chain: Chain, rows: int, target: Target) -> Blocks | None:
     count, rest = divmod(chain.rows, rows)
     row = chain.left + sum(columns * (1 + reduced) for columns, reduced in chain.between)
-    if (chain.rights + (rows + rest) * row) * chain.bytes > _STACK:
+    room = _STACK if target.l2 else 0  # small machines have small stacks
+    if (chain.rights + (rows + rest) * row) * chain.bytes > room:
         return None
     whole = _block(chain, rows, target)
     last = _block(chain, rest, target) if rest else None
