@@ -439,3 +439,28 @@ def test_parts_of_the_workspace_that_would_be_too_much(loop, rows):
     )
     with pytest.raises(LowerError, match="too large for the stack of one iteration of j, and iterations overlap"):
         compact_buffers(func)
+
+
+def test_buffers_that_do_not_fit_a_stack_together():
+    """Each of two is less than the limit of 256 KiB: one stays, the other gets a part of the workspace."""
+    func = check.program(
+        """
+        def f(A: float32[2, 40000], B: float32[2, 40000]):
+            for o in parallel(2):
+                alloc T: float32[40000]
+                alloc U: float32[40000]
+                for i in range(40000):
+                    T[i] = A[o, i] * 2.0
+                for j in range(40000):
+                    U[j] = T[39999 - j] + 1.0
+                for k in range(40000):
+                    B[o, k] = U[39999 - k] + T[k]
+        """
+    )
+    made = compact_buffers(func)
+    found = sorted(line.split("alloc ")[1] for line in to_text(made).splitlines() if "alloc" in line)
+    assert found == ["T: float32[2, 40000]", "U: float32[40000] @local"]
+    a = np.random.default_rng(0).standard_normal((2, 40000)).astype(np.float32)
+    got = np.zeros_like(a)
+    run(made, a, got)
+    np.testing.assert_array_equal(got, (a * 2 + 1) + a * 2)

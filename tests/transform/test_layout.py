@@ -167,20 +167,43 @@ def test_wishes_are_understood_or_refused():
         passes.ConvertLayout({"nn.conv2d": ["NCHW16c", "default"]})
 
 
+def layouts(shape, build, desired="NHWC"):
+    """(data layouts of the convolutions, number of transposes) of a function of a network and an image."""
+    x = var("x", shape=shape)
+    fn = Function((x,), build(Net(), x))
+    with PassContext(opt_level=3):
+        new = Sequential([passes.ConvertLayout(desired)])(IRModule.from_expr(fn))["main"]
+    found = [n.attrs["data_layout"] for n in post_order(new.body) if op_name(n).startswith("nn.conv2d")]
+    return found, transpose_cost(new)[0]
+
+
+PLAIN, TURNED = (["NCHW"], 0), (["NHWC"], 2)
+
+
 def test_depthwise_alone_keeps_plain_maps_and_follows_others():
-    def layouts(build, desired="NHWC"):
-        x = var("x", shape=(1, 16, 12, 12))
-        fn = Function((x,), build(Net(), x))
-        with PassContext(opt_level=3):
-            new = Sequential([passes.ConvertLayout(desired)])(IRModule.from_expr(fn))["main"]
-        found = [n.attrs["data_layout"] for n in post_order(new.body) if op_name(n) == "nn.conv2d"]
-        return found, transpose_cost(new)[0]
+    shape = (1, 16, 12, 12)
+    assert layouts(shape, lambda n, x: n.conv(x, 16, 3, 1, 16)) == PLAIN
+    assert layouts(shape, lambda n, x: n.conv(x, 16, 7, 1, 16)) == TURNED  # 49 taps
+    assert layouts(shape, lambda n, x: n.conv(x, 32, 3, 1, 16)) == TURNED  # two results of each channel
+    assert layouts(shape, lambda n, x: n.conv(n.conv(x, 16, 1), 16, 3, 1, 16)) == (["NHWC", "NHWC"], 2)
+    assert layouts(shape, lambda n, x: n.conv(x, 16, 3, 1, 16), {"nn.conv2d": ["NHWC", "default"]}) == TURNED
+    assert layouts((SizeVar("n"), 16, 12, 12), lambda n, x: n.conv(x, 16, 3, 1, 16)) == TURNED
 
-    def wide(n, x):  # 7 x 7 taps: more than lines of a map are used for
-        return n.conv(x, 16, 7, 1, 16)
 
-    assert layouts(lambda n, x: n.conv(x, 16, 3, 1, 16)) == (["NCHW"], 0)
-    assert layouts(wide) == (["NHWC"], 2)
-    assert layouts(lambda n, x: n.conv(n.conv(x, 16, 1), 16, 3, 1, 16)) == (["NHWC", "NHWC"], 2)
-    assert layouts(lambda n, x: n.conv(x, 32, 3, 1, 16)) == (["NHWC"], 2)  # two results of each channel
-    assert layouts(lambda n, x: n.conv(x, 16, 3, 1, 16), {"nn.conv2d": ["NHWC", "default"]}) == (["NHWC"], 2)
+def test_pointwise_alone_keeps_large_plain_maps():
+    assert layouts((1, 16, 16, 16), lambda n, x: n.conv(x, 16, 1)) == PLAIN
+    assert layouts((1, 16, 15, 16), lambda n, x: n.conv(x, 16, 1)) == TURNED  # 240 positions
+    assert layouts((1, 16, 32, 32), lambda n, x: n.conv(x, 16, 1, 2)) == TURNED  # every other position
+    assert layouts((1, 1200, 16, 16), lambda n, x: n.conv(x, 16, 1)) == TURNED  # many channels of few positions
+    assert layouts((1, 16, 16, 16), lambda n, x: n.conv(n.conv(x, 16, 3), 16, 1)) == (["NHWC", "NHWC"], 2)
+
+
+def test_few_results_do_not_ask_for_channels_last():
+    def transposed(count):
+        return lambda n, x: G("nn.conv2d_transpose")(x, n.weight(16, count, 4, 4), strides=2, padding=1)
+
+    assert layouts((1, 16, 32, 32), lambda n, x: n.conv(x, 3, 3)) == PLAIN
+    assert layouts((1, 16, 32, 32), lambda n, x: n.conv(x, 4, 3)) == TURNED
+    assert layouts((1, 16, 31, 32), lambda n, x: n.conv(x, 3, 3)) == TURNED  # 992 positions
+    assert layouts((1, 16, 16, 16), transposed(3)) == PLAIN
+    assert layouts((1, 16, 16, 16), transposed(4)) == TURNED

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from warpbeam.transform.convert_layout import Converter
 
 Perm = tuple[int, ...] | None
+_POSITIONS = 256  # of a map that go in whole vectors but for a small rest
+_FEW, _FEW_POSITIONS = 3, 1024  # results of a convolution, and positions of each, where vectors of channels stay empty
 
 
 class Value(NamedTuple):
@@ -65,7 +67,7 @@ def conv(cv: Converter, n: Any) -> Value | None:
     if not all(_is_plain(x, ndim) for x in layouts) or not cv.wanted(n):
         return None
     perm = channels_last(ndim)
-    if cv.only is None and _by_lines(n) and cv.perm(n.args[0]) != perm:
+    if cv.only is None and _plain(n) and cv.perm(n.args[0]) != perm:
         return None
     x, w = cv.get(n.args[0], perm), cv.get(n.args[1], None)
     kernel = n.attrs["kernel_layout"]
@@ -76,15 +78,23 @@ def conv(cv: Converter, n: Any) -> Value | None:
     return Value(same_call(n, x, w, data_layout=_last(ndim), kernel_layout=kernel, out_layout=""), perm)
 
 
-def _by_lines(n: Any) -> bool:
-    """Whether a convolution is as fast over plain maps, so that it does not ask for another layout: depthwise, of known
-    size, with a window that `sketch.lines` takes. It goes along with data that has its channels last.
+def _plain(n: Any) -> bool:
+    """Whether a convolution is as fast over plain maps, so that it does not ask for another layout; it goes along with
+    data that has its channels last. Of known size, it is
+    - pointwise: a product whose columns are the positions, if these are many vectors and not few beside the channels;
+    - of so few results that they would fill less than half a vector of channels, over larger maps;
+    - depthwise, with a window that `sketch.lines` takes.
     """
-    data, kernel = n.args[0].ty.shape, n.args[1].ty.shape
-    sizes = (*data, *kernel)
-    if n.ty.ndim != 4 or n.op.name != "nn.conv2d" or not all(isinstance(d, int) for d in sizes):
+    data, kernel, out = n.args[0].ty.shape, n.args[1].ty.shape, n.ty.shape
+    if not all(isinstance(d, int) for d in (*data, *kernel, *out)):
         return False
-    return n.attrs["groups"] == data[1] == n.ty.shape[1] and math.prod(kernel) <= data[1] * MAX_TAPS
+    taps = math.prod(d for c, d in zip(n.attrs["kernel_layout"], kernel, strict=True) if c not in "IO")
+    positions, groups = math.prod(out[2:]), n.attrs["groups"]
+    pointwise = taps == 1 and data[2:] == out[2:]
+    if groups == data[1] == out[1]:
+        return n.ty.ndim == 4 and taps <= MAX_TAPS and not n.op.name.endswith("_transpose")
+    many = positions >= max(_POSITIONS, data[1] // groups // 4)
+    return (pointwise and many) or (out[1] <= _FEW and positions >= _FEW_POSITIONS)
 
 
 def pool(cv: Converter, n: Any) -> Value | None:

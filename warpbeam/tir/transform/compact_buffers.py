@@ -75,13 +75,6 @@ def compact_buffers(func: PrimFunc) -> PrimFunc:
     planner.walk(body)
     for a in allocs:
         planner.close(a.buffer)
-    stack = sum(_bytes(p.new.shape, p.new.dtype) or 0 for p in planner.plans.values() if p.new.scope == "local")
-    if stack > STACK_BYTES:
-        names = ", ".join(p.new.name for p in planner.plans.values() if p.new.scope == "local")
-        raise LowerError(
-            f"{func.name} needs {stack} bytes of stack for {names}; the limit is {STACK_BYTES}",
-            hint="use smaller tiles or leave the buffers at the root",
-        )
     body = _Rewriter(planner.plans).stmt(body)
     inner = [p.new for b, p in planner.plans.items() if p.to_root and b not in {a.buffer for a in allocs}]
     for b in reversed([*(planner.plans[a.buffer].new for a in allocs), *inner]):
@@ -106,6 +99,7 @@ class _Planner:
         self.conds: list[PrimExpr] = []  # what holds here
         self.open: dict[Buffer, _Open] = {}
         self.plans: dict[Buffer, _Plan] = {}
+        self.room = STACK_BYTES  # what earlier buffers have left of the stack
 
     def walk(self, s: Any) -> None:
         if isinstance(s, For):
@@ -154,6 +148,7 @@ class _Planner:
         parallel = [f for f in self.loops if f.kind in ("parallel", "thread_binding")]
         plan = _kept(buffer) if o.whole else _compacted(o.alloc, region, sizes, self.facts)
         count = _bytes(plan.new.shape, buffer.dtype)
+        near = buffer.scope == "local"
         if buffer.scope not in ("global", "local"):
             if count is None:
                 raise LowerError(
@@ -161,9 +156,9 @@ class _Planner:
                     hint="split or partition the loops around it so that extents are constant",
                 )
         elif o.root:
-            if buffer.scope == "local" and (count is None or count > STACK_BYTES):
+            if near and (count is None or count > self.room):
                 plan.new = _scoped(plan.new, plan.new.shape, "global")
-        elif count is not None and count <= (STACK_BYTES if parallel or buffer.scope == "local" else SMALL_BYTES):
+        elif count is not None and count <= min(self.room, STACK_BYTES if parallel or near else SMALL_BYTES):
             plan.new = Buffer(plan.new.name, plan.new.shape, plan.new.dtype, "local")
         elif parallel:
             plan = self._shared(buffer, region, parallel) or self._parts(plan, o, parallel)
@@ -172,6 +167,8 @@ class _Planner:
         else:
             plan.to_root, plan.new = True, _scoped(plan.new, plan.new.shape, "global")
         self.plans[buffer] = plan
+        if plan.new.scope == "local":
+            self.room -= count or 0
 
     def _region(self, o: _Open) -> list[Range | None]:
         shape = o.alloc.buffer.shape
