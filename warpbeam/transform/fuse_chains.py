@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 def join_chains(fuser: Fuser, target: Target) -> None:
     """Joins all chains of a function whose contractions and reductions have their epilogues already."""
     search = _Search(fuser, target)
-    for node in fuser.graph.order:
-        if isinstance(node, Call) and node in fuser.groups and fuser.info(node).kind == "anchor":
-            search.end(node)
+    calls = [n for n in fuser.graph.order if isinstance(n, Call) and n in fuser.groups]
+    ends = [n for n in calls if fuser.info(n).kind == "anchor"]
+    joined = {id(fuser.groups[n].root()) for n in [n for n in ends if search.end(n, True)]}
+    for node in ends:
+        if id(fuser.groups[node].root()) not in joined:
+            search.end(node, False)
 
 
 class _Search:
@@ -35,22 +38,27 @@ class _Search:
         self.judged: dict[Any, bool | None] = {}
         self.scheduled: dict[Any, bool] = {}
 
-    def end(self, node: Call) -> None:
-        """Joins the chain that ends in the group of a contraction, if there is one and it pays."""
+    def end(self, node: Call, several: bool) -> bool:
+        """Joins the chain that ends in the group of a contraction, if there is one and it pays: `several` contractions,
+        or what computes the operands of this one.
+        """
         group = self._group(node)
         assert group is not None
-        before = self._before(group)
+        before = self._before(group) if several else []
         members = [*before, *group.members]
+        if several and not before:
+            return False
         if before and self._judge(members) is None:
             self._refuse(before, "products, reductions and what lies between are not of a form that is joined")
-            return
+            return False
         members = self._with_result(self._with_operands(members))
         others = [m for m in members if self._group(m) is not group]
         if others and self._judge(members) and self._certain(members):
             for m in others:
                 self.fuser.union(self.fuser.groups[node], self.fuser.groups[m])
-        else:
-            self._refuse(others, "one kernel for all of it would be slower")
+            return True
+        self._refuse(others, "one kernel for all of it would be slower")
+        return False
 
     def _refuse(self, calls: list[Call], why: str) -> None:
         self.fuser.reasons.update(dict.fromkeys(calls, why))
