@@ -290,6 +290,8 @@ def test_a_norm_over_positions_takes_the_activation_that_follows():
     y = call("nn.instance_norm", x, g, b, axis=2)
     func = Function([x, g, b], call("multiply", y, call("erf", y)))
     assert groups(func) == [["nn.instance_norm", "erf", "multiply"]]
+    with PassContext(config={"relay.FuseOps.mode": "pairs"}):
+        assert groups(func) == [["nn.instance_norm"], ["erf", "multiply"]]
     given = [np.random.default_rng(k).standard_normal(p.ty.shape).astype(np.float32) for k, p in enumerate(func.params)]
     assert np.array_equal(evaluate(fuse(func), given), evaluate(func, given))
 

@@ -104,7 +104,7 @@ def find(group: Group) -> Parts | None:
     kept = {out, *(s.op for s in operands)}
     for x in links:
         kept |= {x.op, x.done, *(s.op for s in x.reduced), *([x.ready.op] if x.ready else [])}
-    inlined = [s.op for s in group.stages if s.op not in kept]
+    inlined: list[Operation] = [s.op for s in group.stages if s.op not in kept]
     if any(expensive(s.op) for s in (*feeding, *(t for t in group.stages if t.op in inlined and t.op not in last))):
         return None
     assert isinstance(out, ComputeOp)
@@ -255,11 +255,11 @@ def describe(group: Group, parts: Parts) -> Chain:
 
 def _moved(group: Group, op: Operation) -> bool:
     """Whether an operand is computed from elements that lie in another order."""
-    kinds = {s.op: s.kind for s in group.stages}
+    moves = [s.op for s in group.stages if s.kind == "injective"]
     todo = [op]
     while todo:
         at = todo.pop()
-        if kinds.get(at) == "injective":
+        if at in moves:
             return True
         todo += [t.op for t in at.input_tensors] if isinstance(at, ComputeOp) else []
     return False

@@ -38,8 +38,8 @@ ELEM, INJ, ANCHOR, ROW, VIEW, OPAQUE = "elementwise", "injective", "anchor", "ro
 
 @dataclass(frozen=True, slots=True)
 class OpInfo:
-    """How one call's computation is shaped: its kind, for row work the (rows, columns) it runs over and how
-    many reductions it is.
+    """How one call's computation is shaped: its kind, for row work the (rows, columns) it runs over, for it and norms
+    how many reductions it is.
     """
 
     kind: str
@@ -80,7 +80,7 @@ def _summarise(stages: list[structure.Stage]) -> OpInfo:
     ):
         return OpInfo(ANCHOR)
     if all(k in ("reduce", "elementwise") for k in kinds) and _spread(stages):
-        return OpInfo(ANCHOR)
+        return OpInfo(ANCHOR, reductions=kinds.count("reduce"))
     return OpInfo(OPAQUE)
 
 

@@ -44,7 +44,7 @@ class PairFuser(Fuser):
 
     def _kind_of(self, call: Call) -> str:
         info = self.info(call)
-        return OPAQUE if info.kind == ROW and info.reductions != 1 else info.kind
+        return OPAQUE if info.reductions > 1 else info.kind
 
     def obstacle(self, node: Call, others: list[Expr]) -> str:
         """Why the group of `node` may not join its dominator, the last of `others`, over the rest of them."""
