@@ -18,7 +18,7 @@ from warpbeam.target import Target
 _ROWS = (8, 16, 32, 64)  # of a block
 _UNEVEN = 1.02  # a shorter last block is code of its own
 _STACK = 240 << 10  # bytes of all buffers of one thread, as lowering allows, less small ones
-_SURE = 0.955  # predictions of both ways are no better than this
+_SURE = 0.95  # of the time apart at most: predictions are no better than that
 _MOVED_RATE = 16.0  # bytes per cycle through memory of a kernel that puts elements in another order
 _COPY_CYCLES = 3.0  # to fetch a vector of an operand from where it lies and put it in a buffer
 _ROW_CYCLES = 60.0  # to begin and end the reductions of a row

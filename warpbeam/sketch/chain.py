@@ -94,10 +94,12 @@ def find(group: Group) -> Parts | None:
         return None
     behind, last = _downstream(group, ends[0]), _downstream(group, ends[-1])
     order, out = _order(group, ends[-1], last), group.outputs[0].op
+    if order is None or order[-1] != len(order) - 1:  # tiles are written as vectors of columns
+        return None
     read = [links[0].left.tensor.op, *(x.right.tensor.op for x in links)]
     feeding = [s for s in group.stages if s.op not in behind and s.op is not ends[0]]
     operands = [s for s in feeding if s.op in read and (s.op is read[0] or not _in_place(s.op))]
-    if order is None or any(len(group.readers[s.op]) != 1 or read.count(s.op) != 1 for s in operands):
+    if any(len(group.readers[s.op]) != 1 or read.count(s.op) != 1 for s in operands):
         return None
     if any(op in behind for op in read) or (len(links) == 1 and read[0] not in [s.op for s in operands]):
         return None

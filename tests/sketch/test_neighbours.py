@@ -1,0 +1,63 @@
+"""Models one step beside the round sizes that benchmarks have: none of them may fall back to plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from tolerance import close
+
+from warpbeam.driver.api import compile_with_report
+from warpbeam.frontend.onnx import import_model
+from warpbeam.relay import interp
+
+RNG = np.random.default_rng(0)
+
+
+def pointwise(size: int, inputs: int, outputs: int) -> tuple[str, dict[str, tuple[int, ...]]]:
+    text = f"float[1,{inputs},{size},{size}] x) => (float[1,{outputs},{size},{size}] y) {{ y = Conv(x, w) }}"
+    return text, {"w": (outputs, inputs, 1, 1)}
+
+
+MODELS = {
+    **{
+        f"pointwise {s}": pointwise(*s)
+        for s in [(14, 128, 100), (13, 64, 33), (10, 64, 64), (7, 128, 64), (17, 30, 48)]
+    },
+    "turned at the end": (
+        "float[48,64] x) => (float[64,48] y) { a = MatMul(x, w)  b = Relu(a)  c = MatMul(b, v)"
+        "  y = Transpose <perm = [1, 0]> (c) }",
+        {"w": (64, 64), "v": (64, 64)},
+    ),
+    "turned at both ends": (
+        "float[64,96] x) => (float[32,96] y) { a = Transpose <perm = [1, 0]> (x)  b = MatMul(a, w)"
+        "  y = Transpose <perm = [1, 0]> (b) }",
+        {"w": (64, 32)},
+    ),
+    "attention turned at the end": (
+        "float[1,3,40,24] q, float[1,3,24,40] k, float[1,3,40,24] v) => (float[1,3,24,40] y)"
+        "{ s = MatMul(q, k)  p = Softmax <axis = -1> (s)  o = MatMul(p, v)  y = Transpose <perm = [0, 1, 3, 2]> (o) }",
+        {},
+    ),
+    "attention of odd sizes": (
+        "float[1,11,37,20] q, float[1,11,20,37] k, float[1,11,37,20] v) => (float[1,37,11,20] y)"
+        "{ s = MatMul(q, k)  p = Softmax <axis = -1> (s)  o = MatMul(p, v)  y = Transpose <perm = [0, 2, 1, 3]> (o) }",
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_has_a_sketch_and_is_right(name: str) -> None:
+    text, weights = MODELS[name]
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g ({text}')
+    for w, shape in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(RNG.standard_normal(shape, np.float32), w))
+    module, report = compile_with_report(model, cache=False)
+    assert "generic" not in [row["sketch"] for row in report.rows]
+    inputs = module.random_inputs(0)
+    found = import_model(model)
+    want = interp.evaluate(found.module, [inputs[n] for n in found.inputs], dtype="float64")
+    terms = sum(shape[1] for shape in weights.values()) or 64  # a sum for each product
+    close(module.run(inputs)["y"], want, terms, scale=float(np.abs(want).max()))
