@@ -106,6 +106,9 @@ CASES: list[Case] = [
     ("unknown hardware axis 'gridIdx.x'", do(COPY, lambda s: s.bind("i", "gridIdx.x"))),
     ("loop i is parallel; it cannot be bound to blockIdx.x", steps(
         COPY, lambda s: s.parallel("i"), lambda s: s.bind("i", "blockIdx.x"))),
+    ("around block b is no axis", steps(TWO + SQUARE, lambda s: s.split(s.fuse("i", "j"), [None, 10]),
+        lambda s: s.loop_axes("b"))),
+    ("has axes that are no loops over its result", do(SUM, lambda s: s.loop_axes("c"))),
     ("merge needs different loops", do(COPY, lambda s: s.merge("i", "i"))),
     ("are not in one sequence", do(TWO + SQUARE, lambda s: s.merge("i", "j"))),
     ("there are statements between loops", do(

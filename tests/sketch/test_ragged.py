@@ -67,10 +67,12 @@ def test_all_open(sizes: tuple[int, ...]) -> None:
     check(plan, (*sizes, 4), sizes)
 
 
-@pytest.mark.parametrize("sizes", [(1, 4, 7, 24), (2, 9, 14, 8), (1, 1, 1, 40)])
-def test_convolution_over_open_maps(sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("coarse", [1, 32])
+@pytest.mark.parametrize("sizes", [(1, 4, 7, 24), (2, 9, 14, 8), (1, 1, 1, 40), (1, 3, 3, 64)])
+def test_convolution_over_open_maps(sizes: tuple[int, ...], coarse: int) -> None:
+    """Maps of a coarse resolution are taken to be narrow: their tiles are several rows high."""
     count, high, wide, channels = sizes
-    n, h, w = SizeVar("n"), SizeVar("h"), SizeVar("w")
+    n, h, w = SizeVar("n"), SizeVar("h") // coarse, SizeVar("w") // coarse
     x, f = te.placeholder((n, h + 2, w + 2, 3), name="x"), te.placeholder((3, 3, 3, channels), name="f")
     i, j, c = (te.reduce_axis((0, 3), name) for name in "ijc")
 
@@ -79,6 +81,7 @@ def test_convolution_over_open_maps(sizes: tuple[int, ...]) -> None:
 
     plan = schedule([x, f], [te.compute((n, h, w, channels), taps, "out")], TARGET, frozenset({"f"}))
     assert plan.sketch == "tile"
+    assert (plan.decisions["rows"].split("x")[0] == "1") == (coarse == 1)
     rng = np.random.default_rng(sizes)
     data = rng.standard_normal((count, high + 2, wide + 2, 3)).astype(np.float32)
     kernel = rng.standard_normal((3, 3, 3, channels)).astype(np.float32)
@@ -89,7 +92,7 @@ def test_convolution_over_open_maps(sizes: tuple[int, ...]) -> None:
     )
     layout = plan.func.attrs.get("layouts", {}).get("f")
     out = np.zeros(want.shape, np.float32)
-    given = {"n": count, "h": high, "w": wide}
+    given = {"n": count, "h": high * coarse, "w": wide * coarse + coarse - 1}
     symbols = [given[p.name] for p in plan.lowered.params if getattr(p, "name", "") in given]
     run(plan.lowered, data, kernel if layout is None else apply_layout(kernel, layout), out, *symbols)
     np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5)

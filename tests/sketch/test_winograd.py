@@ -1,16 +1,20 @@
 """Products between transforms of tiles: right at every border and remainder, within the stated error bound."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from winograd_bound import direct, error_bound
 
+from warpbeam.ir.rewrite import substitute
 from warpbeam.op.table import get
 from warpbeam.sketch.base import Group
 from warpbeam.sketch.select import schedule
 from warpbeam.sketch.winograd import fits
 from warpbeam.target import get as target
 from warpbeam.te import tensor as te
-from warpbeam.tir.expr import SizeVar, const_int
+from warpbeam.tir.arith import simplify
+from warpbeam.tir.expr import SizeVar, as_expr, const_int
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule.layout import apply_layout
 from warpbeam.topi.nn.winograd import winograd
@@ -110,3 +114,61 @@ def test_symbolic_batch():
     assert plan.lowered.attrs["workspace"] == 0
     run(plan.lowered, x, packed, got, 3)
     assert (np.abs(got - direct(x, k, (1, 1, 1, 1))) <= error_bound(x, k, (1, 1, 1, 1))).all()
+
+
+@pytest.mark.parametrize("channels", [(16, 32), (12, 20), (64, 128)])
+def test_open_maps(channels):
+    """One kernel for all sizes: maps smaller than a tile, odd ones, more images than one, blocks that are not full."""
+    n, h, w = SizeVar("n"), SizeVar("h"), SizeVar("w")
+    plan = schedule(*stages(n, h, w, *channels, (1, 1, 1, 1)), target("native"), frozenset({"u"}), "k")
+    assert plan.sketch == "winograd", plan.notes
+    for size in ((1, 1, 1), (1, 2, 3), (2, 5, 4), (3, 7, 9)):
+        x, k = arrays(*size, *channels)
+        rng = np.random.default_rng(1)
+        plain = direct(x, k, (1, 1, 1, 1))
+        b, r = (rng.standard_normal(s).astype(np.float32) for s in (channels[1], plain.shape))
+        bound = error_bound(x, k, (1, 1, 1, 1)) + 2.0**-23 * (np.abs(plain) + np.abs(b) + np.abs(r))
+        layout = plan.func.attrs["layouts"]["u"]
+        packed = np.ascontiguousarray(apply_layout(transformed(k).reshape(layout["shape"]), layout))
+        got = np.full(plain.shape, np.nan, np.float32)
+        given = dict(zip("nhw", size, strict=True))
+        rest = workspaces(plan.lowered, given)
+        run(plan.lowered, x, packed, b, r, got, *rest, *given.values())
+        assert (np.abs(got - (plain + b + r)) <= bound).all(), size
+
+
+def workspaces(func, sizes):
+    """Memory for the buffers after the five operands, full of what must not be read."""
+    values = {p: sizes[p.name] for p in func.params if getattr(p, "name", "") in sizes}
+    shapes = [[const_int(simplify(substitute(as_expr(d), values))) for d in f.shape] for f in func.buffers[5:]]
+    return [np.full(s, np.nan, np.float32) for s in shapes]
+
+
+def test_open_maps_in_both_orders():
+    """Few channels and many tiles go by tiles, many channels and few tiles by channels."""
+    n, h, w = SizeVar("n"), SizeVar("h"), SizeVar("w")
+    machine = replace(target("generic-x86-64-v4"), cores=2)
+    orders = {}
+    for high, wide, c in ((h, w, 64), ((h + 31) // 32, (w + 31) // 32, 512)):
+        ins, outs = stages(n, high, wide, c, c, (1, 1, 1, 1), epilogue=False)
+        plan = schedule(ins, outs, machine, frozenset({"u"}), "k")
+        assert plan.sketch == "winograd", plan.notes
+        orders[c] = plan.decisions["order"]
+    assert orders == {64: "tiles outer", 512: "columns outer"}
+
+
+def test_open_maps_are_found_by_structure_only():
+    """Tiles that are counted in another way than row by row of one image after the other are something else."""
+    n, h, w = SizeVar("n"), SizeVar("h"), SizeVar("w")
+    ins, outs = stages(n, h, w, 16, 32, (1, 1, 1, 1), epilogue=False)
+    assert fits(Group(ins, outs, target("native"), frozenset({"u"})))
+    group = Group(ins, outs, target("native"), frozenset({"u"}))
+    back = next(s.op for s in group.stages if s.op.name == "result_rows")
+    high, wide = (h + 1) // 2, (w + 1) // 2
+
+    def result(b, i, j, o):
+        at = (b * wide + j // 2) * high + i // 2
+        return back.output(0)[i % 2, j % 2, at, o]
+
+    turned = te.compute((n, h, w, 32), result, name="turned")
+    assert not fits(Group(ins, [turned], target("native"), frozenset({"u"})))

@@ -353,6 +353,7 @@ STEPS: dict[str, tuple[float, Callable[[Draw], Any]]] = {
     "alternate": (0.7, lambda d: d.call("alternate", *reversed([*d.nested(2), "", ""][:2]))),
     "pipeline": (0.7, _pipeline),
     "blockize": (0.4, lambda d: d.call("blockize", d.loop())),
+    "loop_axes": (0.4, lambda d: d.call("loop_axes", d.block())),
     "pad_einsum": (1, _pad),
     "tensorize": (2, _tensorize),
 }  # fmt: skip

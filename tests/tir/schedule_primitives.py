@@ -92,6 +92,12 @@ def tile(s: Schedule) -> None:
 
 
 @primitive(maps)
+def loop_axes(s: Schedule) -> None:
+    s.split(s.fuse(*s.loops("C")), [None, 8], guard="kept")
+    s.loop_axes("C")
+
+
+@primitive(maps)
 def merge(s: Schedule) -> None:
     s.merge(s.loops("A")[0], s.loops("B")[0], s.loops("C")[0])
 

@@ -86,12 +86,12 @@ def test_parts_of_a_parallel_loop_are_joined_with_the_loop_around(n: int, m: int
         """,
         """
         def f(A: float32[n, m], B: float32[n, m], n: size, m: size):
-            for b_i in parallel(n * (m // 2 + m % 2)) {"joined": "k"}:
-                if b_i % (m // 2 + m % 2) < m // 2:
+            for b_i in parallel(n * (m - m // 2)) {"joined": "k"}:
+                if b_i % (m - m // 2) < m // 2:
                     for c in range(2):
-                        B[b_i // (m // 2 + m % 2), b_i % (m // 2 + m % 2) * 2 + c] = A[b_i // (m // 2 + m % 2), b_i % (m // 2 + m % 2) * 2 + c]
+                        B[b_i // (m - m // 2), b_i % (m - m // 2) * 2 + c] = A[b_i // (m - m // 2), b_i % (m - m // 2) * 2 + c]
                 else:
-                    B[b_i // (m // 2 + m % 2), m - 1] = A[b_i // (m // 2 + m % 2), m - 1]
+                    B[b_i // (m - m // 2), m - 1] = A[b_i // (m - m // 2), m - 1]
         """,  # noqa: E501
         n=n,
         m=m,

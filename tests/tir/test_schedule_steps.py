@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import schedule_primitives
 import schedule_programs
 import tir_programs as programs
 from test_schedule_golden import same
@@ -11,7 +13,8 @@ from tir_programs import check
 from warpbeam import te
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.te.create import create_prim_func
-from warpbeam.tir.expr import Buffer, Var, const
+from warpbeam.tir.expr import Buffer, SizeVar, Var, const
+from warpbeam.tir.interp import run
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import Block, BufferStore, For, IterVar, PrimFunc
 
@@ -214,3 +217,30 @@ def test_caches_copy_whole_results_only():
     s.transform_layout("a", lambda i: (i // 2, i % 2))
     with pytest.raises(ScheduleError, match="whole of a"):
         s.cache_write("a", "local")
+
+
+def test_loop_axes_say_what_is_read_in_terms_of_loops():
+    """Parts of a fused loop read parts of what it walks through in order, also where only the run tells sizes."""
+    n, m = SizeVar("n"), SizeVar("m")
+    x = te.placeholder((n * m, 4), name="X")
+    p = te.compute((n * m, 4), lambda i, c: x[i, c] * 2.0, name="P")
+    y = te.compute((n, m, 4), lambda i, j, c: p[i * m + j, c] + 1.0, name="Y")
+    s = Schedule(create_prim_func([x], [y], "f"))
+    i, j, _ = s.loops("Y")
+    outer, _ = s.split(s.fuse(i, j), [None, 8], guard="kept")
+    s.loop_axes("Y")
+    s.compute_at("P", outer)
+    assert s.extent(s.loops("P")[1]) == 8 or "min(8" in str(s.loop(s.loops("P")[1]).extent)
+    assert len(s.block("Y").axes) == 3
+    for size in ((1, 1), (3, 5), (4, 8)):
+        a = np.random.default_rng(size).standard_normal((size[0] * size[1], 4)).astype(np.float32)
+        got = np.zeros((*size, 4), np.float32)
+        run(s.func, a, got, *size)
+        assert np.array_equal(got, a.reshape(got.shape) * 2 + 1)
+
+
+def test_loop_axes_leave_axes_that_share_no_loop():
+    s = Schedule(schedule_primitives.maps())
+    before = s.func
+    s.loop_axes("C")
+    assert s.func is before

@@ -153,6 +153,31 @@ def test_symbolic_batch(monkeypatch):
         assert (error <= error_bound(x, weights(32, 32), (1, 1, 1, 1))).all()
 
 
+def test_open_maps(monkeypatch):
+    """One artefact for maps of any size, the same bits with any number of threads."""
+    monkeypatch.setattr("warpbeam.transform.choose_convolution._CLEARLY", 1e9)
+    mod = network((SizeVar("n"), SizeVar("h"), SizeVar("w"), 32), 48, tail=False)
+    module, report = compile_with_report(mod, cache=False)
+    assert [r["sketch"] for r in report.rows] == ["winograd"]
+    for size in ((1, 1, 2), (1, 10, 10), (2, 7, 19), (3, 13, 3)):
+        x = np.random.default_rng(size).standard_normal((*size, 32)).astype(np.float32)
+        results = []
+        for threads in (1, 2):
+            module.num_threads = threads
+            (got,) = module.run({"x": x}).values()
+            results.append(got.copy())
+        assert results[0].tobytes() == results[1].tobytes()
+        error = np.abs(got - direct(x, weights(32, 48), (1, 1, 1, 1)))
+        assert (error <= error_bound(x, weights(32, 48), (1, 1, 1, 1))).all()
+
+
+def test_a_large_layer_over_an_open_map_is_computed_by_tiles():
+    n, h, w = SizeVar("n"), SizeVar("h"), SizeVar("w")
+    assert chosen(network((n, h, w, 128), 128))
+    assert not chosen(network((n, h, w, 128), 128), **{"warpbeam.accuracy": "exact"})
+    assert not chosen(network((n, h, w, SizeVar("c")), 8, kernel=var("k", shape=(3, 3, SizeVar("c"), 8))))
+
+
 def test_fast_loses_a_digit_or_two_and_no_more():
     mod = network((1, 28, 28, 64), 64, tail=False)
     x = np.random.default_rng(0).standard_normal((1, 28, 28, 64)).astype(np.float32)

@@ -23,6 +23,7 @@ from warpbeam.target import Target
 
 _UNKNOWN = 64
 _FEW = 4  # rows that are worth a thought where their number is not known
+_NARROW = 8  # columns of a map
 _CALL_CYCLES = 30.0
 FAR = 1024  # bytes between the rows of a matrix that are far apart
 _PANEL = 384 << 10  # bytes of a copied panel, on a thread's stack: 512 KiB is the smallest that systems give
@@ -197,7 +198,8 @@ def _row_choices(shape: Shape) -> list[list[int]]:
     for k, size in enumerate(shape.rows):
         inner = k == len(shape.rows) - 1
         if size is None:
-            choices.append(list(range(1, 17)) if inner else [1])
+            narrow = shape.counts[-1] <= _NARROW  # then a few rows fill a tile that one does not
+            choices.append(list(range(1, 17)) if inner else [1, 2, 4] if narrow else [1])
             continue
         limit = 16 if inner else 4
         choices.append([n for n in range(1, min(size, limit) + 1) if not shape.whole[k] or size % n == 0])

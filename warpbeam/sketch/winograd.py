@@ -18,16 +18,18 @@ or with chunks outside (parallel), the data transformed by a nest of its own. `c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from warpbeam.cost.winograd_prior import Blocks, Layer, plan, ranked
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import tile
-from warpbeam.sketch.base import Group, Plan, expensive, extent, nth
+from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, supposed
 from warpbeam.sketch.structure import Contraction, contraction, variables
 from warpbeam.te.tensor import ComputeOp, Operation, loads
+from warpbeam.tir.arith import poly, simplify
 from warpbeam.tir.expr import FloorDiv, Var, as_expr, const_int
 
 _MOST_PLANES = 64
@@ -36,7 +38,8 @@ _MOST_PLANES = 64
 @dataclass(slots=True)
 class Parts:
     """The stages by what they do. inlined: those that become part of others. first: the stage that `planes` mixes, or
-    None. sizes: results of a tile along rows and columns.
+    None. sizes: results of a tile along rows and columns. flat: where one axis has all tiles of all images, what its
+    extent is a multiple of; else 0.
     """
 
     first: ComputeOp | None
@@ -47,6 +50,7 @@ class Parts:
     out: ComputeOp
     inlined: list[Operation]
     sizes: tuple[int, int]
+    flat: int = 0
 
 
 def fits(group: Group) -> bool:
@@ -70,7 +74,8 @@ def find(group: Group) -> Parts | None:
     results = group.readers.get(back, [])
     if len(users) != 1 or len(results) != 1 or any(expensive(o) for o in (*before, planes)):
         return None
-    sizes = _tile_sizes(results[0], back, op, roles)
+    flat = _whole(op.axis[-2].extent) if len(roles.m) == 1 else 0
+    sizes = _flat_sizes(results[0], back, op, flat) if flat else _tile_sizes(results[0], back, op, roles)
     after = [s for s in group.stages if s.op not in (*before, planes, op, back)]
     if sizes is None or not _finishing(after, results[0], out):
         return None
@@ -78,18 +83,21 @@ def find(group: Group) -> Parts | None:
     first = makers[0] if len(makers) == 1 and isinstance(makers[0], ComputeOp) else None
     inlined: list[Operation] = [o for o in before if o is not first]
     inlined += [s.op for s in after if s.op is not out]
-    return Parts(first, planes, op, roles, back, out, inlined, sizes)
+    return Parts(first, planes, op, roles, back, out, inlined, sizes, flat)
 
 
 def _planes_of_rows(group: Group, op: ComputeOp, roles: Contraction) -> bool:
-    """Whether `op` has axes (planes…, [batch,] rows, columns, channels), a computed lhs, and constant weights."""
+    """Whether `op` has axes (planes…, [batch,] rows, columns, channels) or (planes…, tiles, channels), a computed lhs,
+    and constant weights.
+    """
     axes = [a.var for a in op.axis]
     sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
-    if len(roles.m) not in (2, 3) or len(roles.n) != 1 or len(roles.k) != 1 or not roles.batch:
+    if len(roles.m) not in (1, 2, 3) or len(roles.n) != 1 or len(roles.k) != 1 or not roles.batch:
         return False
     if axes != [*roles.batch, *roles.m, *roles.n] or list(roles.lhs.indices) != [*roles.batch, *roles.m, *roles.k]:
         return False
-    known = [sizes[v] for v in (*roles.batch, *roles.m[-2:], *roles.n, *roles.k)]
+    tiles = roles.m[-2:] if len(roles.m) > 1 else []
+    known = [sizes[v] for v in (*roles.batch, *tiles, *roles.n, *roles.k)]
     if None in known or not isinstance(roles.lhs.tensor.op, ComputeOp) or len(group.readers.get(op, [])) != 1:
         return False
     return _count(op, roles) <= _MOST_PLANES and tile.packable(group, roles, axes[-1])
@@ -149,6 +157,30 @@ def _tile_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contra
     return found[row], found[column]
 
 
+def _whole(size: Any) -> int:
+    """The number that an extent is rounded up to a multiple of: 8 for (n + 7) // 8 * 8; 0 for none."""
+    terms = poly.of_expr(size)
+    return next(iter(terms.values())) if len(terms) == 1 else 0
+
+
+def _flat_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, whole: int) -> tuple[int, int] | None:
+    """As `_tile_sizes`, where one axis has the tiles of all images, row by row, rounded up to a multiple of `whole`."""
+    axes, reads = [a.var for a in result.axis], list(loads(result))
+    if len(axes) != 4 or any(r.tensor.op is not op for r in loads(back)) or any(r.tensor.op is not back for r in reads):
+        return None
+    spots = {r.indices[-2:] for r in reads}
+    at, last = spots.pop()
+    found = {n.a: const_int(n.b) for n in post_order(at) if isinstance(n, FloorDiv) and n.a in axes[1:3]}
+    row, column = found.get(axes[1]), found.get(axes[2])
+    if spots or last is not axes[-1] or row is None or column is None:
+        return None
+    high, wide = (a.extent + (s - 1) for a, s in zip(result.axis[1:3], (row, column), strict=True))
+    spot = (axes[0] * (high // row) + axes[1] // row) * (wide // column) + axes[2] // column
+    count = result.axis[0].extent * (high // row) * (wide // column)
+    same = [(at, spot), (op.axis[-2].extent, (count + (whole - 1)) // whole * whole)]
+    return (row, column) if all(simplify(a) is simplify(b) for a, b in same) else None
+
+
 # ------------------------------------------------------------------------------------------------------------ decisions
 
 
@@ -157,10 +189,13 @@ def describe(group: Group, parts: Parts) -> Layer:
     op, roles = parts.products, parts.roles
     sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
     bits = dt.bits(op.body[0].dtype)
+    batch, high, wide = [1, 1, *(sizes[v] for v in roles.m)][-3:]
+    if parts.flat:  # as many images, each of as many tiles as a block may have
+        batch, high, wide = supposed(op.axis[-2].extent) // parts.flat, 1, parts.flat
     return Layer(
-        batch=sizes[roles.m[0]] if len(roles.m) == 3 else 1,
-        rows=sizes[roles.m[-2]] or 1,
-        columns=sizes[roles.m[-1]] or 1,
+        batch=batch,
+        rows=high or 1,
+        columns=wide or 1,
         inputs=sizes[roles.k[0]] or 1,
         outputs=sizes[roles.n[0]] or 1,
         planes=_count(op, roles),
@@ -206,7 +241,7 @@ def apply(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> None:
     sch = group.sch
     for op in parts.inlined:
         sch.compute_inline(group.blocks[op])
-    outer, at, chunk, vector = _result(group, parts, blocks, lanes)
+    outer, at, chunk, vector = (_flat_result if parts.flat else _result)(group, parts, blocks, lanes)
     _in_registers(group, parts.back, vector)
     steps = _products(group, parts, blocks, at)
     sch.prefetch(chunk, parts.roles.rhs.tensor.name, 1, steps)
@@ -214,10 +249,9 @@ def apply(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> None:
         sch.compute_at(group.blocks[parts.planes], outer[-1])
     *ahead, piece = _transform(group, parts, None if blocks.columns_outer else outer[-1], lanes)
     if blocks.parallel and blocks.columns_outer:
-        sch.parallel(chunk)
-        sch.parallel(sch.fuse(*ahead))
-    elif blocks.parallel:
-        sch.parallel(sch.fuse(*outer))
+        sch.parallel(sch.fuse(*ahead) if len(ahead) > 1 else ahead[0])
+    if blocks.parallel and not parts.flat:
+        sch.parallel(chunk if blocks.columns_outer else sch.fuse(*outer))
     for name, op in ((vector, parts.out), (piece, parts.planes)):  # the rest of the vectors apart
         channels = extent(op.axis[-1].extent) or 1
         if channels % lanes and channels > lanes:
@@ -240,6 +274,26 @@ def _result(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> tuple[lis
     sch.unroll(y)
     sch.unroll(x)
     return outer, around[-1], chunk, vector
+
+
+def _flat_result(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> tuple[list[str], str, str, str]:
+    """As `_result`, in blocks of tiles that follow each other in a map, and from one to the next."""
+    sch, block = group.sch, group.blocks[parts.out]
+    image, high, across, channel = sch.loops(block)
+    row, y = sch.split(high, [None, parts.sizes[0]], guard="kept")
+    column, x = sch.split(across, [None, parts.sizes[1]], guard="kept")
+    chunk, vector, lane = sch.split(channel, [None, -(-blocks.chunk // lanes), lanes])
+    sch.reorder(image, row, column, chunk, vector, y, x, lane)
+    outer, tile = sch.split(sch.fuse(image, row, column), [None, blocks.columns], guard="kept")
+    around = [chunk, outer] if blocks.columns_outer else [outer, chunk]
+    sch.reorder(*around, tile, vector, y, x, lane)
+    sch.vectorize(lane)
+    sch.unroll(y)
+    sch.unroll(x)
+    if blocks.parallel:
+        sch.parallel(around[0])
+    sch.loop_axes(block)
+    return [outer], around[-1], chunk, vector
 
 
 def _in_registers(group: Group, op: ComputeOp, at: str) -> None:
@@ -272,10 +326,12 @@ def _products(group: Group, parts: Parts, blocks: Blocks, at: str) -> str:
     axes = [a.var for a in op.axis]
     rows = list(roles.m[-2:])
     sizes: dict[Var, Any] = {a.var: a.extent for a in op.axis}
-    sizes.update({rows[0]: as_expr(blocks.rows), rows[1]: as_expr(blocks.columns), axes[-1]: as_expr(blocks.chunk)})
+    sizes[axes[-1]] = as_expr(blocks.chunk)
     tile.pack(group, roles, axes[-1], blocks.tile, None)
     loops = dict(zip(axes, _below(group, copy, at), strict=True))
-    return tile.nest(group, tile.Variant(copy, block, loops, sizes, blocks.tile), axes, rows, None)[1]
+    sizes.update(zip(rows, map(as_expr, (blocks.rows, blocks.columns)[-len(rows) :]), strict=True))
+    small = replace(blocks.tile, rows=blocks.tile.rows[-len(rows) :])
+    return tile.nest(group, tile.Variant(copy, block, loops, sizes, small), axes, rows, None)[1]
 
 
 def _transform(group: Group, parts: Parts, at: str | None, lanes: int) -> list[str]:
@@ -291,4 +347,6 @@ def _transform(group: Group, parts: Parts, at: str | None, lanes: int) -> list[s
     sch.vectorize(lane)
     if parts.first is not None:
         _in_registers(group, parts.first, vector)
+    if parts.flat:
+        sch.annotate(tiles[-1], "inside", True)
     return [*tiles, vector]

@@ -1,8 +1,9 @@
 """Chooses how each convolution by 3x3 taps is computed: as the plain sum, or by Winograd's tiles with fewer products.
 
-Legal: stride and dilation 1, one group, float32, constant weights, known sizes, channels last. The cost model predicts
-both on the target, with weights coming from memory (in a whole model they do); Winograd's is taken where it is clearly
-faster. What was decided, and what the other would have cost, goes out as events of stage "choice".
+Legal: stride and dilation 1, one group, float32, constant weights, known channels, channels last. The cost model
+predicts both on the target, with weights coming from memory (in a whole model they do) and open maps of a likely size;
+Winograd's is taken where it is clearly faster. What was decided, and what the other would have cost, goes out as events
+of stage "choice".
 
 Config "warpbeam.accuracy": "exact" keeps plain sums; "fast" also considers tiles of 4x4, which lose a digit or two.
 Config "warpbeam.convolutions": {what `signature` says: tile} decides for some convolutions, as far as it is legal.
@@ -20,10 +21,11 @@ from warpbeam.ir.transform import Event, PassContext, function_pass
 from warpbeam.op.nn_conv import Conv2d
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Var
 from warpbeam.relay.types import TensorType
+from warpbeam.sketch.base import supposed
 from warpbeam.sketch.select import predict
 from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
-from warpbeam.topi.nn.common import geometry
+from warpbeam.topi.nn.common import Layout, geometry
 from warpbeam.topi.nn.winograd import TAPS
 from warpbeam.transform.graph import call, constant, op_name, rewrite_function
 
@@ -31,6 +33,7 @@ ACCURACY = "warpbeam.accuracy"
 DECIDED = "warpbeam.convolutions"
 _TILES = {"exact": (), "default": (2,), "fast": (2, 4)}
 _BATCH = 4
+_LEAST = 4  # rows and columns that an open map is taken to have
 _CLEARLY = 0.95  # of the plain sum's time at most
 _WEIGHT, _CONV = (f"nn.contrib_conv2d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
 
@@ -107,8 +110,9 @@ def _fits(node: Call) -> bool:
     borders = (*moves.begins, *moves.ends)
     plain = {*moves.strides, *moves.dilation, node.attrs["groups"]} == {1} and data == out and data["C"] == 3
     known = all(isinstance(p, int) and p >= 0 for p in borders)
-    sizes = [t.shape[m[c]] for t, m in ((x, data), (node.ty, out)) for c in "HWC"]
-    small = any(not isinstance(s, int) for s in sizes) or min(node.ty.shape[out[c]] for c in "HW") <= 2
+    channels = [t.shape[m["C"]] for t, m in ((x, data), (node.ty, out))]
+    small = any(isinstance(node.ty.shape[out[c]], int) and node.ty.shape[out[c]] <= 2 for c in "HW")
+    known = known and all(isinstance(c, int) for c in channels)
     return plain and known and not small and all(w.shape[kernel[c]] == TAPS for c in "HW")
 
 
@@ -196,11 +200,15 @@ def choose(node: Call, tiles: tuple[int, ...], target: Target) -> tuple[int, Cho
 
 def _cycles(node: Call, target: Target) -> float | None:
     """Cycles that the cost model predicts of one call with constant weights."""
-    inputs = [te.placeholder(_supposed(a.ty.shape), a.ty.dtype, f"p{i}") for i, a in enumerate(node.args)]
-    result = node.op.compute(node.attrs, inputs, TensorType(_supposed(node.ty.shape), node.ty.dtype))
+    data, *_, out = node.op.maps(node.attrs)
+    shapes = [_supposed(node.args[0].ty.shape, data), node.args[1].ty.shape]
+    inputs = [te.placeholder(s, a.ty.dtype, f"p{i}") for i, (s, a) in enumerate(zip(shapes, node.args, strict=True))]
+    result = node.op.compute(node.attrs, inputs, TensorType(_supposed(node.ty.shape, out), node.ty.dtype))
     return predict(inputs, [result], target, frozenset({inputs[1].op.name}))
 
 
-def _supposed(shape: Any) -> tuple[int, ...]:
-    """A shape with an open batch taken to be of `_BATCH`, for all ways alike."""
-    return tuple(d if isinstance(d, int) else _BATCH for d in shape)
+def _supposed(shape: Any, at: Layout) -> tuple[int, ...]:
+    """A shape with an open batch taken to be of `_BATCH` and open maps of what they may be, for all ways alike."""
+    return tuple(
+        d if isinstance(d, int) else _BATCH if k == at["N"] else max(_LEAST, supposed(d)) for k, d in enumerate(shape)
+    )

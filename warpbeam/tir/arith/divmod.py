@@ -261,7 +261,7 @@ class DivMod:
         s = {left: coef}
         without = P.plus(p, {mono: coef}, -1)
         whole = P.plus(P.plus(without, P.times(s, x)), P.times(P.times(s, d), self.floordiv(x, d)), -1)
-        if len(whole) < len(p):
+        if len(whole) < len(p) or _weight(whole) < _weight(p):
             return whole
         inner = P.single_atom(x)
         if c is None or inner is None or inner[1] != 1 or type(inner[0]) is not e.FloorDiv:
@@ -288,6 +288,11 @@ class DivMod:
             return P.plus(without, P.times(s, P.plus(x, P.constant(-(base % c)))))
         new = P.plus(P.plus(without, P.times(s, x)), P.times(s, self._mod(x, c)), -1)  # c*(x//c) = x - x%c
         return new if len(new) < len(p) else None
+
+
+def _weight(p: Poly) -> int:
+    """How involved a sum is: its terms, divisions counted as three."""
+    return sum(3 if any(type(a) in (e.FloorDiv, e.FloorMod) for a in m) else 1 for m in p)
 
 
 def _split(p: Poly, c: int) -> tuple[Poly, Poly]:

@@ -191,9 +191,15 @@ class Facts:
         return low is not None and low >= 1
 
     def _assume_factors(self, size: Poly) -> None:
-        """A product that is at least 1, of factors that are not negative, has no factor 0."""
+        """A product that is at least 1, of factors that are not negative, has no factor 0; nor has one of which there
+        is at least one part, rounded up.
+        """
         from warpbeam.tir.arith.bounds import poly_bounds
 
+        parts = P.single_atom(size)
+        if parts is not None and type(parts[0]) is e.FloorDiv:
+            whole, added = P.split_const(P.of_expr(parts[0].a))
+            size = whole if 0 <= added < (e.const_int(parts[0].b) or 0) else size
         mono = next(iter(size)) if len(size) == 1 else ()
         factors = [P.of_atom(a) for a in mono]
         if len(factors) > 1 and size[mono] > 0 and all(_at_least_zero(poly_bounds(f, self)) for f in factors):

@@ -14,6 +14,7 @@ from warpbeam.tir.schedule.blockize import Blockize
 from warpbeam.tir.schedule.cache import CacheRead, CacheWrite, Clone, SetScope
 from warpbeam.tir.schedule.inline import ComputeInline, ReverseComputeInline
 from warpbeam.tir.schedule.layout import TransformLayout, plain_map
+from warpbeam.tir.schedule.loop_axes import LoopAxes
 from warpbeam.tir.schedule.loops import Bind, Fuse, Reorder, SetKind, Split
 from warpbeam.tir.schedule.merge import Merge
 from warpbeam.tir.schedule.notes import Alternate, Annotate, Pragma, Unannotate
@@ -211,6 +212,10 @@ class Schedule:
     def blockize(self, loop: str) -> str:
         """Makes a loop and all inside it one block over tiles; gives its name."""
         return self.step(Blockize(loop))  # type: ignore[no-any-return]
+
+    def loop_axes(self, block: str) -> None:
+        """The block has one axis for each loop that feeds several of its own, in their place."""
+        self.step(LoopAxes(block))
 
     def pad_einsum(self, block: str, padding: Sequence[int]) -> tuple[str, ...]:
         """Makes the axes of a sum of products multiples of numbers; gives the names of the copying blocks."""

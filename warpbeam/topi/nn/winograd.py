@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from warpbeam.te import tensor as te
-from warpbeam.tir.expr import EQ, PrimExpr, Select, as_expr, cast, const
+from warpbeam.tir.expr import EQ, Min, PrimExpr, Select, as_expr, cast, const
 from warpbeam.topi import dims
 from warpbeam.topi.common import TopiError, accumulation, convert_stage
 from warpbeam.topi.nn.common import Layout, arrange, pad_stage
@@ -58,6 +58,7 @@ _MATRICES: dict[int, tuple[Matrix, Matrix, Matrix]] = {
     ),
 }
 TILES = tuple(_MATRICES)
+_TOGETHER = 8  # tiles of open maps that are multiplied together
 
 
 def matrices(tile: int) -> tuple[Matrix, Matrix, Matrix]:
@@ -133,36 +134,58 @@ def winograd(
     batch, inputs, outputs = x.shape[data["N"]], x.shape[data["C"]], shape[out["C"]]
     inner = accumulation(x.dtype)
 
+    spots, origin, spot = _spots(batch, tiles)
+
     def element(n: Any, h: Any, w: Any, c: Any) -> PrimExpr:
         return cast(inner, padded[arrange(data, {"N": n, "H": h, "W": w, "C": c})])
 
-    rows = te.compute(
-        (batch, *tiles, size, size, inputs),
-        lambda n, p, q, i, s, c: _row(bt, i, lambda r: element(n, p * tile + r, q * tile + s, c)),
-        name="data_rows",
-    )
+    def row(*idx: Any) -> PrimExpr:
+        *at_tile, i, s, c = idx
+        n, p, q = origin(at_tile)
+        return _row(bt, i, lambda r: element(n, p * tile + r, q * tile + s, c))
+
+    rows = te.compute((*spots, size, size, inputs), row, name="data_rows")
     planes = te.compute(
-        (size, size, batch, *tiles, inputs),
-        lambda i, j, n, p, q, c: _row(bt, j, lambda s: rows[n, p, q, i, as_expr(s), c]),
+        (size, size, *spots, inputs),
+        lambda i, j, *t: _row(bt, j, lambda s: rows[(*t[:-1], i, as_expr(s), t[-1])]),
         name="data_planes",
     )
     k = te.reduce_axis(inputs, "ic")
     products = te.compute(
-        (size, size, batch, *tiles, outputs),
-        lambda i, j, n, p, q, o: te.sum(planes[i, j, n, p, q, k.var] * cast(inner, u[i, j, k.var, o]), axis=k),
+        (size, size, *spots, outputs),
+        lambda i, j, *t: te.sum(planes[(i, j, *t[:-1], k.var)] * cast(inner, u[i, j, k.var, t[-1]]), axis=k),
         name="products",
     )
     back = te.compute(
-        (tile, size, batch, *tiles, outputs),
-        lambda a, j, n, p, q, o: _row(at, a, lambda i: products[as_expr(i), j, n, p, q, o]),
+        (tile, size, *spots, outputs),
+        lambda a, j, *t: _row(at, a, lambda i: products[(as_expr(i), j, *t)]),
         name="result_rows",
     )
 
     def result(*idx: Any) -> PrimExpr:
         n, h, w, o = (idx[out[c]] for c in "NHWC")
-        return _row(at, w % tile, lambda j: back[h % tile, as_expr(j), n, h // tile, w // tile, o])
+        where = spot(n, h // tile, w // tile)
+        return _row(at, w % tile, lambda j: back[(h % tile, as_expr(j), *where, o)])
 
     return convert_stage(te.compute(tuple(shape), result, name="winograd"), x.dtype, "winograd_cast")
+
+
+def _spots(batch: Any, tiles: Sequence[Any]) -> tuple[Sequence[Any], Callable[..., Any], Callable[..., Any]]:
+    """The axes over tiles, what (image, row, column) of tiles a spot on them is, and which spot those are.
+
+    Where only the run tells how many tiles there are, one axis has them all, and a few more that make a multiple of
+    `_TOGETHER`: blocks of it are whole, and do not depend on how wide a map is.
+    """
+    if all(isinstance(d, int) for d in tiles):
+        return (batch, *tiles), lambda spot: spot, lambda n, p, q: (n, p, q)
+    high, wide = tiles
+
+    def origin(spot: Sequence[Any]) -> Any:
+        image = Min(spot[0] // (high * wide), as_expr(batch - 1))
+        return image, spot[0] // wide % high, spot[0] % wide
+
+    count = dims.dim((batch * high * wide + _TOGETHER - 1) // _TOGETHER * _TOGETHER)
+    return (count,), origin, lambda n, p, q: ((n * high + p) * wide + q,)
 
 
 __all__ = ["TAPS", "TILES", "matrices", "winograd", "winograd_weight"]
