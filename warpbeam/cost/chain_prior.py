@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from warpbeam.cost.tile_prior import EXPOSED, FAR, Shape, Tile, cache_rate, choose, scattered
+from warpbeam.cost.tile_prior import EXPOSED, FAR, STACK, Shape, Tile, cache_rate, choose, scattered
 from warpbeam.target import Target
 
 _ROWS = (8, 16, 32, 64)  # of a block
 _UNEVEN = 1.02  # a shorter last block is code of its own
-_STACK = 240 << 10  # bytes of all buffers of one thread, as lowering allows, less small ones
 _SURE = 0.95  # of the time apart at most: predictions are no better than that
 _MOVED_RATE = 16.0  # bytes per cycle through memory of a kernel that puts elements in another order
 _COPY_CYCLES = 3.0  # to fetch a vector of an operand from where it lies and put it in a buffer
@@ -147,7 +146,7 @@ def _reductions(chain: Chain, columns: int) -> float:
 def _score(chain: Chain, rows: int, target: Target) -> Blocks | None:
     count, rest = divmod(chain.rows, rows)
     row = chain.left + sum(columns * (1 + reduced) for columns, reduced in chain.between)
-    room = _STACK if target.l2 else 0  # small machines have small stacks
+    room = STACK if target.l2 else 0  # small machines have small stacks
     if (chain.rights + (rows + rest) * row) * chain.bytes > room:
         return None
     whole = _block(chain, rows, target)

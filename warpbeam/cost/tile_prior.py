@@ -26,7 +26,8 @@ _FEW = 4  # rows that are worth a thought where their number is not known
 _NARROW = 8  # columns of a map
 _CALL_CYCLES = 30.0
 FAR = 1024  # bytes between the rows of a matrix that are far apart
-_PANEL = 384 << 10  # bytes of a copied panel, on a thread's stack: 512 KiB is the smallest that systems give
+STACK = 240 << 10  # bytes of all buffers of one thread: as lowering allows, less small ones
+_PANEL = 256 << 10  # bytes of a copied panel, on a thread's stack: what lowering puts there at most
 _REUSED = 8  # tiles that a copy of their panel pays for
 _SCATTERED = (1.7, 1.08)  # as long take products with rows far apart: panels of one or two vectors, and wider ones
 _FETCH_CYCLES = 60.0  # to copy a panel's part of one such row
@@ -250,9 +251,7 @@ def _cycles(
         total += _FETCH_CYCLES * shape.reduce * columns / panel
     elif shape.far:
         total *= scattered(vectors)
-    return shape.outer * (
-        total + _traffic(shape, tiles, len(widths) and full + (1 if rest else 0), panel, columns_outer, target)
-    )
+    return shape.outer * (total + _traffic(shape, tiles, full + (1 if rest else 0), panel, columns_outer, target))
 
 
 def shorter(height: int) -> list[int]:

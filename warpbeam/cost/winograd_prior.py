@@ -21,6 +21,7 @@ from warpbeam.cost.tile_prior import (
     FAR_BYTES_PER_CYCLE,
     FETCHED,
     REMOTE,
+    STACK,
     Shape,
     Tile,
     cache_rate,
@@ -30,7 +31,6 @@ from warpbeam.cost.tile_prior import (
 from warpbeam.target import Target
 
 _PLANE_CYCLES = 5.0  # to transform and move one vector of one plane, by way of the second-level cache
-_STACK = 240 << 10
 _MOST_TILES = 64
 _UNKNOWN = 4
 
@@ -150,7 +150,7 @@ def _score(
     """The decisions with their cycles; None where the buffers of one iteration do not fit its stack."""
     block = layer.planes * rows * columns * layer.bytes
     taken, made = block * layer.inputs, block * chunk
-    if made + (0 if columns_outer else taken) > _STACK or (columns_outer and layer.batch is None):
+    if made + (0 if columns_outer else taken) > STACK or (columns_outer and layer.batch is None):
         return None
     blocks, chunks = layer.tiles // (rows * columns), layer.outputs / chunk
     vectors = -(-layer.inputs // layer.lanes) + -(-layer.outputs // layer.lanes)
