@@ -225,7 +225,7 @@ def test_branches_are_written_into_what_joins_them() -> None:
     a = conv(x, 24)
     pool = call("nn.max_pool2d", a, pool_size=(3, 3), strides=(1, 1), padding=(1, 1, 1, 1), layout="NHWC")
     join = call("concatenate", conv(x, 12), conv(a, 20, 3), pool, a, axis=3)
-    module, plain = same_bits(Function([x], conv(join, 8)), [floats(1, 9, 10, 16)])
+    module, plain = same_bits(Function([x], conv(join, 8, 3)), [floats(1, 9, 10, 16)])
     values = module.artifact.program().values
     strided = [v for v in values if v.strides]
     assert [v.strides[-2:] for v in strided] == [(80, 1)] * 4
