@@ -300,3 +300,16 @@ def test_what_reads_sums_over_positions_stays_apart():
     x, y = var("x", shape=(2, 40, 32)), var("y", shape=(2, 1, 32))
     total = call("sum", x, axis=(1,), keepdims=True)
     assert groups(Function([x, y], call("multiply", total, y))) == [["sum"], ["multiply"]]
+
+
+def test_parts_that_kernels_write_where_they_go_stay_outside():
+    x, w = var("x", shape=(4096, 16)), np.zeros((16, 16), np.float32)
+    parts = [call("nn.matmul", x, const(w + k)) for k in range(2)]
+    func = Function([x], dense(call("concatenate", *parts, axis=1), 32, 16, 0))
+    assert ["concatenate"] in chains(func)
+
+
+def test_a_cut_stays_outside():
+    x = var("x", shape=(8192, 32))
+    part = call("strided_slice", x, begin=[0], end=[4096], strides=[1], axes=[0])
+    assert ["strided_slice"] in chains(Function([x], dense(part, 32, 16, 0)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from warpbeam.relay.expr import Call, Constant, Expr
+from warpbeam.sketch.base import product
 from warpbeam.sketch.select import chained, schedulable
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ class _Search:
             return False
         members = self._with_result(self._with_operands(members))
         others = [m for m in members if self._group(m) is not group]
-        if others and self._judge(members) and self._certain(members):
+        if all(hasattr(m.op, "boxes") for m in others):  # a cut may cost nothing where it is
+            return False
+        if self._judge(members) and self._certain(members):
             for m in others:
                 self.fuser.union(self.fuser.groups[node], self.fuser.groups[m])
             return True
@@ -104,6 +107,8 @@ class _Search:
             kind, alone = self.fuser.info(node).kind, self.fuser.groups[node].root().size == 1
             if not alone or not all(u in inside or u in path for u in self.fuser.graph.users.get(node, [])):
                 return []
+            if self._made_in_place(node):
+                return []
             path.append(node)
             if kind in ("elementwise", "injective"):
                 return path
@@ -111,6 +116,14 @@ class _Search:
                 return []
             node = node.args[0]
         return []
+
+    def _made_in_place(self, node: Call) -> bool:
+        """Whether a call joins tensors of which half or more come from kernels that can write them where they go."""
+        if not hasattr(node.op, "joins"):
+            return False
+        sizes = [(product(a.ty.shape), self._group(a)) for a in node.args]
+        heavy = sum(n for n, g in sizes if g is not None and (g.anchor or g.row is not None or g.opaque))
+        return 2 * heavy >= sum(n for n, _ in sizes)
 
     def _with_result(self, members: list[Call]) -> list[Call]:
         """The chain with a call that puts its result in another order."""
