@@ -108,8 +108,9 @@ def test_nothing_outside_the_map_counts() -> None:
     np.testing.assert_array_equal(got, want)
 
 
-def test_only_maps_that_fit_and_plain_channels() -> None:
-    assert planned((2, 300, 300, 3, 1, (1, 1, 1, 1), 1), V4).sketch != "lines"  # 365 kB of one map
+def test_only_lines_that_fit_and_plain_channels() -> None:
+    assert planned((2, 300, 300, 3, 1, (1, 1, 1, 1), 1), V4).sketch == "lines"  # of a large map, a tile's lines
+    assert planned((2, 8, 9000, 3, 1, (1, 1, 1, 1), 1), V4).sketch != "lines"  # 360 kB of a tile's lines
     assert planned((2, 64, 64, 7, 1, (3, 3, 3, 3), 1), V4).sketch != "lines"  # 49 taps
     x, kernel = te.placeholder((1, 4, 9, 9), name="x"), te.placeholder((8, 1, 3, 3), name="kernel")
     two = topi.nn.conv(x, kernel, 1, 1, 1, groups=4)  # two results of each channel

@@ -14,6 +14,7 @@ Large maps are copied tile by tile. Where a line is one vector, nothing is copie
 
 from __future__ import annotations
 
+from warpbeam.cost.tile_prior import STACK
 from warpbeam.ir import dtype as dt
 from warpbeam.sketch import pointwise
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
@@ -23,11 +24,10 @@ from warpbeam.sketch.window import MAX_UNROLLED, PARALLEL_WORK, blocks, tile_win
 from warpbeam.te.tensor import ComputeOp, loads
 
 MAX_TAPS = 25
-_MAX_NEAR = 256 * 1024  # bytes of a map with its border, on a thread's stack
 
 
 def fits(group: Group) -> bool:
-    """A window of known size that moves along the innermost axis, of maps that are not too large."""
+    """A window of known size that moves along the innermost axis, of lines that are not too long."""
     parts = anatomy(group)
     if parts is None or parts.anchor.kind not in ("window", "contraction"):
         return False
@@ -40,7 +40,7 @@ def fits(group: Group) -> bool:
         return False
     if any(expensive(s.op) or s.op.reduce_axis for s in parts.before):
         return False
-    return _along(op) and _near_bytes(parts) <= _MAX_NEAR
+    return _along(op) and _near_bytes(group, parts) <= STACK
 
 
 def _along(op: ComputeOp) -> bool:
@@ -59,10 +59,27 @@ def _along(op: ComputeOp) -> bool:
     return moved
 
 
-def _near_bytes(parts: Anatomy) -> int:
+def _map_bytes(parts: Anatomy) -> int:
     """Bytes of one map of what is computed before the window."""
     before = parts.before[-1].op if parts.before else None
     return 0 if before is None else product(before.output(0).shape[-2:]) * dt.nbytes(before.body[0].dtype)
+
+
+def _by_tiles(group: Group, parts: Anatomy) -> bool:
+    """Whether maps are so large that only the lines of a tile are copied."""
+    return _map_bytes(parts) > group.target.l1 // 2
+
+
+def _near_bytes(group: Group, parts: Anatomy) -> int:
+    """Bytes of what is copied at a time."""
+    size = _map_bytes(parts)
+    if not _by_tiles(group, parts):
+        return size
+    op, lines = parts.anchor.op, extent(parts.before[-1].op.axis[-2].extent) or 1
+    height = extent(op.axis[-2].extent) or 1
+    window = max(extent(a.extent) or 1 for a in op.reduce_axis)
+    part = -(-lines * _rows(height, group.target.vector_registers) // height) + window
+    return size // lines * min(part, lines)
 
 
 def build(group: Group) -> Plan:
@@ -84,8 +101,8 @@ def build(group: Group) -> Plan:
     for stage in parts.before if direct else parts.before[:-1]:
         sch.compute_inline(group.blocks[stage.op])
     if parts.before and not direct:
-        far = _near_bytes(parts) > group.target.l1 // 2
-        _near(group, group.blocks[parts.before[-1].op], tiles if far else free[-1], lanes)
+        at = tiles if _by_tiles(group, parts) else free[-1]
+        _near(group, group.blocks[parts.before[-1].op], at, lanes)
     if product([a.extent for a in (*op.axis, *op.reduce_axis)]) >= PARALLEL_WORK:
         sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
     for name, size, part in ((vectors, width, lanes), (tiles, height, rows)):
