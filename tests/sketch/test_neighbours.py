@@ -25,6 +25,10 @@ MODELS = {
         f"pointwise {s}": pointwise(*s)
         for s in [(14, 128, 100), (13, 64, 33), (10, 64, 64), (7, 128, 64), (17, 30, 48)]
     },
+    "rows that are a multiple of an open number": (
+        "float[1,n,48] x) => (float[1,k,32] y) { a = Concat <axis = 1> (x, x, x)  y = MatMul(a, w) }",
+        {"w": (48, 32)},
+    ),
     "turned at the end": (
         "float[48,64] x) => (float[64,48] y) { a = MatMul(x, w)  b = Relu(a)  c = MatMul(b, v)"
         "  y = Transpose <perm = [1, 0]> (c) }",

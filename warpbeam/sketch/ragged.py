@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from warpbeam.cost.tile_prior import shorter
+from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.tir.arith import prove
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
@@ -87,7 +88,11 @@ def _divide(group: Group, p: Piece, axis: Var, size: Any, height: int | None) ->
         part = p
         if k < len(steps) - 1:
             whole = rest // (count * lanes) * (count * lanes)
-            _, _, new = group.sch.partition(p.loops[axis], whole)
+            try:
+                _, _, new = group.sch.partition(p.loops[axis], whole)
+            except ScheduleError:  # not proven to be a part of the rest: all of that goes in the shortest tiles
+                _tile(group, part, axis, steps[-1], height is None)
+                return [*parts, part]
             p, rest = p.copied(new), rest - whole
         _tile(group, part, axis, (count, lanes), height is None)
         parts.append(part)
