@@ -258,3 +258,21 @@ def test_a_transposed_convolution_of_a_map_that_may_be_empty(level: int) -> None
     x = np.array([[[1, 2, 4]]], np.float32)
     np.testing.assert_array_equal(module.run({"x": x})["y"], [[[-6, 0, -12]]])
     np.testing.assert_array_equal(module.run({"x": x[:, :, :2]})["y"], [[[-6]]])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_window_over_a_map_of_many_parts_of_open_size(level: int) -> None:
+    """Rows of a part were read where another part was meant, past their ends, in a nest too deep to walk."""
+    parts = ", ".join(["x"] * 12)
+    text = "g (float[1, 16, n] x) => (float[1, 32, m] y) <float[32, 16, 3] w = {%s}>" % ", ".join(["1"] * 32 * 16 * 3)
+    model = parsed(f"{text} {{ d = Concat <axis = 2> ({parts})  y = Conv <pads = [1, 1]> (d, w) }}")
+
+    def deep(left: int) -> warpbeam.Module:
+        return deep(left - 1) if left else warpbeam.compile(model, opt_level=level, cache=False)
+
+    module = deep(250)
+    for n in (1, 5, 16, 23):
+        x = np.random.default_rng(n).integers(-4, 5, (1, 16, n)).astype(np.float32)
+        line = np.pad(np.tile(x.sum(1)[0], 12), 1)
+        want = line[:-2] + line[1:-1] + line[2:]
+        np.testing.assert_array_equal(module.run({"x": x})["y"], np.broadcast_to(want, (1, 32, 12 * n)))

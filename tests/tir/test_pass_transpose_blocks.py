@@ -59,6 +59,8 @@ def test_columns_of_a_block_are_exchanged_in_registers(body):
         ("B[r, i] = D[r + i, r]", "4"),  # a diagonal
         ("B[r, i] = D[r, i]", "4"),  # no columns at all
         ("B[r, i] = B[i, r]", "4"),  # what is stored may be read again
+        ("B[r, i] = if_then_else(r < 2, A[i, r + 7], D[r, i])", "4"),  # column 9 and on do not exist
+        ("B[r, i] = " + " * ".join(f"A[i, r + {k % 6}] * A[i, {k % 6} + r]" for k in range(9)), "4"),  # too many
     ],
 )
 def test_other_loops_stay(body, extent):

@@ -19,7 +19,7 @@ from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.predicate import conjuncts
 from warpbeam.tir.analysis.tree import kids, with_kids
 from warpbeam.tir.arith import Facts, simplify
-from warpbeam.tir.stmt import BufferStore, For, IfThenElse, PrimFunc, SeqStmt, Stmt
+from warpbeam.tir.stmt import BufferStore, For, IfThenElse, LetStmt, PrimFunc, SeqStmt, Stmt
 from warpbeam.tir.transform.mutate import peel, wrap
 from warpbeam.tir.transform.setting import Setting
 
@@ -45,6 +45,8 @@ class _Walk:
         if isinstance(s, BufferStore):
             value = rewrite(s.value, self.choice)
             return s if value is s.value else BufferStore(s.buffer, value, s.indices)
+        if isinstance(s, LetStmt):
+            return self.lets(s)
         below = kids(s)
         if isinstance(s, For):
             with self.facts.scope():
@@ -59,6 +61,20 @@ class _Walk:
         else:
             new = [self.stmt(c) for c in below]
         return s if all(a is b for a, b in zip(new, below, strict=True)) else with_kids(s, new)
+
+    def lets(self, s: LetStmt) -> Stmt | None:
+        """What is below a chain of names, which may be as long as a block of registers that is turned."""
+        chain: list[LetStmt] = []
+        inside: Any = s
+        while isinstance(inside, LetStmt):
+            chain.append(inside)
+            inside = inside.body
+        new = self.stmt(inside)
+        if new is inside:
+            return s
+        for named in reversed(chain):
+            new = None if new is None else with_kids(named, [new])
+        return new
 
     def choice(self, n: Any) -> Any:
         """A choice with the open part of its condition."""

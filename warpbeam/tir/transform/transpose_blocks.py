@@ -7,6 +7,7 @@ for r in 16:                                                    a0 = A[0, 0:16];
 Each of 256 elements was loaded and put in its lane on its own. A round of step s swaps, in every pair of vectors i and
 i + s, the lanes of the one that have bit s set with those of the other that have it clear; after rounds 1, 2, 4, 8
 vector r holds column r (Eklundh, "A Fast Computer Method for Matrix Transposing", IEEE Trans. Comput. C-21, 1972).
+What is read only where a condition holds stays in its place: its rows need not exist elsewhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from warpbeam.tir.stmt import BufferStore, For, IfThenElse, LetStmt, PrimFunc, S
 from warpbeam.tir.transform.mutate import map_up
 
 _SIZES = (4, 8, 16)
+_HELD = 32  # vectors that rows may fill at once: the registers of the largest machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,17 @@ def _loop(s: Any) -> Stmt:
     if not isinstance(s, For) or s.kind != "serial" or const_int(s.min) != 0 or not isinstance(s.body, BufferStore):
         return s  # type: ignore[no-any-return]
     size, open_end = _size(s.extent)
-    found = [] if size is None else [c for n in post_order(s.body.value) if (c := _columns(n, s, size)) is not None]
-    if not found:
+    nodes = [] if size is None else post_order(s.body.value, enter=_always)
+    found = [c for n in nodes if (c := _columns(n, s, size or 0)) is not None]
+    if not found or len(found) * (size or 0) > _HELD:
         return s
     block = _block(s, found, size or 0)
     return block if open_end is None else IfThenElse(e.as_expr(size) <= open_end, block, s)
+
+
+def _always(node: Any) -> bool:
+    """Whether what is below a node is read whenever the node is."""
+    return not (isinstance(node, e.Call) and node.op == "if_then_else")
 
 
 def _size(extent: PrimExpr) -> tuple[int | None, PrimExpr | None]:
