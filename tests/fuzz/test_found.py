@@ -264,7 +264,8 @@ def test_a_transposed_convolution_of_a_map_that_may_be_empty(level: int) -> None
 def test_a_window_over_a_map_of_many_parts_of_open_size(level: int) -> None:
     """Rows of a part were read where another part was meant, past their ends, in a nest too deep to walk."""
     parts = ", ".join(["x"] * 12)
-    text = "g (float[1, 16, n] x) => (float[1, 32, m] y) <float[32, 16, 3] w = {%s}>" % ", ".join(["1"] * 32 * 16 * 3)
+    ones = ", ".join(["1"] * 32 * 16 * 3)
+    text = f"g (float[1, 16, n] x) => (float[1, 32, m] y) <float[32, 16, 3] w = {{{ones}}}>"
     model = parsed(f"{text} {{ d = Concat <axis = 2> ({parts})  y = Conv <pads = [1, 1]> (d, w) }}")
 
     def deep(left: int) -> warpbeam.Module:
