@@ -180,6 +180,20 @@ def test_threads_share_the_panels_of_a_step_that_is_long_enough(sizes: tuple[int
     assert not loops(short, "parallel")
 
 
+@pytest.mark.parametrize("cores", [2, 3, 5])
+def test_a_thread_turns_at_the_end_of_all_panels_that_are_its_own(cores: int) -> None:
+    """Not at each one: of those that it takes one by one, it would always begin with the same."""
+    sizes = (3, 1, 384, 1, 1)
+    ins, outs = echo(*sizes)
+    plan = schedule(ins, outs, narrow(cores=cores, l2=1 << 16), frozenset({"w"}))
+    (shares,) = loops(plan, "parallel")
+    assert shares.annotations.get("alternate") and 1 < shares.extent.value <= cores
+    assert [n for n in loops(plan, "serial") if n.var.name.endswith("_turn")]  # the panels of a thread
+    check(plan, sizes)
+    roomy = schedule(ins, outs, narrow(cores=cores, l2=1 << 19), frozenset({"w"}))  # what is a thread's own stays there
+    assert not [n for n in loops(roomy, "serial") if n.var.name.endswith("_turn")]
+
+
 def test_sequences_side_by_side_do_not_share_panels_too() -> None:
     ins, outs = echo(40, 1, 128, 2, 2)
     plan = schedule(ins, outs, narrow(cores=2), frozenset({"w"}))

@@ -338,10 +338,7 @@ def _tile(group: Group, nest: Nest, variant: Any, tile: Tile, walk: Walk) -> lis
     if size is None or (size % tile.panel and size > tile.panel):
         sch.partition(outer, as_expr(nest.axes[-1].extent) // tile.panel if size is None else size // tile.panel)
     if sch.extent(outer) != 1:
-        if walk.shared:
-            sch.parallel(outer)
-        if walk.time:
-            sch.alternate(outer, walk.time)
+        scan_walk.apply(group, outer, walk)
     return near
 
 

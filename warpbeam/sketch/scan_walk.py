@@ -25,11 +25,13 @@ _FAR = 16  # times the cache: of more weights too little stays there to be worth
 @dataclass(frozen=True, slots=True)
 class Walk:
     """shared: whether threads share the panels of a step. time: the loop over steps by which the panels are walked to
-    and fro, "" for one direction.
+    and fro, "" for one direction. parts: where it matters that a thread turns at the end of all that is its own, into
+    how many parts the panels are cut; a thread may take single panels where it is 0, and would turn at each.
     """
 
     shared: bool = False
     time: str = ""
+    parts: int = 0
 
 
 def choose(group: Group, scan: Scan, nests: Sequence[Any], time: str, apart: bool, beside: bool) -> Walk:
@@ -44,7 +46,21 @@ def choose(group: Group, scan: Scan, nests: Sequence[Any], time: str, apart: boo
     work = sum(_cycles(group, scan, op, 1 if dot is None else dot.group, apart) for op, dot in products)
     cycles = max(work, size * cache_rate(size, target))
     shared = target.cores > 1 and not beside and cycles >= _FORKS * target.fork_cycles
-    return Walk(shared, time if target.l2 * 3 // 4 < size <= _FAR * target.l2 else "")
+    held = target.l2 * 3 // 4
+    turns = held < size <= _FAR * target.l2
+    return Walk(shared, time if turns else "", target.cores if shared and turns and size > held * target.cores else 0)
+
+
+def apply(group: Group, panels: str, walk: Walk) -> None:
+    """Walks the loop over a step's panels so."""
+    sch = group.sch
+    count, names = sch.extent(panels), [panels]
+    if count is not None and count > walk.parts > 1:
+        names = sch.split(panels, [None, -(-count // walk.parts)])
+    if walk.shared:
+        sch.parallel(names[0])
+    for name in names if walk.time else []:
+        sch.alternate(name, walk.time)
 
 
 def _bytes(op: ComputeOp, apart: bool) -> int:
