@@ -47,6 +47,7 @@ def compile(  # the name users expect
     max_compile_seconds: float | None = None,
     buckets: Mapping[str, Sequence[int]] | None = None,
     pad: str = "auto",
+    hot_shapes: int | None = None,
 ) -> Any:
     """Compiles a model to a module that runs it by one native call.
 
@@ -80,6 +81,8 @@ def compile(  # the name users expect
         pad: with buckets: "auto": a size between two of them is padded to the next where that is proven to change
             nothing, else the module for all sizes serves it; "always": a model in which it is not proven is refused;
             "never": buckets serve their own sizes only.
+        hot_shapes: a number: so many sets of sizes that come often get modules of their own, which another process
+            compiles meanwhile; the result is a `driver.hot_shapes.HotShapes`.
 
     Raises:
         WarpbeamError: the model is broken, uses what is not supported (all of it is listed), or does not fit the
@@ -96,14 +99,28 @@ def compile(  # the name users expect
             module.num_threads = threads
         return module
 
-    if buckets is None:
+    if buckets is None and hot_shapes is None:
         return made(shapes)
     if state:
         raise CompileError("buckets of a model that keeps state", "compile", "each bucket's module would keep its own")
-    from warpbeam.driver.buckets import compile_buckets
     from warpbeam.target import get
 
-    return compile_buckets(model, buckets, pad, _targets(target, get)[0], shapes, made)
+    targets = _targets(target, get)
+    if hot_shapes is None:
+        from warpbeam.driver.buckets import compile_buckets
+
+        return compile_buckets(model, buckets or {}, pad, targets[0], shapes, made)
+    if buckets is not None or measure_on is not None:
+        raise CompileError(f"hot_shapes and {'buckets' if measure_on is None else 'measure_on'}", "compile",
+                           "which sizes come often is found where the model runs", "give one of them")  # fmt: skip
+    from warpbeam.driver.hot_shapes import compile_hot_shapes
+
+    options = {
+        "shapes": shapes, "opt_level": opt_level, "cache": cache, "workers": workers, "name": name, "guard": guard,
+        "accuracy": accuracy, "precision": precision, "max_memory": max_memory,
+        "max_compile_seconds": max_compile_seconds,
+    }  # fmt: skip
+    return compile_hot_shapes(model, hot_shapes, targets, options, made)
 
 
 def compile_with_report(

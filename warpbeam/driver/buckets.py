@@ -135,8 +135,8 @@ def compile_buckets(
         names,
         {b: compiled({**given, **dict(zip(names, b))}) for b in itertools.product(*(buckets[n] for n in names))},
         None if pad == "always" else compiled(given or None),
-        {n: [_named(d) for d in p.ty.shape] for n, p in zip(found.inputs, main.params)},
-        {n: [_named(d) for d in t.shape] for n, t in zip(found.outputs, results)},
+        {n: [named(d) for d in p.ty.shape] for n, p in zip(found.inputs, main.params)},
+        {n: [named(d) for d in t.shape] for n, t in zip(found.outputs, results)},
         why,
         pad != "never" and not why,
     )
@@ -152,7 +152,8 @@ def _check(buckets: Mapping[str, Sequence[int]], pad: str) -> None:
         raise CompileError(f"there are no buckets, or more than {_MOST} combinations", "buckets")
 
 
-def _named(dim: Any) -> Any:
+def named(dim: Any) -> Any:
+    """A dimension as a request sees it: its name, a number, or an expression."""
     return dim.name if isinstance(dim, Var) else dim
 
 
