@@ -18,7 +18,12 @@ CASES = [
     ("nn.instance_norm", (2, 5, 7, 48), {"axis": 3}, 2),
     ("nn.instance_norm", (2, 9, 12), {"axis": 2}, 2),
     ("nn.softmax", (3, 20, 32), {"axis": 1}, 0),
+    ("nn.softmax", (3, 20, 61), {"axis": 1}, 0),
+    ("nn.softmax", (9, 20, 17), {"axis": 1}, 0),
+    ("nn.softmax", (20, 1009), {"axis": 0}, 0),
+    ("nn.instance_norm", (2, 5, 7, 301), {"axis": 3}, 2),
     ("nn.log_softmax", (20, 96), {"axis": 0}, 0),
+    ("nn.log_softmax", (20, 5), {"axis": 0}, 0),
     ("variance", (2, 30, 80), {"axis": (1,)}, 0),
 ]
 

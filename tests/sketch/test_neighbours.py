@@ -7,6 +7,7 @@ import onnx
 import onnx.parser
 import pytest
 from tolerance import close
+from work import work
 
 from warpbeam.driver.api import compile_with_report
 from warpbeam.frontend.onnx import import_model
@@ -52,16 +53,50 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_has_a_sketch_and_is_right(name: str) -> None:
-    text, weights = MODELS[name]
+
+
+def softmax_down(columns: int) -> tuple[str, dict[str, tuple[int, ...]]]:
+    return f"float[3,24,{columns}] x) => (float[3,24,{columns}] y) {{ y = Softmax <axis = 1> (x) }}", {}
+
+
+#: a model beside a round one that is no smaller, and how many times that one's work it may be
+BESIDE = {
+    **{f"softmax down {c} columns": (softmax_down(c), softmax_down(-(-c // 16) * 16), 1.1) for c in (61, 67, 129)},
+}
+
+
+def parsed(text: str, weights: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g ({text}')
     for w, shape in weights.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(RNG.standard_normal(shape, np.float32), w))
+    return model
+
+
+def right(model: onnx.ModelProto, terms: int) -> list[str]:
+    """The sketches of a model's kernels, whose results are right."""
     module, report = compile_with_report(model, cache=False)
-    assert "generic" not in [row["sketch"] for row in report.rows]
     inputs = module.random_inputs(0)
     found = import_model(model)
     want = interp.evaluate(found.module, [inputs[n] for n in found.inputs], dtype="float64")
-    terms = sum(shape[1] for shape in weights.values()) or 64  # a sum for each product
     close(module.run(inputs)["y"], want, terms, scale=float(np.abs(want).max()))
+    return [row["sketch"] for row in report.rows]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_has_a_sketch_and_is_right(name: str) -> None:
+    text, weights = MODELS[name]
+    terms = sum(shape[1] for shape in weights.values()) or 64  # a sum for each product
+    assert "generic" not in right(parsed(text, weights), terms)
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_takes_no_more_work_than_round_sizes(name: str) -> None:
+    near, whole, times = BESIDE[name]
+    assert work(parsed(*near)) <= times * work(parsed(*whole))
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_is_right_beside_round_sizes(name: str) -> None:
+    text, weights = BESIDE[name][0]
+    terms = max((int(np.prod(shape[1:])) for shape in weights.values()), default=64)
+    right(parsed(text, weights), terms)

@@ -7,6 +7,8 @@ results in registers, one lane a column, and the output is written for the same 
         sum[vectors] = 0                       registers
         for row...: sum += x[row, vectors]
         for row...: out[row, vectors] = f(x[row, vectors], sum)
+
+What whole tiles leave over is a tile of its own, of one shorter vector where it can be.
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ from warpbeam.te.tensor import ComputeOp, loads
 
 _PARALLEL_ELEMENTS = 8192
 _MAX_VECTORS = 8  # partial results: enough to cover the latency of an addition
+_MANY = 4  # vectors of a row, and of a tile, from where on its number need not divide theirs
 _TASKS = 4  # tiles for each core, so that their ends differ little
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Columns taken together: `vectors` vectors of `lanes`."""
+    """Columns taken together: `vectors` vectors of `lanes`. whole: number of such tiles. rest: whether columns remain."""
 
     vectors: int
     lanes: int
+    whole: int
+    rest: bool
 
 
 def fits(group: Group) -> bool:
@@ -63,13 +68,14 @@ def build(group: Group) -> Plan:
     lead = len(anchor.axis) - 1
     tile = _tile(group, out, product([a.extent for a in out.axis[:lead]]))
     last = sch.cache_write(group.blocks[out], "register") if out.reduce_axis else group.blocks[out]
-    at = _tile_loop(group, last, lead, tile, product([a.extent for a in (*anchor.axis, *anchor.reduce_axis)]))
+    free, at = _tile_loops(group, last, lead, tile)
     for stage in reversed(kept):
         block = group.blocks[stage.op]
         sch.compute_at(block, at)
         sch.set_scope(block, "register")
     for stage in kept:
         _vectorise(group, stage, at, tile)
+    _finish(group, free, at, tile, product([a.extent for a in (*anchor.axis, *anchor.reduce_axis)]))
     return Plan(sch.func, "columns", {"columns": tile.vectors * tile.lanes}, ("columns of a tile stay in registers",))
 
 
@@ -87,18 +93,24 @@ def _kept(group: Group, out: ComputeOp) -> list[Stage]:
 
 
 def _tile(group: Group, out: ComputeOp, lead: int) -> Tile:
-    """Vectors of the widest divisor of the columns, as many as still leave every core some tiles."""
+    """Whole vectors, of which the number in a tile divides those of a row, as many as still leave every core some
+    tiles. Where that is hardly any of many, the last tile is a smaller one.
+    """
     columns = extent(out.axis[-1].extent) or 1
-    widest = max(1, group.target.vector_bits // max(8, dt.bits(out.body[0].dtype)))
-    lanes = max(d for d in range(1, widest + 1) if columns % d == 0)
+    lanes = min(max(1, group.target.vector_bits // max(8, dt.bits(out.body[0].dtype))), columns)
     count = columns // lanes
     fit = [v for v in range(1, _MAX_VECTORS + 1) if count % v == 0]
+    if max(fit) < _MANY <= count:
+        fit += range(_MANY, _MAX_VECTORS + 1)
     wide = [v for v in fit if lead * (count // v) >= _TASKS * group.target.cores]
-    return Tile(max(wide or fit[:1]), lanes)
+    vectors = max(wide or fit[:1])
+    return Tile(vectors, lanes, count // vectors, columns % (vectors * lanes) != 0)
 
 
-def _tile_loop(group: Group, block: str, lead: int, tile: Tile, work: int) -> str:
-    """The loop over tiles of columns; rows run inside it."""
+def _tile_loops(group: Group, block: str, lead: int, tile: Tile) -> tuple[str | None, str]:
+    """(the loop outside of all columns, None where there is none or it is one with the other; the loop over tiles of
+    columns). Rows run inside.
+    """
     sch = group.sch
     names = list(sch.loops(block))
     outer, vector, lane = sch.split(names[-1], [None, tile.vectors, tile.lanes])
@@ -106,10 +118,23 @@ def _tile_loop(group: Group, block: str, lead: int, tile: Tile, work: int) -> st
     if tile.lanes > 1:
         sch.vectorize(lane)
     sch.unroll(vector)
-    at = sch.fuse(*names[:lead], outer) if lead else outer
-    if work >= _PARALLEL_ELEMENTS and (sch.extent(at) or 2) > 1:
-        sch.parallel(at)
-    return at
+    if not lead:
+        return None, outer
+    if not tile.rest:
+        return None, sch.fuse(*names[:lead], outer)
+    return sch.fuse(*names[:lead]) if lead > 1 else names[0], outer
+
+
+def _finish(group: Group, free: str | None, at: str, tile: Tile, work: int) -> None:
+    """The parallel loop, and the columns that tiles leave over apart."""
+    sch = group.sch
+    many = free is not None and (sch.extent(free) or _TASKS * group.target.cores) >= _TASKS * group.target.cores
+    loop = free if many and free is not None else at
+    if work >= _PARALLEL_ELEMENTS and (sch.extent(loop) or 2) > 1:
+        sch.parallel(loop)
+        sch.annotate(loop, "joined", loop)
+    if tile.rest:
+        sch.partition(at, tile.whole)
 
 
 def _vectorise(group: Group, stage: Stage, at: str, tile: Tile) -> None:
