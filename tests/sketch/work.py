@@ -15,7 +15,7 @@ from warpbeam.relay.expr import Function
 from warpbeam.target import Target, get
 from warpbeam.tir import expr as e
 from warpbeam.tir import stmt as s
-from warpbeam.tir.expr import const_int
+from warpbeam.tir.arith import Facts, bounds
 
 TARGET = get("generic-x86-64-v4")
 
@@ -29,13 +29,13 @@ def work(model: Any, target: Target = TARGET) -> float:
 
 
 def statement(body: s.Stmt, target: Target) -> float:
-    """Operations of one run of a statement; of two branches the longer one counts."""
+    """Operations of one run of a statement; of two branches and of a last shorter tile the longer ones count."""
     total, todo = 0.0, [(body, 1.0)]
     while todo:
         one, times = todo.pop()
         if isinstance(one, s.For):
-            extent = const_int(one.extent)
-            assert extent is not None, f"a loop of {one.extent}"
+            _, extent = bounds(one.extent, Facts())
+            assert isinstance(extent, int), f"a loop of {one.extent}"
             todo.append((one.body, times * extent))
         elif isinstance(one, s.SeqStmt):
             todo += [(part, times) for part in one.stmts]

@@ -53,18 +53,18 @@ def resnet(x):
 
 def mobilenet(x):
     net = Net()
-    y = net.conv(x, 8, 3, 2)
+    y = net.conv(x, 16, 3, 2)
     z = net.squeeze_excite(net.conv(net.conv(y, 16, 1), 16, 3, 1, 16))
-    y = G("add")(y, net.conv(z, 8, 1, relu=False))
+    y = G("add")(y, net.conv(z, 16, 1, relu=False))
     y = G("multiply")(y, G("divide")(G("clip")(G("add")(y, const(3.0)), a_min=0.0, a_max=6.0), const(6.0)))
-    return G("nn.softmax")(G("nn.dense")(G("mean")(y, axis=(2, 3)), net.weight(5, 8)))
+    return G("nn.softmax")(G("nn.dense")(G("mean")(y, axis=(2, 3)), net.weight(5, 16)))
 
 
 def zoo(x):
     """What else a layout must pass through."""
     net = Net()
-    y = net.conv(x, 8, 3)
-    y = net.conv(G("nn.pad")(y, const(0.5), pad_width=((0, 0), (0, 0), (1, 2), (0, 1)), pad_mode="constant"), 8, 3, 2)
+    y = net.conv(x, 16, 3)
+    y = net.conv(G("nn.pad")(y, const(0.5), pad_width=((0, 0), (0, 0), (1, 2), (0, 1)), pad_mode="constant"), 16, 3, 2)
     y = G("image.resize")(y, size=(18, 20), axes=(2, 3))
     parts = G("split")(G("concatenate")(y, G("tanh")(y), axis=1), indices_or_sections=2, axis=1)
     y = G("where")(G("greater")(y, const(0.0)), TupleGetItem(parts, 0), TupleGetItem(parts, 1))
@@ -203,7 +203,11 @@ def test_few_results_do_not_ask_for_channels_last():
         return lambda n, x: G("nn.conv2d_transpose")(x, n.weight(16, count, 4, 4), strides=2, padding=1)
 
     assert layouts((1, 16, 32, 32), lambda n, x: n.conv(x, 3, 3)) == PLAIN
-    assert layouts((1, 16, 32, 32), lambda n, x: n.conv(x, 4, 3)) == TURNED
-    assert layouts((1, 16, 31, 32), lambda n, x: n.conv(x, 3, 3)) == TURNED  # 992 positions
-    assert layouts((1, 16, 16, 16), transposed(3)) == PLAIN
-    assert layouts((1, 16, 16, 16), transposed(4)) == TURNED
+    for count in (3, 4, 5, 8):
+        for size in (15, 31, 56):
+            assert layouts((1, 16, size, size), lambda n, x: n.conv(x, count, 3)) == PLAIN  # noqa: B023
+    assert layouts((1, 16, 56, 56), lambda n, x: n.conv(x, 16, 3)) == TURNED  # a vector of results
+    assert layouts((1, 3, 56, 56), lambda n, x: n.conv(x, 15, 3)) == TURNED  # a result that is larger than the data
+    assert layouts((1, 256, 31, 31), lambda n, x: n.conv(x, 12, 3)) == TURNED  # faster by tiles
+    assert layouts((1, 16, 16, 16), transposed(1)) == PLAIN
+    assert layouts((1, 16, 16, 16), transposed(3)) == TURNED  # one convolution of 12 results

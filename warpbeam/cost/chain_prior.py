@@ -18,7 +18,7 @@ from warpbeam.target import Target
 _ROWS = (8, 16, 32, 64)  # of a block
 _UNEVEN = 1.02  # a shorter last block is code of its own
 _SURE = 0.95  # of the time apart at most: predictions are no better than that
-_MOVED_RATE = 12.0  # bytes per cycle through memory of a kernel that puts elements in another order
+MOVED_RATE = 12.0  # bytes per cycle through memory of a kernel that puts elements in another order
 _COPY_CYCLES = 3.0  # to fetch a vector of an operand from where it lies and put it in a buffer
 _ROW_CYCLES = 60.0  # to begin and end the reductions of a row
 _VECTOR_CYCLES = 24.0  # of the reductions of a row, for each vector of it
@@ -132,7 +132,7 @@ def separate(chain: Chain, target: Target) -> float:
         forks += reduced
     made = [(p.inner * p.columns, p.moved) for p in chain.products if p.made or p.moved]
     for elements, elsewhere in [(chain.left * chain.rows, chain.moved), *made]:
-        through = 2 * elements * chain.bytes / _MOVED_RATE * elsewhere
+        through = 2 * elements * chain.bytes / MOVED_RATE * elsewhere
         work += chain.batch * max(_COPY_CYCLES * elements / chain.lanes, through)
         forks += elements > 0
     return products + (work + EXPOSED * moved) / cores + forks * target.fork_cycles * (cores > 1)

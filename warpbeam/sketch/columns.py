@@ -28,7 +28,7 @@ _TASKS = 4  # tiles for each core, so that their ends differ little
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Columns taken together: `vectors` vectors of `lanes`. whole: number of such tiles. rest: whether columns remain."""
+    """Columns taken together: `vectors` vectors of `lanes`. whole: full tiles. rest: whether columns remain."""
 
     vectors: int
     lanes: int

@@ -198,6 +198,15 @@ def choose(node: Call, tiles: tuple[int, ...], target: Target) -> tuple[int, Cho
     return best, Choice(name_of(best), {name_of(t): c for t, c in known.items()})
 
 
+def predicted(node: Call, target: Target) -> float | None:
+    """Cycles that the cost model predicts of a convolution with constant weights, by tiles where that is faster and the
+    current config allows them.
+    """
+    accuracy = check_accuracy(PassContext.current().config.get(ACCURACY, "default"))
+    tiles = _TILES[accuracy] if isinstance(node.op, Conv2d) and _fits(node) else ()
+    return min(choose(node, tiles, target)[1].cycles.values(), default=None)
+
+
 def _cycles(node: Call, target: Target) -> float | None:
     """Cycles that the cost model predicts of one call with constant weights."""
     data, *_, out = node.op.maps(node.attrs)

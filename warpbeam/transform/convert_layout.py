@@ -18,6 +18,8 @@ from warpbeam.ir.transform import function_pass
 from warpbeam.relay.expr import Call, Constant, Expr, Function, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
+from warpbeam.target import Target, get
+from warpbeam.transform import choose_layout
 from warpbeam.transform.graph import call, constant, op_name
 from warpbeam.transform.layout_rules import Perm, Value, is_one, rule_for
 from warpbeam.transform.simplify_rules import axes_of
@@ -28,14 +30,23 @@ _SYMBOLIC = 8  # what an unknown dimension counts for in costs
 class Converter:
     """Values of one function in their new layouts."""
 
-    def __init__(self, only: frozenset[str] | None) -> None:
+    def __init__(self, only: frozenset[str] | None, target: Target) -> None:
         self.only = only
+        self.target = target
+        self.plain: dict[Any, bool] = {}
         self.done: dict[Node, Value] = {}
         self.turned: dict[tuple[Expr, tuple[int, ...]], Expr] = {}
 
     def wanted(self, n: Call) -> bool:
         """Whether an operator may ask for a layout."""
         return self.only is None or op_name(n) in self.only
+
+    def keeps_plain(self, n: Call, last: str) -> bool:
+        """Whether a convolution does not ask for channels last; one answer for all that are alike."""
+        key = n.op, n.attrs, n.args[0].ty, n.args[1].ty
+        if key not in self.plain:
+            self.plain[key] = choose_layout.plain(n, self.target, last)
+        return self.plain[key]
 
     def perm(self, old: Expr) -> Perm:
         """The order in which an old value is held."""
@@ -135,13 +146,13 @@ def _allowance(fn: Function) -> float:
     return border + sum(_elements(n.ty) + _elements(n.args[0].ty) for n in _named(fn, "nn.conv"))
 
 
-def convert_function(fn: Function, only: frozenset[str] | None = None) -> Function:
+def convert_function(fn: Function, only: frozenset[str] | None, target: Target) -> Function:
     """`fn` in channels-last layout; unchanged where it has no convolution or would move more than it gains."""
     names = {op_name(n) for n in post_order(fn.body)}
     asking = [n for n in names if n.startswith("nn.conv") and (only is None or n in only)]
     if not asking and not (only and only & names):
         return fn
-    cv = Converter(only)
+    cv = Converter(only, target)
     for node in post_order(fn.body, enter=lambda n: not isinstance(n, Function)):
         cv.visit(node)
     new: Function = fn.replace(body=cv.get(fn.body, None) if isinstance(fn.body.ty, TensorType) else cv._plain(fn.body))
@@ -171,11 +182,13 @@ class ConvertLayout:
     """Channels last where it was asked for.
 
     desired: "NHWC" for all convolutions and pooling, "NCHW" or None for no change, or the classic mapping from operator
-    names to [data layout, kernel layout]; kernels always get the layout that goes with the data.
+    names to [data layout, kernel layout]; kernels always get the layout that goes with the data. target: whose cost
+    model decides which convolutions do without (by default this machine's).
     """
 
-    def __init__(self, desired: str | Mapping[str, Any] | None = "NHWC") -> None:
+    def __init__(self, desired: str | Mapping[str, Any] | None = "NHWC", target: Target | None = None) -> None:
         self.active, self.only = _wishes(desired)
+        self.target = get("native") if target is None else target
 
     def transform_function(self, fn: Function, mod: Any, ctx: Any) -> Function:
-        return convert_function(fn, self.only) if self.active else fn
+        return convert_function(fn, self.only, self.target) if self.active else fn

@@ -6,13 +6,11 @@ and a call and returns the call's value in a permuted layout, or None where oper
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from warpbeam.op.base import Elementwise, Reduce
 from warpbeam.relay.expr import Constant, Expr
-from warpbeam.sketch.lines import MAX_TAPS
 from warpbeam.topi.index import regroup
 from warpbeam.transform.graph import call, constant, op_name, same_call
 from warpbeam.transform.simplify_rules import VIEWS, axes_of
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from warpbeam.transform.convert_layout import Converter
 
 Perm = tuple[int, ...] | None
-_POSITIONS = 256  # of a map that go in whole vectors but for a small rest
-_FEW, _FEW_POSITIONS = 3, 1024  # results of a convolution, and positions of each, where vectors of channels stay empty
 
 
 class Value(NamedTuple):
@@ -61,13 +57,15 @@ def _last(ndim: int) -> str:
 
 
 def conv(cv: Converter, n: Any) -> Value | None:
-    """Convolution: data channels last, a constant kernel as spatial…, input, output channels."""
+    """Convolution: data channels last, a constant kernel as spatial…, input, output channels. One that is as fast over
+    plain maps only goes along with data that has its channels last.
+    """
     ndim = n.ty.ndim
     layouts = n.attrs["data_layout"], n.attrs["out_layout"]
     if not all(_is_plain(x, ndim) for x in layouts) or not cv.wanted(n):
         return None
     perm = channels_last(ndim)
-    if cv.only is None and _plain(n) and cv.perm(n.args[0]) != perm:
+    if cv.only is None and cv.perm(n.args[0]) != perm and cv.keeps_plain(n, _last(ndim)):
         return None
     x, w = cv.get(n.args[0], perm), cv.get(n.args[1], None)
     kernel = n.attrs["kernel_layout"]
@@ -76,25 +74,6 @@ def conv(cv: Converter, n: Any) -> Value | None:
         w = cv.transposed(w, tuple(kernel.index(c) for c in wish))
         kernel = wish
     return Value(same_call(n, x, w, data_layout=_last(ndim), kernel_layout=kernel, out_layout=""), perm)
-
-
-def _plain(n: Any) -> bool:
-    """Whether a convolution is as fast over plain maps, so that it does not ask for another layout; it goes along with
-    data that has its channels last. Of known size, it is
-    - pointwise: a product whose columns are the positions, if these are many vectors and not few beside the channels;
-    - of so few results that they would fill less than half a vector of channels, over larger maps;
-    - depthwise, with a window that `sketch.lines` takes.
-    """
-    data, kernel, out = n.args[0].ty.shape, n.args[1].ty.shape, n.ty.shape
-    if not all(isinstance(d, int) for d in (*data, *kernel, *out)):
-        return False
-    taps = math.prod(d for c, d in zip(n.attrs["kernel_layout"], kernel, strict=True) if c not in "IO")
-    positions, groups = math.prod(out[2:]), n.attrs["groups"]
-    pointwise = taps == 1 and data[2:] == out[2:]
-    if groups == data[1] == out[1]:
-        return n.ty.ndim == 4 and taps <= MAX_TAPS and not n.op.name.endswith("_transpose")
-    many = positions >= max(_POSITIONS, data[1] // groups // 4)
-    return (pointwise and many) or (out[1] <= _FEW and positions >= _FEW_POSITIONS)
 
 
 def pool(cv: Converter, n: Any) -> Value | None:
