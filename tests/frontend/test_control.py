@@ -349,6 +349,29 @@ def test_conditions_that_constants_decide_are_decided_once(bound: int | None) ->
     np.testing.assert_allclose(s, X[0, :2] + done, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("go_on", "done"), [("Identity go", 4), ("Less i two", 3), ("Less k two", 2)])
+def test_the_condition_is_true_wherever_the_body_reads_it(go_on: str, done: int) -> None:
+    """Also where constants decide how often the loop runs; here it begins a loop within, and chooses a value."""
+    within = graph(
+        [("Identity", "g", "h"), ("Add", "r one", "r2")], [("j", [], INT64), ("g", [], BOOL), ("r", [2])],
+        [("h", [], BOOL), ("r2", [2])], "within",
+    )  # fmt: skip
+    op, ins = go_on.split(" ", 1)
+    body = graph(
+        [
+            (op, ins, "go_on"), ("Add", "k step", "k2"), ("Loop", "two go s", "t", {"body": within}),
+            ("Where", "go t x", "s2"),
+        ],
+        [("i", [], INT64), ("go", [], BOOL), ("k", [], INT64), ("s", [2])],
+        [("go_on", [], BOOL), ("k2", [], INT64), ("s2", [2])],
+    )  # fmt: skip
+    held = {"one": np.array(1, np.float32), "two": np.array(2), "step": np.array(2), "zero": np.array(0)}
+    held |= {"m": np.array(4), "yes": np.array(True)}
+    proto = model([("Loop", "m yes zero x", "k_end s_end", {"body": body})], [("x", [2])], [("s_end", None)], held)
+    got, _ = both(proto, X[0, :2])
+    np.testing.assert_allclose(got, X[0, :2] + 2 * done, rtol=1e-6)
+
+
 def test_a_loop_too_long_to_be_tried_is_counted_when_it_runs() -> None:
     body = graph(
         [("Add", "k one", "k2"), ("Less", "k2 top", "go_on"), ("Identity", "k2", "y")],

@@ -198,10 +198,39 @@ def test_a_number_of_rows_that_is_open_must_be_that_of_the_iterations() -> None:
     np.testing.assert_allclose(evaluate(after, given), evaluate(before, given), rtol=1e-6)
 
 
-def test_a_loop_within_a_loop_hands_its_products_to_the_outermost() -> None:
+@pytest.mark.parametrize("inner_first", [False, True])
+@pytest.mark.parametrize("more", ["", f"add(nn.matmul(take(%x, reshape(%i, newshape=[1]), axis=0), {W}), "])
+def test_a_loop_within_a_loop_hands_its_products_to_that(more: str, inner_first: bool) -> None:
+    """more: a product of its own, which the outer loop hands on."""
     inner = loop(STEP.replace("%w", W), name="g")
-    outer = loop("%t = @g(0i64, %s, %x)")
-    before = module(main("@f(0i64, %h, %x)"), outer, inner)
+    outer = loop(f"%t = {more}@g(0i64, %s, %x){')' if more else ''}")
+    before = module(main("@f(0i64, %h, %x)"), *([inner, outer] if inner_first else [outer, inner]))
     after = passes.HoistLoopWork()(before)
-    assert products(after)["g"] == [] and [s[0] for s in products(after)["f"]] == [4]
+    found = products(after)
+    assert found["g"] == [] and [s[0] for s in found["f"]] == [4] and len(found["main"]) == bool(more)
+    same_values(before, after)
+
+
+def test_rows_beyond_the_last_are_those_that_the_loop_took() -> None:
+    """Indices are taken modulo the number of rows; another way to take rows at them is another row."""
+    at = "add(reshape(%i, newshape=[1]), 2i64)"
+    one = f'nn.matmul(take(%x, {at}, axis=0, mode="wrap"), {W})'
+    before = module(main("@f(0i64, %h, %x)"), loop(f"%t = add(%s, {one})"))
+    after = passes.HoistLoopWork()(before)
+    assert products(after)["f"] == []
+    same_values(before, after)
+    two = f'nn.matmul(add(take(%x, {at}, axis=0, mode="wrap"), take(%x, {at}, axis=0)), {W})'
+    before = module(main("@f(0i64, %h, %x)"), loop(f"%t = add(%s, {two})"))
+    after = passes.HoistLoopWork()(before)
+    assert len(products(after)["f"]) == 1
+    same_values(before, after)
+
+
+def test_rows_of_tables_of_different_lengths_stay_apart() -> None:
+    table = "const([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]], float32)"
+    rows = [f"take({t}, reshape(%i, newshape=[1]), axis=0)" for t in ("%x", table)]
+    both = f"nn.matmul(add({rows[0]}, {rows[1]}), {W})"
+    before = module(main("@f(0i64, %h, %x)"), loop(f"%t = add(%s, {both})"))
+    after = passes.HoistLoopWork()(before)
+    assert len(products(after)["f"]) == 1
     same_values(before, after)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from warpbeam.ir import dtype as dt
@@ -36,7 +36,9 @@ class HoistLoopWork:
     """Products of rows that a loop takes one by one leave the loop."""
 
     def transform_module(self, mod: IRModule, ctx: PassContext) -> IRModule:
-        for gv, fn in reversed(list(mod.functions.items())):  # what is called stands behind its caller, mostly
+        for name in reversed([g.name for g in mod.functions]):  # what is called stands behind its caller, mostly
+            gv = mod.global_var(name)
+            fn = mod[gv]
             loop = Loop.of(gv, fn) if isinstance(fn, Function) else None
             if loop is None:
                 continue
@@ -56,7 +58,7 @@ def _hoisted(mod: IRModule, loop: Loop, caller: GlobalVar, called: Call) -> IRMo
     params = [Var(f"h{k}", rows.all.ty) for k, rows in enumerate(picked.values())]
     memo: dict[Node, Node] = {}
     for (node, rows), var in zip(picked.items(), params, strict=True):
-        memo[node] = call("take", var, rows.index, axis=0)
+        memo[node] = call("take", var, rows.index, axis=0, mode=rows.mode)
         add_origins(memo[node], origins(node))
     fn = loop.fn
     ret = fn.ret_type if fn.ret_type is not None else fn.body.ty
@@ -81,11 +83,19 @@ def _calls(node: Node, gv: GlobalVar) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """A value of an iteration as the row at `index` of `all`, a value outside; product: whether work is saved."""
+    """A value of an iteration as the row at `index` of `all`, a value outside. mode: of indices that are too large;
+    product: whether work is saved.
+    """
 
     index: Expr
+    mode: str
     all: Expr
     product: bool = False
+
+    def beside(self, other: _Rows) -> bool:
+        """Whether both are taken at one place, of equally many rows."""
+        at = self.index is other.index and self.mode == other.mode
+        return at and dims.same(self.all.ty.shape[0], other.all.ty.shape[0]) is True
 
 
 class _Finder:
@@ -150,7 +160,7 @@ class _Finder:
         if shape:
             whole = call("reshape", whole, newshape=(count, *n.ty.shape))
             index = call("reshape", index, newshape=())
-        return _Rows(index, whole)
+        return _Rows(index, n.attrs["mode"], whole)
 
     def _pays(self, rows: Any) -> bool:
         """Whether about as many rows as there are would be computed in the loop."""
@@ -163,13 +173,13 @@ class _Finder:
         given = [self.rows[a] for a in n.args if a in self.rows]
         rule = _RULES.get(op_name(n)) or next((r for kind, r in _KINDS if isinstance(n.op, kind)), None)
         known = all(a in self.rows or a in self.outside for a in n.args)
-        if rule is None or not given or not known or any(g.index is not given[0].index for g in given):
+        if rule is None or not given or not known or not all(g.beside(given[0]) for g in given):
             return None
         args = [self.rows[a].all if a in self.rows else self.outside[a] for a in n.args]
         out = rule(n, [a in self.rows for a in n.args], args)
         if out is None:
             return None
-        return _Rows(given[0].index, out, op_name(n) in _PRODUCTS or any(g.product for g in given))
+        return replace(given[0], all=out, product=op_name(n) in _PRODUCTS or any(g.product for g in given))
 
 
 def _count(loop: Loop, called: Call) -> Any:

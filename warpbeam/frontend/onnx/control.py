@@ -225,12 +225,11 @@ def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
     if len(graph.input) != 2 + len(starts) or any(e is None for e in starts):
         raise view.error(f"its body takes {len(graph.input)} inputs, the node gives {2 + len(starts)}")
     step = Var("i", SCALAR_INT)
-    running = Var("go", SCALAR_BOOL)
     before = [as_handle(view, e) if is_object(e) else e for e in starts]
     moving = _moving(graph, before)
     firsts = leaves([before[k] for k in moving])
     states = [Var(f"s{k}", e.type) for k, e in enumerate(firsts)]
-    given = {p.name: Entry(v) for p, v in zip(graph.input, (step, running), strict=False)}
+    given = {p.name: Entry(v) for p, v in zip(graph.input, (step, const(True)), strict=False)}  # it runs while true
     given |= {port.name: entry for port, entry in zip(graph.input[2:], before, strict=True)}
     for k, var in zip(moving, states, strict=True):
         port = graph.input[2 + k]
@@ -247,7 +246,7 @@ def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
             plan = Body(step, None, states, [e.expr for e in firsts])
             fixed = set(range(len(before))) - set(moving)
             changed = [e for k, e in enumerate(ends) if k - 1 not in fixed]
-            results = iter(_loop(importer, view, plan, running, leaves(changed)))
+            results = iter(_loop(importer, view, plan, leaves(changed)))
             return [
                 b if k in fixed else rebuilt(after(b, e), lambda _: next(results))
                 for k, (b, e) in enumerate(zip_longest(before, ends[1:]))
@@ -269,16 +268,16 @@ def _moving(graph: Any, before: Sequence[Any]) -> list[int]:
     ]  # fmt: skip
 
 
-def _loop(importer: Any, view: NodeView, body: Body, running: Var, found: list[Entry]) -> list[Entry]:
+def _loop(importer: Any, view: NodeView, body: Body, found: list[Entry]) -> list[Entry]:
     go, ends, rows = found[0], found[1 : 1 + len(body.states)], found[1 + len(body.states) :]
     body.count = _count(view)
     first = view.entry(1)
-    always = go.expr is running or (go.array is not None and bool(go.array.reshape(-1)[0]))
+    always = go.array is not None and bool(go.array.reshape(-1)[0])
     start = True if first is None else None if first.array is None else bool(first.array.reshape(-1)[0])
     if start is False:
         body.count = 0
     if not (always and start is not None):
-        body.running = (running, const(True) if first is None else scalar(first.expr), scalar(go.expr))
+        body.running = (Var("go", SCALAR_BOOL), const(True) if first is None else scalar(first.expr), scalar(go.expr))
     elif body.count is None:
         raise view.error("never ends: it has neither a number of iterations nor a condition")
     elif isinstance(body.count, int) and body.count > importer.limits.iterations:

@@ -18,6 +18,7 @@ from warpbeam.relay.types import TensorType
 
 _TRIED = 1 << 12  # iterations that are done while importing
 _BYTES = 1 << 12  # of each value of these
+_CALLS = 1 << 17  # of operators in all of them
 
 
 def deciding(body: Any) -> list[int]:
@@ -46,12 +47,10 @@ def trips(body: Any) -> int | None:
     if begun is None or not _computable(results, params):
         return None
     run = Interpreter(IRModule.from_expr(Function(params, Tuple(tuple(results)))))
-    most = _TRIED if body.count is None else max(body.count, 0)
-    for done in range(min(most, _TRIED) + 1):
-        if not begun[0].all():
+    calls = sum(isinstance(n, Call) for n in post_order(*results))
+    for done in range(min(_TRIED, _CALLS // max(calls, 1)) + 1):
+        if not begun[0].all() or (body.count is not None and done >= body.count):
             return done
-        if done == most:
-            return None if body.count is None else done
         try:
             begun = list(run.call("main", [np.asarray(done, np.int64), *begun]))
         except VerifyError:  # it fails when it runs
