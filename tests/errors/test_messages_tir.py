@@ -242,6 +242,10 @@ CASES: list[Case] = [
     ("prefetch: loop i is vectorized", steps(COPY, lambda s: s.vectorize("i"), lambda s: s.prefetch("i", "A"))),
     ("prefetch: nothing under i reads C", do(COPY, lambda s: s.prefetch("i", "C"))),
     ("prefetch: spread from loop i over loop i", do(COPY, lambda s: s.prefetch("i", "A", 1, "i"))),
+    (
+        "prefetch: from the end of loop i on to the next iteration of i",
+        do(COPY, lambda s: s.prefetch("i", "A", onto="i")),
+    ),
     ("alternate: loop i by loop i", do(COPY, lambda s: s.alternate("i", "i"))),
     ("pipeline: loop i is parallel", steps(COPY, lambda s: s.parallel("i"), lambda s: s.pipeline("i", [0]))),
     ("statements share a parameter across stages", do(FED, lambda s: s.pipeline("i", [0, 1]))),

@@ -43,3 +43,15 @@ def test_a_panel_that_lies_in_pieces_far_apart_is_copied_before_it_is_used(colum
     got = np.zeros((256, columns), np.float32)
     run(plan.lowered, x, y, got)
     close(got, x.astype(np.float64) @ y, terms=32)
+
+
+def test_what_is_added_to_a_product_is_asked_for_while_the_sums_are_made():
+    """A residual comes from another core's cache; a bias, a constant, is small and near."""
+    a, b, r = (te.placeholder(s, name=n) for s, n in (((64, 32), "a"), ((32, 64), "b"), ((64, 64), "r")))
+    bias = te.placeholder((64,), name="bias")
+    k = te.reduce_axis((0, 32), name="k")
+    c = te.compute((64, 64), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="c")
+    d = te.compute((64, 64), lambda i, j: c[i, j] + bias[j] + r[i, j], name="d")
+    text = to_text(schedule([a, b, bias, r], [d], get("generic-x86-64-v4"), frozenset({"b", "bias"})).lowered)
+    assert "prefetch[int64](r[" in text and "prefetch[int64](bias[" not in text
+    assert text.index("prefetch[int64](r[") < text.index("fma(")

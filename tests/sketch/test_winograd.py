@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from winograd_bound import direct, error_bound
 
+from warpbeam.cost.winograd_prior import Layer
+from warpbeam.cost.winograd_prior import plan as plan_blocks
 from warpbeam.ir.rewrite import substitute
 from warpbeam.op.table import get
 from warpbeam.sketch.base import Group
@@ -17,6 +19,7 @@ from warpbeam.tir.arith import simplify
 from warpbeam.tir.expr import SizeVar, as_expr, const_int
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule.layout import apply_layout
+from warpbeam.tir.text import to_text
 from warpbeam.topi.nn.winograd import winograd
 
 NHWC = {c: i for i, c in enumerate("NHWC")}
@@ -172,3 +175,25 @@ def test_open_maps_are_found_by_structure_only():
 
     turned = te.compute((n, h, w, 32), result, name="turned")
     assert not fits(Group(ins, [turned], target("native"), frozenset({"u"})))
+
+
+@pytest.mark.parametrize(
+    ("shape", "ahead"),
+    [((1, 14, 14, 256, 256), "(i0_i1 + 1) % 4"), ((1, 18, 18, 512, 512), " + 1, 15)")],
+    ids=["one", "several"],
+)
+def test_the_weights_that_come_next_are_asked_for(shape, ahead):
+    """Those of the next plane, and after the last one of the next chunk; where several blocks use a chunk's, those of
+    the next chunk, so that there is as much time for them.
+    """
+    plan = schedule(*stages(*shape, (1, 1, 1, 1), epilogue=False), target("generic-x86-64-v4"), frozenset({"u"}), "k")
+    assert plan.decisions["order"] == "columns outer", plan.decisions
+    asks = [line for line in to_text(plan.lowered).splitlines() if "prefetch" in line]
+    assert asks and all(ahead in line for line in asks), asks
+
+
+def test_blocks_are_as_large_as_weights_from_far_away_ask_for():
+    """A chunk's weights, a megabyte, leave the second-level cache before another block reads them again."""
+    layer = Layer(1, 4, 4, 512, 512, 16, 16)
+    blocks = plan_blocks(layer, target("generic-x86-64-v4").replace(l2=1 << 20, cores=2))
+    assert blocks.columns_outer and (blocks.rows, blocks.columns) == (4, 4), blocks

@@ -76,6 +76,30 @@ def test_prefetch_spread_where_one_iteration_asks_for_several_lines_of_several_r
     assert "A[1, min(t * 16 + k * 4 + 3, 63), 0]" in text
 
 
+def test_prefetch_goes_on_to_the_next_iteration_of_the_loop_around():
+    """After the last of three panels comes the first of the next four."""
+    becomes(
+        inject_prefetch,
+        """
+    def f(A: float32[4, 3, 2, 16], B: float32[4, 3, 2, 16]):
+        for c in range(4):
+            for p in range(3) {"prefetch": (("A", 1, "k", "c"),)}:
+                for k in range(2):
+                    for j in range(16):
+                        B[c, p, k, j] = A[c, p, k, j]
+    """,
+        """
+    def f(A: float32[4, 3, 2, 16], B: float32[4, 3, 2, 16]):
+        for c in range(4):
+            for p in range(3):
+                for k in range(2):
+                    eval prefetch[int64](A[max(min(c + (p + 1) // 3, 3), 0), (p + 1) % 3, k, 0])
+                    for j in range(16):
+                        B[c, p, k, j] = A[c, p, k, j]
+    """,
+    )
+
+
 def test_prefetch_through_a_loop_that_is_gone_is_none():
     f = """
         def f(A: float32[64, 32], B: float32[64, 32]):

@@ -159,6 +159,7 @@ def _score(
     again = 0.0  # beyond the weights from the third-level cache, which the products' cycles hold
     if columns_outer:  # what is transformed is written, and read by each chunk
         again = (chunks + 2) * whole * cache_rate(whole, target)
+        again += (blocks - 1) * layer.weights * cache_rate(round(layer.weights / chunks), target)
     elif layer.weights > target.l3 // 2:
         again = (blocks - 1) * layer.weights / FAR_BYTES_PER_CYCLE
     total = blocks * chunks * tile.cycles + moved + EXPOSED * again

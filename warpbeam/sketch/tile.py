@@ -243,6 +243,22 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
             sch.prefetch(outer[0], roles.rhs.tensor.name, 1, steps)
         elif len(free) == 1 and free[0] in roles.batch:  # it is that of the next product
             sch.prefetch(x.loops[free[0]], roles.rhs.tensor.name, 1, steps)
+    if known and roles is not None and sch.extent(outer[-1]) != 1:  # a tile's end would wait for all of it
+        for name in _finishing(group, parts):
+            sch.prefetch(outer[-1], name, 0, steps)
+
+
+def _finishing(group: Group, parts: Anatomy) -> list[str]:
+    """The inputs, no constants, of which what follows the reduction reads an element for each result."""
+    found: list[str] = []
+    for stage in parts.after:
+        axes = {a.var for a in stage.op.axis if extent(a.extent) != 1}
+        for load in _reads(stage.op):
+            op = load.tensor.op
+            own = isinstance(op, PlaceholderOp) and op.name not in group.constants
+            if own and axes <= set().union(*map(variables, load.indices)) and op.name not in found:
+                found.append(op.name)
+    return found
 
 
 def _tiles(x: Variant, rows: list[Var]) -> int:

@@ -243,8 +243,7 @@ def apply(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> None:
         sch.compute_inline(group.blocks[op])
     outer, at, chunk, vector = (_flat_result if parts.flat else _result)(group, parts, blocks, lanes)
     _in_registers(group, parts.back, vector)
-    steps = _products(group, parts, blocks, at)
-    sch.prefetch(chunk, parts.roles.rhs.tensor.name, 1, steps)
+    _products(group, parts, blocks, at, chunk)
     if not blocks.columns_outer:
         sch.compute_at(group.blocks[parts.planes], outer[-1])
     *ahead, piece = _transform(group, parts, None if blocks.columns_outer else outer[-1], lanes)
@@ -317,9 +316,9 @@ def _below(group: Group, block: str, at: str) -> list[str]:
     return names[names.index(at) + 1 :]
 
 
-def _products(group: Group, parts: Parts, blocks: Blocks, at: str) -> str:
-    """The products of a block with a chunk: register tiles below `at`; gives the loop over a tile's steps."""
-    sch, op, roles = group.sch, parts.products, parts.roles
+def _products(group: Group, parts: Parts, blocks: Blocks, at: str, chunk: str) -> None:
+    """The products of a block with a chunk, register tiles below `at`, while the weights that come next are fetched."""
+    sch, op, roles, layer = group.sch, parts.products, parts.roles, describe(group, parts)
     block = group.blocks[op]
     copy = sch.cache_write(block, "register")
     sch.compute_at(copy, at)
@@ -331,7 +330,13 @@ def _products(group: Group, parts: Parts, blocks: Blocks, at: str) -> str:
     loops = dict(zip(axes, _below(group, copy, at), strict=True))
     sizes.update(zip(rows, map(as_expr, (blocks.rows, blocks.columns)[-len(rows) :]), strict=True))
     small = replace(blocks.tile, rows=blocks.tile.rows[-len(rows) :])
-    return tile.nest(group, tile.Variant(copy, block, loops, sizes, small), axes, rows, None)[1]
+    steps = tile.nest(group, tile.Variant(copy, block, loops, sizes, small), axes, rows, None)[1]
+    if blocks.columns_outer and blocks.rows * blocks.columns < layer.rows * layer.columns:
+        sch.prefetch(chunk, roles.rhs.tensor.name, 1, steps)  # all blocks use these weights: the time to fetch the next
+        return
+    planes = [loops[v] for v in roles.batch]
+    plane = sch.fuse(*planes) if len(planes) > 1 else planes[0]
+    sch.prefetch(plane, roles.rhs.tensor.name, 1, steps, chunk)
 
 
 def _transform(group: Group, parts: Parts, at: str | None, lanes: int) -> list[str]:
@@ -347,6 +352,5 @@ def _transform(group: Group, parts: Parts, at: str | None, lanes: int) -> list[s
     sch.vectorize(lane)
     if parts.first is not None:
         _in_registers(group, parts.first, vector)
-    if parts.flat:
-        sch.annotate(tiles[-1], "inside", True)
+    sch.annotate(tiles[-1], "inside", True)
     return [*tiles, vector]

@@ -254,9 +254,11 @@ class Schedule:
         """Keeps what the last iteration has computed of a block's result."""
         self.step(RollingBuffer(block))
 
-    def prefetch(self, loop: str, buffer: str, offset: int | PrimExpr = 1, through: str = "") -> None:
-        """Asks in each iteration for what a later one reads of a buffer; spread over an inner loop's iterations."""
-        self.step(Prefetch(loop, buffer, offset, through))
+    def prefetch(self, loop: str, buffer: str, offset: int | PrimExpr = 1, through: str = "", onto: str = "") -> None:
+        """Asks in each iteration for what a later one reads of a buffer; spread over an inner loop's iterations. Past
+        the loop's end come the first iterations of the next one of `onto`, a loop around it.
+        """
+        self.step(Prefetch(loop, buffer, offset, through, onto))
 
     def alternate(self, loop: str, around: str) -> None:
         """Walks a loop backwards in every other iteration of a loop around it."""

@@ -145,14 +145,18 @@ class Prefetch(Step):
             for k in 768:                                for k in 768:
                 … W[p, k, 0:32]                              prefetch(next panel's line min(768*t + k, 1535)); …
 
-    Recorded on the loop as ("prefetch": ((buffer name, offset), (buffer name, offset, inner loop), …)); lowering asks
-    for nothing where no loop has the inner one's name any more.
+    With `onto`, a loop around it, what comes after the last iteration is the first of the next iteration of that loop.
+
+    Recorded on the loop as ("prefetch": ((buffer name, offset), (buffer name, offset, inner loop), (buffer name,
+    offset, inner loop or "", outer loop), …)); lowering asks for nothing where no loop has the inner one's name any
+    more.
     """
 
     loop: str
     buffer: str
     offset: int | PrimExpr = 1
     through: str = ""
+    onto: str = ""
 
     def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
         tree = tree_of(func)
@@ -174,7 +178,13 @@ class Prefetch(Step):
                     f"prefetch: spread from loop {self.loop} over loop {self.through}",
                     hint="this must be a serial loop inside of that",
                 )
-        what = (self.buffer, self.offset, self.through) if self.through else (self.buffer, self.offset)
+        if self.onto and (tree.loop(self.onto) is target or not target.within(tree.loop(self.onto))):
+            raise ScheduleError(
+                f"prefetch: from the end of loop {self.loop} on to the next iteration of {self.onto}",
+                hint="this must be a loop around that",
+            )
+        loops = (self.through, self.onto) if self.onto else (self.through,) if self.through else ()
+        what = (self.buffer, self.offset, *loops)
         asked = (*loop.annotations.get("prefetch", ()), what)
         return tree.update({target: loop.replace(annotations=annotated(loop.annotations, "prefetch", asked))}), None
 

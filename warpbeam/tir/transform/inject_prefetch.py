@@ -8,6 +8,8 @@ for p in 24:    # prefetch=(("W", 1, "k"),)   for p in 24:
     for t in 10:                                  for t in 10:
         for k in 768:                   ->            for k in 768:
             … W[p, k, 0:32]                               prefetch(W[min(p + 1, 23), line min(t * 768 + k, 1535)]) …
+
+With ("W", 1, "k", "c") and W[c, p, …], what follows p = 23 is p = 0 of the next c.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import substitute
 from warpbeam.tir import expr as e
-from warpbeam.tir.analysis.access import accesses
+from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.analysis.regions import Range, touched, upper_bound
 from warpbeam.tir.analysis.tree import kids, rebuilt
 from warpbeam.tir.arith import Facts, simplify
@@ -35,7 +37,8 @@ _LIKELY = 4  # iterations of a loop whose extent is not known
 
 def inject_prefetch(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
     """Loops noted "prefetch": ((buffer name, iterations ahead), …) begin by asking for what a later iteration reads;
-    with a third entry, an inner loop's name, the iterations of that loop ask for a share each.
+    with a third entry, an inner loop's name, the iterations of that loop ask for a share each. With a fourth, an outer
+    loop's name, the first iterations of the next one of that loop follow the last of this one.
     """
     line = int(getattr((at or Setting()).target, "line", 64))
     body = map_up(func.body, lambda s: _loop(s, line))
@@ -46,10 +49,10 @@ def _loop(s: Any, line: int) -> Stmt:
     if not isinstance(s, For) or NOTE not in s.annotations:
         return s  # type: ignore[no-any-return]
     asks: list[Stmt] = []
-    for name, ahead, *through in s.annotations[NOTE]:
-        ask = _ahead(s, name, ahead, line)
-        if ask is not None and through:
-            s = _spread(s, ask, through[0])
+    for name, ahead, *loops in s.annotations[NOTE]:
+        ask = _ahead(s, name, ahead, loops[1] if len(loops) > 1 else "", line)
+        if ask is not None and loops and loops[0]:
+            s = _spread(s, ask, loops[0])
         elif ask is not None:
             asks.append(_at_once(ask))
     return _before(s, asks, {k: v for k, v in s.annotations.items() if k != NOTE})
@@ -83,7 +86,7 @@ class Ask:
         return Evaluate(e.call("prefetch", BufferLoad(self.buffer, index), dtype="int64"))
 
 
-def _ahead(s: For, name: str, ahead: Any, line: int) -> Ask | None:
+def _ahead(s: For, name: str, ahead: Any, onto: str, line: int) -> Ask | None:
     """What the iteration that comes `ahead` later reads of a buffer; None where that is not known."""
     facts = Facts()
     facts.bind(s.var, s.min, s.extent)
@@ -92,10 +95,23 @@ def _ahead(s: For, name: str, ahead: Any, line: int) -> Ask | None:
     if buffer is None or region is None or buffer in _made_inside(s):
         return None
     counts = [upper_bound(r.extent(facts), facts) for r in region]
-    low = [substitute(r.low, {s.var: e.add(s.var, ahead)}) for r in region]
+    later = _later(s, ahead, onto, [r.low for r in region])
+    low = [substitute(r.low, later) for r in region]
     known = tuple(c for c in counts if c is not None)
     step = max(1, line // dt.nbytes(buffer.dtype))
     return Ask(buffer, tuple(low), known, step, facts) if len(known) == len(counts) else None
+
+
+def _later(s: For, ahead: Any, onto: str, low: list[PrimExpr]) -> dict[Var, PrimExpr]:
+    """The loop's variable so many iterations later; with that of the loop around it, where these depend on it."""
+    around = next((v for index in low for v in free_vars(index) if v.name == onto), None)
+    there = e.add(e.sub(s.var, s.min), ahead)
+    if around is None:
+        return {s.var: e.add(s.var, ahead)}
+    return {
+        s.var: e.add(e.floormod(there, s.extent), s.min),
+        around: e.add(around, e.floordiv(there, s.extent)),
+    }
 
 
 def _at_once(ask: Ask) -> Stmt:
