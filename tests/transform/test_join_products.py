@@ -9,7 +9,7 @@ import pytest
 
 import warpbeam
 from warpbeam.ir.rewrite import post_order
-from warpbeam.relay.expr import Expr, Function, IRModule, Tuple, const, var
+from warpbeam.relay.expr import Expr, Function, If, IRModule, Tuple, const, var
 from warpbeam.relay.interp import evaluate
 from warpbeam.runtime.program import CallKernel
 from warpbeam.transform import passes
@@ -108,6 +108,17 @@ def test_two_groups_that_would_wait_for_each_other_are_not_both_joined() -> None
     b1, a2 = call("nn.dense", call("tanh", a1), b), call("nn.dense", call("tanh", b2), a)
     shapes, _ = joined([x, y], b1, a2)
     assert sorted(shapes) == [(1, K), (1, K), (2, K)]
+
+
+def test_branches_keep_their_products() -> None:
+    """Else all branches would be computed, whichever is taken."""
+    w, (x, y) = weights(), inputs(2)
+    cond = call("greater", call("sum", x), const(np.float32(0)))
+    chosen = If(cond, call("nn.dense", call("exp", x), w), call("nn.dense", call("tanh", y), w))
+    shapes, after = joined([x, y], chosen)
+    assert shapes == [(1, N)] * 2 and count(after, "concatenate") == 0
+    shapes, after = joined([x, y], chosen, call("nn.dense", x, w), call("nn.dense", y, w))
+    assert sorted(shapes) == [(1, N), (1, N), (2, N)]
 
 
 def test_what_is_not_worth_joining() -> None:

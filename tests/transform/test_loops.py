@@ -102,6 +102,18 @@ def test_functions_that_are_values_keep_their_parameters() -> None:
     same_values(before, after)
 
 
+def test_functions_that_call_each_other_are_not_made_for_each_number_that_they_count() -> None:
+    before = module(
+        "def @main(%n: int64) { @f(0i64, %n) }",
+        "def @f(%i: int64, %n: int64) -> int64 { if (less(%i, 0i64)) { %n } else { @g(add(%i, 1i64), %n) } }",
+        "def @g(%i: int64, %n: int64) -> int64 { if (less(%i, %n)) { @f(add(%i, 1i64), %n) } else { %i } }",
+    )
+    after = passes.SinkConstants()(before)
+    assert sorted(g.name for g in after.functions) == ["f", "f_1", "g", "g_1", "main"]
+    for n in (0, 3, 8):
+        assert evaluate(after, [np.int64(n)]) == evaluate(before, [np.int64(n)])
+
+
 def test_a_function_that_main_does_not_reach_is_kept_with_what_it_calls() -> None:
     before = module(
         main("@g(%h, 2f)"),

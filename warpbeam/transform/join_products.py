@@ -15,7 +15,7 @@ from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import add_origins, origins, post_order, substitute
 from warpbeam.ir.transform import function_pass
 from warpbeam.op.base import Binary, Unary
-from warpbeam.relay.expr import Call, Constant, Expr, Function, TupleGetItem
+from warpbeam.relay.expr import Call, Constant, Expr, Function, If, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
 from warpbeam.topi import dims
@@ -58,10 +58,12 @@ def _weights(n: Node) -> tuple[Any, ...] | None:
 
 
 def _independent(body: Expr) -> list[Call]:
-    """Products by the same weights that do not depend on each other: those above which equally many of them stand."""
+    """Products by the same weights that do not depend on each other: those above which equally many of them stand.
+    What only a branch computes stays in it.
+    """
     order = list(post_order(body, enter=lambda n: not isinstance(n, Function)))
     groups: dict[tuple[Any, ...], list[Call]] = {}
-    for n in order:
+    for n in post_order(body, enter=lambda n: not isinstance(n, Function | If)):
         key = _weights(n)
         if key is not None:
             groups.setdefault(key, []).append(n)  # type: ignore[arg-type]

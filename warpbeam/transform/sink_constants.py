@@ -23,6 +23,7 @@ from warpbeam.transform.graph import is_finished
 from warpbeam.transform.loops import callers, calls_of
 
 Key = tuple[GlobalVar, tuple[tuple[int, Any, str], ...]]
+Path = frozenset[GlobalVar]  # the functions that a function was made of, and that of its callers back to main
 
 
 @module_pass(opt_level=2, name="SinkConstants", required=["InferType"])
@@ -44,7 +45,7 @@ class _Sinker:
         self.names = {g.name for g in mod.functions}
         self.made: dict[Key, GlobalVar] = {}
         self.out = IRModule({}, mod.types)
-        self.work: list[tuple[GlobalVar, Function]] = []
+        self.work: list[tuple[GlobalVar, Function, Path]] = []
 
     def run(self) -> IRModule:
         """The new module. Functions that main does not reach are kept, too."""
@@ -54,34 +55,36 @@ class _Sinker:
             if not any(called is gv for called, _ in self.made):
                 self._ask(gv, self.mod[gv])
             while self.work:
-                name, fn = self.work.pop(0)
+                name, fn, path = self.work.pop(0)
                 plain = not isinstance(fn, Function) or is_finished(fn)
-                self.out[name] = fn if plain else self._called(fold_function(fn, self.limit), name)
+                self.out[name] = fn if plain else self._called(fold_function(fn, self.limit), name, path)
         return self.out
 
     def _ask(self, gv: GlobalVar, fn: Function) -> GlobalVar:
         """Has a function visited as it is."""
         if (gv, ()) not in self.made:
             self.made[gv, ()] = gv
-            self.work.append((gv, fn))
+            self.work.append((gv, fn, frozenset([gv])))
         return gv
 
-    def _called(self, fn: Function, own: GlobalVar) -> Function:
+    def _called(self, fn: Function, own: GlobalVar, path: Path) -> Function:
         def visit(node: Node) -> Node | None:
             if not isinstance(node, Call) or not isinstance(node.op, GlobalVar) or node.op is own:
                 return None
-            return self._sunk(node)
+            return self._sunk(node, path)
 
         body = rewrite(fn.body, visit)
         return fn if body is fn.body else fn.replace(body=body)
 
-    def _sunk(self, call: Call) -> Call | None:
-        """The call of the function that has its constants inside."""
+    def _sunk(self, call: Call, path: Path) -> Call | None:
+        """The call of the function that has its constants inside; None where it stays as it is. Functions that call
+        each other in a circle are made once for each way into it: what they count would else be known for ever.
+        """
         gv = call.op
         fn = self.mod.functions.get(gv)
         if fn is None:
             return None
-        open_ = isinstance(fn, Function) and not is_finished(fn) and gv not in self.loose
+        open_ = isinstance(fn, Function) and not is_finished(fn) and gv not in self.loose and gv not in path
         known = {k: a for k, a in enumerate(call.args) if open_ and isinstance(a, Constant)}
         fixed = {k: a for k, a in known.items() if a.ty is fn.params[k].ty and _kept(gv, fn, k)}
         if not fixed:
@@ -89,10 +92,10 @@ class _Sinker:
             return None
         key = (gv, tuple((k, a.ty, a.data.digest) for k, a in fixed.items()))
         if key not in self.made:
-            self.made[key] = self._inside(gv, fn, fixed)
+            self.made[key] = self._inside(gv, fn, fixed, path | {gv})
         return Call(self.made[key], tuple(a for k, a in enumerate(call.args) if k not in fixed), call.attrs)
 
-    def _inside(self, gv: GlobalVar, fn: Function, fixed: dict[int, Constant]) -> GlobalVar:
+    def _inside(self, gv: GlobalVar, fn: Function, fixed: dict[int, Constant], path: Path) -> GlobalVar:
         """The function with constants in the place of parameters, which is still to be visited."""
         left = [k for k in range(len(fn.params)) if k not in fixed]
         params = tuple(fn.params[k] for k in left)
@@ -105,7 +108,7 @@ class _Sinker:
             return None
 
         body = rewrite(substitute(fn.body, {fn.params[k]: a for k, a in fixed.items()}), visit)
-        self.work.append((new, Function(params, body, ret, fn.type_params, fn.attrs)))
+        self.work.append((new, Function(params, body, ret, fn.type_params, fn.attrs), path))
         return new
 
 
