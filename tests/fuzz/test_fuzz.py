@@ -96,6 +96,16 @@ def test_the_command_prints_totals(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "seed 4, models 0 to 1, levels 0: " in out and "candidates dropped" in out
 
 
+def test_a_model_that_the_peer_does_not_survive_is_judged_without_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "peer", lambda model, inputs: os.kill(os.getpid(), signal.SIGSEGV))
+    monkeypatch.setattr(judge, "warm", lambda: None)
+    assert main(["--count", "2", "--seed", "4", "--levels", "0", "--save", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("onnxruntime crashes on model") == 2 and "2 passed, 0 disputed, 0 failed" in out
+
+
 @pytest.mark.slow
 def test_many_models(tmp_path: Path) -> None:
     assert main(["--count", "100", "--seed", "1000", "--levels", "0,1,2,3", "--save", str(tmp_path)]) == 0

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,30 @@ def _generate(folder: Path, seed: int, indices: range) -> int:
     return 0
 
 
-def _work(args: argparse.Namespace, index: int, note: Any) -> judge.Verdict:
-    return judge.judge(args.seed, index, [int(n) for n in args.levels.split(",")], args.c, note)
+def _work(args: argparse.Namespace, beside: bool, index: int, note: Any) -> judge.Verdict:
+    return judge.judge(args.seed, index, [int(n) for n in args.levels.split(",")], args.c, note, beside)
+
+
+def _outcomes(args: argparse.Namespace, indices: range) -> Iterator[crew.Outcome]:
+    """What becomes of each model. One that onnxruntime does not survive is judged by exact arithmetic alone."""
+    memory = 0 if args.c else MEMORY  # a sanitizer reserves terabytes of addresses
+    limits = args.jobs, args.seconds or 120, memory
+    again = []
+    for done in crew.run_all(indices, partial(_work, args, True), *limits):
+        if done.kind == "crash" and done.stage == judge.PEER:
+            print(f"onnxruntime crashes on model {done.task}: {done.value}", flush=True)
+            again.append(done.task)
+        else:
+            yield done
+    yield from crew.run_all(again, partial(_work, args, False), *limits)
 
 
 def _random(args: argparse.Namespace, indices: range) -> int:
     began, ops, dropped, kinds = time.monotonic(), Counter[str](), Counter[str](), Counter[str]()
     sizes = 0
-    memory = 0 if args.c else MEMORY  # a sanitizer reserves terabytes of addresses
     with crew.economical(), contextlib.suppress(KeyboardInterrupt):  # what was done by then is told
         judge.warm()
-        for done in crew.run_all(indices, partial(_work, args), args.jobs, args.seconds or 120, memory):
+        for done in _outcomes(args, indices):
             failures = [] if done.kind == "done" else [f"{done.kind} in {done.stage}: {crew.brief(done.value)}"]
             disputed: list[str] = []
             if done.kind == "done":

@@ -22,6 +22,7 @@ from warpbeam.testing.fuzz.grow import Grown, grow
 
 SANITIZERS = ("gcc", "-march=native", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 GUARD = 0.25  # seconds of measuring at level 4: which variant is kept hardly matters here, that each may be does
+PEER = "onnxruntime"  # what is noted while it computes
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -36,21 +37,23 @@ class Verdict:
     sizes: int = 0
 
 
-def judge(seed: int, index: int, levels: Sequence[int], in_c: bool, note: Callable[[str], None]) -> Verdict:
+def judge(
+    seed: int, index: int, levels: Sequence[int], in_c: bool, note: Callable[[str], None], beside: bool = True
+) -> Verdict:  # fmt: skip
     """Grows a model and judges it; kernels come from the disk cache where they can. `note` is told what is being done,
-    for the case that it ends badly.
+    for the case that it ends badly. Not `beside`: onnxruntime, which may not survive the model, is not asked.
 
     Raises: what the compiler raises that is no error of ours.
     """
     note("grow")
     grown = grow(seed, index)
     verdict = Verdict(ops=grown.ops, dropped=dict(grown.dropped))
-    note("onnxruntime")
-    theirs = peer(grown.model, grown.inputs)
+    note(PEER)
+    theirs = peer(grown.model, grown.inputs) if beside else None
     verdict.disputed += [
         f"onnxruntime: {n}: {why}" for n, why in _wrong(theirs or {}, grown.expected, grown.bounds).items()
     ]
-    others = _other_sizes(grown, seed, index)
+    others = _other_sizes(grown, seed, index) if beside else None
     with sharing():
         found = _at_levels(grown, levels, theirs, others, note)
     verdict.failures += found.failures
