@@ -211,15 +211,20 @@ def test_a_number_of_rows_that_is_open_must_be_that_of_the_iterations() -> None:
 
 
 @pytest.mark.parametrize("inner_first", [False, True])
-@pytest.mark.parametrize("more", ["", f"add(nn.matmul(take(%x, reshape(%i, newshape=[1]), axis=0), {W}), "])
-def test_a_loop_within_a_loop_hands_its_products_to_that(more: str, inner_first: bool) -> None:
-    """more: a product of its own, which the outer loop hands on."""
+@pytest.mark.parametrize("own", [False, True])
+def test_a_loop_within_a_loop_hands_its_products_to_the_outermost(own: bool, inner_first: bool) -> None:
+    """own: the outer loop has such a product, too. They stay in it where it stands behind the inner one."""
+    more = f"add(nn.matmul(take(negative(%x), reshape(%i, newshape=[1]), axis=0), {W}), " if own else ""
     inner = loop(STEP.replace("%w", W), name="g")
-    outer = loop(f"%t = {more}@g(0i64, %s, %x){')' if more else ''}")
+    outer = loop(f"%t = {more}@g(0i64, %s, %x){')' if own else ''}")
     before = module(main("@f(0i64, %h, %x)"), *([inner, outer] if inner_first else [outer, inner]))
     after = passes.HoistLoopWork()(before)
     found = products(after)
-    assert found["g"] == [] and [s[0] for s in found["f"]] == [4] and len(found["main"]) == bool(more)
+    assert [found[name] for name in ("g", "f", "main")] == [
+        [],
+        [(4, 2)] * inner_first,
+        [(4, 2)] * (own + 1 - inner_first),
+    ]
     same_values(before, after)
 
 

@@ -5,7 +5,8 @@
 
 What the rows are taken from and what they are multiplied by must be the same in all iterations, the index may be
 anything: a function of single rows of x, at an index, is a row of the function of all of x. Whether it pays is asked of
-the numbers of iterations and rows only. Weights are then read once, not in each step.
+the numbers of iterations and rows only. Weights are then read once, not in each step. Of loops within loops the product
+goes on to the outermost: in the others it is the same in all iterations.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _hoisted(mod: IRModule, loop: Loop, caller: GlobalVar, called: Call) -> IRMo
     params = [Var(f"h{k}", rows.all.ty) for k, rows in enumerate(picked.values())]
     memo: dict[Node, Node] = {}
     for (node, rows), var in zip(picked.items(), params, strict=True):
-        memo[node] = call("take", var, rows.index, axis=0, mode=rows.mode)
+        memo[node] = var if rows.index is None else call("take", var, rows.index, axis=0, mode=rows.mode)
         add_origins(memo[node], origins(node))
     fn = loop.fn
     ret = fn.ret_type if fn.ret_type is not None else fn.body.ty
@@ -83,11 +84,11 @@ def _calls(node: Node, gv: GlobalVar) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """A value of an iteration as the row at `index` of `all`, a value outside. mode: of indices that are too large;
-    product: whether work is saved.
+    """A value of an iteration as the row at `index` of `all`, a value outside, or all of that if it is the same in all
+    iterations. mode: of indices that are too large; product: whether work is saved.
     """
 
-    index: Expr
+    index: Expr | None
     mode: str
     all: Expr
     product: bool = False
@@ -108,6 +109,7 @@ class _Finder:
             p: called.args[k] for k, p in enumerate(loop.fn.params) if loop.fixed(k) and isinstance(p.ty, TensorType)
         }
         self.rows: dict[Node, _Rows] = {}
+        self.same: dict[Node, _Rows] = {}  # products that are the same in all iterations: those of a loop within
 
     def run(self) -> dict[Node, _Rows]:
         """The products that leave the loop, with what follows them row by row."""
@@ -121,9 +123,9 @@ class _Finder:
                 self.outside[n] = n
             for c in children(n):
                 users.setdefault(c, []).append(n)
-        ends = {n for n, rows in self.rows.items() if rows.product}
+        ends = {n: rows for n, rows in self.rows.items() if rows.product} | self.same
         return {
-            n: self.rows[n] for n in order if n in ends and (n in roots or any(u not in ends for u in users.get(n, ())))
+            n: ends[n] for n in order if n in ends and (n in roots or any(u not in ends for u in users.get(n, ())))
         }  # fmt: skip
 
     def _visit(self, n: Call) -> None:
@@ -135,7 +137,9 @@ class _Finder:
         ):
             return
         if all(a in self.outside for a in n.args):
-            self.outside[n] = same_call(n, *[self.outside[a] for a in n.args])
+            self.outside[n] = whole = same_call(n, *[self.outside[a] for a in n.args])
+            if op_name(n) in _PRODUCTS or any(a in self.same for a in n.args):
+                self.same[n] = _Rows(None, "", whole)
             return
         found = self._taken(n) if op_name(n) == "take" else self._apart(n)
         if found is not None and _bytes(found.all.ty) <= _BYTES:
