@@ -62,3 +62,26 @@ def test_axes_used_in_a_condition_stay_apart():
     y = te.compute((3, 4), lambda i, j: if_then_else(j < 2, x[i, j], 0.0), name="y")
     _, outs = collapse([x], [y])
     assert shapes(outs) == [(3, 4)]
+
+
+def test_axes_of_a_reduction_become_one():
+    x = te.placeholder((2, 3, 4, 5), name="x")
+    a, b = te.reduce_axis(4, "a"), te.reduce_axis(5, "b")
+    most = te.compute((2, 3), lambda i, j: te.max(x[i, j, a, b], axis=[a, b]), name="most")
+    y = te.compute((2, 3, 4, 5), lambda i, j, k, v: x[i, j, k, v] - most[i, j], name="y")
+    ins, outs = collapse([x], [y])
+    assert shapes(ins) == [(6, 20)] and shapes(outs) == [(6, 20)]
+    arrays = [np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)]
+    (got,) = execute(ins, outs, arrays)
+    np.testing.assert_array_equal(got.reshape(2, 3, 4, 5), arrays[0] - arrays[0].max((2, 3), keepdims=True))
+
+
+def test_axes_of_a_reduction_that_are_read_apart_stay_so():
+    x, w = te.placeholder((4, 5), name="x"), te.placeholder((5,), name="w")
+    a, b = te.reduce_axis(4, "a"), te.reduce_axis(5, "b")
+    y = te.compute((2,), lambda i: te.sum(x[a, b] * w[b] + i.astype("float32"), axis=[a, b]), name="y")
+    assert shapes(collapse([x, w], [y])[0]) == [(4, 5), (5,)]
+    turned = te.compute((2,), lambda i: te.sum(x[a, b] + i.astype("float32"), axis=[b, a]), name="turned")
+    assert shapes(collapse([x], [turned])[0]) == [(4, 5)]
+    ends = te.compute((4,), lambda i: te.sum(x[i, b] + x[a, 0], axis=[a, b]), name="ends")
+    assert shapes(collapse([x], [ends])[0]) == [(4, 5)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -14,7 +16,7 @@ from warpbeam.frontend.onnx import import_model
 from warpbeam.relay import interp
 
 RNG = np.random.default_rng(0)
-Model = tuple[str, dict[str, tuple[int, ...]]]  # text of a graph behind its name's bracket, and shapes of weights
+Model = tuple[str, dict[str, Any]]  # text of a graph behind its name's bracket, and weights or their shapes
 
 
 def pointwise(size: int, inputs: int, outputs: int) -> Model:
@@ -67,17 +69,35 @@ def softmax_down(columns: int) -> Model:
     return f"float[3,24,{columns}] x) => (float[3,24,{columns}] y) {{ y = Softmax <axis = 1> (x) }}", {}
 
 
+def bytes_product(rows: int, inner: int, zero: int = 0) -> Model:
+    """A product of bytes by constant ones, less what a zero point adds."""
+    weights = {"w": RNG.integers(0, 255, (inner, 64), np.uint8), "a": np.uint8(3), "b": np.uint8(128 + zero)}
+    return f"uint8[{rows},{inner}] x) => (int32[{rows},64] y) {{ y = MatMulInteger(x, w, a, b) }}", weights
+
+
+def whole_range(*shape: int) -> Model:
+    size, axes = ",".join(map(str, shape)), ",".join(map(str, range(len(shape))))
+    return f"float[{size}] x) => (float[] y) {{ y = ReduceMax <axes = [{axes}], keepdims = 0> (x) }}", {}
+
+
 #: a model beside one that goes well, and how many times that one's work it may be
 BESIDE = {
     **{f"softmax down {c} columns": (softmax_down(c), softmax_down(-(-c // 16) * 16), 1.1) for c in (61, 67, 129)},
+    **{
+        f"bytes {k} {zero}": (bytes_product(32, k, zero), bytes_product(32, 64, zero), 1.3)
+        for k in (61, 62)
+        for zero in (0, 5)
+    },
+    **{f"maximum of {s}": (whole_range(*s), whole_range(64, 256), 1.1) for s in [(64, 255), (16, 3, 5, 61)]},
     **{f"{n} results of a map of {h}": (conv(32, n, h), conv(32, 3, 32), n / 3 + 0.3) for n, h in [(4, 32), (3, 31)]},
 }
 
 
-def parsed(text: str, weights: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+def parsed(text: str, weights: dict[str, Any]) -> onnx.ModelProto:
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g ({text}')
-    for w, shape in weights.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(RNG.standard_normal(shape, np.float32), w))
+    for name, w in weights.items():
+        value = RNG.standard_normal(w, np.float32) if isinstance(w, tuple) else np.asarray(w)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     return model
 
 
@@ -107,5 +127,5 @@ def test_takes_no_more_work_than_good_sizes(name: str) -> None:
 @pytest.mark.parametrize("name", BESIDE)
 def test_is_right_beside_good_sizes(name: str) -> None:
     text, weights = BESIDE[name][0]
-    terms = max((int(np.prod(shape[1:])) for shape in weights.values()), default=64)
+    terms = max((int(np.prod(np.shape(w) if hasattr(w, "shape") else w[1:])) for w in weights.values()), default=64)
     right(parsed(text, weights), terms)

@@ -17,7 +17,7 @@ from warpbeam.tir import expr as e
 from warpbeam.tir import stmt as s
 from warpbeam.tir.arith import Facts, bounds
 
-TARGET = get("generic-x86-64-v4")
+TARGET = get("cascadelake")
 
 
 def work(model: Any, target: Target = TARGET) -> float:

@@ -11,6 +11,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.transform import PassContext
 from warpbeam.relay.expr import Function, IRModule, Tuple, TupleGetItem, const, var
 from warpbeam.relay.interp import evaluate
+from warpbeam.target import get
 from warpbeam.tir.expr import SizeVar
 from warpbeam.transform import Sequential, passes
 from warpbeam.transform.convert_layout import transpose_cost
@@ -211,3 +212,14 @@ def test_few_results_do_not_ask_for_channels_last():
     assert layouts((1, 256, 31, 31), lambda n, x: n.conv(x, 12, 3)) == TURNED  # faster by tiles
     assert layouts((1, 16, 16, 16), transposed(1)) == PLAIN
     assert layouts((1, 16, 16, 16), transposed(3)) == TURNED  # one convolution of 12 results
+
+
+def test_bytes_have_their_channels_last_where_there_are_dot_products():
+    x = var("x", shape=(1, 16, 16, 16), dtype="uint8")
+    w = const(np.ones((16, 16, 1, 1), np.int8))
+    fn = Function((x,), G("nn.conv2d")(x, w, out_dtype="int32"))
+    for target, layout in (("haswell", "NCHW"), ("cascadelake", "NHWC")):
+        with PassContext(opt_level=3):
+            new = Sequential([passes.ConvertLayout("NHWC", get(target))])(IRModule.from_expr(fn))["main"]
+        (found,) = [n for n in post_order(new.body) if op_name(n) == "nn.conv2d"]
+        assert found.attrs["data_layout"] == layout

@@ -81,7 +81,8 @@ def integer_matmul(a: Expr, b: Expr, a_zero: Expr | None, b_zero: Expr | None) -
     b, b_zero = signed_weights(b, b_zero)
     left = _matrix_zero(a_zero, a, 0)
     right = _matrix_zero(b_zero, b, 1)
-    more = _short_of(_shape(b)[0]) if len(_shape(b)) == 2 and weights and right is None else 0
+    depth = _shape(b)[0]
+    more = _short_of(depth) if len(_shape(b)) == 2 and weights else 0
     if more and len(_shape(a)) > 1:  # more products by 0
         a = get("nn.pad")(a, const(0, _dtype(a)), pad_width=(*[(0, 0)] * (len(_shape(a)) - 1), (0, more)))
         b = _with_zeros(b, 0, more)
@@ -94,7 +95,7 @@ def integer_matmul(a: Expr, b: Expr, a_zero: Expr | None, b_zero: Expr | None) -
     if left is not None:
         columns = _total(b, (-2,))
         if right is not None:
-            depth = _shape(b)[-2]
+            depth = depth if len(_shape(b)) == 2 else _shape(b)[-2]
             if not isinstance(depth, int):
                 return get("nn.matmul")(_shifted(a, left), _shifted(b, right))  # type: ignore[no-any-return]
             columns = get("subtract")(columns, get("multiply")(right, _int(depth)))
@@ -132,9 +133,8 @@ def integer_conv(
     w, w_zero = signed_weights(w, w_zero)
     if x_zero is not None and is_zero(x_zero):
         x_zero = None
-    plain = w_zero is None or is_zero(w_zero)
-    more = _short_of(_shape(w)[1]) if plain and attrs["groups"] == 1 and isinstance(w, Constant) else 0
-    if more:  # more products by 0
+    more = _short_of(_shape(w)[1]) if attrs["groups"] == 1 and isinstance(w, Constant) else 0
+    if more:  # more products of x_zero by 0
         w = _with_zeros(w, 1, more)
     if more or any(not (isinstance(p, int) and p == 0) for p in padding):
         widths = ((0, 0), (0, more), *zip(padding[:rank], padding[rank:], strict=True))

@@ -31,7 +31,7 @@ from warpbeam.cost.chain_prior import Block, Blocks, Chain, Product, plan, ranke
 from warpbeam.cost.tile_prior import Tile
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
-from warpbeam.sketch import pointwise, rows, tile
+from warpbeam.sketch import dot, pointwise, rows, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
 from warpbeam.sketch.structure import Stage, contraction, row_key, variables
 from warpbeam.te.tensor import ComputeOp, Operation, PlaceholderOp, ProducerLoad, loads
@@ -115,12 +115,13 @@ def find(group: Group) -> Parts | None:
 
 def _link(group: Group, op: ComputeOp) -> Link | None:
     """A product of matrices, of each of a batch: sizes known and not 0, operands read at plain axes, the lhs with rows
-    before the sum, the rhs with columns last, or a constant with columns first. None if it is something else.
+    before the sum, the rhs with columns last, or a constant with columns first. None if it is something else, or by
+    itself would be computed by dot products.
     """
     roles, axes = contraction(op), [a.var for a in op.axis]
     if roles is None or not roles.m or (len(roles.n), len(roles.k)) != (1, 1) or axes[-2:] != [roles.m[-1], *roles.n]:
         return None
-    if not all(extent(a.extent) for a in (*op.axis, *op.reduce_axis)):
+    if not all(extent(a.extent) for a in (*op.axis, *op.reduce_axis)) or dot.find(group, op, roles) is not None:
         return None
     left, right = list(roles.lhs.indices), list(roles.rhs.indices)
     free, maker = right[:-2], roles.rhs.tensor.op

@@ -3,13 +3,13 @@
 
 Two adjacent axes x, y of an output may become one when every read that uses them does so as adjacent indices [.., x,
 y, ..] of
-a tensor whose dimension under y is y's extent, and the stages that define those tensors may join the same axes. Memory
-does not change: tensors are compact, so [a, b] and [a*b] are the same bytes.
+a tensor whose dimension under y is y's extent, and the stages that define those tensors may join the same axes. So may
+two adjacent axes of a reduction. Memory does not change: tensors are compact, so [a, b] and [a*b] are the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from warpbeam.ir.rewrite import post_order, rewrite
@@ -72,29 +72,31 @@ def collapse(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[list[
     if any(not isinstance(op, ComputeOp | PlaceholderOp) for op in operations(list(outputs))):
         return list(inputs), list(outputs)
     ins, outs = drop_units(inputs, outputs)
-    changed = True
-    while changed:
-        changed = False
-        ndim = max((len(t.shape) for t in outs), default=0)
-        for axis in range(ndim - 1):
-            pairs = _joinable(outs, axis)
-            if pairs:
-                ins, outs = _join(ins, outs, pairs)
-                changed = True
-                break
-    return ins, outs
+    while True:
+        pairs = next((p for start in _starts(outs) if (p := _joinable(outs, start))), None)
+        if pairs is None:
+            return ins, outs
+        ins, outs = _join(ins, outs, pairs)
 
 
-def _joinable(outputs: Sequence[Tensor], axis: int) -> set[Pair] | None:
-    """Every (operation, axis) that must join its axis with the next for the outputs to do so at `axis`; None if
-    one may not.
+def _starts(outputs: Sequence[Tensor]) -> Iterator[list[Pair]]:
+    """What may be joined: an axis of all outputs with the next, or of one reduction. Axes of a reduction count on from
+    those of its result.
+    """
+    for axis in range(max((len(t.shape) for t in outputs), default=0) - 1):
+        if all(len(t.shape) == len(outputs[0].shape) for t in outputs):
+            yield [(t.op, axis) for t in outputs]
+    for op in operations(list(outputs)):
+        if isinstance(op, ComputeOp):
+            yield from ([(op, len(op.axis) + k)] for k in range(len(op.reduce_axis) - 1))
+
+
+def _joinable(outputs: Sequence[Tensor], start: list[Pair]) -> set[Pair] | None:
+    """Every (operation, axis) that must join its axis with the next for those of `start` to do so; None if one may not.
+    Of the outputs all do, or none.
     """
     need: set[Pair] = set()
-    work: list[Pair] = []
-    for t in outputs:
-        if len(t.shape) != len(outputs[0].shape):
-            return None
-        work.append((t.op, axis))
+    work = list(start)
     out_ops = {t.op for t in outputs}
     readers = readers_of(outputs)
     while work:
@@ -107,16 +109,25 @@ def _joinable(outputs: Sequence[Tensor], axis: int) -> set[Pair] | None:
             if found is None:
                 return None
             work.extend(found)
-        for user in readers.get(op, ()):
+        for user in readers.get(op, ()) if at + 1 < _rank(op) else ():
             up = _pair_in_reader(user, op, at)
             if up is None:
                 return None
             if isinstance(up, int):
                 work.append((user, up))
     touched = {op for op, _ in need}
-    if not out_ops <= touched or len(touched) != len(need):
-        return None
-    return need
+    joined = out_ops & {op for op, at in need if at + 1 < _rank(op)}
+    return need if joined in (set(), out_ops) and len(touched) == len(need) else None
+
+
+def _rank(op: Any) -> int:
+    """Dimensions of an operation's result."""
+    return len(op.axis) if isinstance(op, ComputeOp) else len(op.shape)
+
+
+def _axes(op: ComputeOp) -> list[IterVar]:
+    """Axes of the result, then of the reduction."""
+    return [*op.axis, *op.reduce_axis]
 
 
 def readers_of(outputs: Sequence[Tensor]) -> dict[Operation, list[ComputeOp]]:
@@ -140,10 +151,10 @@ def _uses(expr: PrimExpr, *variables: Var) -> bool:
 
 def _pairs_read(op: ComputeOp, at: int) -> list[Pair] | None:
     """Operand pairs that a stage reads with axes (at, at+1); None when it uses them in any other way."""
-    if at + 1 >= len(op.axis):
+    axes = _axes(op)
+    if at + 1 >= len(axes) or at + 1 == len(op.axis):
         return None
-    x, y = op.axis[at].var, op.axis[at + 1].var
-    ext = op.axis[at + 1].extent
+    x, y, ext = axes[at].var, axes[at + 1].var, axes[at + 1].extent
     found: list[Pair] = []
     inside: set[int] = set()
     for load in _loads(op):
@@ -160,13 +171,14 @@ def _pairs_read(op: ComputeOp, at: int) -> list[Pair] | None:
 
 
 def _used_outside(op: ComputeOp, x: Var, y: Var) -> bool:
-    """Whether x or y occur other than as a read's index (in a condition or as a value)."""
-    return any(node is x or node is y for node in post_order(*op.body, enter=lambda n: not isinstance(n, ProducerLoad)))
+    """Whether x or y occur other than as a read's index (in a condition or as a value), or as an axis."""
+    inside = post_order(*op.body, enter=lambda n: not isinstance(n, ProducerLoad | IterVar))
+    return any(node is x or node is y for node in inside)
 
 
 def _pair_in_reader(user: ComputeOp, op: Operation, at: int) -> int | bool | None:
     """Axis of `user` that reads (at, at+1) of `op` in step; True when it reads them at 0 each; None if neither."""
-    axes = [a.var for a in user.axis] + [a.var for a in user.reduce_axis]
+    axes = [a.var for a in _axes(user)]
     result: int | bool | None = None
     for load in _loads(user):
         if load.tensor.op is not op:
@@ -175,7 +187,7 @@ def _pair_in_reader(user: ComputeOp, op: Operation, at: int) -> int | bool | Non
         if i not in axes or j not in axes:
             return None
         p, q = axes.index(i), axes.index(j)
-        if q != p + 1 or q >= len(user.axis) or (result is not None and result != p):
+        if q != p + 1 or q == len(user.axis) or (result is not None and result != p):
             return None
         result = p
     return True if result is None else result
@@ -183,29 +195,33 @@ def _pair_in_reader(user: ComputeOp, op: Operation, at: int) -> int | bool | Non
 
 def _join(inputs: Sequence[Tensor], outputs: Sequence[Tensor], pairs: set[Pair]) -> tuple[list[Tensor], list[Tensor]]:
     at = dict(pairs)
+    read = {op: k for op, k in at.items() if k + 1 < _rank(op)}
     new: dict[Operation, Operation] = {}
     for op in dict.fromkeys([t.op for t in inputs] + operations(list(outputs))):
         if op not in at:
-            new[op] = op if isinstance(op, PlaceholderOp) else _rebuilt(op, None, new, at)
+            new[op] = op if isinstance(op, PlaceholderOp) else _rebuilt(op, None, new, read)
         elif isinstance(op, PlaceholderOp):
             k = at[op]
             joined = (*op.shape[:k], simplify_dim(as_expr(op.shape[k]) * op.shape[k + 1]), *op.shape[k + 2 :])
             new[op] = PlaceholderOp(op.name, joined, op.dtype)
         else:
-            new[op] = _rebuilt(op, at[op], new, at)
+            new[op] = _rebuilt(op, at[op], new, read)
     return [new[t.op].output(t.index) for t in inputs], [new[t.op].output(t.index) for t in outputs]
 
 
 def _rebuilt(op: Any, at: int | None, new: dict[Operation, Operation], joined: dict[Operation, int]) -> Operation:
     """A stage over new operands, with its own axes (at, at+1) joined."""
-    axes = list(op.axis)
+    axes, rank = _axes(op), len(op.axis)
     fused: Var | None = None
     if at is not None:
         x, y = axes[at], axes[at + 1]
         fused = Var(f"{x.var.name}_{y.var.name}")
-        axes[at : at + 2] = [IterVar(fused, x.extent * y.extent)]
+        axes[at : at + 2] = [IterVar(fused, x.extent * y.extent, x.kind)]
+        rank -= at < rank
 
     def step(node: Any) -> Any:
+        if isinstance(node, Reduce):
+            return Reduce(node.combiner, node.source, tuple(axes[rank:]), node.condition, node.value_index, node.init)
         if not isinstance(node, ProducerLoad):
             return None
         target = new[node.tensor.op].output(node.tensor.index)
@@ -214,7 +230,7 @@ def _rebuilt(op: Any, at: int | None, new: dict[Operation, Operation], joined: d
         return ProducerLoad(target, indices)
 
     bodies = tuple(rewrite(b, step) for b in op.body)
-    return ComputeOp(op.name, tuple(axes), bodies, op.attrs)  # type: ignore[no-any-return]
+    return ComputeOp(op.name, tuple(axes[:rank]), bodies, op.attrs)  # type: ignore[no-any-return]
 
 
 def _one(load: ProducerLoad, k: int, fused: Var | None) -> PrimExpr:

@@ -25,6 +25,7 @@ from warpbeam.target import Target
 from warpbeam.transform.choose_convolution import predicted
 from warpbeam.transform.expand_conv_transpose import expand_call
 from warpbeam.transform.graph import op_name, same_call
+from warpbeam.transform.integer_products import BYTES, has_dots
 
 _VECTORS = 16  # of a map, so that the rest is small beside them
 _CLEARLY = 0.9  # of the time with channels last at most: transposes that the rest of a model makes are not known
@@ -44,10 +45,12 @@ def plain(n: Any, target: Target, last: str) -> bool:
     lanes = max(1, target.vector_bits // dt.bits(n.ty.dtype))
     if groups == data[1] == out[1]:
         return n.ty.ndim == 4 and math.prod(window) <= MAX_TAPS and not transposed
+    if n.args[0].ty.dtype in BYTES and has_dots(target):  # sums of neighbours
+        return False
     pointwise = math.prod(window) == 1 and data[2:] == out[2:]
     if pointwise and positions >= max(_VECTORS * lanes, data[1] // groups // 4):
         return True
-    return groups == 1 and out[1] < lanes and dt.is_float(n.args[0].ty.dtype) and _clearly(n, window, target, last)
+    return groups == 1 and out[1] < lanes and _clearly(n, window, target, last)
 
 
 def _clearly(n: Any, window: list[int], target: Target, last: str) -> bool:
