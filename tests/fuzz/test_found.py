@@ -277,3 +277,16 @@ def test_a_window_over_a_map_of_many_parts_of_open_size(level: int) -> None:
         line = np.pad(np.tile(x.sum(1)[0], 12), 1)
         want = line[:-2] + line[1:-1] + line[2:]
         np.testing.assert_array_equal(module.run({"x": x})["y"], np.broadcast_to(want, (1, 32, 12 * n)))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_reshape_divides_by_dimensions_that_are_differences(level: int) -> None:
+    """(36 n - 72) // (18 n - 36) was not seen to be 2."""
+    text = "g (float[6, 3, n, 4] x) => (float[3, m, 6, 2] y) <int64[4] s = {0, 0, 0, -1}>"
+    pool = "p = MaxPool <kernel_shape = [2, 3], dilations = [2, 1], strides = [1, 2], ceil_mode = 1> (x)"
+    body = f"{{ {pool}  t = Transpose <perm = [1, 2, 0, 3]> (p)  y = Reshape(t, s) }}"
+    module = warpbeam.compile(parsed(f"{text} {body}"), opt_level=level, cache=False)
+    for n in (3, 7):
+        x = np.arange(72 * n, dtype=np.float32).reshape(6, 3, n, 4)
+        want = x[:, :, 2:, [2, 3]].transpose(1, 2, 0, 3)
+        np.testing.assert_array_equal(module.run({"x": x})["y"], want)

@@ -176,6 +176,21 @@ def exact_div(total: Any, part: Any) -> Any:
     return dim(E.floordiv(total, part))
 
 
+def left_over(have: Sequence[Any], given: Sequence[Any]) -> Any:
+    """The dimension that, with the given ones, makes as many elements as `have`: what a -1 in a new shape stands for.
+
+    A symbolic dimension that stays has no part in it, so that nothing depends on its being 0.
+    """
+    have, rest = list(have), []
+    for d in given:
+        kept = None if isinstance(d, int) else next((k for k, h in enumerate(have) if h is d), None)
+        if kept is None:
+            rest.append(d)
+        else:
+            del have[kept]
+    return exact_div(prod(have), prod(rest))
+
+
 def text(value: Any, depth: int = 6) -> str:
     """A short reading of a dimension for messages."""
     if isinstance(value, E.IntImm | E.FloatImm):

@@ -27,8 +27,7 @@ def reshape_target(who: Who, shape: Sequence[Any], newshape: Sequence[Any]) -> t
     if len(free) > 1:
         raise who.error(f"newshape {dims.shape_text(given)} has more than one -1")
     if free:
-        rest = dims.prod(d for i, d in enumerate(given) if i != free[0])
-        given[free[0]] = dims.exact_div(dims.prod(shape), rest)
+        given[free[0]] = dims.left_over(shape, [d for i, d in enumerate(given) if i != free[0]])
     return tuple(given)
 
 

@@ -34,10 +34,10 @@ def _target(node: NodeView, x: Expr, given: list[Any]) -> list[Any]:
     if len(free) > 1:
         raise node.error(f"shape {dims.shape_text(given)} has more than one -1")
     if free:
-        rest = dims.prod(d for k, d in enumerate(out) if k != free[0])
-        if isinstance(rest, int) and rest == 0:
+        fixed = [d for k, d in enumerate(out) if k != free[0]]
+        if any(isinstance(d, int) and d == 0 for d in fixed):
             raise node.error(f"shape {dims.shape_text(given)} has both 0 and -1")
-        out[free[0]] = dims.exact_div(dims.prod(have), rest)
+        out[free[0]] = dims.left_over(have, fixed)
     return _settled(node, have, out)
 
 
