@@ -290,3 +290,17 @@ def test_a_reshape_divides_by_dimensions_that_are_differences(level: int) -> Non
         x = np.arange(72 * n, dtype=np.float32).reshape(6, 3, n, 4)
         want = x[:, :, 2:, [2, 3]].transpose(1, 2, 0, 3)
         np.testing.assert_array_equal(module.run({"x": x})["y"], want)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_reshape_divides_a_product_of_open_sizes_when_the_program_runs(level: int) -> None:
+    """Whether (6 n m) // 42 loses anything was not known of two open sizes."""
+    text = (
+        "g (float[n, 6, m] x) => (float[a, 6, 7, 1] y) <int64[4] s = {-1, 6, 7, 1}> { h = Neg(x)  y = Reshape(h, s) }"
+    )
+    module = warpbeam.compile(parsed(text), opt_level=level, cache=False)
+    for n, m in ((1, 7), (7, 2), (3, 14)):
+        x = np.arange(6 * n * m, dtype=np.float32).reshape(n, 6, m)
+        np.testing.assert_array_equal(module.run({"x": x})["y"], -x.reshape(n * m // 7, 6, 7, 1))
+    with pytest.raises(WarpbeamError, match="that the model needs must agree"):
+        module.run({"x": np.zeros((2, 6, 3), np.float32)})

@@ -69,17 +69,23 @@ def _divisible(x: Expr, given: Sequence[Any]) -> Expr:
     return assumed(x, [_multiple(d, need) for d in shape_of(x)])
 
 
+def _reshaped(node: NodeView, x: Expr, given: Sequence[Any]) -> Result:
+    x = _divisible(x, given)
+    want = _target(node, x, given)
+    have, count = dims.prod(shape_of(x)), dims.prod(want)
+    if -1 in given and not dims.counted_in(have, count) and dims.same(have, count) is None:
+        x = assumed(reshape(x, (have,)), (count,))  # several open sizes: whether their product divides, a call tells
+    return reshape(x, want)
+
+
 def _reshape_1(node: NodeView, x: Expr) -> Result:
-    x = _divisible(x, node.attr("shape"))
-    return reshape(x, _target(node, x, node.attr("shape")))
+    return _reshaped(node, x, node.attr("shape"))
 
 
 def _reshape_5(node: NodeView, x: Expr, shape: Expr) -> Result:
     if node.value(1) is None:
         return ops_content.reshape_to(node, x, shape)
-    given = node.ints(1, "the shape")
-    x = _divisible(x, given)
-    return reshape(x, _target(node, x, given))
+    return _reshaped(node, x, node.ints(1, "the shape"))
 
 
 def _transpose(node: NodeView, x: Expr) -> Result:
