@@ -295,10 +295,8 @@ def test_a_reshape_divides_by_dimensions_that_are_differences(level: int) -> Non
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_reshape_divides_a_product_of_open_sizes_when_the_program_runs(level: int) -> None:
     """Whether (6 n m) // 42 loses anything was not known of two open sizes."""
-    text = (
-        "g (float[n, 6, m] x) => (float[a, 6, 7, 1] y) <int64[4] s = {-1, 6, 7, 1}> { h = Neg(x)  y = Reshape(h, s) }"
-    )
-    module = warpbeam.compile(parsed(text), opt_level=level, cache=False)
+    text = "g (float[n, 6, m] x) => (float[a, 6, 7, 1] y) <int64[4] s = {-1, 6, 7, 1}>"
+    module = warpbeam.compile(parsed(text + " { h = Neg(x)  y = Reshape(h, s) }"), opt_level=level, cache=False)
     for n, m in ((1, 7), (7, 2), (3, 14)):
         x = np.arange(6 * n * m, dtype=np.float32).reshape(n, 6, m)
         np.testing.assert_array_equal(module.run({"x": x})["y"], -x.reshape(n * m // 7, 6, 7, 1))
