@@ -44,7 +44,8 @@ class Shape:
     """Extents by role; None is symbolic. rows: the last two row axes; outer: iterations of all other outer axes.
 
     whole: for each of rows, then columns, whether tiles must divide the extent (a part of a larger axis).
-    far: whether the rhs is no constant and its rows lie far apart in memory. supposed: what rows may be, for each of
+    far: whether the rhs is no constant and its rows lie far apart in memory. own: whether it is a constant, another one
+    for each of `outer`. supposed: what rows may be, for each of
     them; where they are known it says nothing.
     """
 
@@ -60,6 +61,7 @@ class Shape:
     row_bytes: int = 0
     whole: tuple[bool, ...] = (False, False, False)
     far: bool = False
+    own: bool = False
     supposed: tuple[int, ...] = ()
 
     @property
@@ -73,8 +75,8 @@ class Shape:
 class Tile:
     """Decisions of the tile sketch.
 
-    parallel: "free" (axes that are not tiled), "first" (first tiled loop) or "none". near: whether a panel of the rhs
-    is copied before it is used. cycles: predicted, on all cores that the parallel loop uses.
+    parallel: "free" (axes that are not tiled), "first" (first tiled loop), "all" (both, as one loop) or "none". near:
+    whether a panel of the rhs is copied before it is used. cycles: predicted, on all cores that the parallel loop uses.
     """
 
     rows: tuple[int, ...]
@@ -148,8 +150,10 @@ def _scored(shape: Shape, target: Target) -> tuple[int, list[tuple[Any, ...]]]:
                 panels = -(-columns // (vectors * lanes))
                 heights = [-(-e // r) for e, r in zip(shape.counts, rows, strict=True)]
                 first = panels if columns_outer or not heights else heights[0]
-                parallel, speedup = _parallel(shape, first, cycles, target)
-                if parallel == "first":
+                even = columns % (vectors * lanes) if columns_outer or not rows else shape.counts[0] % rows[0]
+                known = shape.outer > 1 and None not in shape.rows and shape.columns is not None
+                parallel, speedup = _parallel(shape, first, cycles, target, known and even == 0)
+                if parallel in ("first", "all"):
                     speedup = cycles / (cycles / speedup + _exchanged(shape, columns_outer, target))
                 key = (_quantise(cycles / speedup), vectors, rows, columns_outer)
                 found.append((key, cycles, parallel, speedup))
@@ -309,6 +313,8 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
     else:
         far = 1.0 / FAR_BYTES_PER_CYCLE if rhs > target.l2 else cache_rate(rhs, target)
         cost = tiles * rhs * far + lhs / target.l3_rate
+        if shape.own:  # the next weights come from memory, and nothing asks for them ahead
+            cost += rhs / target.memory_rate
     return EXPOSED * cost
 
 
@@ -340,12 +346,12 @@ def cache_rate(resident: int, target: Target) -> float:
     return 1.0 / (target.l2_rate if resident <= target.l2 * 3 // 4 else target.l3_rate)
 
 
-def _parallel(shape: Shape, first: int, cycles: float, target: Target) -> tuple[str, float]:
+def _parallel(shape: Shape, first: int, cycles: float, target: Target, fusible: bool) -> tuple[str, float]:
     """(which loop is parallel, share of the cores' time that is used)."""
     cores = target.cores
     if cores < 2 or cycles < 4 * target.fork_cycles:
         return "none", 1.0
-    choices = [("free", shape.outer), ("first", first)]
+    choices = [("free", shape.outer), *([("all", shape.outer * first)] if fusible else []), ("first", first)]
     scored = [(n / (-(-n // cores) * cores), n >= 4 * cores, -k, name) for k, (name, n) in enumerate(choices) if n > 1]
     if not scored:
         return "none", 1.0

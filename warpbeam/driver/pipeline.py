@@ -8,7 +8,7 @@ from warpbeam.ir.transform import Event, Pass, PassContext, Sequential
 from warpbeam.relay.expr import Function, IRModule
 from warpbeam.target import Target
 from warpbeam.transform import passes
-from warpbeam.transform.fuse_ops import fuse
+from warpbeam.transform.fuse_ops import fuse, in_regions
 from warpbeam.transform.integer_products import has_dots
 from warpbeam.transform.protect_outputs import protect_outputs
 from warpbeam.transform.to_mixed_precision import Request, requested
@@ -38,6 +38,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         *([passes.ChooseConvolution(target)] if plain else []),  # 3x3 taps with fewer products, where that is faster
         passes.EliminateCommonSubexpr(),
         passes.JoinProducts(),  # few rows by the same weights, in one product
+        *([passes.PackProducts(target)] if in_regions() else []),  # the same rows by several weights, too
         passes.DeadCodeElimination(),
         *([] if plain else [passes.ToMixedPrecision(request, target)]),  # shorter numbers between kernels, on request
     ]

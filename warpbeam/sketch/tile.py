@@ -165,6 +165,7 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
         reads=len(_reads(op)),
         row_bytes=_row_bytes(roles, tiled),
         far=roles is not None and not packed and _far(roles, axes[-1], sizes[axes[-1]]),
+        own=packed and roles is not None and len(roles.batch) + len(roles.n) > 1,
         supposed=tuple(supposed(a.extent) for a in op.axis if a.var in tiled),
     )
 
@@ -461,6 +462,9 @@ def _finish(group: Group, free: list[str], outer: list[str], whole: list[PrimExp
         sch.annotate(outer[0], "joined", outer[0])
     elif tile.parallel == "free":
         sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
+    elif tile.parallel == "all":
+        outer[0] = sch.fuse(*free, outer[0])
+        sch.parallel(outer[0])
     for name, count in reversed(list(zip(outer, whole, strict=True))):
         if count is None:
             continue

@@ -313,6 +313,18 @@ def fuse(func: Function, opt_level: int = 3, target: Target | None = None) -> Fu
     return _Rebuild(fused(func, opt_level, target)).function(func)
 
 
+def in_regions() -> bool:
+    """Whether the current PassContext asks for all rules, not for those of pairs only.
+
+    Raises:
+        CompileError: if it asks for rules that there are not.
+    """
+    mode = PassContext.current().config.get(MODE, "regions")
+    if mode not in ("regions", "pairs"):
+        raise CompileError(f"{MODE} is {mode!r}", hint='one of "regions", "pairs"')
+    return mode == "regions"  # type: ignore[no-any-return]
+
+
 def fused(func: Function, opt_level: int = 3, target: Target | None = None) -> Fuser:
     """The groups of a function, by the rules that the current PassContext asks for.
 
@@ -321,10 +333,7 @@ def fused(func: Function, opt_level: int = 3, target: Target | None = None) -> F
     Raises:
         CompileError: if it asks for rules that there are not.
     """
-    mode = PassContext.current().config.get(MODE, "regions")
-    if mode not in ("regions", "pairs"):
-        raise CompileError(f"{MODE} is {mode!r}", hint='one of "regions", "pairs"')
-    if mode == "pairs":
+    if not in_regions():
         from warpbeam.transform.fuse_pairs import PairFuser
 
         fuser: Fuser = PairFuser(func.body)
