@@ -8,7 +8,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
-from warpbeam.tir.expr import SizeVar, call
+from warpbeam.tir.expr import Call, SizeVar, call
 from warpbeam.tir.interp import run
 from warpbeam.tir.stmt import For
 from warpbeam.tir.transform import lower
@@ -82,3 +82,24 @@ def test_sum_of_rows_of_symbolic_number():
     out = np.zeros(9, np.float32)
     run(plan.func, a, out, 9)
     close(out, a.sum(axis=1), terms=100)
+
+
+def test_what_costs_much_is_done_once_for_all_readers():
+    """Also where what costs much is inlined into a cheap stage that several read."""
+    shape = (4, 768)
+    x = te.placeholder(shape, name="x")
+    e = te.compute(shape, lambda i, j: call("exp", x[i, j]), name="e")
+    z = te.compute(shape, lambda i, j: e[i, j] + x[i, j], name="z")
+    k, k2 = te.reduce_axis(768, "k"), te.reduce_axis(768, "k2")
+    mean = te.compute(shape[:1], lambda i: te.sum(z[i, k], axis=[k]), name="mean")
+    wide = te.compute(shape[:1], lambda i: te.sum(z[i, k2] * mean[i], axis=[k2]), name="wide")
+    y = te.compute(shape, lambda i, j: z[i, j] - wide[i], name="y")
+    plan = schedule([x], [y], get("native"))
+    assert plan.sketch == "rows"
+    assert sum(isinstance(n, Call) and n.op == "exp" for n in post_order(plan.func.body)) == 1
+    a = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    got = np.zeros_like(a)
+    run(lower(plan.func, get("native")), a, got)
+    v = np.exp(a.astype(np.float64)) + a
+    bound = (np.abs(v) * np.abs(v.sum(1, keepdims=True))).sum(1, keepdims=True) * 768 * 2.0**-24
+    assert (np.abs(got - (v - (v * v.sum(1, keepdims=True)).sum(1, keepdims=True))) <= bound).all()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from warpbeam.ir import dtype as dt
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.structure import Stage, load_vars
-from warpbeam.te.tensor import ComputeOp, loads
+from warpbeam.te.tensor import ComputeOp, Operation, loads
 
 _PARALLEL_ELEMENTS = 8192
 _MAX_VECTORS = 8  # partial results: enough to cover the latency of an addition
@@ -64,11 +64,14 @@ def build(group: Group) -> Plan:
     assert isinstance(out, ComputeOp)
     sch = group.sch
     anchor = next(s.op for s in group.stages if s.op.reduce_axis)
-    kept = _kept(group, out)
     lead = len(anchor.axis) - 1
     tile = _tile(group, out, product([a.extent for a in out.axis[:lead]]))
+    ahead = None if tile.rest else _ahead(group, out)
+    kept = _kept(group, out, ahead)
     last = sch.cache_write(group.blocks[out], "register") if out.reduce_axis else group.blocks[out]
     free, at = _tile_loops(group, last, lead, tile)
+    if ahead is not None:
+        _by_rows(group, group.blocks[ahead], sch.loops(last)[-3], tile)
     for stage in reversed(kept):
         block = group.blocks[stage.op]
         sch.compute_at(block, at)
@@ -79,10 +82,25 @@ def build(group: Group) -> Plan:
     return Plan(sch.func, "columns", {"columns": tile.vectors * tile.lanes}, ("columns of a tile stay in registers",))
 
 
-def _kept(group: Group, out: ComputeOp) -> list[Stage]:
+def _ahead(group: Group, out: ComputeOp) -> Operation | None:
+    """The last value of all rows that several read before the work becomes expensive. It is made a row ahead, in the
+    nearest cache: long chains of operations leave little room to look ahead for what the next ones need.
+    """
+    found, costly = None, False
+    for stage in group.stages:
+        costly |= expensive(stage.op) and len(stage.op.axis) == len(out.axis)
+        shared = len(set(group.readers.get(stage.op, []))) > 1
+        if not costly and shared and stage.kind == "elementwise" and len(stage.op.axis) == len(out.axis):
+            found = stage.op
+    return found if costly and not out.reduce_axis else None
+
+
+def _kept(group: Group, out: ComputeOp, ahead: Operation | None) -> list[Stage]:
     """Inlines cheap pointwise stages; reductions and what several read at a price stay."""
     kept = []
     for stage in group.stages:
+        if stage.op is ahead:
+            continue
         shared = len(set(group.readers.get(stage.op, []))) > 1 and expensive(stage.op)
         small = len(stage.op.axis) < len(out.axis)
         if stage.op.reduce_axis or (stage.op is not out and small and (shared or expensive(stage.op))):
@@ -94,7 +112,8 @@ def _kept(group: Group, out: ComputeOp) -> list[Stage]:
 
 def _tile(group: Group, out: ComputeOp, lead: int) -> Tile:
     """Whole vectors, of which the number in a tile divides those of a row, as many as still leave every core some
-    tiles. Where that is hardly any of many, the last tile is a smaller one.
+    tiles, or as many tiles as any other: rows are then read in longer pieces. Where that is hardly any of many, the
+    last tile is a smaller one.
     """
     columns = extent(out.axis[-1].extent) or 1
     lanes = min(max(1, group.target.vector_bits // max(8, dt.bits(out.body[0].dtype))), columns)
@@ -102,7 +121,8 @@ def _tile(group: Group, out: ComputeOp, lead: int) -> Tile:
     fit = [v for v in range(1, _MAX_VECTORS + 1) if count % v == 0]
     if max(fit) < _MANY <= count:
         fit += range(_MANY, _MAX_VECTORS + 1)
-    wide = [v for v in fit if lead * (count // v) >= _TASKS * group.target.cores]
+    cores = group.target.cores
+    wide = [v for v in fit if (tiles := lead * (count // v)) >= _TASKS * cores or tiles % cores == 0]
     vectors = max(wide or fit[:1])
     return Tile(vectors, lanes, count // vectors, columns % (vectors * lanes) != 0)
 
@@ -135,6 +155,17 @@ def _finish(group: Group, free: str | None, at: str, tile: Tile, work: int) -> N
         sch.annotate(loop, "joined", loop)
     if tile.rest:
         sch.partition(at, tile.whole)
+
+
+def _by_rows(group: Group, block: str, row: str, tile: Tile) -> None:
+    """A row of a tile in a buffer."""
+    sch = group.sch
+    sch.compute_at(block, row)
+    sch.set_scope(block, "local")
+    vector, lane = sch.split(sch.loops(block)[-1], [None, tile.lanes])
+    if tile.lanes > 1:
+        sch.vectorize(lane)
+    sch.unroll(vector)
 
 
 def _vectorise(group: Group, stage: Stage, at: str, tile: Tile) -> None:

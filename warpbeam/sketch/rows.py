@@ -97,17 +97,23 @@ def _together(group: Group, row: str, vectors: int) -> str:
 
 
 def kept(group: Group, stages: list[Stage], out: ComputeOp) -> set[Operation]:
-    """Inlines cheap pointwise stages; what stays gets a buffer of one row."""
+    """Inlines pointwise stages that are cheap, with what they have inlined themselves, or read once; what stays gets a
+    buffer of one row.
+    """
     found: set[Operation] = set()
+    hidden: set[Operation] = set()  # inlined, and not cheap
     for stage in stages:
         op = stage.op
         if op is out:
             continue
         users = len(set(group.readers.get(op, [])))
-        if stage.kind == "row" or (users > 1 and expensive(op)):
+        costly = expensive(op) or any(t.op in hidden for t in op.input_tensors)
+        if stage.kind == "row" or (users > 1 and costly):
             found.add(op)
-        else:
-            group.sch.compute_inline(group.blocks[op])
+            continue
+        group.sch.compute_inline(group.blocks[op])
+        if costly:
+            hidden.add(op)
     return found
 
 
