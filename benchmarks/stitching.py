@@ -1,9 +1,12 @@
 """What joining operators is worth: kernels, bytes moved and time of whole models, against joining pairs and nothing.
 
-    python -m benchmarks.stitching [--models bert,transformer,dien,crnn,wav2vec2] [--threads 1,2] [--seconds 0.3]
+    python -m benchmarks.stitching [--models bert,transformer,dien,crnn,wav2vec2] [--threads 1,2] [--repeat 24]
 
-The variants of a model are compiled in one process and run in turn, so that all see the same machine. "alone": each
-operator is a kernel. "pairs": the classic FuseOps (config "relay.FuseOps.mode"). "regions": what `compile` does.
+The variants of a model are compiled in one process and run in turn for a moment each, another one first in each round,
+so that all see the same machine; what a variant is compared to is what pairs took in the same round. All is float32.
+"alone": each operator is a kernel. "pairs": the classic FuseOps (config "relay.FuseOps.mode"). "regions": what
+`compile` does. Times are medians with the range from the 10th to the 90th of a hundred; ratios are medians over rounds
+with their quartiles.
 A kernel call is memory-bound where it does less than 4 floating-point operations per byte that it moves. Bytes are
 those of operands and results, each whole and once per call; weights and tables are read however operators are joined,
 so what is moved without them stands beside the total.
@@ -18,6 +21,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .models import MODELS, load_inputs, onnx_path
 from .run import names
 from .worker import timed_slice
@@ -28,8 +33,8 @@ INTENSITY = 4.0
 
 @dataclass
 class Line:
-    """One variant of one model. `median`: seconds of a run; `bytes`: moved by kernels and copies in a run, `weights`:
-    of these, constants.
+    """One variant of one model. `bytes`: moved by kernels and copies in a run, `weights`: of these, constants.
+    `samples`: seconds of runs, `rounds`: their median in each round.
     """
 
     model: str
@@ -41,8 +46,8 @@ class Line:
     bytes: int
     weights: int
     arena: int
-    median: float = 0.0
     samples: list[float] = field(default_factory=list)
+    rounds: list[float] = field(default_factory=list)
 
 
 def compiled(path: str, variant: str) -> tuple[Any, Any]:
@@ -81,17 +86,17 @@ def measure(model: str, threads: int, rounds: int, seconds: float) -> list[Line]
     for k in range(rounds):
         for j in range(len(runs)):
             at = (j + k) % len(runs)
-            lines[at].samples += timed_slice(runs[at], seconds, 1)
-    for line in lines:
-        line.median = statistics.median(line.samples)
+            taken = timed_slice(runs[at], seconds, 1)
+            lines[at].samples += taken
+            lines[at].rounds.append(statistics.median(taken))
     return lines
 
 
 def markdown(lines: list[Line]) -> str:
-    """A row per variant; in brackets, what is left of the variant above that joins pairs."""
+    """A row per variant; in brackets, what is left of the variant that joins pairs, or a range."""
     out = [
-        "|model|threads|joined|kernels|memory-bound|copies|MB moved|MB without weights|arena MB|ms|",
-        "|" + "-|" * 10,
+        "|model|threads|joined|kernels|memory-bound|copies|MB moved|MB without weights|arena MB|ms|of pairs|",
+        "|" + "-|" * 11,
     ]
     base = {(x.model, x.threads): x for x in lines if x.variant == "pairs"}
     for x in lines:
@@ -101,7 +106,8 @@ def markdown(lines: list[Line]) -> str:
             f"{x.memory_bound} [{x.memory_bound / max(ref.memory_bound, 1):.2f}]", str(x.copies),
             _share(x.bytes, ref.bytes), _share(x.bytes - x.weights, ref.bytes - ref.weights),
             f"{x.arena / 1e6:.2f}",
-            f"{x.median * 1e3:.3g} [{x.median / ref.median:.2f}]",
+            _spread([1e3 * t for t in x.samples], 10, ".4g"),
+            _spread([a / b for a, b in zip(x.rounds, ref.rounds, strict=True)], 25, ".3f"),
         ]  # fmt: skip
         out.append("|" + "|".join(cells) + "|")
     return "\n".join(out)
@@ -111,13 +117,19 @@ def _share(size: int, of: int) -> str:
     return f"{size / 1e6:.1f} [{size / max(of, 1):.2f}]"
 
 
+def _spread(values: list[float], percent: int, form: str) -> str:
+    """The median, and the range without so many percent at each end."""
+    low, middle, high = np.percentile(values, [percent, 50, 100 - percent])
+    return f"{middle:{form}} [{low:{form}}-{high:{form}}]"
+
+
 def main() -> None:
     """Measure the chosen models and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="bert,transformer,dien,crnn,wav2vec2", help="comma separated, or all")
     parser.add_argument("--threads", default="2", help="comma separated thread counts")
-    parser.add_argument("--repeat", type=int, default=4, help="rounds; in each every variant gets one slice")
-    parser.add_argument("--seconds", type=float, default=0.3, help="length of a slice")
+    parser.add_argument("--repeat", type=int, default=24, help="rounds; in each every variant gets one slice")
+    parser.add_argument("--seconds", type=float, default=0.1, help="length of a slice")
     parser.add_argument("--json", default="", help="write all figures here")
     args = parser.parse_args()
     lines: list[Line] = []

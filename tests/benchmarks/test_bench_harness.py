@@ -189,12 +189,13 @@ def test_stitching_counts_what_each_way_of_joining_leaves(tmp_path: Path) -> Non
     assert [x.bytes for x in lines] == [4 * 2 * 2048 + 2048 + 32 + 256, 2048 + 32 + 256, 2048 + 32 + 256]
     assert [x.weights for x in lines] == [256, 256, 256]
     for line, seconds in zip(lines, (4e-3, 2e-3, 1e-3), strict=True):
-        line.median = seconds
+        line.samples, line.rounds = [seconds] * 2, [seconds] * 2
     rows = stitching.markdown(lines).splitlines()[2:]
     assert [r.split("|")[8] for r in rows] == ["0.0 [8.88]", "0.0 [1.00]", "0.0 [1.00]"]
-    assert (
-        rows[0].startswith("|m|1|alone|5 [5.00]|") and rows[0].endswith("|4 [2.00]|") and rows[2].endswith("|1 [0.50]|")
-    )
+    assert rows[0].startswith("|m|1|alone|5 [5.00]|") and rows[0].endswith("|4 [4-4]|2.000 [2.000-2.000]|")
+    assert rows[2].endswith("|1 [1-1]|0.500 [0.500-0.500]|")
+    lines[2].samples, lines[2].rounds = [k * 1e-3 for k in range(1, 12)], [1e-3, 3e-3]
+    assert stitching.markdown(lines).endswith("|6 [2-10]|1.000 [0.750-1.250]|")
 
 
 def test_cases_with_host_calls_are_counted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
