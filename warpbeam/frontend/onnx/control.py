@@ -229,7 +229,8 @@ def loop(importer: Any, frame: Frame, view: NodeView) -> Frame:
     moving = _moving(graph, before)
     firsts = leaves([before[k] for k in moving])
     states = [Var(f"s{k}", e.type) for k, e in enumerate(firsts)]
-    given = {p.name: Entry(v) for p, v in zip(graph.input, (step, const(True)), strict=False)}  # it runs while true
+    known = (Entry(step), Entry(const(True), fixed=True))  # it runs while the condition is true
+    given = {p.name: e for p, e in zip(graph.input, known, strict=False)}
     given |= {port.name: entry for port, entry in zip(graph.input[2:], before, strict=True)}
     for k, var in zip(moving, states, strict=True):
         port = graph.input[2 + k]
