@@ -31,6 +31,8 @@ CASES = [
     (2, 11, 13, 3, 1, (0, 2, 1, 0), 2),
     (2, 10, 45, 3, 3, (1, 0, 0, 2), 1),
     (2, 66, 66, 3, 1, (1, 1, 1, 1), 1),
+    (2, 9, 21, 7, 1, (3, 3, 3, 3), 1),
+    (2, 7, 7, 7, 1, (3, 3, 3, 3), 1),
 ]
 
 
@@ -111,7 +113,7 @@ def test_nothing_outside_the_map_counts() -> None:
 def test_only_lines_that_fit_and_plain_channels() -> None:
     assert planned((2, 300, 300, 3, 1, (1, 1, 1, 1), 1), V4).sketch == "lines"  # of a large map, a tile's lines
     assert planned((2, 8, 9000, 3, 1, (1, 1, 1, 1), 1), V4).sketch != "lines"  # 360 kB of a tile's lines
-    assert planned((2, 64, 64, 7, 1, (3, 3, 3, 3), 1), V4).sketch != "lines"  # 49 taps
+    assert planned((2, 64, 64, 8, 1, (3, 3, 4, 4), 1), V4).sketch != "lines"  # 64 taps
     x, kernel = te.placeholder((1, 4, 9, 9), name="x"), te.placeholder((8, 1, 3, 3), name="kernel")
     two = topi.nn.conv(x, kernel, 1, 1, 1, groups=4)  # two results of each channel
     assert schedule([x, kernel], [two], V4).sketch != "lines"

@@ -89,6 +89,9 @@ BESIDE = {
         for zero in (0, 5)
     },
     **{f"maximum of {s}": (whole_range(*s), whole_range(64, 256), 1.1) for s in [(64, 255), (16, 3, 5, 61)]},
+    "groups of three": (conv(48, 48, 14, 3, 16), conv(64, 64, 14, 3, 16), 1.1),
+    "four results of each channel": (conv(16, 64, 14, 3, 16), conv(16, 32, 14, 3, 16), 2.2),
+    **{f"depthwise 7x7 of {n}": (conv(16, 16, n, 7, 16), conv(16, 16, n, 5, 16), 49 / 25 + 0.2) for n in (28, 14)},
     **{f"{n} results of a map of {h}": (conv(32, n, h), conv(32, 3, 32), n / 3 + 0.3) for n, h in [(4, 32), (3, 31)]},
 }
 

@@ -184,11 +184,14 @@ PLAIN, TURNED = (["NCHW"], 0), (["NHWC"], 2)
 def test_depthwise_alone_keeps_plain_maps_and_follows_others():
     shape = (1, 16, 12, 12)
     assert layouts(shape, lambda n, x: n.conv(x, 16, 3, 1, 16)) == PLAIN
-    assert layouts(shape, lambda n, x: n.conv(x, 16, 7, 1, 16)) == TURNED  # 49 taps
+    assert layouts(shape, lambda n, x: n.conv(x, 16, 7, 1, 16)) == PLAIN
+    assert layouts(shape, lambda n, x: n.conv(x, 16, 9, 1, 16)) == TURNED  # 81 taps
     assert layouts(shape, lambda n, x: n.conv(x, 32, 3, 1, 16)) == TURNED  # two results of each channel
     assert layouts(shape, lambda n, x: n.conv(n.conv(x, 16, 1), 16, 3, 1, 16)) == (["NHWC", "NHWC"], 2)
     assert layouts(shape, lambda n, x: n.conv(x, 16, 3, 1, 16), {"nn.conv2d": ["NHWC", "default"]}) == TURNED
     assert layouts((SizeVar("n"), 16, 12, 12), lambda n, x: n.conv(x, 16, 3, 1, 16)) == TURNED
+    turned = layouts((1, 12, 12, 16), lambda n, x: n.conv(G("transpose")(x, axes=(0, 3, 1, 2)), 16, 3, 1, 16))
+    assert turned == (["NHWC"], 1)  # that of the result
 
 
 def test_pointwise_alone_keeps_large_plain_maps():

@@ -18,7 +18,8 @@ from warpbeam.tir.arith import Facts, simplify
 from warpbeam.tir.expr import FloorDiv, PrimExpr, Var, as_expr, const_int
 from warpbeam.tir.stmt import IterVar
 
-_LEAST = 4  # neighbours that are worth a vector
+_LEAST = 3  # neighbours that are worth a vector
+_WHOLE = 16  # results of one channel that are a vector by themselves
 
 
 def divide(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -47,13 +48,16 @@ def _first(outputs: Sequence[Tensor]) -> tuple[dict[Operation, int], int] | None
 
 def _divisor(op: ComputeOp, axis: IterVar) -> int | None:
     """The constant by which an operand's index divides an axis that another operand is read by as it is."""
-    extent, sizes, plain = const_int(axis.extent), set(), False
+    extent, sizes, plain, summed = const_int(axis.extent), set(), False, False
+    reduced = {a.var for a in op.reduce_axis}
     for load in loads(op):
         for index in load.indices:
             plain = plain or index is axis.var
-            sizes |= {const_int(n.b) for n in post_order(index) if isinstance(n, FloorDiv) and n.a is axis.var}
+            found = {const_int(n.b) for n in post_order(index) if isinstance(n, FloorDiv) and n.a is axis.var}
+            sizes |= found
+            summed = summed or (bool(found) and bool(reduced & {*post_order(index)}))
     size = sizes.pop() if len(sizes) == 1 else None
-    if size is None or extent is None or not plain:
+    if size is None or extent is None or not plain or (not summed and size < _WHOLE):  # several results of one channel
         return None
     return size if _LEAST <= size < extent and extent % size == 0 else None
 

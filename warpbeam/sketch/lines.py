@@ -20,10 +20,8 @@ from warpbeam.sketch import pointwise
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.structure import contraction, variables
 from warpbeam.sketch.tile import Anatomy, anatomy
-from warpbeam.sketch.window import MAX_UNROLLED, PARALLEL_WORK, blocks, tile_window
+from warpbeam.sketch.window import MAX_TAPS, MAX_UNROLLED, PARALLEL_WORK, blocks, tile_window
 from warpbeam.te.tensor import ComputeOp, loads
-
-MAX_TAPS = 25
 
 
 def fits(group: Group) -> bool:

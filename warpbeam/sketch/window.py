@@ -36,7 +36,7 @@ from warpbeam.tir import expr as e
 from warpbeam.tir.arith import Facts, linear, prove
 from warpbeam.tir.expr import Var
 
-_MAX_TAPS = 25
+MAX_TAPS = 49  # 7x7: a tile of eight results is 400 products in a row
 MAX_UNROLLED = 400
 PARALLEL_WORK = 65536
 _WORTH_TWO = 4  # results of a tile that has a version without conditions
@@ -63,7 +63,7 @@ def fits(group: Group) -> bool:
         return False
     op = parts.anchor.op
     sizes = [extent(a.extent) for a in (op.axis[-1], *op.reduce_axis)]
-    if None in sizes or len(op.axis) < 2 or product([a.extent for a in op.reduce_axis]) > _MAX_TAPS:
+    if None in sizes or len(op.axis) < 2 or product([a.extent for a in op.reduce_axis]) > MAX_TAPS:
         return False
     if any(expensive(s.op) or s.op.reduce_axis for s in parts.before):
         return False

@@ -20,7 +20,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.op.nn_conv import ConvTransposeNd
 from warpbeam.relay.expr import Call, Var
 from warpbeam.relay.types import TensorType
-from warpbeam.sketch.lines import MAX_TAPS
+from warpbeam.sketch.window import MAX_TAPS
 from warpbeam.target import Target
 from warpbeam.transform.choose_convolution import predicted
 from warpbeam.transform.expand_conv_transpose import expand_call

@@ -35,7 +35,7 @@ class Converter:
         self.target = target
         self.plain: dict[Any, bool] = {}
         self.done: dict[Node, Value] = {}
-        self.turned: dict[tuple[Expr, tuple[int, ...]], Expr] = {}
+        self.made: dict[tuple[Expr, tuple[int, ...]], Expr] = {}
 
     def wanted(self, n: Call) -> bool:
         """Whether an operator may ask for a layout."""
@@ -51,6 +51,11 @@ class Converter:
     def perm(self, old: Expr) -> Perm:
         """The order in which an old value is held."""
         return self.done[old].perm
+
+    def turned(self, old: Expr, perm: tuple[int, ...]) -> bool:
+        """Whether a plain value is the transpose of one that is in the order `perm`."""
+        node = self.done[old].node
+        return op_name(node) == "transpose" and [axes_of(node)[d] for d in perm] == list(range(len(perm)))
 
     def common_perm(self, n: Call, ndim: int) -> Perm:
         """The order of the largest permuted operand of `ndim` dimensions; constants do not count."""
@@ -77,10 +82,10 @@ class Converter:
         if axes == tuple(range(len(axes))):
             return x
         key = (x, axes)
-        if key not in self.turned:
-            self.turned[key] = _transpose(x, axes)
-            add_origins(self.turned[key], origins(x))
-        return self.turned[key]
+        if key not in self.made:
+            self.made[key] = _transpose(x, axes)
+            add_origins(self.made[key], origins(x))
+        return self.made[key]
 
     def visit(self, node: Any) -> None:
         """Holds a node in its new layout."""

@@ -65,7 +65,8 @@ def conv(cv: Converter, n: Any) -> Value | None:
     if not all(_is_plain(x, ndim) for x in layouts) or not cv.wanted(n):
         return None
     perm = channels_last(ndim)
-    if cv.only is None and cv.perm(n.args[0]) != perm and cv.keeps_plain(n, _last(ndim)):
+    there = cv.perm(n.args[0]) == perm or cv.turned(n.args[0], perm)
+    if cv.only is None and not there and cv.keeps_plain(n, _last(ndim)):
         return None
     x, w = cv.get(n.args[0], perm), cv.get(n.args[1], None)
     kernel = n.attrs["kernel_layout"]
