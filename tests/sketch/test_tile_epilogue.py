@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 from tolerance import close
+from winograd_bound import direct
 
 import warpbeam.te as te
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.tir.interp import run
+from warpbeam.tir.schedule.layout import apply_layout
 from warpbeam.tir.text import to_text
+from warpbeam.topi.nn.common import Geometry
+from warpbeam.topi.nn.convolution import conv_maps, convolve
 
 
 @pytest.mark.parametrize("expensive", [False, True])
@@ -55,3 +59,22 @@ def test_what_is_added_to_a_product_is_asked_for_while_the_sums_are_made():
     text = to_text(schedule([a, b, bias, r], [d], get("generic-x86-64-v4"), frozenset({"b", "bias"})).lowered)
     assert "prefetch[int64](r[" in text and "prefetch[int64](bias[" not in text
     assert text.index("prefetch[int64](r[") < text.index("fma(")
+
+
+def test_cores_share_a_border_of_plain_maps_by_rows_as_they_do_the_results():
+    """By maps, three for two cores, the load would be uneven, and half of a core's rows another core's."""
+    x, w = te.placeholder((1, 3, 128, 128), name="x"), te.placeholder((3, 3, 3, 32), name="w")
+    maps = conv_maps(None, 2, "NCHW", "HWIO", "NHWC")
+    y = convolve(x, w, maps, Geometry((2, 2), (1, 1), (1, 1), (1, 1)), 1, (1, 64, 64, 32), "float32")
+    plan = schedule([x, w], [y], get("generic-x86-64-v4").replace(cores=2), frozenset({"w"}))
+    shared = [
+        line.split("parallel(")[1].split(")")[0] for line in to_text(plan.lowered).splitlines() if "parallel(" in line
+    ]
+    assert plan.sketch == "tile" and shared == ["130", "64"]
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((1, 3, 128, 128), (3, 3, 3, 32)))
+    got = np.zeros((64, 64, 32), np.float32)
+    layout = plan.func.attrs["layouts"]["w"]
+    run(plan.func, a.reshape(3, 128, 128), np.ascontiguousarray(apply_layout(b, layout)), got)
+    want = direct(a.transpose(0, 2, 3, 1), b, (1, 1, 1, 1))[0, ::2, ::2]
+    close(got, want, terms=27)

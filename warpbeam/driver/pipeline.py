@@ -28,7 +28,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         *([passes.IntegerProducts()] if has_dots(target) else []),  # products of dequantised bytes, in integers
         passes.FoldConstant(),  # what depends on constants only is computed now
         passes.SimplifyExpr(),  # algebra and cancelling reshapes, transposes, casts
-        passes.ConvertLayout(target.prefer_layout, target),  # the target's preferred layouts; conversions cancel
+        passes.ConvertLayout(target.prefer_layout, target, plain),  # the target's layouts; conversions cancel
         passes.FoldConstant(),  # weights into their new layouts
         passes.FoldScaleAxis(),  # scales and shifts into weights and bias
         passes.ExpandConvTranspose(target),  # plain convolutions for the remainders of the stride, in one or apart

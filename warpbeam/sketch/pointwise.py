@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.base import Group, Plan, extent, inline_pointwise, product
 from warpbeam.sketch.structure import Stage
@@ -52,10 +54,15 @@ def build(group: Group) -> Plan:
     return Plan(group.sch.func, "pointwise", {}, tuple(notes))
 
 
-def nest(group: Group, stage: Stage) -> str:
-    """Schedules one pointwise output stage; returns what was done."""
+def nest(group: Group, stage: Stage, order: Sequence[int] = ()) -> str:
+    """Schedules one pointwise output stage; returns what was done. order: of all axes but the innermost, if it is not
+    that of memory.
+    """
     sch, block = group.sch, group.blocks[stage.op]
     names = list(sch.loops(block))
+    if list(order) != sorted(order):
+        names = [*(names[k] for k in order), names[-1]]
+        sch.reorder(*names)
     if not names:
         return f"{block}: one element"
     lanes = max(1, group.target.vector_bits // 32)
@@ -68,9 +75,9 @@ def nest(group: Group, stage: Stage) -> str:
     across = _across(stage.op) if len(names) == len(stage.op.axis) else None
     if across is not None:
         return _blocked(group, block, names, across, lanes, elements)
-    outer = [*names[:-1], *_vectors(group, block, names[-1], last, lanes)]
+    vectors = _vectors(group, block, names[-1], last, lanes)
     if elements >= _PARALLEL_ELEMENTS:
-        keep = _enough(group, outer if len(outer) == 1 else outer[:-1])
+        keep = _enough(group, names[:-1] or vectors)
         sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
     return f"{block}: {elements} elements, vectors of {lanes}"
 

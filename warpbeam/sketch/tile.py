@@ -224,7 +224,7 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     """Schedules with the decisions of `tile`."""
     sch = group.sch
     for stage in parts.before:
-        _before(group, stage)
+        _before(group, stage, parts, roles)
     block, out = _epilogue(group, parts)
     op = parts.anchor.op
     axes = [a.var for a in op.axis]
@@ -348,12 +348,16 @@ def _stage(group: Group, x: Variant, at: str) -> None:
         sch.unroll(name)
 
 
-def _before(group: Group, stage: Stage) -> None:
-    """Work that feeds the reduction: a nest of its own at the root."""
+def _before(group: Group, stage: Stage, parts: Anatomy, roles: Contraction | None) -> None:
+    """Work that feeds the reduction: a nest of its own at the root; cores share it by rows, as they do the results."""
     if stage.kind == "elementwise" and not group.readers[stage.op][0].reduce_axis:
         group.sch.compute_inline(group.blocks[stage.op])
         return
-    pointwise.nest(group, stage)
+    order: list[int] = []
+    if roles is not None and roles.lhs.tensor.op is stage.op:
+        inner = range(len(roles.lhs.indices) - 1)
+        order = sorted(inner, key=lambda k: not variables(roles.lhs.indices[k]) & set(roles.m))
+    pointwise.nest(group, stage, order)
 
 
 def _epilogue(group: Group, parts: Anatomy) -> tuple[str, str]:

@@ -6,6 +6,8 @@ Of known size, those that are as fast over plain maps:
 - of fewer results than a vector has lanes, so that vectors of channels stay partly empty, where the cost model expects
   the plain sum to be clearly faster;
 - depthwise, with a window that `sketch.lines` takes.
+
+Others read plain data as it is, if it has few channels, and make a result with channels last.
 """
 
 from __future__ import annotations
@@ -51,6 +53,18 @@ def plain(n: Any, target: Target, last: str) -> bool:
     if pointwise and positions >= max(_VECTORS * lanes, data[1] // groups // 4):
         return True
     return groups == 1 and out[1] < lanes and _clearly(n, window, target, last)
+
+
+def reads_plain(n: Any, target: Target) -> bool:
+    """Whether a convolution reads plain data as fast as with channels last: single elements of few maps, which are
+    copied anyway, with borders. Where they are not, a transpose is what fetches them from memory in time.
+    """
+    x = n.args[0].ty
+    few = isinstance(x.shape[1], int) and 1 < x.shape[1] <= target.vector_bits // dt.bits(x.dtype) // 2
+    if not few or n.attrs["groups"] != 1 or x.dtype != "float32" or isinstance(n.op, ConvTransposeNd):
+        return False
+    moves = n.op.windows(n.attrs)
+    return any(isinstance(p, int) and p > 0 for p in (*moves.begins, *moves.ends))
 
 
 def _clearly(n: Any, window: list[int], target: Target, last: str) -> bool:

@@ -30,9 +30,10 @@ _SYMBOLIC = 8  # what an unknown dimension counts for in costs
 class Converter:
     """Values of one function in their new layouts."""
 
-    def __init__(self, only: frozenset[str] | None, target: Target) -> None:
+    def __init__(self, only: frozenset[str] | None, target: Target, pictures: bool) -> None:
         self.only = only
         self.target = target
+        self.pictures = pictures
         self.plain: dict[Any, bool] = {}
         self.done: dict[Node, Value] = {}
         self.made: dict[tuple[Expr, tuple[int, ...]], Expr] = {}
@@ -47,6 +48,12 @@ class Converter:
         if key not in self.plain:
             self.plain[key] = choose_layout.plain(n, self.target, last)
         return self.plain[key]
+
+    def reads_plain(self, n: Call) -> bool:
+        """Whether a convolution takes plain data as it is and only makes a result with channels last."""
+        given = self.done[n.args[0]]
+        plain = given.perm is None and op_name(given.node) != "transpose"  # that and its reverse cancel
+        return plain and self.pictures and self.only is None and choose_layout.reads_plain(n, self.target)
 
     def perm(self, old: Expr) -> Perm:
         """The order in which an old value is held."""
@@ -151,13 +158,13 @@ def _allowance(fn: Function) -> float:
     return border + sum(_elements(n.ty) + _elements(n.args[0].ty) for n in _named(fn, "nn.conv"))
 
 
-def convert_function(fn: Function, only: frozenset[str] | None, target: Target) -> Function:
+def convert_function(fn: Function, only: frozenset[str] | None, target: Target, pictures: bool) -> Function:
     """`fn` in channels-last layout; unchanged where it has no convolution or would move more than it gains."""
     names = {op_name(n) for n in post_order(fn.body)}
     asking = [n for n in names if n.startswith("nn.conv") and (only is None or n in only)]
     if not asking and not (only and only & names):
         return fn
-    cv = Converter(only, target)
+    cv = Converter(only, target, pictures)
     for node in post_order(fn.body, enter=lambda n: not isinstance(n, Function)):
         cv.visit(node)
     new: Function = fn.replace(body=cv.get(fn.body, None) if isinstance(fn.body.ty, TensorType) else cv._plain(fn.body))
@@ -188,12 +195,16 @@ class ConvertLayout:
 
     desired: "NHWC" for all convolutions and pooling, "NCHW" or None for no change, or the classic mapping from operator
     names to [data layout, kernel layout]; kernels always get the layout that goes with the data. target: whose cost
-    model decides which convolutions do without (by default this machine's).
+    model decides which convolutions do without (by default this machine's). pictures: whether a convolution may read a
+    few plain maps, such as a picture's colours, and make a result with channels last.
     """
 
-    def __init__(self, desired: str | Mapping[str, Any] | None = "NHWC", target: Target | None = None) -> None:
+    def __init__(
+        self, desired: str | Mapping[str, Any] | None = "NHWC", target: Target | None = None, pictures: bool = True
+    ) -> None:
         self.active, self.only = _wishes(desired)
+        self.pictures = pictures
         self.target = get("native") if target is None else target
 
     def transform_function(self, fn: Function, mod: Any, ctx: Any) -> Function:
-        return convert_function(fn, self.only, self.target) if self.active else fn
+        return convert_function(fn, self.only, self.target, self.pictures) if self.active else fn

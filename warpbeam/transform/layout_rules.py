@@ -58,7 +58,7 @@ def _last(ndim: int) -> str:
 
 def conv(cv: Converter, n: Any) -> Value | None:
     """Convolution: data channels last, a constant kernel as spatial…, input, output channels. One that is as fast over
-    plain maps only goes along with data that has its channels last.
+    plain maps only goes along with data that has its channels last, and one that reads few maps takes them as they are.
     """
     ndim = n.ty.ndim
     layouts = n.attrs["data_layout"], n.attrs["out_layout"]
@@ -68,13 +68,15 @@ def conv(cv: Converter, n: Any) -> Value | None:
     there = cv.perm(n.args[0]) == perm or cv.turned(n.args[0], perm)
     if cv.only is None and not there and cv.keeps_plain(n, _last(ndim)):
         return None
-    x, w = cv.get(n.args[0], perm), cv.get(n.args[1], None)
+    plain = cv.reads_plain(n)
+    x, w = cv.get(n.args[0], None if plain else perm), cv.get(n.args[1], None)
     kernel = n.attrs["kernel_layout"]
     if isinstance(w, Constant):
         wish = "DHW"[5 - ndim :] + "IO"
         w = cv.transposed(w, tuple(kernel.index(c) for c in wish))
         kernel = wish
-    return Value(same_call(n, x, w, data_layout=_last(ndim), kernel_layout=kernel, out_layout=""), perm)
+    data, out = (n.attrs["data_layout"], _last(ndim)) if plain else (_last(ndim), "")
+    return Value(same_call(n, x, w, data_layout=data, kernel_layout=kernel, out_layout=out), perm)
 
 
 def pool(cv: Converter, n: Any) -> Value | None:
