@@ -302,3 +302,21 @@ def test_a_reshape_divides_a_product_of_open_sizes_when_the_program_runs(level: 
         np.testing.assert_array_equal(module.run({"x": x})["y"], -x.reshape(n * m // 7, 6, 7, 1))
     with pytest.raises(WarpbeamError, match="that the model needs must agree"):
         module.run({"x": np.zeros((2, 6, 3), np.float32)})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_all_pieces_of_a_map_are_handed_to_a_branch(level: int) -> None:
+    """What a split gives with channels last, read whole by a branch, was asked for the order of its dimensions."""
+    text = "g (float[1, 16, 6, 6] x, float[16, 16, 3, 3] w, bool k) => (float[1, 8, 6, 6] y, float[1, 8, 6, 6] z)"
+    body = "c = Conv <pads = [1, 1, 1, 1]> (x, w)  a, b = Split <axis = 1, num_outputs = 2> (c)  z = Neg(a)"
+    branches = "t () => (float[1, 8, 6, 6] u) { u = Sub(a, b) }", "e () => (float[1, 8, 6, 6] v) { v = Add(a, b) }"
+    choice = "y = If (k) <then_branch = {}, else_branch = {}>".format(*branches)
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, (1, 16, 6, 6)).astype(np.float32)
+    w = np.zeros((16, 16, 3, 3), np.float32)
+    w[range(16), range(16), 1, 1] = 2
+    module = warpbeam.compile(parsed(f"{text} {{ {body}  {choice} }}"), opt_level=level, cache=False)
+    for k, sign in ((True, -1), (False, 1)):
+        got = module.run({"x": x, "w": w, "k": np.array(k)})
+        np.testing.assert_array_equal(got["y"], 2 * (x[:, :8] + sign * x[:, 8:]))
+        np.testing.assert_array_equal(got["z"], -2 * x[:, :8])

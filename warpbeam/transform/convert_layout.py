@@ -15,9 +15,9 @@ from warpbeam.ir.diagnostics import UnsupportedError
 from warpbeam.ir.node import Node, map_children
 from warpbeam.ir.rewrite import add_origins, origins, post_order
 from warpbeam.ir.transform import function_pass
-from warpbeam.relay.expr import Call, Constant, Expr, Function, TupleGetItem
+from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
-from warpbeam.relay.types import TensorType
+from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.target import Target, get
 from warpbeam.transform import choose_layout
 from warpbeam.transform.graph import call, constant, op_name
@@ -79,10 +79,15 @@ class Converter:
         value = self.done[old]
         if value.perm == perm:
             return value.node
-        ndim = old.ty.ndim
-        have = value.perm or tuple(range(ndim))
-        want = perm or tuple(range(ndim))
-        return self.transposed(value.node, tuple(have.index(d) for d in want))
+        if isinstance(old.ty, TupleType):  # what several tensors are made of by one call: each of them in that order
+            parts = (TupleGetItem(value.node, k) for k in range(len(old.ty.fields)))
+            return Tuple(tuple(self._ordered(p, f.ndim, value.perm, perm) for p, f in zip(parts, old.ty.fields)))
+        return self._ordered(value.node, old.ty.ndim, value.perm, perm)
+
+    def _ordered(self, node: Any, ndim: int, have: Perm, want: Perm) -> Any:
+        """A tensor in the order `want`, of one in the order `have`."""
+        now, then = have or tuple(range(ndim)), want or tuple(range(ndim))
+        return self.transposed(node, tuple(now.index(d) for d in then))
 
     def transposed(self, x: Expr, axes: tuple[int, ...]) -> Any:
         """transpose(x, axes): computed for constants, composed with a transpose below, a reshape where only 1s move."""
@@ -167,7 +172,7 @@ def convert_function(fn: Function, only: frozenset[str] | None, target: Target, 
     cv = Converter(only, target, pictures)
     for node in post_order(fn.body, enter=lambda n: not isinstance(n, Function)):
         cv.visit(node)
-    new: Function = fn.replace(body=cv.get(fn.body, None) if isinstance(fn.body.ty, TensorType) else cv._plain(fn.body))
+    new: Function = fn.replace(body=cv._plain(fn.body))
     if transpose_cost(new)[1] > transpose_cost(fn)[1] + _allowance(fn):
         return fn
     return new
