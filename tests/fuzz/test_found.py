@@ -320,3 +320,16 @@ def test_all_pieces_of_a_map_are_handed_to_a_branch(level: int) -> None:
         got = module.run({"x": x, "w": w, "k": np.array(k)})
         np.testing.assert_array_equal(got["y"], 2 * (x[:, :8] + sign * x[:, 8:]))
         np.testing.assert_array_equal(got["z"], -2 * x[:, :8])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_reshape_to_numbers_has_as_many_elements_when_the_program_runs(level: int) -> None:
+    """Of a piece that is as long as its source allows it was not known whether it is whole."""
+    text = "g (float[n, 3] x) => (float[3, 2] y) <int64[2] s = {3, 2}, int64[1] b = {0}, int64[1] e = {2}>"
+    model = parsed(text + " { c = Slice(x, b, e, b)  y = Reshape(c, s) }")
+    module = warpbeam.compile(model, opt_level=level, cache=False)
+    x = np.arange(15, dtype=np.float32).reshape(5, 3)
+    for n in (2, 3, 5):
+        np.testing.assert_array_equal(module.run({"x": x[:n]})["y"], x[:2].reshape(3, 2))
+    with pytest.raises(WarpbeamError, match="that the model needs must agree"):
+        module.run({"x": x[:1]})

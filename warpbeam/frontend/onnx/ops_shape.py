@@ -73,8 +73,8 @@ def _reshaped(node: NodeView, x: Expr, given: Sequence[Any]) -> Result:
     x = _divisible(x, given)
     want = _target(node, x, given)
     have, count = dims.prod(shape_of(x)), dims.prod(want)
-    if -1 in given and not dims.counted_in(have, count) and dims.same(have, count) is None:
-        x = assumed(reshape(x, (have,)), (count,))  # several open sizes: whether their product divides, a call tells
+    if not dims.counted_in(have, count) and dims.same(have, count) is None:
+        x = assumed(reshape(x, (have,)), (count,))  # whether open sizes make as many elements, a call tells
     return reshape(x, want)
 
 
