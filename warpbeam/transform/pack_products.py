@@ -50,9 +50,9 @@ class PackProducts:
             if not _pays(products[0][0], self.target):
                 continue
             for some in graph.portions(products, self.target):
-                rows = rewrite(some[0][0].args[0], _keep, done)
+                rows = rewrite(some[0][0].args[0], lambda n: None, done)
                 done.update(_packed(rows, some))
-        return fn.replace(body=rewrite(fn.body, _keep, done)) if done else fn
+        return fn.replace(body=rewrite(fn.body, lambda n: None, done)) if done else fn
 
 
 class _Graph:
@@ -192,7 +192,3 @@ def _size(n: Node) -> int:
 def _steps(path: list[Call]) -> tuple[Any, ...]:
     """What is done to a product, and on which side."""
     return tuple((b.op, b.args[0] is a) for a, b in pairwise(path))
-
-
-def _keep(node: Node) -> None:
-    """No other change."""

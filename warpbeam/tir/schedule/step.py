@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from warpbeam.ir.names import fresh_name
 from warpbeam.ir.node import Attrs
 from warpbeam.tir.analysis.tree import Place, Tree
 from warpbeam.tir.expr import Buffer, PrimExpr, Var
@@ -33,22 +34,13 @@ class Namer:
         self.buffers = set(tree.buffers)
 
     def loop(self, base: str) -> str:
-        return _fresh(base, self.loops)
+        return fresh_name(base, self.loops)
 
     def block(self, base: str) -> str:
-        return _fresh(base, self.blocks)
+        return fresh_name(base, self.blocks)
 
     def buffer(self, base: str) -> str:
-        return _fresh(base, self.buffers)
-
-
-def _fresh(base: str, taken: set[str]) -> str:
-    name, count = base, 0
-    while name in taken:
-        count += 1
-        name = f"{base}_{count}"
-    taken.add(name)
-    return name
+        return fresh_name(base, self.buffers)
 
 
 def nest(loops: list[For], body: Stmt) -> Stmt:
