@@ -47,6 +47,15 @@ def test_only_marked_loops_and_conditions_from_outside() -> None:
         """
     )
     assert inside_versions(moving) is moving
+    named = program(
+        """
+        def f(A: float32[n], B: float32[n], n: size):
+            for i in range(n) {"inside": True}:
+                let c: int64 = n - i
+                B[i] = if_then_else(c >= 2, A[c - 2], 0.0)
+        """
+    )
+    assert inside_versions(named) is named
 
 
 def test_conditions_that_change_inside_stay() -> None:

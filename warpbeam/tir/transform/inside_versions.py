@@ -19,7 +19,7 @@ from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.analysis.predicate import conjuncts
 from warpbeam.tir.arith import poly, simplify
-from warpbeam.tir.stmt import For, IfThenElse, PrimFunc, Stmt
+from warpbeam.tir.stmt import For, IfThenElse, LetStmt, PrimFunc, Stmt
 from warpbeam.tir.transform.mutate import map_up
 
 MARK = "inside"
@@ -34,7 +34,7 @@ def inside_versions(func: PrimFunc) -> PrimFunc:
 def _versions(s: Any) -> Stmt:
     if not isinstance(s, For) or MARK not in s.annotations:
         return s  # type: ignore[no-any-return]
-    own = {n.var for n in post_order(s.body) if isinstance(n, For)}
+    own = {n.var for n in post_order(s.body) if isinstance(n, For | LetStmt | e.Let)}
     choices = [n for n in post_order(s.body) if type(n) is e.Call and n.op == "if_then_else"]
     tests = {c: None for n in choices for c in conjuncts(_scalar(n.args[0])) if _outside(c, own)}
     if not tests:
