@@ -26,6 +26,7 @@ def whole(low: int, high: int, *shape: int, dtype: Any = np.int64) -> np.ndarray
 
 def _winograd() -> list[Case]:
     transform, conv = (f"nn.contrib_conv2d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
+    deep_transform, deep = (name.replace("2d", "3d") for name in (transform, conv))
 
     def wide(*shape: int) -> np.ndarray:  # F(4x4) amplifies float32's rounding, which orders of summation change
         return real(*shape, dtype=np.float64)
@@ -39,6 +40,12 @@ def _winograd() -> list[Case]:
         (conv, {"tile_size": 2, "out_layout": "NHWC"}, (wide(1, 3, 5, 5), wide(4, 4, 3, 2))),
         (conv, {"tile_size": 4, "padding": 1, "data_layout": "NHWC"}, (wide(1, 7, 9, 3), wide(6, 6, 3, 2))),
         (conv, {"tile_size": 2}, (real(1, 3, 6, 4, dtype=np.float16), real(4, 4, 3, 2, dtype=np.float16))),
+        (deep_transform, {"tile_size": 2}, (real(3, 4, 2, 3, 3),)),
+        (deep_transform, {"tile_size": 4, "kernel_layout": "DHWIO"}, (real(3, 3, 3, 2, 5),)),
+        (deep, {"tile_size": 2}, (real(1, 3, 4, 6, 4), real(4, 4, 3, 3, 2))),
+        (deep, {"tile_size": 2, "padding": (1, 1, 0, 0, 2, 1)}, (real(2, 3, 2, 6, 5), real(4, 4, 2, 3, 2))),
+        (deep, {"tile_size": 2, "padding": 1, "data_layout": "NDHWC"}, (real(2, 3, 7, 5, 3), real(4, 4, 1, 3, 4))),
+        (deep, {"tile_size": 4, "out_layout": "NDHWC"}, (wide(1, 3, 4, 7, 9), wide(6, 6, 3, 3, 2))),
     ]  # fmt: skip
 
 

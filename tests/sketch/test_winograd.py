@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from winograd_bound import direct, error_bound
+from winograd_bound import direct, direct_3d, error_bound, error_bound_3d
 
+from warpbeam.cost import winograd_prior
 from warpbeam.cost.winograd_prior import Layer
 from warpbeam.cost.winograd_prior import plan as plan_blocks
 from warpbeam.ir.rewrite import substitute
@@ -23,6 +24,7 @@ from warpbeam.tir.text import to_text
 from warpbeam.topi.nn.winograd import winograd
 
 NHWC = {c: i for i, c in enumerate("NHWC")}
+NDHWC = {c: i for i, c in enumerate("NDHWC")}
 
 
 def stages(n, h, w, c, o, borders, tile=2, epilogue=True):
@@ -82,6 +84,45 @@ def test_values(shape):
         run(func, *given, *results)
         error = np.abs(results[0].reshape(want.shape) - want)
         assert (error <= bound).all(), (error / bound).max()
+
+
+DEEP = [  # x, taps, results, borders, order
+    ((1, 3, 6, 6, 16), 3, 32, (1, 1, 1, 1, 1, 1), None),
+    ((2, 4, 5, 7, 12), 2, 20, (1, 0, 1, 0, 2, 0), None),  # two images, uneven borders, odd channels
+    ((1, 2, 9, 6, 16), 1, 16, (0, 1, 1, 0, 1, 1), None),  # no neighbours: as many maps as there are
+    ((2, 4, 7, 5, 17), 3, 33, (0, 0, 0, 0, 0, 0), None),
+    ((1, 5, 8, 8, 32), 5, 16, (2, 1, 1, 2, 1, 1), "tiles outer"),
+    ((1, 2, 6, 6, 64), 3, 64, (1, 1, 1, 1, 1, 1), "columns outer"),
+]
+
+
+@pytest.mark.parametrize("shape, taps, o, borders, order", DEEP, ids=lambda s: "x".join(map(str, np.ravel(s))))
+def test_three_dimensions(shape, taps, o, borders, order, monkeypatch):
+    """A transformed map serves all its neighbours, with tiles outside and with columns outside."""
+    if order is not None:
+        ours = winograd_prior._score
+        wanted = order == "columns outer"
+        monkeypatch.setattr(winograd_prior, "_score", lambda *a: ours(*a) if a[4] == wanted else None)
+        plan_blocks.cache_clear()
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(np.float32)
+    k = (rng.standard_normal((taps, 3, 3, shape[-1], o)) / np.sqrt(9 * taps * shape[-1])).astype(np.float32)
+    want = direct_3d(x, k, borders)
+    data, u = te.placeholder(shape, name="x"), te.placeholder((4, 4, *k.shape[0:1], shape[-1], o), name="u")
+    y = winograd(data, u, 2, (NDHWC, NDHWC), borders[:3], want.shape)
+    plan = schedule([data, u], [y], target("native"), frozenset({"u"}), "k")
+    plan_blocks.cache_clear()
+    assert plan.sketch == "winograd" and plan.decisions["order"] == (order or plan.decisions["order"]), plan.notes
+    transform = get("nn.contrib_conv3d_winograd_weight_transform")
+    weights = transform.numpy(transform.attrs({"tile_size": 2, "kernel_layout": "DHWIO"}), k)
+    layout = plan.func.attrs["layouts"]["u"]
+    packed = np.ascontiguousarray(apply_layout(weights.reshape(layout["shape"]), layout))
+    for func in (plan.func, plan.lowered):
+        given = [fitted(a, f) for a, f in zip((x, packed), func.buffers[:2], strict=True)]
+        results = [np.full([const_int(d) for d in f.shape], np.nan, np.float32) for f in func.buffers[2:]]
+        run(func, *given, *results)
+        error = np.abs(results[0].reshape(want.shape) - want)
+        assert (error <= error_bound_3d(x, k, borders)).all()
 
 
 def test_the_bound_is_of_the_right_size():

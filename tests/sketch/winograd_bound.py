@@ -20,6 +20,35 @@ def direct(x, w, borders):
     return sum(p[:, i : i + h, j : j + v] @ w[i, j].astype(np.float64) for i in range(3) for j in range(3))
 
 
+def slices(x, w, borders):
+    """Three dimensions as sums of two: x [N, D, H, W, C] in pieces that meet one outer tap each, and that tap's
+    weights, of w [K, 3, 3, C, O]; borders (front, top, left, back, bottom, right).
+    """
+    x = np.pad(x, [(0, 0), (borders[0], borders[3]), (0, 0), (0, 0), (0, 0)])
+    count = x.shape[1] - len(w) + 1
+    return [(x[:, k : k + count].reshape(-1, *x.shape[2:]), w[k]) for k in range(len(w))], count
+
+
+def direct_3d(x, w, borders):
+    """The convolution in float64."""
+    parts, count = slices(x, w, borders)
+    y = sum(direct(a, b, (*borders[1:3], *borders[4:])) for a, b in parts)
+    return y.reshape(len(x), count, *y.shape[1:])
+
+
+def error_bound_3d(x, w, borders):
+    """The same bound, with K C numbers in each sum over channels and outer taps."""
+    parts, count = slices(x, w, borders)
+    y = sum(error_bound(a, b, (*borders[1:3], *borders[4:])) for a, b in parts)
+    channels, more = x.shape[-1], roundings(2)
+    return (y * (len(w) * channels + more) / (channels + more)).reshape(len(x), count, *y.shape[1:])
+
+
+def roundings(tile):
+    """Of a result, through the transforms and in its weights."""
+    return 2 * (worst(matrices(tile)[0]) + worst(matrices(tile)[2])) + 1
+
+
 def error_bound(x, w, borders, tile=2):
     """For each result (C + n) u |A^T| [ sum of (|G| |g| |G^T|) * (|B^T| |d| |B|) ] |A|."""
     bt, g, at = (np.abs(np.asarray(m, np.float64)) for m in matrices(tile))
@@ -34,10 +63,9 @@ def error_bound(x, w, borders, tile=2):
     v = np.einsum("ir,js,rsnpqc->ijnpqc", bt, bt, d)
     y = np.einsum("ai,bj,ijnpqo->npaqbo", at, at, np.einsum("ijnpqc,ijco->ijnpqo", v, u), optimize=True)
     y = y.reshape(x.shape[0], rows * tile, columns * tile, -1)
-    roundings = 2 * (worst(matrices(tile)[0]) + worst(matrices(tile)[2])) + 1
     top, left, bottom, right = borders
     high, across = x.shape[1] + top + bottom - 2, x.shape[2] + left + right - 2
-    return (x.shape[3] + roundings) * 2.0**-24 * y[:, :high, :across]
+    return (x.shape[3] + roundings(tile)) * 2.0**-24 * y[:, :high, :across]
 
 
 def worst(matrix):

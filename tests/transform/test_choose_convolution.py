@@ -21,7 +21,7 @@ from warpbeam.transform.graph import call, op_name
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sketch"))
 
-from winograd_bound import direct, error_bound
+from winograd_bound import direct, direct_3d, error_bound, error_bound_3d
 
 TARGET = replace(get("generic-x86-64-v4"), cores=2)  # choices must not depend on the machine that tests
 
@@ -52,7 +52,7 @@ def infer_module(body, *params):
 def chosen(mod, target=TARGET, **config):
     with PassContext(opt_level=3, config=config):
         new = ChooseConvolution(target)(passes.InferType()(mod))
-    names = [op_name(n) for n in post_order(new["main"].body) if "conv2d" in op_name(n)]
+    names = [op_name(n) for n in post_order(new["main"].body) if "conv" in op_name(n)]
     return any("winograd" in n for n in names)
 
 
@@ -79,6 +79,41 @@ def test_the_prior_keeps_the_plain_sum_where_it_is_faster():
     assert not chosen(network((1, 8, 8, 4), 4)), "few channels: transforms cost more than they save"
     assert not chosen(network((1, 3, 3, 64), 64, borders=(0, 0, 0, 0))), "one result"
     assert not chosen(network((1, 4, 4, 1024), 1024)), "four tiles: nearly all time goes into fetching the weights"
+
+
+def deep(shape, o, taps=3, **attrs):
+    """A convolution by taps x 3 x 3."""
+    rng = np.random.default_rng(0)
+    w = (rng.standard_normal((taps, 3, 3, shape[-1], o)) / np.sqrt(9 * taps * shape[-1])).astype(np.float32)
+    x = var("x", shape=shape)
+    given = {"padding": (taps // 2, 1, 1), "data_layout": "NDHWC", "kernel_layout": "DHWIO", **attrs}
+    return IRModule.from_expr(Function([x], call("nn.conv3d", x, const(w), **given))), w
+
+
+def test_three_dimensions_are_computed_by_tiles_of_the_inner_two():
+    shape = (1, 4, 14, 14, 64)
+    assert chosen(deep(shape, 64)[0]) and chosen(deep(shape, 64, taps=1)[0])
+    assert not chosen(deep(shape, 64)[0], **{"warpbeam.accuracy": "exact"})
+    assert not chosen(deep(shape, 64, strides=(2, 1, 1))[0]) and not chosen(deep(shape, 64, dilation=(2, 1, 1))[0])
+    assert not chosen(deep((1, 4, 14, 14, 3), 64)[0]), "few channels: transforms cost more than they save"
+    assert not chosen(deep((1, SizeVar("d"), 14, 14, 64), 64)[0])
+    assert not chosen(deep((1, 1, 14, 14, 64), 64)[0]), "one map"
+
+
+@pytest.mark.parametrize("taps", [1, 3])
+def test_compiled_values_of_three_dimensions(taps):
+    mod, w = deep((2, 3, 13, 14, 40), 48, taps)
+    borders = (taps // 2, 1, 1) * 2
+    x = np.random.default_rng(1).standard_normal((2, 3, 13, 14, 40)).astype(np.float32)
+    module, report = compile_with_report(mod, cache=False, target=TARGET)
+    assert [r["sketch"] for r in report.rows] == ["winograd"]
+    results = []
+    for threads in (1, 2):
+        module.num_threads = threads
+        (got,) = module.run({"x": x}).values()
+        assert (np.abs(got - direct_3d(x, w, borders)) <= error_bound_3d(x, w, borders)).all()
+        results.append(got.tobytes())
+    assert results[0] == results[1]
 
 
 def test_accuracy_decides_what_is_considered():

@@ -37,7 +37,9 @@ _UNKNOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A convolution in tiles. batch: None is symbolic; rows, columns: tiles of the result."""
+    """A convolution in tiles. batch: None is symbolic; rows, columns: tiles of the result. places: maps of each image,
+    of which `taps` neighbours are summed together with the channels.
+    """
 
     batch: int | None
     rows: int
@@ -47,15 +49,17 @@ class Layer:
     planes: int
     lanes: int
     bytes: int = 4
+    places: int = 1
+    taps: int = 1
 
     @property
     def tiles(self) -> int:
-        return (self.batch or _UNKNOWN) * self.rows * self.columns
+        return (self.batch or _UNKNOWN) * self.places * self.rows * self.columns
 
     @property
     def weights(self) -> int:
         """Bytes of the transformed weights."""
-        return self.planes * self.inputs * self.outputs * self.bytes
+        return self.planes * self.taps * self.inputs * self.outputs * self.bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ def _products(layer: Layer, rows: int, columns: int, chunk: int, target: Target)
     shape = Shape(
         rows=(rows, columns),
         columns=chunk,
-        reduce=layer.inputs,
+        reduce=layer.taps * layer.inputs,
         outer=layer.planes,
         lanes=layer.lanes,
         broadcast=True,
@@ -149,16 +153,20 @@ def _score(
 ) -> Blocks | None:
     """The decisions with their cycles; None where the buffers of one iteration do not fit its stack."""
     block = layer.planes * rows * columns * layer.bytes
-    taken, made = block * layer.inputs, block * chunk
+    taken, made = block * layer.taps * layer.inputs, block * chunk
     if made + (0 if columns_outer else taken) > STACK or (columns_outer and layer.batch is None):
         return None
     blocks, chunks = layer.tiles // (rows * columns), layer.outputs / chunk
-    vectors = -(-layer.inputs // layer.lanes) + -(-layer.outputs // layer.lanes)
+    ends = 1 + (layer.taps - 1) / layer.places  # maps in front and behind
+    transforms = ends if columns_outer else layer.taps  # of each map: a block's own for all its taps
+    vectors = -(-layer.inputs // layer.lanes) * transforms + -(-layer.outputs // layer.lanes)
     moved = layer.tiles * vectors * layer.planes * _PLANE_CYCLES
-    whole = layer.tiles * layer.planes * layer.inputs * layer.bytes
+    whole = round(layer.tiles * ends) * layer.planes * layer.inputs * layer.bytes
     again = 0.0  # beyond the weights from the third-level cache, which the products' cycles hold
     if columns_outer:  # what is transformed is written, and read by each chunk
         again = (chunks + 2) * whole * cache_rate(whole, target)
+        near = layer.rows * layer.columns * layer.taps * layer.planes * layer.inputs * layer.bytes  # until it is again
+        again += chunks * (layer.taps - 1) * whole * cache_rate(near, target)
         again += (blocks - 1) * layer.weights * cache_rate(round(layer.weights / chunks), target)
     elif layer.weights > target.l3 // 2:
         again = (blocks - 1) * layer.weights / FAR_BYTES_PER_CYCLE

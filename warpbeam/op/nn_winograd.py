@@ -1,4 +1,4 @@
-"""Convolution by 3x3 taps with transformed weights, and that transform (topi/nn/winograd.py).
+"""Convolution by 3x3 taps, or by Kx3x3, with transformed weights, and that transform (topi/nn/winograd.py).
 
     conv2d(x, w)  =  winograd_without_weight_transform(x, winograd_weight_transform(w))
 
@@ -14,40 +14,41 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
-from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
-from warpbeam.op.nn_common import require_rank, unify
+from warpbeam.op.base import REQUIRED, accumulation, tensors
+from warpbeam.op.nn_common import Ranked, require_rank, spatial_letters, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
-from warpbeam.topi.nn.common import Layout, arrange, geometry, layout_map
+from warpbeam.topi.nn.common import Geometry, Layout, arrange, geometry, layout_map
 from warpbeam.topi.nn.convolution import conv_shape
 from warpbeam.topi.nn.winograd import TAPS, matrices, winograd, winograd_weight
 
-_PLANES = {"H": 0, "W": 1, "I": 2, "O": 3}
 _COLUMNS = 1 << 13
 
 
-class WinogradWeightTransform(Op):
-    """weight (O, I, 3, 3) in `kernel_layout` -> [tile_size + 2, tile_size + 2, I, O]."""
+class _WeightTransform(Ranked):
+    """weight (O, I, 3, 3), or (O, I, K, 3, 3), in `kernel_layout` -> [tile_size + 2, tile_size + 2, [K,] I, O]."""
 
-    name = "nn.contrib_conv2d_winograd_weight_transform"
     arity = 1
-    defaults = {"tile_size": REQUIRED, "kernel_layout": "OIHW"}
+    defaults = {"tile_size": REQUIRED, "kernel_layout": REQUIRED}
+
+    def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
+        return super().attrs({"kernel_layout": "OI" + spatial_letters(self.nd), **given})
 
     def layout(self, attrs: Attrs) -> Layout:
-        return layout_map(self, attrs["kernel_layout"], "OIHW")
+        return layout_map(self, attrs["kernel_layout"], "OI" + spatial_letters(self.nd))
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         (w,) = tensors(self, types)
-        require_rank(self, w, 4, "weight")
+        require_rank(self, w, self.nd + 2, "weight")
         at = self.layout(attrs)
         if w.shape[at["H"]] != TAPS or w.shape[at["W"]] != TAPS or not dt.is_float(w.dtype):
             raise self.error(f"takes floating weights of 3x3 taps, got {w.dtype}{w.shape} as {attrs['kernel_layout']}")
         size = _size(attrs)
-        return TensorType((size, size, w.shape[at["I"]], w.shape[at["O"]]), w.dtype)  # type: ignore[no-any-return]
+        return TensorType((size, size, *(w.shape[at[c]] for c in _rest(self.nd))), w.dtype)
 
     def numpy(self, attrs: Attrs, w: np.ndarray) -> np.ndarray:
         at = self.layout(attrs)
-        taps = w.transpose([at[c] for c in "HWIO"])
+        taps = w.transpose([at[c] for c in "HW" + _rest(self.nd)])
         flat = taps.reshape(TAPS * TAPS, -1)
         g = np.asarray(matrices(attrs["tile_size"])[1])
         size, both = _size(attrs), np.kron(g, g)
@@ -61,71 +62,115 @@ class WinogradWeightTransform(Op):
         return winograd_weight(inputs[0], attrs["tile_size"], self.layout(attrs))
 
 
-class WinogradConv2d(Op):
-    """The convolution of data by transformed weights [tile_size + 2, tile_size + 2, I, O]; stride and dilation 1.
+class WinogradNd(Ranked):
+    """The convolution of data by transformed weights [tile_size + 2, tile_size + 2, I, O], or
+    [tile_size + 2, tile_size + 2, K, I, O] over three dimensions; stride and dilation 1.
 
     padding: one number, one per dimension, or begins then ends. Any layout of data and result.
     """
 
-    name = "nn.contrib_conv2d_winograd_without_weight_transform"
     arity = 2
-    defaults = {"tile_size": REQUIRED, "padding": 0, "data_layout": "NCHW", "out_layout": ""}
+    defaults = {"tile_size": REQUIRED, "padding": 0, "data_layout": REQUIRED, "out_layout": ""}
+
+    def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
+        return super().attrs({"data_layout": "NC" + spatial_letters(self.nd), **given})
 
     def maps(self, attrs: Attrs) -> tuple[Layout, Layout]:
         """Letter -> axis of data and result."""
-        data = attrs["data_layout"]
-        return layout_map(self, data, "NCHW"), layout_map(self, attrs["out_layout"] or data, "NCHW")
+        data, letters = attrs["data_layout"], "NC" + spatial_letters(self.nd)
+        return layout_map(self, data, letters), layout_map(self, attrs["out_layout"] or data, letters)
+
+    def windows(self, attrs: Attrs) -> Geometry:
+        """Strides, dilation, begins and ends, one value per spatial dimension each."""
+        return geometry(self, self.nd, 1, attrs["padding"], 1)
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         x, u = tensors(self, types)
-        require_rank(self, x, 4)
-        require_rank(self, u, 4, "weight")
+        require_rank(self, x, self.nd + 2)
+        require_rank(self, u, self.nd + 2, "weight")
         data, out = self.maps(attrs)
         size = _size(attrs)
         if u.shape[:2] != (size, size) or u.dtype != x.dtype or not dt.is_float(x.dtype):
+            rest = ", ".join(_rest(self.nd).replace("D", "K"))
             raise self.error(
                 f"data is {x.dtype}, weight is {u.dtype}{u.shape}",
-                f"both are floats, the weight [{size}, {size}, I, O]",
+                f"both are floats, the weight [{size}, {size}, {rest}]",
             )
-        moves = geometry(self, 2, 1, attrs["padding"], 1)
+        moves = self.windows(attrs)
         if any(isinstance(p, int) and p < 0 for p in (*moves.begins, *moves.ends)):
             raise self.error(f"padding {attrs['padding']} is negative")
-        unify(self, x.shape[data["C"]], u.shape[2], "input channels and weight channels")
+        unify(self, x.shape[data["C"]], u.shape[-2], "input channels and weight channels")
         taps = (TAPS, TAPS, *u.shape[2:])
-        return TensorType(conv_shape(self, x.shape, taps, (data, _PLANES, out), moves, 1), x.dtype)  # type: ignore[no-any-return]
+        kernel = {c: i for i, c in enumerate("HW" + _rest(self.nd))}
+        return TensorType(conv_shape(self, x.shape, taps, (data, kernel, out), moves, 1), x.dtype)
 
     def numpy(self, attrs: Attrs, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         data, out = self.maps(attrs)
-        tile, size = attrs["tile_size"], _size(attrs)
-        moves = geometry(self, 2, 1, attrs["padding"], 1)
+        moves = self.windows(attrs)
         wide = dt.to_numpy(accumulation(dt.from_numpy(x.dtype)))
-        plain = x.transpose([data[c] for c in "NHWC"]).astype(wide, copy=False)
+        letters = "N" + spatial_letters(self.nd) + "C"
+        plain = x.transpose([data[c] for c in letters]).astype(wide, copy=False)
         plain = np.pad(plain, [(0, 0), *zip(moves.begins, moves.ends, strict=True), (0, 0)])
-        n, h, w, c = plain.shape
-        high, across = h - TAPS + 1, w - TAPS + 1
-        rows, columns = -(-high // tile), -(-across // tile)
-        plain = np.pad(plain, [(0, 0), (0, rows * tile + 2 - h), (0, columns * tile + 2 - w), (0, 0)])
-        bt, _, at = (np.asarray(m, wide) for m in matrices(tile))
-        part = np.empty((size, size, n, rows, columns, c), wide)
-        for i in range(size):
-            for j in range(size):
-                part[i, j] = plain[:, i : i + rows * tile : tile, j : j + columns * tile : tile]
-        planes = (np.kron(bt, bt) @ part.reshape(size * size, -1)).reshape(size * size, -1, c)
-        sums = planes @ u.astype(wide).reshape(size * size, c, -1)
-        y = (np.kron(at, at) @ sums.reshape(size * size, -1)).reshape(tile, tile, n, rows, columns, -1)
-        y = y.transpose(2, 3, 0, 4, 1, 5).reshape(n, rows * tile, columns * tile, -1)[:, :high, :across]
-        back = {c: i for i, c in enumerate("NHWC")}
+        tile, u = attrs["tile_size"], u.astype(wide)
+        if self.nd == 2:
+            y = _by_tiles(plain, u, tile)
+        else:
+            n, deep, *rest = plain.shape
+            count = deep - u.shape[2] + 1
+            parts = [plain[:, k : k + count].reshape(-1, *rest) for k in range(u.shape[2])]
+            y = np.sum([_by_tiles(part, u[:, :, k], tile) for k, part in enumerate(parts)], axis=0)
+            y = y.reshape(n, count, *y.shape[1:])
+        back = {c: i for i, c in enumerate(letters)}
         return np.ascontiguousarray(y.transpose(arrange(out, back)).astype(x.dtype))
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        begins = geometry(self, 2, 1, attrs["padding"], 1).begins
-        return winograd(*inputs, attrs["tile_size"], self.maps(attrs), begins, out_type.shape)
+        return winograd(*inputs, attrs["tile_size"], self.maps(attrs), self.windows(attrs).begins, out_type.shape)
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         """Those of the plain sum, so that rates of both ways compare."""
-        return dims.prod([2, TAPS * TAPS, types[1].shape[2], *out_type.shape])
+        return dims.prod([2, TAPS * TAPS, *types[1].shape[2:-1], *out_type.shape])
+
+
+# fmt: off
+class WinogradWeightTransform(_WeightTransform, name="nn.contrib_conv2d_winograd_weight_transform", nd=2): ...
+class WinogradWeightTransform3d(_WeightTransform, name="nn.contrib_conv3d_winograd_weight_transform", nd=3): ...
+class WinogradConv2d(WinogradNd, name="nn.contrib_conv2d_winograd_without_weight_transform", nd=2): ...
+class WinogradConv3d(WinogradNd, name="nn.contrib_conv3d_winograd_without_weight_transform", nd=3): ...
+# fmt: on
+
+
+def _by_tiles(plain: np.ndarray, u: np.ndarray, tile: int) -> np.ndarray:
+    """The convolution of plain [N, H, W, C], borders included, by u [size, size, C, O]."""
+    size = len(u)
+    n, h, w, c = plain.shape
+    high, across = h - TAPS + 1, w - TAPS + 1
+    rows, columns = -(-high // tile), -(-across // tile)
+    plain = np.pad(plain, [(0, 0), (0, rows * tile + 2 - h), (0, columns * tile + 2 - w), (0, 0)])
+    bt, _, at = (np.asarray(m, u.dtype) for m in matrices(tile))
+    part = np.empty((size, size, n, rows, columns, c), u.dtype)
+    for i in range(size):
+        for j in range(size):
+            part[i, j] = plain[:, i : i + rows * tile : tile, j : j + columns * tile : tile]
+    planes = (np.kron(bt, bt) @ part.reshape(size * size, -1)).reshape(size * size, -1, c)
+    sums = planes @ u.reshape(size * size, c, -1)
+    y = (np.kron(at, at) @ sums.reshape(size * size, -1)).reshape(tile, tile, n, rows, columns, -1)
+    return y.transpose(2, 3, 0, 4, 1, 5).reshape(n, rows * tile, columns * tile, -1)[:, :high, :across]
+
+
+def _rest(nd: int) -> str:
+    """The letters of transformed weights behind a tile's rows and columns."""
+    return "DIO"[3 - nd :]
 
 
 def _size(attrs: Attrs) -> int:
     """Rows of a tile of data."""
     return len(matrices(attrs["tile_size"])[0])
+
+
+__all__ = [
+    "WinogradConv2d",
+    "WinogradConv3d",
+    "WinogradNd",
+    "WinogradWeightTransform",
+    "WinogradWeightTransform3d",
+]

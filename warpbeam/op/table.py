@@ -52,6 +52,8 @@ NN_CONV = {f"nn.conv{n}d{t}": f"Conv{n}d{t.title().replace('_', '')}" for n in (
 NN_WINOGRAD = {
     "nn.contrib_conv2d_winograd_weight_transform": "WinogradWeightTransform",
     "nn.contrib_conv2d_winograd_without_weight_transform": "WinogradConv2d",
+    "nn.contrib_conv3d_winograd_weight_transform": "WinogradWeightTransform3d",
+    "nn.contrib_conv3d_winograd_without_weight_transform": "WinogradConv3d",
 }
 
 NN_POOL = {

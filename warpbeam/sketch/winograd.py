@@ -4,6 +4,9 @@
     products[i, j, tile, o] = sum over c of planes[i, j, tile, c] * weights[i, j, c, o]
     result[position in tile, tile, o] = a sum of a few products, by position
 
+There may be another axis of places, of which each product sums over neighbours too (three dimensions: the tiles lie in
+the inner two, `planes[i, j, place + tap, tile, c] * weights[i, j, tap, c, o]`).
+
 Found by structure: one contraction with constant batch axes whose lhs is computed, and whose result is read by further
 sums that no longer have those axes, the last one by (index // size, index % size). A block of tiles at a time:
 
@@ -26,7 +29,7 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import tile
-from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, supposed
+from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.structure import Contraction, contraction, variables
 from warpbeam.te.tensor import ComputeOp, Operation, loads
 from warpbeam.tir.arith import poly, simplify
@@ -92,15 +95,28 @@ def _planes_of_rows(group: Group, op: ComputeOp, roles: Contraction) -> bool:
     """
     axes = [a.var for a in op.axis]
     sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
-    if len(roles.m) not in (1, 2, 3) or len(roles.n) != 1 or len(roles.k) != 1 or not roles.batch:
+    if len(roles.m) not in (1, 2, 3, 4) or len(roles.n) != 1 or not roles.batch:
         return False
-    if axes != [*roles.batch, *roles.m, *roles.n] or list(roles.lhs.indices) != [*roles.batch, *roles.m, *roles.k]:
+    if axes != [*roles.batch, *roles.m, *roles.n] or not _at_places(roles):
         return False
     tiles = roles.m[-2:] if len(roles.m) > 1 else []
-    known = [sizes[v] for v in (*roles.batch, *tiles, *roles.n, *roles.k)]
+    known = [sizes[v] for v in (*roles.batch, *roles.m[1:-2], *tiles, *roles.n, *roles.k)]
     if None in known or not isinstance(roles.lhs.tensor.op, ComputeOp) or len(group.readers.get(op, [])) != 1:
         return False
     return _count(op, roles) <= _MOST_PLANES and tile.packable(group, roles, axes[-1])
+
+
+def _at_places(roles: Contraction) -> bool:
+    """Whether the lhs is read at the axes' own places, of one axis in front of the tiles also at those that follow."""
+    *lead, channel = roles.lhs.indices
+    *taps, inner = roles.k
+    if channel is not inner or len(taps) > 1 or len(lead) != len(roles.batch) + len(roles.m):
+        return False
+    moved = [(i, v) for i, v in zip(lead, [*roles.batch, *roles.m], strict=True) if i is not v]
+    if not taps:
+        return not moved
+    deep = roles.m[-3] if len(roles.m) > 2 else None
+    return deep is not None and [v for _, v in moved] == [deep] and moved[0][0] is simplify(deep + taps[0])
 
 
 def _count(op: ComputeOp, roles: Contraction) -> int:
@@ -189,18 +205,22 @@ def describe(group: Group, parts: Parts) -> Layer:
     op, roles = parts.products, parts.roles
     sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
     bits = dt.bits(op.body[0].dtype)
-    batch, high, wide = [1, 1, *(sizes[v] for v in roles.m)][-3:]
+    batch, deep, high, wide = [1, 1, 1, *(sizes[v] for v in roles.m)][-4:]
+    if len(roles.m) == 3 and len(roles.k) == 1:
+        batch, deep = deep, 1
     if parts.flat:  # as many images, each of as many tiles as a block may have
         batch, high, wide = supposed(op.axis[-2].extent) // parts.flat, 1, parts.flat
     return Layer(
         batch=batch,
         rows=high or 1,
         columns=wide or 1,
-        inputs=sizes[roles.k[0]] or 1,
+        inputs=sizes[roles.k[-1]] or 1,
         outputs=sizes[roles.n[0]] or 1,
         planes=_count(op, roles),
         lanes=max(1, group.target.vector_bits // bits),
         bytes=bits // 8,
+        places=deep or 1,
+        taps=product([a.extent for a in op.reduce_axis[:-1]]),
     )
 
 

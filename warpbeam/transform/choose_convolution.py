@@ -1,9 +1,10 @@
-"""Chooses how each convolution by 3x3 taps is computed: as the plain sum, or by Winograd's tiles with fewer products.
+"""Chooses how each convolution by 3x3 taps, or by Kx3x3 over three dimensions, is computed: as the plain sum, or by
+Winograd's tiles with fewer products.
 
-Legal: stride and dilation 1, one group, float32, constant weights, known channels, channels last. The cost model
-predicts both on the target, with weights coming from memory (in a whole model they do) and open maps of a likely size;
-Winograd's is taken where it is clearly faster. What was decided, and what the other would have cost, goes out as events
-of stage "choice".
+Legal: stride and dilation 1, one group, float32, constant weights, known channels, channels last, known maps over three
+dimensions. The cost model predicts both on the target, with weights coming from memory (in a whole model they do) and
+open maps of a likely size; Winograd's is taken where it is clearly faster. What was decided, and what the other would
+have cost, goes out as events of stage "choice".
 
 Config "warpbeam.accuracy": "exact" keeps plain sums; "fast" also considers tiles of 4x4, which lose a digit or two.
 Config "warpbeam.convolutions": {what `signature` says: tile} decides for some convolutions, as far as it is legal.
@@ -18,16 +19,17 @@ from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Node
 from warpbeam.ir.rewrite import add_origins, origins, post_order
 from warpbeam.ir.transform import Event, PassContext, function_pass
-from warpbeam.op.nn_conv import Conv2d
+from warpbeam.op.nn_conv import Conv2d, Conv3d
+from warpbeam.op.nn_winograd import WinogradNd
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Var
 from warpbeam.relay.types import TensorType
 from warpbeam.sketch.base import supposed
 from warpbeam.sketch.select import predict
 from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
-from warpbeam.topi.nn.common import Layout, geometry
+from warpbeam.topi.nn.common import Layout, spatial_letters
 from warpbeam.topi.nn.winograd import TAPS
-from warpbeam.transform.graph import call, constant, op_name, rewrite_function
+from warpbeam.transform.graph import call, constant, rewrite_function
 
 ACCURACY = "warpbeam.accuracy"
 DECIDED = "warpbeam.convolutions"
@@ -35,7 +37,7 @@ _TILES = {"exact": (), "default": (2,), "fast": (2, 4)}
 _BATCH = 4
 _LEAST = 4  # rows and columns that an open map is taken to have
 _CLEARLY = 0.95  # of the plain sum's time at most
-_WEIGHT, _CONV = (f"nn.contrib_conv2d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
+_WEIGHT, _CONV = (f"nn.contrib_conv{{nd}}d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class ChooseConvolution:
 
 def _legal(node: Call) -> bool:
     """Whether a call is a convolution that tiles can compute, as fast sketches need it."""
-    return isinstance(node.args[1], Constant) and _fits(node) if isinstance(node.op, Conv2d) else False
+    return isinstance(node.op, Conv2d | Conv3d) and isinstance(node.args[1], Constant) and _fits(node)
 
 
 def _fits(node: Call) -> bool:
@@ -108,9 +110,13 @@ def _fits(node: Call) -> bool:
     data, kernel, out = node.op.maps(node.attrs)
     moves = node.op.windows(node.attrs)
     borders = (*moves.begins, *moves.ends)
-    plain = {*moves.strides, *moves.dilation, node.attrs["groups"]} == {1} and data == out and data["C"] == 3
+    plain = {*moves.strides, *moves.dilation, node.attrs["groups"]} == {1} and data == out
+    plain = plain and data["C"] == len(x.shape) - 1
     known = all(isinstance(p, int) and p >= 0 for p in borders)
     channels = [t.shape[m["C"]] for t, m in ((x, data), (node.ty, out))]
+    if "D" in data:
+        known = known and all(isinstance(t.shape[m[c]], int) for t, m in ((x, data), (node.ty, out)) for c in "DHW")
+        known = known and isinstance(w.shape[kernel["D"]], int) and node.ty.shape[out["D"]] != 1
     small = any(isinstance(node.ty.shape[out[c]], int) and node.ty.shape[out[c]] <= 2 for c in "HW")
     known = known and all(isinstance(c, int) for c in channels)
     return plain and known and not small and all(w.shape[kernel[c]] == TAPS for c in "HW")
@@ -118,21 +124,25 @@ def _fits(node: Call) -> bool:
 
 def _weights(node: Call, tile: int) -> Call:
     """The transform of a convolution's weights."""
-    return call(_WEIGHT, node.args[1], tile_size=tile, kernel_layout=node.attrs["kernel_layout"])
+    return call(_WEIGHT.format(nd=node.op.nd), node.args[1], tile_size=tile, kernel_layout=node.attrs["kernel_layout"])
 
 
 def _tiled(node: Call, weights: Expr, tile: int) -> Call:
     """The convolution by tiles of `tile` results per dimension."""
+    name, data = _CONV.format(nd=node.op.nd), node.attrs["data_layout"]
+    return call(name, node.args[0], weights, tile_size=tile, padding=_borders(node), data_layout=data)
+
+
+def _borders(node: Call) -> tuple[Any, ...]:
+    """Zeros before the data in each dimension, then behind it."""
     moves = node.op.windows(node.attrs)
-    borders = (*moves.begins, *moves.ends)
-    return call(_CONV, node.args[0], weights, tile_size=tile, padding=borders, data_layout=node.attrs["data_layout"])
+    return (*moves.begins, *moves.ends)
 
 
 def signature(node: Call) -> str:
     """What a convolution by 3x3 taps computes, the same for each way to do it: shapes, borders, layout."""
-    moves = geometry(node.op, 2, 1, node.attrs["padding"], 1)
     shapes = [[d if isinstance(d, int) else "?" for d in ty.shape] for ty in (node.args[0].ty, node.ty)]
-    return f"{shapes[0]} -> {shapes[1]} {(*moves.begins, *moves.ends)} {node.attrs['data_layout']}"
+    return f"{shapes[0]} -> {shapes[1]} {_borders(node)} {node.attrs['data_layout']}"
 
 
 def _decided(found: tuple[int, Choice], node: Call, tiles: tuple[int, ...], ctx: PassContext) -> tuple[int, Choice]:
@@ -158,24 +168,24 @@ class Other:
 def others(fn: Function, accuracy: str) -> list[Other]:
     """Other ways to compute the one convolution of a fused group that are legal with `accuracy`."""
     calls = [n for n in post_order(fn.body) if isinstance(n, Call)]
-    found = [n for n in calls if op_name(n) == _CONV or (isinstance(n.op, Conv2d) and _fits(n))]
+    found = [n for n in calls if isinstance(n.op, WinogradNd) or (isinstance(n.op, Conv2d | Conv3d) and _fits(n))]
     if len(found) != 1 or found[0].args[1] not in fn.params:
         return []
     node = found[0]
     x, w = node.args
     if sum(a is w for n in calls for a in n.args) != 1:
         return []
-    own = node.attrs["tile_size"] if op_name(node) == _CONV else 0
+    own = node.attrs["tile_size"] if isinstance(node.op, WinogradNd) else 0
+    letters = spatial_letters(node.op.nd)
     made = []
     for tile in (0, *_TILES[accuracy]):
         if tile == own:
             continue
         shape = (TAPS, TAPS, *w.ty.shape[2:]) if own else w.ty.shape
         taps = Var(w.name, TensorType(shape, w.ty.dtype))
-        layout = "HWIO" if own else node.attrs["kernel_layout"]
-        moves = geometry(node.op, 2, 1, node.attrs["padding"], 1)
-        data = node.attrs["data_layout"]
-        plain = call("nn.conv2d", x, taps, padding=(*moves.begins, *moves.ends), data_layout=data, kernel_layout=layout)
+        layout = f"HW{letters[:-2]}IO" if own else node.attrs["kernel_layout"]
+        attrs = {"padding": _borders(node), "data_layout": node.attrs["data_layout"], "kernel_layout": layout}
+        plain = call(f"nn.conv{node.op.nd}d", x, taps, **attrs)
         param, new = taps, plain
         if tile:
             param = Var(w.name, _weights(plain, tile).ty)
@@ -203,7 +213,7 @@ def predicted(node: Call, target: Target) -> float | None:
     current config allows them.
     """
     accuracy = check_accuracy(PassContext.current().config.get(ACCURACY, "default"))
-    tiles = _TILES[accuracy] if isinstance(node.op, Conv2d) and _fits(node) else ()
+    tiles = _TILES[accuracy] if isinstance(node.op, Conv2d | Conv3d) and _fits(node) else ()
     return min(choose(node, tiles, target)[1].cycles.values(), default=None)
 
 

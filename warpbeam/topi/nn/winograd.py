@@ -14,6 +14,9 @@ C roundings come from the sum over C channels, n from the transforms: both produ
 once per addition and once where a factor is no power of two, and the weights, transformed in float64, round once. For
 m = 2 that is n = 2 + 4 + 1 = 7, and with all |d| <= D and |g| <= W the bound is at most 81 C (C + 7) u D W; that of the
 plain sum is 9 C (9 C) u D W: the same constant. For m = 4 the constant is some hundred times larger.
+
+Over three dimensions tiles lie in the inner two. The taps of the outer one, any number K of them, are summed together
+with the channels: C stands for K C then, and a transformed plane serves the K results around it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from warpbeam.te import tensor as te
 from warpbeam.tir.expr import EQ, Min, PrimExpr, Select, as_expr, cast, const
 from warpbeam.topi import dims
 from warpbeam.topi.common import TopiError, accumulation, convert_stage
-from warpbeam.topi.nn.common import Layout, arrange, pad_stage
+from warpbeam.topi.nn.common import Layout, arrange, pad_stage, reduce_vars
 
 TAPS = 3
 Matrix = tuple[tuple[float, ...], ...]
@@ -93,23 +96,19 @@ def _row(matrix: Matrix, index: Any, value: Callable[[int], PrimExpr]) -> PrimEx
 
 
 def winograd_weight(w: te.Tensor, tile: int, kernel: Layout) -> te.Tensor:
-    """G g G^T of a kernel (O, I, 3, 3) in a layout: [tile + 2, tile + 2, I, O] in the kernel's dtype."""
+    """G g G^T of a kernel (O, I, [K,] 3, 3) in a layout: [tile + 2, tile + 2, [K,] I, O] in the kernel's dtype."""
     g, inner = matrices(tile)[1], accumulation(w.dtype)
     size = tile + TAPS - 1
-    inputs, outputs = w.shape[kernel["I"]], w.shape[kernel["O"]]
+    rest = [c for c in "DIO" if c in kernel]
+    kept = [w.shape[kernel[c]] for c in rest]
 
-    def tap(i: Any, o: Any, y: int, x: Any) -> PrimExpr:
-        return cast(inner, w[arrange(kernel, {"I": i, "O": o, "H": as_expr(y), "W": x})])
+    def tap(others: Sequence[Any], y: int, x: Any) -> PrimExpr:
+        at = dict(zip(rest, others, strict=True))
+        return cast(inner, w[arrange(kernel, {**at, "H": as_expr(y), "W": x})])
 
-    rows = te.compute(
-        (size, TAPS, inputs, outputs),
-        lambda a, x, i, o: _row(g, a, lambda y: tap(i, o, y, x)),
-        name="weight_rows",
-    )
+    rows = te.compute((size, TAPS, *kept), lambda a, x, *t: _row(g, a, lambda y: tap(t, y, x)), name="weight_rows")
     out = te.compute(
-        (size, size, inputs, outputs),
-        lambda a, b, i, o: _row(g, b, lambda x: rows[a, as_expr(x), i, o]),
-        name="weight_planes",
+        (size, size, *kept), lambda a, b, *t: _row(g, b, lambda x: rows[(a, as_expr(x), *t)]), name="weight_planes"
     )
     return convert_stage(out, w.dtype, "weight_cast")
 
@@ -117,32 +116,31 @@ def winograd_weight(w: te.Tensor, tile: int, kernel: Layout) -> te.Tensor:
 def winograd(
     x: te.Tensor, u: te.Tensor, tile: int, maps: tuple[Layout, Layout], begins: Sequence[Any], shape: Sequence[Any]
 ) -> te.Tensor:
-    """The convolution of x by transformed weights u [tile + 2, tile + 2, I, O], as te stages.
+    """The convolution of x by transformed weights u [tile + 2, tile + 2, [K,] I, O], as te stages.
 
-    maps: letter (N, C, H, W) -> axis of data and result. begins: rows and columns of zeros before the data. shape: the
-    result's; zeros behind the data go as far as it needs.
+    maps: letter (N, C, [D,] H, W) -> axis of data and result. begins: zeros before the data in each spatial dimension.
+    shape: the result's; zeros behind the data go as far as it needs.
     """
     data, out = maps
     bt, _, at = matrices(tile)
     size = tile + TAPS - 1
     tiles = [dims.dim((shape[out[c]] + tile - 1) // tile) for c in "HW"]
-    before, after = [0] * 4, [0] * 4
-    for c, begin, count in zip("HW", begins, tiles, strict=True):
-        before[data[c]] = begin
-        after[data[c]] = dims.dim(count * tile + TAPS - 1 - begin - x.shape[data[c]])
-    padded = pad_stage(x, before, after, 0)
-    batch, inputs, outputs = x.shape[data["N"]], x.shape[data["C"]], shape[out["C"]]
+    padded = _padded(x, u, tile, maps, begins, shape, tiles)
+    deep = "D" in data
+    lead = (x.shape[data["N"]], *([padded.shape[data["D"]]] if deep else []))
+    inputs, outputs = x.shape[data["C"]], shape[out["C"]]
     inner = accumulation(x.dtype)
 
-    spots, origin, spot = _spots(batch, tiles)
+    spots, origin, spot = _spots(lead, tiles)
 
-    def element(n: Any, h: Any, w: Any, c: Any) -> PrimExpr:
-        return cast(inner, padded[arrange(data, {"N": n, "H": h, "W": w, "C": c})])
+    def element(outer: Sequence[Any], h: Any, w: Any, c: Any) -> PrimExpr:
+        place = dict(zip("ND", outer, strict=False))
+        return cast(inner, padded[arrange(data, {**place, "H": h, "W": w, "C": c})])
 
     def row(*idx: Any) -> PrimExpr:
         *at_tile, i, s, c = idx
-        n, p, q = origin(at_tile)
-        return _row(bt, i, lambda r: element(n, p * tile + r, q * tile + s, c))
+        *outer, p, q = origin(at_tile)
+        return _row(bt, i, lambda r: element(outer, p * tile + r, q * tile + s, c))
 
     rows = te.compute((*spots, size, size, inputs), row, name="data_rows")
     planes = te.compute(
@@ -150,35 +148,71 @@ def winograd(
         lambda i, j, *t: _row(bt, j, lambda s: rows[(*t[:-1], i, as_expr(s), t[-1])]),
         name="data_planes",
     )
-    k = te.reduce_axis(inputs, "ic")
-    products = te.compute(
-        (size, size, *spots, outputs),
-        lambda i, j, *t: te.sum(planes[(i, j, *t[:-1], k.var)] * cast(inner, u[i, j, k.var, t[-1]]), axis=k),
-        name="products",
-    )
+    places = (lead[0], shape[out["D"]], *tiles) if deep else spots
+    products = _products(planes, u, (size, size, *places, outputs), deep)
     back = te.compute(
-        (tile, size, *spots, outputs),
+        (tile, size, *places, outputs),
         lambda a, j, *t: _row(at, a, lambda i: products[(as_expr(i), j, *t)]),
         name="result_rows",
     )
 
     def result(*idx: Any) -> PrimExpr:
-        n, h, w, o = (idx[out[c]] for c in "NHWC")
-        where = spot(n, h // tile, w // tile)
+        *outer, h, w, o = (idx[out[c]] for c in "NDHWC" if c in out)
+        where = spot(*outer, h // tile, w // tile)
         return _row(at, w % tile, lambda j: back[(h % tile, as_expr(j), *where, o)])
 
     return convert_stage(te.compute(tuple(shape), result, name="winograd"), x.dtype, "winograd_cast")
 
 
-def _spots(batch: Any, tiles: Sequence[Any]) -> tuple[Sequence[Any], Callable[..., Any], Callable[..., Any]]:
-    """The axes over tiles, what (image, row, column) of tiles a spot on them is, and which spot those are.
+def _padded(
+    x: te.Tensor,
+    u: te.Tensor,
+    tile: int,
+    maps: tuple[Layout, Layout],
+    begins: Sequence[Any],
+    shape: Sequence[Any],
+    tiles: Sequence[Any],
+) -> te.Tensor:
+    """The data with zeros around it, as far as whole tiles and the taps in front and behind go."""
+    data, out = maps
+    before, after = [0] * x.ndim, [0] * x.ndim
+    needed = {c: count * tile + TAPS - 1 for c, count in zip("HW", tiles, strict=True)}
+    if "D" in data:
+        needed["D"] = shape[out["D"]] + u.shape[2] - 1
+    for c, begin in zip([c for c in "DHW" if c in data], begins, strict=True):
+        before[data[c]] = begin
+        after[data[c]] = dims.dim(needed[c] - begin - x.shape[data[c]])
+    return pad_stage(x, before, after, 0)  # type: ignore[no-any-return]
+
+
+def _products(planes: te.Tensor, u: te.Tensor, shape: Sequence[Any], deep: bool) -> te.Tensor:
+    """The sums over channels, and over the taps in front and behind, of each plane."""
+    inner = planes.dtype
+    if not deep:
+        k = te.reduce_axis(u.shape[2], "ic")
+        return te.compute(
+            tuple(shape),
+            lambda i, j, *t: te.sum(planes[(i, j, *t[:-1], k.var)] * cast(inner, u[i, j, k.var, t[-1]]), axis=k),
+            name="products",
+        )
+    axes, (tap, channel) = reduce_vars(u.shape[2:4], ("kd", "ic"))
+
+    def product(i: Any, j: Any, n: Any, d: Any, p: Any, q: Any, o: Any) -> PrimExpr:
+        taken = planes[i, j, n, d + tap, p, q, channel]
+        return te.sum(taken * cast(inner, u[i, j, tap, channel, o]), axis=axes)
+
+    return te.compute(tuple(shape), product, name="products")
+
+
+def _spots(lead: Sequence[Any], tiles: Sequence[Any]) -> tuple[Sequence[Any], Callable[..., Any], Callable[..., Any]]:
+    """The axes over tiles, what (image, [depth,] row, column) of tiles a spot on them is, and which spot those are.
 
     Where only the run tells how many tiles there are, one axis has them all, and a few more that make a multiple of
     `_TOGETHER`: blocks of it are whole, and do not depend on how wide a map is.
     """
     if all(isinstance(d, int) for d in tiles):
-        return (batch, *tiles), lambda spot: spot, lambda n, p, q: (n, p, q)
-    high, wide = tiles
+        return (*lead, *tiles), lambda spot: spot, lambda *place: place
+    (batch,), (high, wide) = lead, tiles
 
     def origin(spot: Sequence[Any]) -> Any:
         image = Min(spot[0] // (high * wide), as_expr(batch - 1))
