@@ -21,17 +21,18 @@ from warpbeam.tir.expr import SizeVar, as_expr, const_int
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule.layout import apply_layout
 from warpbeam.tir.text import to_text
-from warpbeam.topi.nn.winograd import winograd
+from warpbeam.topi.nn.winograd import matrices, winograd
 
 NHWC = {c: i for i, c in enumerate("NHWC")}
 NDHWC = {c: i for i, c in enumerate("NDHWC")}
 
 
-def stages(n, h, w, c, o, borders, tile=2, epilogue=True):
+def stages(n, h, w, c, o, borders, stride=1, epilogue=True):
     top, left, bottom, right = borders
-    shape = (n, h + top + bottom - 2, w + left + right - 2, o)
-    x, u = te.placeholder((n, h, w, c), name="x"), te.placeholder((tile + 2, tile + 2, c, o), name="u")
-    y = winograd(x, u, tile, (NHWC, NHWC), (top, left), shape)
+    shape = (n, (h + top + bottom - 3) // stride + 1, (w + left + right - 3) // stride + 1, o)
+    size = len(matrices(2, stride)[0])
+    x, u = te.placeholder((n, h, w, c), name="x"), te.placeholder((size, size, c, o), name="u")
+    y = winograd(x, u, 2, (NHWC, NHWC), (top, left), shape, stride)
     if not epilogue:
         return [x, u], [y]
     b, r = te.placeholder((o,), name="b"), te.placeholder(shape, name="r")
@@ -45,9 +46,9 @@ def arrays(n, h, w, c, o, seed=0):
     return x, (rng.standard_normal((3, 3, c, o)) / np.sqrt(9 * c)).astype(np.float32)
 
 
-def transformed(w, tile=2):
+def transformed(w, stride=1):
     transform = get("nn.contrib_conv2d_winograd_weight_transform")
-    return transform.numpy(transform.attrs({"tile_size": tile, "kernel_layout": "HWIO"}), w)
+    return transform.numpy(transform.attrs({"tile_size": 2, "stride": stride, "kernel_layout": "HWIO"}), w)
 
 
 SHAPES = [
@@ -57,6 +58,10 @@ SHAPES = [
     (3, 6, 7, 3, 40, (1, 0, 2, 1)),  # uneven borders
     (1, 5, 11, 17, 33, (2, 2, 2, 2)),
     (1, 14, 14, 32, 96, (1, 1, 1, 1)),
+    (1, 8, 8, 16, 32, (1, 1, 1, 1), 2),  # stride 2: the border behind is not read
+    (2, 9, 7, 12, 20, (0, 0, 0, 0), 2),  # nor the last rows and columns of the data
+    (3, 11, 6, 3, 40, (1, 0, 2, 1), 2),
+    (1, 15, 13, 17, 33, (1, 1, 1, 1), 2),
 ]
 
 
@@ -72,12 +77,12 @@ def test_values(shape):
     plan = schedule(ins, outs, target("native"), frozenset({"u"}), "k")
     assert plan.sketch == "winograd", plan.notes
     rng = np.random.default_rng(1)
-    plain = direct(x, k, shape[5])
+    plain = direct(x, k, *shape[5:])
     b, r = (rng.standard_normal(s).astype(np.float32) for s in (shape[4], plain.shape))
     want = plain + b + r
-    bound = error_bound(x, k, shape[5]) + 2.0**-23 * (np.abs(plain) + np.abs(b) + np.abs(r))
+    bound = error_bound(x, k, shape[5], 2, *shape[6:]) + 2.0**-23 * (np.abs(plain) + np.abs(b) + np.abs(r))
     layout = plan.func.attrs["layouts"]["u"]
-    packed = np.ascontiguousarray(apply_layout(transformed(k).reshape(layout["shape"]), layout))
+    packed = np.ascontiguousarray(apply_layout(transformed(k, *shape[6:]).reshape(layout["shape"]), layout))
     for func in (plan.func, plan.lowered):
         given = [fitted(a, f) for a, f in zip((x, packed, b, r), func.buffers[:4], strict=True)]
         results = [np.full([const_int(d) for d in f.shape], np.nan, np.float32) for f in func.buffers[4:]]
@@ -160,20 +165,21 @@ def test_symbolic_batch():
     assert (np.abs(got - direct(x, k, (1, 1, 1, 1))) <= error_bound(x, k, (1, 1, 1, 1))).all()
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [(16, 32), (12, 20), (64, 128)])
-def test_open_maps(channels):
+def test_open_maps(channels, stride):
     """One kernel for all sizes: maps smaller than a tile, odd ones, more images than one, blocks that are not full."""
     n, h, w = SizeVar("n"), SizeVar("h"), SizeVar("w")
-    plan = schedule(*stages(n, h, w, *channels, (1, 1, 1, 1)), target("native"), frozenset({"u"}), "k")
+    plan = schedule(*stages(n, h, w, *channels, (1, 1, 1, 1), stride), target("native"), frozenset({"u"}), "k")
     assert plan.sketch == "winograd", plan.notes
     for size in ((1, 1, 1), (1, 2, 3), (2, 5, 4), (3, 7, 9)):
         x, k = arrays(*size, *channels)
         rng = np.random.default_rng(1)
-        plain = direct(x, k, (1, 1, 1, 1))
+        plain = direct(x, k, (1, 1, 1, 1), stride)
         b, r = (rng.standard_normal(s).astype(np.float32) for s in (channels[1], plain.shape))
-        bound = error_bound(x, k, (1, 1, 1, 1)) + 2.0**-23 * (np.abs(plain) + np.abs(b) + np.abs(r))
+        bound = error_bound(x, k, (1, 1, 1, 1), 2, stride) + 2.0**-23 * (np.abs(plain) + np.abs(b) + np.abs(r))
         layout = plan.func.attrs["layouts"]["u"]
-        packed = np.ascontiguousarray(apply_layout(transformed(k).reshape(layout["shape"]), layout))
+        packed = np.ascontiguousarray(apply_layout(transformed(k, stride).reshape(layout["shape"]), layout))
         got = np.full(plain.shape, np.nan, np.float32)
         given = dict(zip("nhw", size, strict=True))
         rest = workspaces(plan.lowered, given)

@@ -5,19 +5,25 @@ import numpy as np
 from warpbeam.topi.nn.winograd import matrices
 
 
-def padded(x, borders, tile):
-    """x [N, H, W, C] with its border of zeros (top, left, bottom, right) and what whole tiles need beyond it."""
+def padded(x, borders, beyond=0):
+    """x [N, H, W, C] in float64 with its border of zeros (top, left, bottom, right), and more behind."""
     top, left, bottom, right = borders
-    high, across = x.shape[1] + top + bottom - 2, x.shape[2] + left + right - 2
-    more = [-high % tile, -across % tile]
-    return np.pad(x, [(0, 0), (top, bottom + more[0]), (left, right + more[1]), (0, 0)])
+    p = x.astype(np.float64)
+    return np.pad(p, [(0, 0), (top, bottom + beyond), (left, right + beyond), (0, 0)])
 
 
-def direct(x, w, borders):
+def results(x, borders, stride=1):
+    """Rows and columns of the result."""
+    top, left, bottom, right = borders
+    return (x.shape[1] + top + bottom - 3) // stride + 1, (x.shape[2] + left + right - 3) // stride + 1
+
+
+def direct(x, w, borders, stride=1):
     """The convolution in float64: x [N, H, W, C], w [3, 3, C, O]."""
-    p = padded(x.astype(np.float64), borders, 1)
-    h, v = p.shape[1] - 2, p.shape[2] - 2
-    return sum(p[:, i : i + h, j : j + v] @ w[i, j].astype(np.float64) for i in range(3) for j in range(3))
+    p = padded(x, borders)
+    h, v = ((n - 1) * stride + 1 for n in results(x, borders, stride))
+    taps = [(i, j) for i in range(3) for j in range(3)]
+    return sum(p[:, i : i + h : stride, j : j + v : stride] @ w[i, j].astype(np.float64) for i, j in taps)
 
 
 def slices(x, w, borders):
@@ -44,28 +50,28 @@ def error_bound_3d(x, w, borders):
     return (y * (len(w) * channels + more) / (channels + more)).reshape(len(x), count, *y.shape[1:])
 
 
-def roundings(tile):
+def roundings(tile, stride=1):
     """Of a result, through the transforms and in its weights."""
-    return 2 * (worst(matrices(tile)[0]) + worst(matrices(tile)[2])) + 1
+    bt, _, at = matrices(tile, stride)
+    return 2 * (worst(bt) + worst(at)) + 1
 
 
-def error_bound(x, w, borders, tile=2):
+def error_bound(x, w, borders, tile=2, stride=1):
     """For each result (C + n) u |A^T| [ sum of (|G| |g| |G^T|) * (|B^T| |d| |B|) ] |A|."""
-    bt, g, at = (np.abs(np.asarray(m, np.float64)) for m in matrices(tile))
-    size = tile + 2
-    p = np.abs(padded(x.astype(np.float64), borders, tile))
-    rows, columns = ((n - 2) // tile for n in p.shape[1:3])
+    bt, g, at = (np.abs(np.asarray(m, np.float64)) for m in matrices(tile, stride))
+    size, step = len(bt), tile * stride
+    high, across = results(x, borders, stride)
+    rows, columns = -(-high // tile), -(-across // tile)
+    p = np.abs(padded(x, borders, size + step))
     d = np.empty((size, size, p.shape[0], rows, columns, p.shape[3]))
     for r in range(size):
         for s in range(size):
-            d[r, s] = p[:, r : r + rows * tile : tile, s : s + columns * tile : tile]
+            d[r, s] = p[:, r : r + rows * step : step, s : s + columns * step : step]
     u = np.einsum("ir,js,rsco->ijco", g, g, np.abs(w.astype(np.float64)))
     v = np.einsum("ir,js,rsnpqc->ijnpqc", bt, bt, d)
     y = np.einsum("ai,bj,ijnpqo->npaqbo", at, at, np.einsum("ijnpqc,ijco->ijnpqo", v, u), optimize=True)
     y = y.reshape(x.shape[0], rows * tile, columns * tile, -1)
-    top, left, bottom, right = borders
-    high, across = x.shape[1] + top + bottom - 2, x.shape[2] + left + right - 2
-    return (x.shape[3] + roundings(tile)) * 2.0**-24 * y[:, :high, :across]
+    return (x.shape[3] + roundings(tile, stride)) * 2.0**-24 * y[:, :high, :across]
 
 
 def worst(matrix):

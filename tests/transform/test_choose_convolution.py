@@ -58,18 +58,28 @@ def chosen(mod, target=TARGET, **config):
 
 def test_a_large_layer_is_computed_by_tiles():
     assert chosen(network((1, 28, 28, 128), 128))
+    assert chosen(network((1, 28, 28, 128), 128, strides=2))
+    assert chosen(network((1, 28, 28, 128), 128, strides=2), **{"warpbeam.accuracy": "fast"})
 
 
 @pytest.mark.parametrize(
     "mod",
     [
-        lambda: network((1, 28, 28, 128), 128, strides=2),
+        lambda: network((1, 28, 28, 128), 128, strides=3),
+        lambda: network((1, 28, 28, 128), 128, strides=(2, 1)),
         lambda: network((1, 28, 28, 128), 128, dilation=2),
         lambda: network((1, 28, 28, 128), 128, data_layout="NHWC", out_layout="NCHW", tail=False),
         lambda: network((1, 28, 28, 128), 128, kernel=var("w", shape=(3, 3, 128, 128))),
         lambda: network((1, 28, 28, 128), 128, kernel=var("w", shape=(3, 3, 128, 128)), tail=False),
     ],
-    ids=["stride", "dilation", "layouts differ", "weights are an input", "weights are an input, bare"],
+    ids=[
+        "stride",
+        "strides differ",
+        "dilation",
+        "layouts differ",
+        "weights are an input",
+        "weights are an input, bare",
+    ],
 )
 def test_what_tiles_cannot_compute_stays(mod):
     assert not chosen(mod())
@@ -148,25 +158,30 @@ def test_devices_keep_their_convolutions():
 
 
 CASES = [
-    ((1, 14, 14, 32), 48, (1, 1, 1, 1)),
-    ((2, 11, 13, 40), 64, (1, 0, 2, 1)),
-    ((3, 9, 10, 37), 50, (0, 0, 0, 0)),
+    ((1, 14, 14, 32), 48, (1, 1, 1, 1), 1),
+    ((2, 11, 13, 40), 64, (1, 0, 2, 1), 1),
+    ((3, 9, 10, 37), 50, (0, 0, 0, 0), 1),
+    ((1, 28, 28, 128), 128, (1, 1, 1, 1), 2),
+    ((2, 25, 22, 133), 128, (0, 0, 0, 0), 2),
 ]
+NAMES = ["whole", "uneven", "odd channels", "stride 2", "stride 2, rows that nothing reads"]
 
 
-@pytest.mark.parametrize("shape, o, borders", CASES, ids=["whole", "uneven", "odd channels"])
-def test_compiled_values(shape, o, borders, monkeypatch):
+@pytest.mark.parametrize("shape, o, borders, stride", CASES, ids=NAMES)
+def test_compiled_values(shape, o, borders, stride, monkeypatch):
     """Against float64, with bias, residual and activation in the same kernel, on one and two threads."""
     monkeypatch.setattr("warpbeam.transform.choose_convolution._CLEARLY", 1e9)
-    mod = network(shape, o, borders)
+    mod = network(shape, o, borders, strides=stride)
     module, report = compile_with_report(mod, cache=False)
     assert [r["sketch"] for r in report.rows] == ["winograd"]
     rng = np.random.default_rng(1)
     x = rng.standard_normal(shape).astype(np.float32)
-    plain = direct(x, weights(shape[3], o), borders)
+    plain = direct(x, weights(shape[3], o), borders, stride)
     r = rng.standard_normal(plain.shape).astype(np.float32)
     bias = np.linspace(-1, 1, o, dtype=np.float32)
-    bound = error_bound(x, weights(shape[3], o), borders) + 2.0**-23 * (np.abs(plain) + np.abs(bias) + np.abs(r))
+    bound = error_bound(x, weights(shape[3], o), borders, 2, stride) + 2.0**-23 * (
+        np.abs(plain) + np.abs(bias) + np.abs(r)
+    )
     results = []
     for threads in (1, 2):
         module.num_threads = threads

@@ -20,16 +20,19 @@ from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
 from warpbeam.topi.nn.common import Geometry, Layout, arrange, geometry, layout_map
 from warpbeam.topi.nn.convolution import conv_shape
-from warpbeam.topi.nn.winograd import TAPS, matrices, winograd, winograd_weight
+from warpbeam.topi.nn.winograd import TAPS, Matrix, matrices, winograd, winograd_weight
 
 _COLUMNS = 1 << 13
 
 
 class _WeightTransform(Ranked):
-    """weight (O, I, 3, 3), or (O, I, K, 3, 3), in `kernel_layout` -> [tile_size + 2, tile_size + 2, [K,] I, O]."""
+    """weight (O, I, 3, 3), or (O, I, K, 3, 3), in `kernel_layout` -> [size, size, [K,] I, O].
+
+    size: rows of G, which is tile_size + 2 with stride 1, and 5 with stride 2.
+    """
 
     arity = 1
-    defaults = {"tile_size": REQUIRED, "kernel_layout": REQUIRED}
+    defaults = {"tile_size": REQUIRED, "stride": 1, "kernel_layout": REQUIRED}
 
     def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
         return super().attrs({"kernel_layout": "OI" + spatial_letters(self.nd), **given})
@@ -50,7 +53,7 @@ class _WeightTransform(Ranked):
         at = self.layout(attrs)
         taps = w.transpose([at[c] for c in "HW" + _rest(self.nd)])
         flat = taps.reshape(TAPS * TAPS, -1)
-        g = np.asarray(matrices(attrs["tile_size"])[1])
+        g = np.asarray(_matrices(attrs)[1])
         size, both = _size(attrs), np.kron(g, g)
         out = np.empty((size * size, flat.shape[1]), w.dtype)
         for start in range(0, flat.shape[1], _COLUMNS):  # float64 only for what fits a cache
@@ -59,18 +62,19 @@ class _WeightTransform(Ranked):
         return out.reshape(size, size, *taps.shape[2:])
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        return winograd_weight(inputs[0], attrs["tile_size"], self.layout(attrs))
+        return winograd_weight(inputs[0], attrs["tile_size"], self.layout(attrs), attrs["stride"])
 
 
 class WinogradNd(Ranked):
-    """The convolution of data by transformed weights [tile_size + 2, tile_size + 2, I, O], or
-    [tile_size + 2, tile_size + 2, K, I, O] over three dimensions; stride and dilation 1.
+    """The convolution of data by transformed weights [size, size, I, O], or [size, size, K, I, O] over three
+    dimensions, of which size tells the transform; dilation 1.
 
-    padding: one number, one per dimension, or begins then ends. Any layout of data and result.
+    stride: of rows and columns, 1 or 2. padding: one number, one per dimension, or begins then ends. Any layout of data
+    and result.
     """
 
     arity = 2
-    defaults = {"tile_size": REQUIRED, "padding": 0, "data_layout": REQUIRED, "out_layout": ""}
+    defaults = {"tile_size": REQUIRED, "stride": 1, "padding": 0, "data_layout": REQUIRED, "out_layout": ""}
 
     def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
         return super().attrs({"data_layout": "NC" + spatial_letters(self.nd), **given})
@@ -82,7 +86,8 @@ class WinogradNd(Ranked):
 
     def windows(self, attrs: Attrs) -> Geometry:
         """Strides, dilation, begins and ends, one value per spatial dimension each."""
-        return geometry(self, self.nd, 1, attrs["padding"], 1)
+        steps = (1,) * (self.nd - 2) + (attrs["stride"],) * 2
+        return geometry(self, self.nd, steps, attrs["padding"], 1)
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         x, u = tensors(self, types)
@@ -111,20 +116,21 @@ class WinogradNd(Ranked):
         letters = "N" + spatial_letters(self.nd) + "C"
         plain = x.transpose([data[c] for c in letters]).astype(wide, copy=False)
         plain = np.pad(plain, [(0, 0), *zip(moves.begins, moves.ends, strict=True), (0, 0)])
-        tile, u = attrs["tile_size"], u.astype(wide)
+        u = u.astype(wide)
         if self.nd == 2:
-            y = _by_tiles(plain, u, tile)
+            y = _by_tiles(plain, u, attrs)
         else:
             n, deep, *rest = plain.shape
             count = deep - u.shape[2] + 1
             parts = [plain[:, k : k + count].reshape(-1, *rest) for k in range(u.shape[2])]
-            y = np.sum([_by_tiles(part, u[:, :, k], tile) for k, part in enumerate(parts)], axis=0)
+            y = np.sum([_by_tiles(part, u[:, :, k], attrs) for k, part in enumerate(parts)], axis=0)
             y = y.reshape(n, count, *y.shape[1:])
         back = {c: i for i, c in enumerate(letters)}
         return np.ascontiguousarray(y.transpose(arrange(out, back)).astype(x.dtype))
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        return winograd(*inputs, attrs["tile_size"], self.maps(attrs), self.windows(attrs).begins, out_type.shape)
+        begins = self.windows(attrs).begins
+        return winograd(*inputs, attrs["tile_size"], self.maps(attrs), begins, out_type.shape, attrs["stride"])
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         """Those of the plain sum, so that rates of both ways compare."""
@@ -139,18 +145,19 @@ class WinogradConv3d(WinogradNd, name="nn.contrib_conv3d_winograd_without_weight
 # fmt: on
 
 
-def _by_tiles(plain: np.ndarray, u: np.ndarray, tile: int) -> np.ndarray:
+def _by_tiles(plain: np.ndarray, u: np.ndarray, attrs: Attrs) -> np.ndarray:
     """The convolution of plain [N, H, W, C], borders included, by u [size, size, C, O]."""
-    size = len(u)
+    size, tile, stride = len(u), attrs["tile_size"], attrs["stride"]
     n, h, w, c = plain.shape
-    high, across = h - TAPS + 1, w - TAPS + 1
-    rows, columns = -(-high // tile), -(-across // tile)
-    plain = np.pad(plain, [(0, 0), (0, rows * tile + 2 - h), (0, columns * tile + 2 - w), (0, 0)])
-    bt, _, at = (np.asarray(m, u.dtype) for m in matrices(tile))
+    high, across = ((d - TAPS) // stride + 1 for d in (h, w))
+    rows, columns, step = -(-high // tile), -(-across // tile), tile * stride
+    more = [max(0, (count - 1) * step + size - d) for count, d in ((rows, h), (columns, w))]
+    plain = np.pad(plain, [(0, 0), (0, more[0]), (0, more[1]), (0, 0)])
+    bt, _, at = (np.asarray(m, u.dtype) for m in _matrices(attrs))
     part = np.empty((size, size, n, rows, columns, c), u.dtype)
     for i in range(size):
         for j in range(size):
-            part[i, j] = plain[:, i : i + rows * tile : tile, j : j + columns * tile : tile]
+            part[i, j] = plain[:, i : i + (rows - 1) * step + 1 : step, j : j + (columns - 1) * step + 1 : step]
     planes = (np.kron(bt, bt) @ part.reshape(size * size, -1)).reshape(size * size, -1, c)
     sums = planes @ u.reshape(size * size, c, -1)
     y = (np.kron(at, at) @ sums.reshape(size * size, -1)).reshape(tile, tile, n, rows, columns, -1)
@@ -162,9 +169,13 @@ def _rest(nd: int) -> str:
     return "DIO"[3 - nd :]
 
 
+def _matrices(attrs: Attrs) -> tuple[Matrix, Matrix, Matrix]:
+    return matrices(attrs["tile_size"], attrs["stride"])
+
+
 def _size(attrs: Attrs) -> int:
     """Rows of a tile of data."""
-    return len(matrices(attrs["tile_size"])[0])
+    return len(_matrices(attrs)[0])
 
 
 __all__ = [

@@ -1,10 +1,10 @@
 """Chooses how each convolution by 3x3 taps, or by Kx3x3 over three dimensions, is computed: as the plain sum, or by
 Winograd's tiles with fewer products.
 
-Legal: stride and dilation 1, one group, float32, constant weights, known channels, channels last, known maps over three
-dimensions. The cost model predicts both on the target, with weights coming from memory (in a whole model they do) and
-open maps of a likely size; Winograd's is taken where it is clearly faster. What was decided, and what the other would
-have cost, goes out as events of stage "choice".
+Legal: the same stride of 1 or 2 for rows and columns, dilation 1, one group, float32, constant weights, known channels,
+channels last, and over three dimensions known maps with stride 1 in front. The cost model predicts both on the target,
+with weights coming from memory (in a whole model they do) and open maps of a likely size; Winograd's is taken where it
+is clearly faster. What was decided, and what the other would have cost, goes out as events of stage "choice".
 
 Config "warpbeam.accuracy": "exact" keeps plain sums; "fast" also considers tiles of 4x4, which lose a digit or two.
 Config "warpbeam.convolutions": {what `signature` says: tile} decides for some convolutions, as far as it is legal.
@@ -28,7 +28,7 @@ from warpbeam.sketch.select import predict
 from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
 from warpbeam.topi.nn.common import Layout, spatial_letters
-from warpbeam.topi.nn.winograd import TAPS
+from warpbeam.topi.nn.winograd import TAPS, TILES
 from warpbeam.transform.graph import call, constant, rewrite_function
 
 ACCURACY = "warpbeam.accuracy"
@@ -73,12 +73,13 @@ class ChooseConvolution:
         accuracy = check_accuracy(ctx.config.get(ACCURACY, "default"))
         if not _TILES[accuracy] or self.target.device != "cpu":
             return fn
-        return rewrite_function(fn, lambda n: self._visit(n, _TILES[accuracy], ctx))
+        return rewrite_function(fn, lambda n: self._visit(n, accuracy, ctx))
 
-    def _visit(self, node: Node, tiles: tuple[int, ...], ctx: PassContext) -> Expr | None:
+    def _visit(self, node: Node, accuracy: str, ctx: PassContext) -> Expr | None:
         if not isinstance(node, Call) or not _legal(node):
             return None
         x, w = node.args
+        tiles = _offered(node, accuracy)
         key = (node.attrs, x.ty, w.ty)
         if key not in self.known:
             self.known[key] = _decided(choose(node, tiles, self.target), node, tiles, ctx)
@@ -87,7 +88,7 @@ class ChooseConvolution:
         ctx.emit(Event("choice", names[0] if names else "", data={"chosen": choice.chosen, "cycles": choice.cycles}))
         if not tile:
             return None
-        key = (w, tile, node.attrs["kernel_layout"])
+        key = (w, tile, _stride(node), node.attrs["kernel_layout"])
         if key not in self.weights:
             transform = _weights(node, tile)
             self.weights[key] = constant(transform.op.numpy(transform.attrs, w.numpy()))
@@ -110,8 +111,8 @@ def _fits(node: Call) -> bool:
     data, kernel, out = node.op.maps(node.attrs)
     moves = node.op.windows(node.attrs)
     borders = (*moves.begins, *moves.ends)
-    plain = {*moves.strides, *moves.dilation, node.attrs["groups"]} == {1} and data == out
-    plain = plain and data["C"] == len(x.shape) - 1
+    plain = {*moves.strides[:-2], *moves.dilation, node.attrs["groups"]} == {1} and data == out
+    plain = plain and len({*moves.strides[-2:]}) == 1 and data["C"] == len(x.shape) - 1
     known = all(isinstance(p, int) and p >= 0 for p in borders)
     channels = [t.shape[m["C"]] for t, m in ((x, data), (node.ty, out))]
     if "D" in data:
@@ -124,13 +125,25 @@ def _fits(node: Call) -> bool:
 
 def _weights(node: Call, tile: int) -> Call:
     """The transform of a convolution's weights."""
-    return call(_WEIGHT.format(nd=node.op.nd), node.args[1], tile_size=tile, kernel_layout=node.attrs["kernel_layout"])
+    name, kernel = _WEIGHT.format(nd=node.op.nd), node.attrs["kernel_layout"]
+    return call(name, node.args[1], tile_size=tile, stride=_stride(node), kernel_layout=kernel)
+
+
+def _stride(node: Call) -> int:
+    """That of rows and columns."""
+    return int(node.op.windows(node.attrs).strides[-1])
+
+
+def _offered(node: Call, accuracy: str) -> tuple[int, ...]:
+    """The tiles by which a convolution may be computed."""
+    return tuple(t for t in _TILES[accuracy] if (t, _stride(node)) in TILES)
 
 
 def _tiled(node: Call, weights: Expr, tile: int) -> Call:
     """The convolution by tiles of `tile` results per dimension."""
     name, data = _CONV.format(nd=node.op.nd), node.attrs["data_layout"]
-    return call(name, node.args[0], weights, tile_size=tile, padding=_borders(node), data_layout=data)
+    attrs = {"tile_size": tile, "stride": _stride(node), "padding": _borders(node), "data_layout": data}
+    return call(name, node.args[0], weights, **attrs)
 
 
 def _borders(node: Call) -> tuple[Any, ...]:
@@ -140,9 +153,9 @@ def _borders(node: Call) -> tuple[Any, ...]:
 
 
 def signature(node: Call) -> str:
-    """What a convolution by 3x3 taps computes, the same for each way to do it: shapes, borders, layout."""
+    """What a convolution by 3x3 taps computes, the same for each way to do it: shapes, stride, borders, layout."""
     shapes = [[d if isinstance(d, int) else "?" for d in ty.shape] for ty in (node.args[0].ty, node.ty)]
-    return f"{shapes[0]} -> {shapes[1]} {_borders(node)} {node.attrs['data_layout']}"
+    return f"{shapes[0]} -> {shapes[1]} {_stride(node)} {_borders(node)} {node.attrs['data_layout']}"
 
 
 def _decided(found: tuple[int, Choice], node: Call, tiles: tuple[int, ...], ctx: PassContext) -> tuple[int, Choice]:
@@ -178,14 +191,14 @@ def others(fn: Function, accuracy: str) -> list[Other]:
     own = node.attrs["tile_size"] if isinstance(node.op, WinogradNd) else 0
     letters = spatial_letters(node.op.nd)
     made = []
-    for tile in (0, *_TILES[accuracy]):
+    for tile in (0, *_offered(node, accuracy)):
         if tile == own:
             continue
         shape = (TAPS, TAPS, *w.ty.shape[2:]) if own else w.ty.shape
         taps = Var(w.name, TensorType(shape, w.ty.dtype))
         layout = f"HW{letters[:-2]}IO" if own else node.attrs["kernel_layout"]
         attrs = {"padding": _borders(node), "data_layout": node.attrs["data_layout"], "kernel_layout": layout}
-        plain = call(f"nn.conv{node.op.nd}d", x, taps, **attrs)
+        plain = call(f"nn.conv{node.op.nd}d", x, taps, strides=node.op.windows(node.attrs).strides, **attrs)
         param, new = taps, plain
         if tile:
             param = Var(w.name, _weights(plain, tile).ty)
@@ -213,7 +226,7 @@ def predicted(node: Call, target: Target) -> float | None:
     current config allows them.
     """
     accuracy = check_accuracy(PassContext.current().config.get(ACCURACY, "default"))
-    tiles = _TILES[accuracy] if isinstance(node.op, Conv2d | Conv3d) and _fits(node) else ()
+    tiles = _offered(node, accuracy) if isinstance(node.op, Conv2d | Conv3d) and _fits(node) else ()
     return min(choose(node, tiles, target)[1].cycles.values(), default=None)
 
 
