@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from winograd_bound import direct, direct_3d, error_bound, error_bound_3d
 
 from warpbeam.cost import winograd_prior
@@ -27,12 +28,13 @@ NHWC = {c: i for i, c in enumerate("NHWC")}
 NDHWC = {c: i for i, c in enumerate("NDHWC")}
 
 
-def stages(n, h, w, c, o, borders, stride=1, epilogue=True):
+def stages(n, h, w, c, o, borders, stride=1, epilogue=True, short=False):
     top, left, bottom, right = borders
     shape = (n, (h + top + bottom - 3) // stride + 1, (w + left + right - 3) // stride + 1, o)
     size = len(matrices(2, stride)[0])
-    x, u = te.placeholder((n, h, w, c), name="x"), te.placeholder((size, size, c, o), name="u")
-    y = winograd(x, u, 2, (NHWC, NHWC), (top, left), shape, stride)
+    dtype, types = ("bfloat16", ("bfloat16", "float32")) if short else ("float32", ())
+    x, u = te.placeholder((n, h, w, c), dtype, "x"), te.placeholder((size, size, c, o), dtype, "u")
+    y = winograd(x, u, 2, (NHWC, NHWC), (top, left), shape, stride, *types)
     if not epilogue:
         return [x, u], [y]
     b, r = te.placeholder((o,), name="b"), te.placeholder(shape, name="r")
@@ -89,6 +91,60 @@ def test_values(shape):
         run(func, *given, *results)
         error = np.abs(results[0].reshape(want.shape) - want)
         assert (error <= bound).all(), (error / bound).max()
+
+
+PAIRED = [s for s in SHAPES if s[3] % 2 == 0]
+
+
+@pytest.mark.parametrize("shape", PAIRED, ids=lambda s: "x".join(map(str, s[:5])))
+@pytest.mark.parametrize("most", [4, 200])
+def test_pairs_of_short_numbers(shape, most):
+    """Of whole numbers all sums are exact: planes of small ones are, too, and those of large ones are rounded."""
+    rng = np.random.default_rng(most)
+    x = rng.integers(-most, most + 1, shape[:4]).astype(np.float32)
+    k = 4 * rng.integers(-2, 3, (3, 3, shape[3], shape[4])).astype(np.float32)
+    weight = transformed(k, *shape[6:])
+    assert (weight == weight.astype(bfloat16)).all() and (x == x.astype(bfloat16)).all()
+    op = get("nn.contrib_conv2d_winograd_without_weight_transform")
+    attrs = {"tile_size": 2, "padding": shape[5], "data_layout": "NHWC", "out_dtype": "float32"}
+    attrs["stride"] = shape[6] if len(shape) > 6 else 1
+    given = x.astype(bfloat16), weight.astype(bfloat16)
+    want = op.numpy(op.attrs({**attrs, "plane_dtype": "bfloat16"}), *given)
+    plain = direct(x, k, *shape[5:])
+    np.testing.assert_array_equal(op.numpy(op.attrs(attrs), *given), plain)
+    assert (want == plain).all() == (most == 4)
+    ins, outs = stages(*shape, epilogue=False, short=True)
+    in_pairs(ins, outs, given, want)
+
+
+def in_pairs(ins, outs, given, want):
+    """Schedules the stages for a machine with the instruction, and compares exactly."""
+    plan = schedule(ins, outs, target("sapphirerapids"), frozenset({"u"}), "k")
+    assert plan.sketch == "winograd" and "dot2" in to_text(plan.lowered), plan.notes
+    layout = plan.func.attrs["layouts"]["u"]
+    packed = np.ascontiguousarray(apply_layout(given[1].reshape(layout["shape"]), layout))
+    for func in (plan.func, plan.lowered):
+        ready = [fitted(a, f) for a, f in zip((given[0], packed), func.buffers[:2], strict=True)]
+        sizes = [[const_int(d) for d in f.shape] for f in func.buffers[2:]]
+        results = [np.full(s, np.nan, str(f.dtype)) for s, f in zip(sizes, func.buffers[2:], strict=True)]
+        run(func, *ready, *results)
+        np.testing.assert_array_equal(results[0].reshape(want.shape), want)
+
+
+def test_pairs_in_three_dimensions():
+    rng = np.random.default_rng(0)
+    x = rng.integers(-200, 201, (1, 3, 6, 6, 32)).astype(bfloat16).astype(np.float32)
+    k = 4 * rng.integers(-2, 3, (3, 3, 3, 32, 48)).astype(np.float32)
+    t, op = (get(f"nn.contrib_conv3d_winograd_{n}") for n in ("weight_transform", "without_weight_transform"))
+    weight = t.numpy(t.attrs({"tile_size": 2, "kernel_layout": "DHWIO"}), k)
+    types = {"stride": 1, "plane_dtype": "bfloat16", "out_dtype": "float32"}
+    given = x.astype(bfloat16), weight.astype(bfloat16)
+    attrs = {"tile_size": 2, "padding": 1, "data_layout": "NDHWC", **types}
+    want = op.numpy(op.attrs(attrs), *given)
+    assert (want != direct_3d(x, k, (1,) * 6)).any()
+    data, u = te.placeholder(x.shape, "bfloat16", "x"), te.placeholder(weight.shape, "bfloat16", "u")
+    y = winograd(data, u, 2, (NDHWC, NDHWC), (1, 1, 1), want.shape, *types.values())
+    in_pairs([data, u], [y], given, want)
 
 
 DEEP = [  # x, taps, results, borders, order

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from warpbeam.driver.api import compile_with_report
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.transform import PassContext
+from warpbeam.op.table import get as get_op
 from warpbeam.relay.expr import Constant, Function, IRModule, const, var
 from warpbeam.target import get
 from warpbeam.tir.expr import SizeVar
@@ -248,3 +250,40 @@ def test_the_report_says_what_was_chosen_and_what_the_other_would_cost():
     assert set(choice["cycles"]) == {"direct", "winograd F(2x2,3x3)"} and choice["chosen"] in choice["cycles"]
     for name, cycles in choice["cycles"].items():
         assert f"{name} {cycles / 1e3:.0f}" in report.text()
+
+
+def shortened(mod, request="bf16", target=None, **config):
+    """The convolutions of a module, and those of it after the passes for another precision."""
+    machine = replace(get("sapphirerapids"), cores=2) if target is None else target
+    with PassContext(opt_level=3, config=config):
+        new = ChooseConvolution(machine, request)(passes.InferType()(mod))
+        new = passes.ToMixedPrecision(request, machine)(new)
+    return [n for n in post_order(new["main"].body) if "conv2d" in op_name(n)]
+
+
+def test_tiles_in_pairs_of_short_numbers():
+    """Planes and weights are short, sums are not; tiles of 4x4, whose transforms have large factors, are out."""
+    mod = network((1, 28, 28, 128), 128)
+    for accuracy in ("default", "fast"):
+        (found,) = shortened(mod, **{"warpbeam.accuracy": accuracy})
+        assert "winograd" in op_name(found) and found.attrs["tile_size"] == 2
+        assert found.attrs["plane_dtype"] == "bfloat16" and found.ty.dtype == "float32"
+        assert [a.ty.dtype for a in found.args] == ["bfloat16"] * 2
+        u = get_op("nn.contrib_conv2d_winograd_weight_transform")
+        want = u.numpy(u.attrs({"tile_size": 2, "kernel_layout": "HWIO"}), weights(128, 128))
+        np.testing.assert_array_equal(found.args[1].numpy(), want.astype(ml_dtypes.bfloat16))  # rounded once
+
+
+@pytest.mark.parametrize(
+    ("request_", "target", "config"),
+    [
+        ("bf16", None, {"warpbeam.accuracy": "exact"}),
+        ("bf16", TARGET, {}),
+        ("fp16", None, {}),
+        ("bf16,nn.conv2d=never", None, {}),
+    ],
+    ids=["exact", "no instruction", "storage only", "left alone"],
+)
+def test_without_pairs_there_are_no_tiles(request_, target, config):
+    (found,) = shortened(network((1, 28, 28, 128), 128), request_, target, **config)
+    assert op_name(found) == "nn.conv2d"

@@ -204,7 +204,11 @@ def test_entries_name_operators() -> None:
 @pytest.mark.parametrize("name", [n for n, c in CATEGORIES.items() if c == "always"])
 def test_products_can_be_left_alone(name: str) -> None:
     x: Expr
-    if "conv" in name:
+    if "winograd" in name:
+        deep, layout = ([3], "NDHWC") if "3d" in name else ([], "NHWC")
+        u = weights(4, 4, *deep, 32, 16)
+        y = op.get(name)(tensor("x", 1, *deep, 8, 8, 32), u, tile_size=2, padding=1, data_layout=layout)
+    elif "conv" in name:
         nd = int(name[-2])
         s = "DHW"[3 - nd :]
         x = tensor("x", 1, *[8] * nd, 32)

@@ -38,7 +38,8 @@ _UNKNOWN = 4
 @dataclass(frozen=True, slots=True)
 class Layer:
     """A convolution in tiles. batch: None is symbolic; rows, columns: tiles of the result. places: maps of each image,
-    of which `taps` neighbours are summed together with the channels.
+    of which `taps` neighbours are summed together with the channels. bytes: of a number of the products, and of the
+    `group` numbers of planes and weights that one step of a product takes.
     """
 
     batch: int | None
@@ -51,6 +52,12 @@ class Layer:
     bytes: int = 4
     places: int = 1
     taps: int = 1
+    group: int = 1
+
+    @property
+    def taken(self) -> int:
+        """Bytes of a number of planes and weights."""
+        return self.bytes // self.group
 
     @property
     def tiles(self) -> int:
@@ -59,7 +66,7 @@ class Layer:
     @property
     def weights(self) -> int:
         """Bytes of the transformed weights."""
-        return self.planes * self.taps * self.inputs * self.outputs * self.bytes
+        return self.planes * self.taps * self.inputs * self.outputs * self.taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +143,13 @@ def _products(layer: Layer, rows: int, columns: int, chunk: int, target: Target)
     shape = Shape(
         rows=(rows, columns),
         columns=chunk,
-        reduce=layer.taps * layer.inputs,
+        reduce=layer.taps * layer.inputs // layer.group,
         outer=layer.planes,
         lanes=layer.lanes,
         broadcast=True,
         packed=True,
         bytes=layer.bytes,
-        row_bytes=layer.inputs * layer.bytes,
+        row_bytes=layer.inputs * layer.taken,
         whole=(rows < layer.rows, columns < layer.columns, chunk < layer.outputs),
     )
     return replace(choose(shape, replace(target, cores=1)), parallel="none")
@@ -152,8 +159,8 @@ def _score(
     layer: Layer, rows: int, columns: int, chunk: int, columns_outer: bool, tile: Tile, cores: int, target: Target
 ) -> Blocks | None:
     """The decisions with their cycles; None where the buffers of one iteration do not fit its stack."""
-    block = layer.planes * rows * columns * layer.bytes
-    taken, made = block * layer.taps * layer.inputs, block * chunk
+    block = layer.planes * rows * columns
+    taken, made = block * layer.taps * layer.inputs * layer.taken, block * chunk * layer.bytes
     if made + (0 if columns_outer else taken) > STACK or (columns_outer and layer.batch is None):
         return None
     blocks, chunks = layer.tiles // (rows * columns), layer.outputs / chunk
@@ -161,11 +168,11 @@ def _score(
     transforms = ends if columns_outer else layer.taps  # of each map: a block's own for all its taps
     vectors = -(-layer.inputs // layer.lanes) * transforms + -(-layer.outputs // layer.lanes)
     moved = layer.tiles * vectors * layer.planes * _PLANE_CYCLES
-    whole = round(layer.tiles * ends) * layer.planes * layer.inputs * layer.bytes
+    whole = round(layer.tiles * ends) * layer.planes * layer.inputs * layer.taken
     again = 0.0  # beyond the weights from the third-level cache, which the products' cycles hold
     if columns_outer:  # what is transformed is written, and read by each chunk
         again = (chunks + 2) * whole * cache_rate(whole, target)
-        near = layer.rows * layer.columns * layer.taps * layer.planes * layer.inputs * layer.bytes  # until it is again
+        near = layer.rows * layer.columns * layer.taps * layer.planes * layer.inputs * layer.taken  # until it is again
         again += chunks * (layer.taps - 1) * whole * cache_rate(near, target)
         again += (blocks - 1) * layer.weights * cache_rate(round(layer.weights / chunks), target)
     elif layer.weights > target.l3 // 2:

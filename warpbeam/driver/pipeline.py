@@ -35,7 +35,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         passes.SimplifyExpr(),
         passes.KeepPrecision(),  # half-float rows on their way into a product are not rounded
         passes.FoldConstant(),
-        *([passes.ChooseConvolution(target)] if plain else []),  # 3x3 taps with fewer products, where that is faster
+        passes.ChooseConvolution(target, request),  # 3x3 taps with fewer products, where that is faster
         passes.EliminateCommonSubexpr(),
         passes.JoinProducts(),  # few rows by the same weights, in one product
         *([passes.PackProducts(target)] if in_regions() else []),  # the same rows by several weights, too

@@ -70,11 +70,20 @@ class WinogradNd(Ranked):
     dimensions, of which size tells the transform; dilation 1.
 
     stride: of rows and columns, 1 or 2. padding: one number, one per dimension, or begins then ends. Any layout of data
-    and result.
+    and result. plane_dtype: what the transformed data is rounded to, "" for nothing. out_dtype: the result's, "" for
+    that of the data, which is then that of the weights too.
     """
 
     arity = 2
-    defaults = {"tile_size": REQUIRED, "stride": 1, "padding": 0, "data_layout": REQUIRED, "out_layout": ""}
+    defaults = {
+        "tile_size": REQUIRED,
+        "stride": 1,
+        "padding": 0,
+        "data_layout": REQUIRED,
+        "out_layout": "",
+        "plane_dtype": "",
+        "out_dtype": "",
+    }
 
     def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
         return super().attrs({"data_layout": "NC" + spatial_letters(self.nd), **given})
@@ -95,7 +104,8 @@ class WinogradNd(Ranked):
         require_rank(self, u, self.nd + 2, "weight")
         data, out = self.maps(attrs)
         size = _size(attrs)
-        if u.shape[:2] != (size, size) or u.dtype != x.dtype or not dt.is_float(x.dtype):
+        agree = u.dtype == x.dtype or (attrs["out_dtype"] and accumulation(u.dtype) == accumulation(x.dtype))
+        if u.shape[:2] != (size, size) or not agree or not dt.is_float(x.dtype) or not dt.is_float(u.dtype):
             rest = ", ".join(_rest(self.nd).replace("D", "K"))
             raise self.error(
                 f"data is {x.dtype}, weight is {u.dtype}{u.shape}",
@@ -107,7 +117,7 @@ class WinogradNd(Ranked):
         unify(self, x.shape[data["C"]], u.shape[-2], "input channels and weight channels")
         taps = (TAPS, TAPS, *u.shape[2:])
         kernel = {c: i for i, c in enumerate("HW" + _rest(self.nd))}
-        return TensorType(conv_shape(self, x.shape, taps, (data, kernel, out), moves, 1), x.dtype)
+        return TensorType(conv_shape(self, x.shape, taps, (data, kernel, out), moves, 1), attrs["out_dtype"] or x.dtype)
 
     def numpy(self, attrs: Attrs, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         data, out = self.maps(attrs)
@@ -126,11 +136,13 @@ class WinogradNd(Ranked):
             y = np.sum([_by_tiles(part, u[:, :, k], attrs) for k, part in enumerate(parts)], axis=0)
             y = y.reshape(n, count, *y.shape[1:])
         back = {c: i for i, c in enumerate(letters)}
-        return np.ascontiguousarray(y.transpose(arrange(out, back)).astype(x.dtype))
+        result = dt.to_numpy(attrs["out_dtype"]) if attrs["out_dtype"] else x.dtype
+        return np.ascontiguousarray(y.transpose(arrange(out, back)).astype(result))
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        begins = self.windows(attrs).begins
-        return winograd(*inputs, attrs["tile_size"], self.maps(attrs), begins, out_type.shape, attrs["stride"])
+        begins, maps = self.windows(attrs).begins, self.maps(attrs)
+        how = (attrs["stride"], attrs["plane_dtype"], out_type.dtype)
+        return winograd(*inputs, attrs["tile_size"], maps, begins, out_type.shape, *how)
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         """Those of the plain sum, so that rates of both ways compare."""
@@ -159,6 +171,8 @@ def _by_tiles(plain: np.ndarray, u: np.ndarray, attrs: Attrs) -> np.ndarray:
         for j in range(size):
             part[i, j] = plain[:, i : i + (rows - 1) * step + 1 : step, j : j + (columns - 1) * step + 1 : step]
     planes = (np.kron(bt, bt) @ part.reshape(size * size, -1)).reshape(size * size, -1, c)
+    if attrs["plane_dtype"]:
+        planes = planes.astype(dt.to_numpy(attrs["plane_dtype"])).astype(u.dtype)
     sums = planes @ u.reshape(size * size, c, -1)
     y = (np.kron(at, at) @ sums.reshape(size * size, -1)).reshape(tile, tile, n, rows, columns, -1)
     return y.transpose(2, 3, 0, 4, 1, 5).reshape(n, rows * tile, columns * tile, -1)[:, :high, :across]

@@ -107,9 +107,7 @@ def build(group: Group, rank: int = 0) -> Plan:
     assert parts is not None
     roles = contraction(parts.anchor.op)
     choice = dot.find(group, parts.anchor.op, roles)
-    shape = describe(group, parts, roles)
-    if choice is not None:  # a step of the instruction takes as many bytes as one of float32
-        shape = replace(shape, reduce=shape.reduce // choice.group, lanes=choice.lanes, far=False)
+    shape = _stepped(describe(group, parts, roles), choice)
     tile = nth(ranked(shape, group.target, rank + 1), rank) if rank else choose(shape, group.target)
     apply(group, parts, roles, tile, choice)
     decisions = tile.as_dict() if choice is None else {**tile.as_dict(), "dot": choice.intrin}
@@ -125,8 +123,15 @@ def predict(group: Group) -> float | None:
     if parts is None:
         return None
     roles = contraction(parts.anchor.op)
-    shape = describe(group, parts, roles)
+    shape = _stepped(describe(group, parts, roles), dot.find(group, parts.anchor.op, roles))
     return _elapsed(group, roles, shape, choose(shape, group.target))
+
+
+def _stepped(shape: Shape, choice: DotChoice | None) -> Shape:
+    """The extents for an instruction of which a step takes as many bytes as one of float32."""
+    if choice is None:
+        return shape
+    return replace(shape, reduce=shape.reduce // choice.group, lanes=choice.lanes, far=False)
 
 
 def _elapsed(group: Group, roles: Contraction | None, shape: Shape, tile: Tile) -> float:

@@ -28,7 +28,7 @@ from warpbeam.cost.winograd_prior import Blocks, Layer, plan, ranked
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import post_order
-from warpbeam.sketch import tile
+from warpbeam.sketch import dot, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.structure import Contraction, contraction, variables
 from warpbeam.te.tensor import ComputeOp, Operation, loads
@@ -204,7 +204,7 @@ def describe(group: Group, parts: Parts) -> Layer:
     """The extents that the prior needs."""
     op, roles = parts.products, parts.roles
     sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
-    bits = dt.bits(op.body[0].dtype)
+    bits, choice = dt.bits(op.body[0].dtype), dot.find(group, op, roles)
     batch, deep, high, wide = [1, 1, 1, *(sizes[v] for v in roles.m)][-4:]
     if len(roles.m) == 3 and len(roles.k) == 1:
         batch, deep = deep, 1
@@ -217,8 +217,9 @@ def describe(group: Group, parts: Parts) -> Layer:
         inputs=sizes[roles.k[-1]] or 1,
         outputs=sizes[roles.n[0]] or 1,
         planes=_count(op, roles),
-        lanes=max(1, group.target.vector_bits // bits),
+        lanes=max(1, group.target.vector_bits // bits) if choice is None else choice.lanes,
         bytes=bits // 8,
+        group=1 if choice is None else choice.group,
         places=deep or 1,
         taps=product([a.extent for a in op.reduce_axis[:-1]]),
     )
@@ -346,11 +347,12 @@ def _products(group: Group, parts: Parts, blocks: Blocks, at: str, chunk: str) -
     rows = list(roles.m[-2:])
     sizes: dict[Var, Any] = {a.var: a.extent for a in op.axis}
     sizes[axes[-1]] = as_expr(blocks.chunk)
-    tile.pack(group, roles, axes[-1], blocks.tile, None)
+    choice = dot.find(group, op, roles)
+    tile.pack(group, roles, axes[-1], blocks.tile, choice)
     loops = dict(zip(axes, _below(group, copy, at), strict=True))
     sizes.update(zip(rows, map(as_expr, (blocks.rows, blocks.columns)[-len(rows) :]), strict=True))
     small = replace(blocks.tile, rows=blocks.tile.rows[-len(rows) :])
-    steps = tile.nest(group, tile.Variant(copy, block, loops, sizes, small), axes, rows, None)[1]
+    steps = tile.nest(group, tile.Variant(copy, block, loops, sizes, small), axes, rows, choice)[1]
     if blocks.columns_outer and blocks.rows * blocks.columns < layer.rows * layer.columns:
         sch.prefetch(chunk, roles.rhs.tensor.name, 1, steps)  # all blocks use these weights: the time to fetch the next
         return

@@ -209,6 +209,12 @@ def nothing(reducer: Callable[..., Any], dtype: str) -> E.PrimExpr:
     return reducer(E.const(0, dtype), axis=te.reduce_axis(1)).combiner.identity[0]  # type: ignore[no-any-return]
 
 
+def rounded(x: E.PrimExpr, dtype: str) -> E.PrimExpr:
+    """`x` as `dtype`; of float32 as bfloat16, subnormal numbers may become zero, as by the machine's instruction."""
+    short = (x.dtype, dtype) == ("float32", "bfloat16")
+    return E.call("to_bfloat16", x, dtype=dtype) if short else E.cast(dtype, x)
+
+
 def convert_stage(x: te.Tensor, dtype: str, name: str) -> Any:
     """`x` as `dtype`; `x` itself where it has it."""
     if x.dtype == dtype:

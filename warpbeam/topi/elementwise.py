@@ -13,7 +13,7 @@ from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.topi import dims, scalar, tag
 from warpbeam.topi.broadcast import promote
-from warpbeam.topi.common import Caller, TopiError, map_stage, wide
+from warpbeam.topi.common import Caller, TopiError, map_stage, rounded, wide
 
 
 def unary(name: str, fn: Callable[..., Any], doc: str, floats: bool = True, result: str = "") -> Callable[[Any], Any]:
@@ -83,9 +83,8 @@ def cast(x: Any, dtype: str, flush: bool = False) -> Any:
     """
     if not isinstance(x, te.Tensor):
         return E.cast(dtype, x)
-    if flush and (x.dtype, dtype) == ("float32", "bfloat16"):
-        return te.compute(x.shape, lambda *i: E.call("to_bfloat16", x[i], dtype=dtype), name="cast", tag=tag.ELEMWISE)
-    return te.compute(x.shape, lambda *i: E.cast(dtype, x[i]), name="cast", tag=tag.ELEMWISE)
+    convert = rounded if flush else lambda v, t: E.cast(t, v)
+    return te.compute(x.shape, lambda *i: convert(x[i], dtype), name="cast", tag=tag.ELEMWISE)
 
 
 def reinterpret(x: te.Tensor, dtype: str) -> Any:

@@ -6,6 +6,9 @@ channels last, and over three dimensions known maps with stride 1 in front. The 
 with weights coming from memory (in a whole model they do) and open maps of a likely size; Winograd's is taken where it
 is clearly faster. What was decided, and what the other would have cost, goes out as events of stage "choice".
 
+Where another precision is asked for, products of pairs of short numbers are compared: sums of transformed data are
+rounded too, so tiles of 2x2 are all that is considered. `ToMixedPrecision` does the rounding later.
+
 Config "warpbeam.accuracy": "exact" keeps plain sums; "fast" also considers tiles of 4x4, which lose a digit or two.
 Config "warpbeam.convolutions": {what `signature` says: tile} decides for some convolutions, as far as it is legal.
 """
@@ -29,12 +32,14 @@ from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
 from warpbeam.topi.nn.common import Layout, spatial_letters
 from warpbeam.topi.nn.winograd import TAPS, TILES
-from warpbeam.transform.graph import call, constant, rewrite_function
+from warpbeam.transform.graph import call, constant, rewrite_function, same_call
+from warpbeam.transform.to_mixed_precision import parse, takes_pairs
 
 ACCURACY = "warpbeam.accuracy"
 DECIDED = "warpbeam.convolutions"
 _TILES = {"exact": (), "default": (2,), "fast": (2, 4)}
 _BATCH = 4
+_SHORT_TILES = (2,)
 _LEAST = 4  # rows and columns that an open map is taken to have
 _CLEARLY = 0.95  # of the plain sum's time at most
 _WEIGHT, _CONV = (f"nn.contrib_conv{{nd}}d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
@@ -62,10 +67,14 @@ def name_of(tile: int) -> str:
 
 @function_pass(opt_level=3, name="ChooseConvolution", required=["InferType"])
 class ChooseConvolution:
-    """3x3 convolutions by tiles where that is predicted to be faster on `target` (by default this machine)."""
+    """3x3 convolutions by tiles where that is predicted to be faster on `target` (by default this machine).
 
-    def __init__(self, target: Target | None = None) -> None:
+    precision: that which the function will have after `ToMixedPrecision`; by default that of float32.
+    """
+
+    def __init__(self, target: Target | None = None, precision: Any = "fp32") -> None:
         self.target = get("native") if target is None else target
+        self.request = parse(precision)
         self.known: dict[Any, tuple[int, Choice]] = {}
         self.weights: dict[Any, Expr] = {}
 
@@ -78,11 +87,16 @@ class ChooseConvolution:
     def _visit(self, node: Node, accuracy: str, ctx: PassContext) -> Expr | None:
         if not isinstance(node, Call) or not _legal(node):
             return None
+        computed = self._computed(node)
+        if computed is None:
+            return None
         x, w = node.args
         tiles = _offered(node, accuracy)
+        if computed is not node:
+            tiles = tuple(t for t in tiles if t in _SHORT_TILES)
         key = (node.attrs, x.ty, w.ty)
         if key not in self.known:
-            self.known[key] = _decided(choose(node, tiles, self.target), node, tiles, ctx)
+            self.known[key] = _decided(choose(computed, tiles, self.target), node, tiles, ctx)
         tile, choice = self.known[key]
         names = tuple(origins(node))
         ctx.emit(Event("choice", names[0] if names else "", data={"chosen": choice.chosen, "cycles": choice.cycles}))
@@ -95,6 +109,15 @@ class ChooseConvolution:
         new = _tiled(node, self.weights[key], tile)
         add_origins(new, names)
         return new
+
+    def _computed(self, node: Call) -> Call | None:
+        """The convolution in the types that it will be computed in; None if tiles are not for those."""
+        if self.request.name == "fp32":
+            return node
+        if not takes_pairs(node, self.request, self.target):
+            return None
+        x, w = (Var(n, TensorType(a.ty.shape, self.request.dtype)) for n, a in zip("xw", node.args, strict=True))
+        return same_call(node, x, w, out_dtype="float32")
 
 
 def _legal(node: Call) -> bool:
@@ -143,6 +166,8 @@ def _tiled(node: Call, weights: Expr, tile: int) -> Call:
     """The convolution by tiles of `tile` results per dimension."""
     name, data = _CONV.format(nd=node.op.nd), node.attrs["data_layout"]
     attrs = {"tile_size": tile, "stride": _stride(node), "padding": _borders(node), "data_layout": data}
+    if node.args[0].ty.dtype != node.ty.dtype:
+        attrs.update(plane_dtype=node.args[0].ty.dtype, out_dtype=node.ty.dtype)
     return call(name, node.args[0], weights, **attrs)
 
 
@@ -198,7 +223,8 @@ def others(fn: Function, accuracy: str) -> list[Other]:
         taps = Var(w.name, TensorType(shape, w.ty.dtype))
         layout = f"HW{letters[:-2]}IO" if own else node.attrs["kernel_layout"]
         attrs = {"padding": _borders(node), "data_layout": node.attrs["data_layout"], "kernel_layout": layout}
-        plain = call(f"nn.conv{node.op.nd}d", x, taps, strides=node.op.windows(node.attrs).strides, **attrs)
+        attrs.update(strides=node.op.windows(node.attrs).strides, out_dtype=node.attrs["out_dtype"])
+        plain = call(f"nn.conv{node.op.nd}d", x, taps, **attrs)
         param, new = taps, plain
         if tile:
             param = Var(w.name, _weights(plain, tile).ty)

@@ -36,6 +36,7 @@ from warpbeam.ir.transform import Event, PassContext, function_pass
 from warpbeam.op.nn_common import spatial_letters
 from warpbeam.op.nn_conv import ConvNd
 from warpbeam.op.nn_matmul import Contraction, Dense
+from warpbeam.op.nn_winograd import WinogradNd
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
@@ -63,6 +64,7 @@ WIDENS = frozenset(
 
 CATEGORIES: dict[str, str] = {
     **{f"nn.conv{n}d": ALWAYS for n in (1, 2, 3)},
+    **{f"nn.contrib_conv{n}d_winograd_without_weight_transform": ALWAYS for n in (2, 3)},
     **dict.fromkeys(("nn.dense", "nn.matmul", "nn.batch_matmul"), ALWAYS),
     **dict.fromkeys(sorted(MOVES | WIDENS), FOLLOW),
     **dict.fromkeys((
@@ -166,10 +168,7 @@ class _Rounding:
 
     def in_pairs(self, node: Any) -> bool:
         """Whether a product multiplies pairs of short numbers by the target's instruction."""
-        if not self.pairs or not _weighted(node) or not _float32(node.args[0]):
-            return False
-        depth = _depth(node)
-        return isinstance(depth, int) and (depth % self.pairs == 0 or (depth > self.pairs and _in_runs(node)))
+        return _in_pairs(node, self.pairs)
 
     def odd(self, node: Call) -> bool:
         """Whether pairs are made of taps and channels together."""
@@ -182,7 +181,7 @@ class _Rounding:
         if not isinstance(user, Call) or not isinstance(user.op, Op):
             return NEVER
         category = self.category(user)
-        if isinstance(user.op, Contraction) or _plain_conv(user):
+        if _product(user):
             if category == NEVER:
                 return NEVER
             if not self.in_pairs(user) or self.odd(user):
@@ -244,7 +243,7 @@ class _Rounding:
         name = node.op.name
         if name == "cast":
             return same_call(node, *[self.new[a] for a in node.args])
-        if isinstance(node.op, Contraction | ConvNd) and self.category(node) != NEVER:
+        if isinstance(node.op, Contraction | ConvNd | WinogradNd) and self.category(node) != NEVER:
             return self.product(node)
         if name in WIDENS and self.category(node) == FOLLOW:
             return same_call(node, *[self.new[a] for a in node.args])
@@ -282,7 +281,8 @@ class _Rounding:
         if pairs and self.odd(node):
             return self.runs(node, self.new[data], short)
         x = self.narrow(data) if pairs else self.wide(data)
-        return same_call(node, x, constant(short), out_dtype="float32")
+        planes = {"plane_dtype": self.short} if pairs and isinstance(node.op, WinogradNd) else {}
+        return same_call(node, x, constant(short), out_dtype="float32", **planes)
 
     def runs(self, node: Call, x: Any, w: Any) -> Any:
         """A convolution of few channels: the taps of a row and their channels are one run of numbers, which pairs
@@ -387,17 +387,36 @@ def _plain_conv(node: Any) -> bool:
     return isinstance(node, Call) and isinstance(node.op, ConvNd) and node.attrs["groups"] == 1
 
 
+def _product(node: Any) -> bool:
+    """Whether a call is a product of matrices, or a convolution in one group."""
+    return _plain_conv(node) or (isinstance(node, Call) and isinstance(node.op, Contraction | WinogradNd))
+
+
 def _weighted(node: Call) -> bool:
     """Whether a call is a product of data with constant weights of two dimensions or more."""
-    product = isinstance(node.op, Contraction) or _plain_conv(node)
-    return product and isinstance(node.args[1], Constant) and node.args[1].ty.ndim > 1
+    return _product(node) and isinstance(node.args[1], Constant) and node.args[1].ty.ndim > 1
+
+
+def _in_pairs(node: Any, pairs: int) -> bool:
+    """Whether a product can multiply groups of so many short numbers by one instruction (0: there is none)."""
+    if not pairs or not _weighted(node) or not _float32(node.args[0]):
+        return False
+    depth = _depth(node)
+    return isinstance(depth, int) and (depth % pairs == 0 or (depth > pairs and _in_runs(node)))
+
+
+def takes_pairs(node: Call, request: Request, target: Target) -> bool:
+    """Whether `ToMixedPrecision` will make pairs of short numbers of the channels of a float32 convolution."""
+    pairs = _pairs(request.dtype, target)
+    wanted = request.overrides.get(node.op.name, CATEGORIES.get(node.op.name)) == ALWAYS
+    return wanted and _in_pairs(node, pairs) and _depth(node) % pairs == 0
 
 
 def _depth(node: Call) -> Any:
     """Neighbours in memory that a product sums over: channels, or the summed axis of matrices; None if apart."""
     data = node.args[0].ty
     assert isinstance(data, TensorType)
-    if isinstance(node.op, ConvNd):
+    if isinstance(node.op, ConvNd | WinogradNd):
         return data.shape[-1] if node.attrs["data_layout"].endswith("C") else None
     if isinstance(node.op, Dense):
         return data.shape[-1]

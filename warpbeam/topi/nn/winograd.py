@@ -34,7 +34,7 @@ from typing import Any
 from warpbeam.te import tensor as te
 from warpbeam.tir.expr import EQ, Min, PrimExpr, Select, as_expr, cast, const
 from warpbeam.topi import dims
-from warpbeam.topi.common import TopiError, accumulation, convert_stage
+from warpbeam.topi.common import TopiError, accumulation, convert_stage, rounded
 from warpbeam.topi.nn.common import Layout, arrange, pad_stage, reduce_vars
 
 TAPS = 3
@@ -134,11 +134,14 @@ def winograd(
     begins: Sequence[Any],
     shape: Sequence[Any],
     stride: int = 1,
+    plane_dtype: str = "",
+    out_dtype: str = "",
 ) -> te.Tensor:
     """The convolution of x by transformed weights u [rows of G, rows of G, [K,] I, O], as te stages.
 
     maps: letter (N, C, [D,] H, W) -> axis of data and result. begins: zeros before the data in each spatial dimension.
-    shape: the result's; zeros behind the data go as far as it needs. stride: of rows and of columns.
+    shape: the result's; zeros behind the data go as far as it needs. stride: of rows and of columns. plane_dtype: what
+    transformed data is rounded to, by default nothing. out_dtype: the result's, by default that of x.
     """
     data, out = maps
     bt, _, at = matrices(tile, stride)
@@ -164,7 +167,7 @@ def winograd(
     rows = te.compute((*spots, size, size, inputs), row, name="data_rows")
     planes = te.compute(
         (size, size, *spots, inputs),
-        lambda i, j, *t: _row(bt, j, lambda s: rows[(*t[:-1], i, as_expr(s), t[-1])]),
+        lambda i, j, *t: rounded(_row(bt, j, lambda s: rows[(*t[:-1], i, as_expr(s), t[-1])]), plane_dtype or inner),
         name="data_planes",
     )
     places = (lead[0], shape[out["D"]], *tiles) if deep else spots
@@ -180,7 +183,7 @@ def winograd(
         where = spot(*outer, h // tile, w // tile)
         return _row(at, w % tile, lambda j: back[(h % tile, as_expr(j), *where, o)])
 
-    return convert_stage(te.compute(tuple(shape), result, name="winograd"), x.dtype, "winograd_cast")
+    return convert_stage(te.compute(tuple(shape), result, name="winograd"), out_dtype or x.dtype, "winograd_cast")
 
 
 def _padded(
@@ -207,18 +210,20 @@ def _padded(
 
 def _products(planes: te.Tensor, u: te.Tensor, shape: Sequence[Any], deep: bool) -> te.Tensor:
     """The sums over channels, and over the taps in front and behind, of each plane."""
-    inner = planes.dtype
+    inner = accumulation(planes.dtype)
     if not deep:
         k = te.reduce_axis(u.shape[2], "ic")
         return te.compute(
             tuple(shape),
-            lambda i, j, *t: te.sum(planes[(i, j, *t[:-1], k.var)] * cast(inner, u[i, j, k.var, t[-1]]), axis=k),
+            lambda i, j, *t: te.sum(
+                cast(inner, planes[(i, j, *t[:-1], k.var)]) * cast(inner, u[i, j, k.var, t[-1]]), axis=k
+            ),
             name="products",
         )
     axes, (tap, channel) = reduce_vars(u.shape[2:4], ("kd", "ic"))
 
     def product(i: Any, j: Any, n: Any, d: Any, p: Any, q: Any, o: Any) -> PrimExpr:
-        taken = planes[i, j, n, d + tap, p, q, channel]
+        taken = cast(inner, planes[i, j, n, d + tap, p, q, channel])
         return te.sum(taken * cast(inner, u[i, j, tap, channel, o]), axis=axes)
 
     return te.compute(tuple(shape), product, name="products")
