@@ -313,3 +313,34 @@ def test_a_cut_stays_outside():
     x = var("x", shape=(8192, 32))
     part = call("strided_slice", x, begin=[0], end=[4096], strides=[1], axes=[0])
     assert ["strided_slice"] in chains(Function([x], dense(part, 32, 16, 0)))
+
+
+def convolution(x, outputs, seed=0):
+    """A plain convolution with bias and activation, channels last."""
+    inputs = x.ty.shape[-1]
+    w = np.random.default_rng(seed).standard_normal((3, 3, inputs, outputs)).astype(np.float32)
+    y = call("nn.conv2d", x, const(w), padding=(1, 1, 1, 1), data_layout="NHWC", kernel_layout="HWIO")
+    return call("nn.relu", call("add", y, ones(outputs)))
+
+
+def test_windows_side_by_side_join_the_convolution_that_they_are_over():
+    x = var("x", shape=(1, 32, 64, 4))
+    pool = {"pool_size": (2, 2), "strides": (2, 2), "layout": "NHWC"}
+    func = Function([x], call("nn.max_pool2d", convolution(x, 32), **pool))
+    assert chains(func) == [["nn.conv2d", "add", "nn.relu", "nn.max_pool2d"]]
+    given = [np.random.default_rng(1).standard_normal(x.ty.shape).astype(np.float32)]
+    assert np.array_equal(evaluate(fuse(func, 3, get("native")), given), evaluate(func, given))
+    made = convolution(x, 32)
+    func = Function([x], Tuple((made, call("nn.max_pool2d", made, **pool))))  # the maps are wanted too
+    assert chains(func)[-1] == ["nn.max_pool2d"]
+    overlapping = {**pool, "pool_size": (3, 3)}
+    assert len(chains(Function([x], call("nn.max_pool2d", convolution(x, 32), **overlapping)))) == 2
+
+
+def test_windows_that_leave_blocks_no_room_stay_apart_and_say_why():
+    x, w = var("x", shape=(1, 28, 28, 64)), const(np.zeros((6, 6, 64, 64), np.float32))
+    attrs = {"tile_size": 4, "padding": (1, 1, 1, 1), "data_layout": "NHWC"}
+    made = call("nn.contrib_conv2d_winograd_without_weight_transform", x, w, **attrs)
+    func = Function([x], call("nn.max_pool2d", made, pool_size=(2, 2), strides=(2, 2), layout="NHWC"))
+    assert chains(func)[-1] == ["nn.max_pool2d"]
+    assert "one kernel with the windows that read it would be slower" in to_text(explain(func, 3, get("native")))

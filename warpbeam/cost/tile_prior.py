@@ -46,7 +46,7 @@ class Shape:
     whole: for each of rows, then columns, whether tiles must divide the extent (a part of a larger axis).
     far: whether the rhs is no constant and its rows lie far apart in memory. own: whether it is a constant, another one
     for each of `outer`. supposed: what rows may be, for each of
-    them; where they are known it says nothing.
+    them; where they are known it says nothing. multiples: what the rows of a tile are a multiple of, where not of 1.
     """
 
     rows: tuple[int | None, ...]
@@ -63,6 +63,7 @@ class Shape:
     far: bool = False
     own: bool = False
     supposed: tuple[int, ...] = ()
+    multiples: tuple[int, ...] = ()
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -207,7 +208,9 @@ def _row_choices(shape: Shape) -> list[list[int]]:
             choices.append(list(range(1, 17)) if inner else [1, 2, 4] if narrow else [1])
             continue
         limit = 16 if inner else 4
-        choices.append([n for n in range(1, min(size, limit) + 1) if not shape.whole[k] or size % n == 0])
+        step = shape.multiples[k] if shape.multiples else 1
+        most = max(step, min(size, limit))
+        choices.append([n for n in range(step, most + 1, step) if not shape.whole[k] or size % n == 0])
     return choices
 
 

@@ -39,7 +39,8 @@ _UNKNOWN = 4
 class Layer:
     """A convolution in tiles. batch: None is symbolic; rows, columns: tiles of the result. places: maps of each image,
     of which `taps` neighbours are summed together with the channels. bytes: of a number of the products, and of the
-    `group` numbers of planes and weights that one step of a product takes.
+    `group` numbers of planes and weights that one step of a product takes. whole: whether a block has all of its rows,
+    or columns. kept: results of a tile that stay in a buffer of the block.
     """
 
     batch: int | None
@@ -53,6 +54,8 @@ class Layer:
     places: int = 1
     taps: int = 1
     group: int = 1
+    whole: tuple[bool, ...] = (False, False)
+    kept: int = 0
 
     @property
     def taken(self) -> int:
@@ -112,8 +115,8 @@ def _scored(layer: Layer, target: Target) -> list[tuple[tuple[float, int, int], 
         return []
     cores = target.cores if target.threads else 1
     entries = []
-    for rows in _divisors(layer.rows):
-        for columns in _divisors(layer.columns):
+    for rows in [layer.rows] if layer.whole[0] else _divisors(layer.rows):
+        for columns in [layer.columns] if layer.whole[1] else _divisors(layer.columns):
             if rows * columns > _MOST_TILES:
                 continue
             for chunk in _chunks(layer):
@@ -160,7 +163,8 @@ def _score(
 ) -> Blocks | None:
     """The decisions with their cycles; None where the buffers of one iteration do not fit its stack."""
     block = layer.planes * rows * columns
-    taken, made = block * layer.taps * layer.inputs * layer.taken, block * chunk * layer.bytes
+    taken = block * layer.taps * layer.inputs * layer.taken
+    made = (block + layer.kept * rows * columns) * chunk * layer.bytes
     if made + (0 if columns_outer else taken) > STACK or (columns_outer and layer.batch is None):
         return None
     blocks, chunks = layer.tiles // (rows * columns), layer.outputs / chunk

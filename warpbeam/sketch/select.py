@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.sketch import chain, columns, generic, lines, pointwise, rows, scan, tile, window, winograd
+from warpbeam.sketch import chain, columns, generic, lines, pointwise, pooled, rows, scan, tile, window, winograd
 from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
 from warpbeam.sketch.divide import divide
@@ -19,6 +19,7 @@ _SKETCHES = (
     ("pointwise", pointwise),
     ("rows", rows),
     ("window", window),
+    ("pooled", pooled),
     ("lines", lines),
     ("chain", chain),
     ("tile", tile),
@@ -105,6 +106,25 @@ def chained(
     """
     ins, outs = divide(*collapse(inputs, outputs))
     return None if _empty(outs) else chain.pays(Group(ins, outs, target, constants))
+
+
+def with_windows(
+    inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target, constants: frozenset[str] = frozenset()
+) -> bool | None:
+    """Whether a convolution and the windows over what it makes would be faster as one kernel than apart; None where
+    one kernel cannot do both.
+    """
+    ins, outs = divide(*collapse(inputs, outputs))
+    if _empty(outs):
+        return None
+    group = Group(ins, outs, target, constants)
+    better = pooled.pays(group)
+    if better:
+        try:  # what no longer fits registers in some remainder shows only here
+            lower(pooled.build(group).func, target)
+        except (ScheduleError, LowerError):
+            return None
+    return better
 
 
 def schedulable(

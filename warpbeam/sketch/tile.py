@@ -18,6 +18,7 @@ parallel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -212,7 +213,7 @@ class Variant:
 
     staged: whether what follows the reduction is so much work that it is a loop over a copy of the tile's sums. In
     registers, the sums would leave none for it. sums: the block that makes this copy, if there is one already. near:
-    the operand of which a panel is copied before it is used, or "".
+    the operand of which a panel is copied before it is used, or "". windows: places what reads the tile's results.
     """
 
     out: str
@@ -223,23 +224,35 @@ class Variant:
     staged: bool = False
     near: str = ""
     sums: str = ""
+    windows: Callable[[str], None] | None = None
 
 
 def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, choice: DotChoice | None = None) -> None:
     """Schedules with the decisions of `tile`."""
-    sch = group.sch
+    block, out = _epilogue(group, parts)
+    sizes = {a.var: a.extent for a in parts.anchor.op.axis}
+    staged = any(expensive(s.op) for s in parts.after)
+    x = Variant(out, block, dict(zip(sizes, group.sch.loops(out), strict=True)), sizes, tile, staged)
+    outer, steps, known = place(group, x, parts, roles, choice)
+    if known and roles is not None and group.sch.extent(outer[-1]) != 1:  # a tile's end would wait for all of it
+        for name in _finishing(group, parts):
+            group.sch.prefetch(outer[-1], name, 0, steps)
+
+
+def place(
+    group: Group, x: Variant, parts: Anatomy, roles: Contraction | None, choice: DotChoice | None = None
+) -> tuple[list[str], str, bool]:
+    """Schedules the reduction and what is before it for the results of `x`; gives the loops over tiles, that over the
+    steps of a tile, and whether all sizes are known.
+    """
+    sch, tile = group.sch, x.tile
     for stage in parts.before:
         _before(group, stage, parts, roles)
-    block, out = _epilogue(group, parts)
-    op = parts.anchor.op
-    axes = [a.var for a in op.axis]
-    rows = [v for v in axes[:-1] if roles is None or v in roles.m][-2:]
+    axes = [a.var for a in parts.anchor.op.axis]
+    rows = rows_of(parts, roles)
     if roles is not None and tile.packed:
         pack(group, roles, axes[-1], tile, choice)
-    sizes = {a.var: a.extent for a in op.axis}
-    staged = any(expensive(s.op) for s in parts.after)
-    x = Variant(out, block, dict(zip(axes, sch.loops(out), strict=True)), sizes, tile, staged)
-    known = all(const_int(sizes[v]) is not None for v in (axes[-1], *rows))
+    known = all(const_int(x.sizes[v]) is not None for v in (axes[-1], *rows))
     if roles is not None and tile.near:
         x.near = roles.rhs.tensor.name
     outer, steps = (nest if known else _open)(group, x, axes, rows, choice)
@@ -249,9 +262,12 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
             sch.prefetch(outer[0], roles.rhs.tensor.name, 1, steps)
         elif len(free) == 1 and free[0] in roles.batch:  # it is that of the next product
             sch.prefetch(x.loops[free[0]], roles.rhs.tensor.name, 1, steps)
-    if known and roles is not None and sch.extent(outer[-1]) != 1:  # a tile's end would wait for all of it
-        for name in _finishing(group, parts):
-            sch.prefetch(outer[-1], name, 0, steps)
+    return outer, steps, known
+
+
+def rows_of(parts: Anatomy, roles: Contraction | None) -> list[Var]:
+    """The axes that a tile may have several rows along."""
+    return [a.var for a in parts.anchor.op.axis[:-1] if roles is None or a.var in roles.m][-2:]
 
 
 def _finishing(group: Group, parts: Anatomy) -> list[str]:
@@ -310,6 +326,8 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
         _near(group, x, outer[0])
     if x.staged:
         _stage(group, x, outer[-1])
+    if x.windows is not None:
+        x.windows(outer[-1])
     group.sch.compute_at(x.block, outer[-1])
     steps, neighbours = _tile_reduction(group, x.block, outer[-1], axes, tile, choice)
     group.sch.set_scope(x.block, "register")

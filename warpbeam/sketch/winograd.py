@@ -21,6 +21,7 @@ or with chunks outside (parallel), the data transformed by a nest of its own. `c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +37,7 @@ from warpbeam.tir.arith import poly, simplify
 from warpbeam.tir.expr import FloorDiv, Var, as_expr, const_int
 
 _MOST_PLANES = 64
+Cutter = Callable[..., tuple[list[str], str, str, str]]  # of (group, parts, blocks, lanes); see `_result`
 
 
 @dataclass(slots=True)
@@ -241,8 +243,14 @@ def build(group: Group, rank: int = 0) -> Plan:
     if blocks is None:
         raise ScheduleError("no block of tiles is small enough", hint="compute the plain sum")
     apply(group, parts, blocks, layer.lanes)
+    notes = (f"{blocks.cycles:.0f} cycles predicted",)
+    return Plan(group.sch.func, "winograd", decisions(blocks), notes, cycles=blocks.cycles)
+
+
+def decisions(blocks: Blocks) -> dict[str, Any]:
+    """What was decided, for reports."""
     order = "columns" if blocks.columns_outer else "tiles"
-    decisions = {
+    return {
         "block": f"{blocks.rows}x{blocks.columns}",
         "chunk": blocks.chunk,
         "order": f"{order} outer",
@@ -250,19 +258,18 @@ def build(group: Group, rank: int = 0) -> Plan:
         "vectors": f"{blocks.tile.vectors}x{blocks.tile.lanes}",
         "parallel": order if blocks.parallel else "none",
     }
-    notes = (f"{blocks.cycles:.0f} cycles predicted",)
-    return Plan(group.sch.func, "winograd", decisions, notes, cycles=blocks.cycles)
 
 
 # ----------------------------------------------------------------------------------------------------------- scheduling
 
 
-def apply(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> None:
-    """Schedules with the decisions of `blocks`."""
+def apply(group: Group, parts: Parts, blocks: Blocks, lanes: int, result: Cutter | None = None) -> None:
+    """Schedules with the decisions of `blocks`. result: what cuts the loops of the result, if not as here."""
     sch = group.sch
     for op in parts.inlined:
         sch.compute_inline(group.blocks[op])
-    outer, at, chunk, vector = (_flat_result if parts.flat else _result)(group, parts, blocks, lanes)
+    cut = result or (_flat_result if parts.flat else _result)
+    outer, at, chunk, vector = cut(group, parts, blocks, lanes)
     _in_registers(group, parts.back, vector)
     _products(group, parts, blocks, at, chunk)
     if not blocks.columns_outer:
@@ -296,6 +303,20 @@ def _result(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> tuple[lis
     return outer, around[-1], chunk, vector
 
 
+def tiled(group: Group, names: list[str], parts: Parts, lanes: int) -> str:
+    """Cuts the loops over what a block has for a chunk into tiles and vectors; gives the loop over vectors."""
+    sch = group.sch
+    *batch, high, across, channel = names
+    row, y = sch.split(high, [None, parts.sizes[0]], guard="kept")
+    column, x = sch.split(across, [None, parts.sizes[1]], guard="kept")
+    vector, lane = sch.split(channel, [None, lanes])
+    sch.reorder(*batch, row, column, vector, y, x, lane)
+    sch.vectorize(lane)
+    sch.unroll(y)
+    sch.unroll(x)
+    return vector
+
+
 def _flat_result(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> tuple[list[str], str, str, str]:
     """As `_result`, in blocks of tiles that follow each other in a map, and from one to the next."""
     sch, block = group.sch, group.blocks[parts.out]
@@ -326,13 +347,14 @@ def _in_registers(group: Group, op: ComputeOp, at: str) -> None:
 
 def _straight(group: Group, block: str, at: str) -> None:
     """Vectors along the innermost loop, those outside of it written out."""
-    below = _below(group, block, at)
-    for name in below[:-1]:
+    names = below(group, block, at)
+    for name in names[:-1]:
         group.sch.unroll(name)
-    group.sch.vectorize(below[-1])
+    group.sch.vectorize(names[-1])
 
 
-def _below(group: Group, block: str, at: str) -> list[str]:
+def below(group: Group, block: str, at: str) -> list[str]:
+    """The loops of a block inside another loop."""
     names = list(group.sch.loops(block))
     return names[names.index(at) + 1 :]
 
@@ -349,7 +371,7 @@ def _products(group: Group, parts: Parts, blocks: Blocks, at: str, chunk: str) -
     sizes[axes[-1]] = as_expr(blocks.chunk)
     choice = dot.find(group, op, roles)
     tile.pack(group, roles, axes[-1], blocks.tile, choice)
-    loops = dict(zip(axes, _below(group, copy, at), strict=True))
+    loops = dict(zip(axes, below(group, copy, at), strict=True))
     sizes.update(zip(rows, map(as_expr, (blocks.rows, blocks.columns)[-len(rows) :]), strict=True))
     small = replace(blocks.tile, rows=blocks.tile.rows[-len(rows) :])
     steps = tile.nest(group, tile.Variant(copy, block, loops, sizes, small), axes, rows, choice)[1]
@@ -364,7 +386,7 @@ def _products(group: Group, parts: Parts, blocks: Blocks, at: str, chunk: str) -
 def _transform(group: Group, parts: Parts, at: str | None, lanes: int) -> list[str]:
     """The transform of the data below a loop (None: on its own); gives its loops over tiles and vectors."""
     sch, block = group.sch, group.blocks[parts.planes]
-    names = list(sch.loops(block)) if at is None else _below(group, block, at)
+    names = list(sch.loops(block)) if at is None else below(group, block, at)
     count = len(parts.roles.batch)
     planes, tiles, channel = names[:count], names[count:-1], names[-1]
     vector, lane = sch.split(channel, [None, lanes])

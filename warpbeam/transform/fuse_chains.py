@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from warpbeam.relay.expr import Call, Constant, Expr
+from warpbeam.relay.expr import Call, Expr
 from warpbeam.sketch.base import product
 from warpbeam.sketch.select import chained, schedulable
 
 if TYPE_CHECKING:
     from warpbeam.target import Target
-    from warpbeam.te.tensor import Tensor
     from warpbeam.transform.fuse_ops import Fuser, Group
 
 
@@ -140,34 +139,16 @@ class _Search:
         """Whether one kernel would be faster; None where none can do it."""
         if len(members) > self.fuser.limit:
             return None
-        key = self._key(members)
+        key = self.fuser.alike(members)
         if key not in self.judged:
-            made = self._tensors(members)
+            made = self.fuser.tensors(members)
             self.judged[key] = None if made is None else chained(*made[:2], self.target, made[2])
         return self.judged[key]
 
     def _certain(self, members: list[Call]) -> bool:
         """Whether the kernel that would be faster can be scheduled."""
-        key = self._key(members)
+        key = self.fuser.alike(members)
         if key not in self.scheduled:
-            made = self._tensors(members)
+            made = self.fuser.tensors(members)
             self.scheduled[key] = made is not None and schedulable(*made[:2], self.target, made[2])
         return self.scheduled[key]
-
-    def _tensors(self, members: list[Call]) -> tuple[list[Tensor], list[Tensor], frozenset[str]] | None:
-        """(inputs, outputs, names of inputs that are known) of a group; None if it has several results."""
-        from warpbeam.transform.fuse_ops import group_function, group_tensors
-
-        fn, given, outs = group_function(sorted(members, key=self.fuser.graph.index.__getitem__), self.fuser.graph)
-        known = frozenset(p.name for p, a in zip(fn.params, given, strict=True) if isinstance(a, Constant))
-        return (*group_tensors(fn), known) if len(outs) == 1 else None
-
-    def _key(self, members: list[Call]) -> Any:
-        """Equal for groups that are alike but for the values that they read."""
-        members = sorted(members, key=self.fuser.graph.index.__getitem__)
-        number = {m: k for k, m in enumerate(members)}
-        return tuple((m.op, m.attrs, tuple(self._seen(a, number) for a in m.args), m.ty) for m in members)
-
-    def _seen(self, arg: Expr, number: dict[Call, int]) -> Any:
-        """What matters of an operand: which member it is, or its type and whether it is known."""
-        return number[arg] if isinstance(arg, Call) and arg in number else (arg.ty, isinstance(arg, Constant))

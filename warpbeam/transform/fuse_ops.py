@@ -5,7 +5,8 @@ What may join is decided from the structure of each operator's computation (`ske
 - elementwise work joins the contraction, window, norm or row reduction that feeds it, if shapes agree (epilogue);
 - injective and elementwise work joins what consumes it (inlined);
 - row reductions over the same rows and columns, with the elementwise work between them, become one pass over memory;
-- two contractions with such reductions between join where the prior says so (`fuse_chains`).
+- two contractions with such reductions between join where the prior says so (`fuse_chains`);
+- windows join the convolution that they are over where the prior says so (`fuse_windows`).
 
 A node joins its immediate post-dominator when every node on the paths between may join; by post-dominance no cycle
 can arise.
@@ -30,6 +31,7 @@ from warpbeam.sketch import structure
 from warpbeam.target import Target
 from warpbeam.te import tensor as te
 from warpbeam.transform.fuse_chains import join_chains
+from warpbeam.transform.fuse_windows import join_windows
 
 MAX_GROUP = 24
 MODE, DEPTH = "relay.FuseOps.mode", "relay.FuseOps.max_depth"
@@ -214,6 +216,7 @@ class Fuser:
         for wanted in ((ANCHOR,), (ROW,), (ELEM, INJ)):
             if ELEM in wanted and self.target is not None:
                 join_chains(self, self.target)
+                join_windows(self, self.target)
             for node in self.graph.order:
                 if node in self.groups and self.info(node).kind in wanted:
                     self._extend(node)
@@ -291,6 +294,22 @@ class Fuser:
             return len({shape_of(m) for m in members}) == 1 or all(self.info(m).kind == ELEM for m in members)
         uses = self.graph.users.get(node, [])
         return len(uses) == 1
+
+    def tensors(self, members: list[Call]) -> tuple[list[te.Tensor], list[te.Tensor], frozenset[str]] | None:
+        """(inputs, outputs, names of inputs that are known) of calls as a group; None if it has several results."""
+        fn, given, outs = group_function(sorted(members, key=self.graph.index.__getitem__), self.graph)
+        known = frozenset(p.name for p, a in zip(fn.params, given, strict=True) if isinstance(a, Constant))
+        return (*group_tensors(fn), known) if len(outs) == 1 else None
+
+    def alike(self, members: list[Call]) -> Any:
+        """Equal for groups of calls that are alike but for the values that they read."""
+        members = sorted(members, key=self.graph.index.__getitem__)
+        number: dict[Expr, int] = {m: k for k, m in enumerate(members)}
+
+        def seen(arg: Expr) -> Any:  # which member it is, or its type and whether it is known
+            return number[arg] if arg in number else (arg.ty, isinstance(arg, Constant))
+
+        return tuple((m.op, m.attrs, tuple(map(seen, m.args)), m.ty) for m in members)
 
     def union(self, a: Group, b: Group) -> None:
         a, b = a.root(), b.root()
