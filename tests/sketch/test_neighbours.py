@@ -11,10 +11,14 @@ import pytest
 from tolerance import close
 from work import work
 
+from warpbeam.cost import winograd_prior
+from warpbeam.cost.winograd_prior import Layer
 from warpbeam.driver.api import compile_with_report
 from warpbeam.frontend.onnx import import_model
 from warpbeam.relay import interp
+from warpbeam.target import get
 
+TILED = get("generic-x86-64-v4").replace(cores=1)
 RNG = np.random.default_rng(0)
 Model = tuple[str, dict[str, Any]]  # text of a graph behind its name's bracket, and weights or their shapes
 
@@ -131,4 +135,23 @@ def test_takes_no_more_work_than_good_sizes(name: str) -> None:
 def test_is_right_beside_good_sizes(name: str) -> None:
     text, weights = BESIDE[name][0]
     terms = max((int(np.prod(np.shape(w) if hasattr(w, "shape") else w[1:])) for w in weights.values()), default=64)
-    right(parsed(text, weights), terms)
+    assert "generic" not in right(parsed(text, weights), terms)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(256, 248), (248, 256), (248, 248), (256, 200), (112, 208)])
+def test_tiles_of_channels_that_leave_something_over(inputs: int, outputs: int) -> None:
+    """Of a convolution with fewer products: as fast for each pair of channels as with whole parts of vectors."""
+    near, good = (winograd_prior.plan(Layer(1, 7, 7, i, o, 16, 16), TILED) for i, o in [(inputs, outputs), (256, 256)])
+    assert near is not None and good is not None
+    whole = -(-inputs // 16) * -(-outputs // 16)  # vectors
+    assert near.cycles <= 1.15 * good.cycles * whole / (16 * 16)
+
+
+@pytest.mark.parametrize("channels", [32, 64, 128, 256])
+@pytest.mark.parametrize("tiles", [29, 31, 37, 53, 67, 71, 74, 79, 83])
+def test_tiles_of_maps_that_leave_something_over(tiles: int, channels: int) -> None:
+    """A prime number of tiles in a row takes hardly longer than the next one that has equal parts of 8."""
+    beside = -(-tiles // 8) * 8
+    near, good = (winograd_prior.plan(Layer(1, n, n, channels, channels, 16, 16), TILED) for n in (tiles, beside))
+    assert near is not None and good is not None
+    assert near.cycles <= 1.1 * good.cycles * (tiles / beside)

@@ -75,6 +75,7 @@ def check(ins, made, given, kernel, stride, border, weights, constants):
         ((1, 8, 12, 16, 32, ONE), 2, (2, 2), (2, 2), NONE),
         ((2, 8, 12, 16, 48, ONE), 2, (2, 2), (2, 2), NONE),
         ((1, 8, 12, 16, 32, ONE), 4, (2, 2), (2, 2), NONE),
+        ((1, 8, 8, 32, 208, ONE), 2, (2, 2), (2, 2), NONE),  # chunks of channels leave some over
         ((1, 8, 10, 32, 64, ONE), 2, (2, 2), (2, 1), (0, 1, 0, 1)),  # a row of tiles is a block
         ((1, 8, 9, 32, 64, ONE), 2, (2, 3), (2, 2), (0, 1, 0, 1)),
         ((1, 7, 9, 16, 32, ONE), 2, (3, 3), (2, 2), ONE),  # all of a map is a block

@@ -34,7 +34,7 @@ def test_prefetch():
 
 def test_prefetch_spread_over_an_inner_loop():
     """Panels of 3 x 20 elements are 4 lines; 2 * 3 iterations ask for one each, and the last two for the last again."""
-    becomes(
+    got = becomes(
         inject_prefetch,
         """
     def f(A: float32[5, 3, 20], B: float32[5, 3, 20]):
@@ -54,6 +54,7 @@ def test_prefetch_spread_over_an_inner_loop():
                         B[i, k, j] = A[i, k, j]
     """,
     )
+    assert to_text(got).count("prefetch[int64]") == 1
 
 
 def test_prefetch_spread_where_one_iteration_asks_for_several_lines_of_several_rows():
@@ -78,7 +79,7 @@ def test_prefetch_spread_where_one_iteration_asks_for_several_lines_of_several_r
 
 def test_prefetch_goes_on_to_the_next_iteration_of_the_loop_around():
     """After the last of three panels comes the first of the next four."""
-    becomes(
+    got = becomes(
         inject_prefetch,
         """
     def f(A: float32[4, 3, 2, 16], B: float32[4, 3, 2, 16]):
@@ -98,6 +99,7 @@ def test_prefetch_goes_on_to_the_next_iteration_of_the_loop_around():
                         B[c, p, k, j] = A[c, p, k, j]
     """,
     )
+    assert to_text(got).count("prefetch[int64]") == 1
 
 
 def test_prefetch_through_a_loop_that_is_gone_is_none():
@@ -107,7 +109,8 @@ def test_prefetch_through_a_loop_that_is_gone_is_none():
                 for j in range(32):
                     B[i, j] = A[i, j]
         """
-    becomes(inject_prefetch, f.replace("{note}", ' {"prefetch": (("A", 2, "k"),)}'), f.replace("{note}", ""))
+    got = becomes(inject_prefetch, f.replace("{note}", ' {"prefetch": (("A", 2, "k"),)}'), f.replace("{note}", ""))
+    assert "prefetch" not in to_text(got)
 
 
 def test_prefetch_of_a_schedule_reaches_the_processor():

@@ -222,7 +222,7 @@ def _fits_registers(rows: tuple[int, ...], vectors: int, shape: Shape, target: T
     return count + spare <= max(8, target.vector_registers) and count <= (28 if shape.broadcast else 18)
 
 
-def _step(rows: int, vectors: int, shape: Shape, target: Target) -> float:
+def step(rows: int, vectors: int, shape: Shape, target: Target) -> float:
     """Cycles of one reduction step of one tile."""
     work = rows * vectors
     loads = (
@@ -250,8 +250,8 @@ def _cycles(
     total = 0.0
     for nh, h in heights:
         for nw, w in widths:
-            step = _step(h, w, shape, target) * (_MIXED if mixed and w * lanes > rest else 1.0)
-            total += nh * nw * (step * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
+            cycles = step(h, w, shape, target) * (_MIXED if mixed and w * lanes > rest else 1.0)
+            total += nh * nw * (cycles * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
     tiles = sum(n for n, _ in heights)
     total *= _aliasing(shape, rows, target)
     if copied(shape, rows, panel, columns_outer, target):

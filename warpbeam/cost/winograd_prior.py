@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil, prod
 
 from warpbeam.cost import tile_prior
 from warpbeam.cost.tile_prior import (
@@ -27,12 +28,15 @@ from warpbeam.cost.tile_prior import (
     cache_rate,
     choose,
     elapsed,
+    step,
 )
 from warpbeam.target import Target
 
 _PLANE_CYCLES = 5.0  # to transform and move one vector of one plane, by way of the second-level cache
 _MOST_TILES = 64
 _UNKNOWN = 4
+_BLOCK = range(7, 17)  # tiles that go well together
+_MOST_VECTORS = 6  # of channels in a chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,15 @@ def _scored(layer: Layer, target: Target) -> list[tuple[tuple[float, int, int], 
     cores = target.cores if target.threads else 1
     entries = []
     for rows in [layer.rows] if layer.whole[0] else _divisors(layer.rows):
-        for columns in [layer.columns] if layer.whole[1] else _divisors(layer.columns):
+        for columns in _across(layer):
             if rows * columns > _MOST_TILES:
                 continue
             for chunk in _chunks(layer):
                 tile = _products(layer, rows, columns, chunk, target)
                 if tile.vectors * tile.lanes < chunk < layer.outputs:  # weights are read in the order of memory
+                    continue
+                rest = layer.columns % columns
+                if rest > tile.rows[-1] and rest % tile.rows[-1]:  # as many rows in each tile of the products
                     continue
                 for columns_outer in (False, True):
                     found = _score(layer, rows, columns, chunk, columns_outer, tile, cores, target)
@@ -134,16 +141,55 @@ def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
+def _across(layer: Layer) -> list[int]:
+    """Tiles of a block along a row: what divides it, and where none of that makes good blocks what leaves a rest.
+    Where results stay in a buffer, nothing is left over.
+    """
+    good = [layer.columns] if layer.whole[1] else _divisors(layer.columns)
+    if layer.kept or any(n in _BLOCK for n in good):
+        return good
+    return [*good, *(n for n in _BLOCK if n < layer.columns)]
+
+
 def _chunks(layer: Layer) -> list[int]:
-    """Whole vectors that divide the channels, or all channels."""
-    step = layer.lanes
-    good = [c for c in range(step, min(layer.outputs, 6 * step) + 1, step) if layer.outputs % c == 0]
-    return good or [layer.outputs]
+    """Whole vectors that leave whole vectors of the channels over, or one shorter vector, or nothing; all channels."""
+    step, most = layer.lanes, min(layer.outputs, _MOST_VECTORS * layer.lanes)
+    rests = {c: layer.outputs % c for c in range(step, most + 1, step)}
+    good = [c for c, rest in rests.items() if rest < step or rest % step == 0]
+    return good if layer.outputs % step == 0 else [*good, layer.outputs]
+
+
+def _vectors(channels: int, layer: Layer) -> int:
+    return -(-channels // layer.lanes)
+
+
+def _equal_chunks(layer: Layer, chunk: int, tile: Tile, target: Target) -> float:
+    """Chunks that take as long as all channels do: what is left over is a tile of as many rows and fewer vectors."""
+    whole, rest = divmod(layer.outputs, chunk)
+    if not rest:
+        return float(whole)
+    shape, rows = _shape(layer, 1, 1, chunk), prod(tile.rows)
+    return whole + step(rows, _vectors(rest, layer), shape, target) / step(rows, tile.vectors, shape, target)
+
+
+def _equal_blocks(layer: Layer, columns: int, chunk: int, tile: Tile, target: Target) -> float:
+    """Blocks that take as long as a row of tiles does."""
+    whole, rest = divmod(layer.columns, columns)
+    few = min(rest, tile.rows[-1])
+    if not rest:
+        return float(whole)
+    shape, more, high = _shape(layer, 1, 1, chunk), tile.rows[-1], prod(tile.rows[:-1])
+    ratio = step(high * few, tile.vectors, shape, target) / step(high * more, tile.vectors, shape, target)
+    return whole + ratio * (rest / few) / (columns / more)
 
 
 def _products(layer: Layer, rows: int, columns: int, chunk: int, target: Target) -> Tile:
     """The register tile of one block's products with one chunk; its cycles are those of one core."""
-    shape = Shape(
+    return replace(choose(_shape(layer, rows, columns, chunk), replace(target, cores=1)), parallel="none")
+
+
+def _shape(layer: Layer, rows: int, columns: int, chunk: int) -> Shape:
+    return Shape(
         rows=(rows, columns),
         columns=chunk,
         reduce=layer.taps * layer.inputs // layer.group,
@@ -155,7 +201,6 @@ def _products(layer: Layer, rows: int, columns: int, chunk: int, target: Target)
         row_bytes=layer.inputs * layer.taken,
         whole=(rows < layer.rows, columns < layer.columns, chunk < layer.outputs),
     )
-    return replace(choose(shape, replace(target, cores=1)), parallel="none")
 
 
 def _score(
@@ -167,10 +212,12 @@ def _score(
     made = (block + layer.kept * rows * columns) * chunk * layer.bytes
     if made + (0 if columns_outer else taken) > STACK or (columns_outer and layer.batch is None):
         return None
-    blocks, chunks = layer.tiles // (rows * columns), layer.outputs / chunk
+    chunks = _equal_chunks(layer, chunk, tile, target)
+    lines = layer.tiles // (rows * layer.columns)
+    blocks = lines * _equal_blocks(layer, columns, chunk, tile, target)
     ends = 1 + (layer.taps - 1) / layer.places  # maps in front and behind
     transforms = ends if columns_outer else layer.taps  # of each map: a block's own for all its taps
-    vectors = -(-layer.inputs // layer.lanes) * transforms + -(-layer.outputs // layer.lanes)
+    vectors = _vectors(layer.inputs, layer) * transforms + _vectors(layer.outputs, layer)
     moved = layer.tiles * vectors * layer.planes * _PLANE_CYCLES
     whole = round(layer.tiles * ends) * layer.planes * layer.inputs * layer.taken
     again = 0.0  # beyond the weights from the third-level cache, which the products' cycles hold
@@ -182,7 +229,8 @@ def _score(
     elif layer.weights > target.l3 // 2:
         again = (blocks - 1) * layer.weights / FAR_BYTES_PER_CYCLE
     total = blocks * chunks * tile.cycles + moved + EXPOSED * again
-    units = round(chunks) if columns_outer else blocks
+    whole_rows = layer.columns % columns != 0
+    units = ceil(chunks) if columns_outer else lines if whole_rows else round(blocks)
     forks = 2 if columns_outer else 1
     parallel = cores > 1 and units > 1 and total > 4 * target.fork_cycles
     if parallel:

@@ -218,7 +218,7 @@ def build(group: Group, rank: int = 0) -> Plan:
     decided, parts = choice.decided, choice.parts
     if isinstance(decided, Blocks):
         assert isinstance(parts, winograd.Parts) and isinstance(choice.layer, Layer)
-        winograd.apply(group, parts, decided, choice.layer.lanes, partial(_result, found))
+        winograd.apply(group, parts, decided, choice.layer, partial(_result, found))
         decisions = winograd.decisions(decided)
     else:
         assert isinstance(parts, tile.Anatomy)
@@ -233,10 +233,10 @@ def build(group: Group, rank: int = 0) -> Plan:
 
 
 def _result(
-    found: Windows, group: Group, parts: winograd.Parts, blocks: Blocks, lanes: int
+    found: Windows, group: Group, parts: winograd.Parts, blocks: Blocks, layer: Layer
 ) -> tuple[list[str], str, str, str]:
     """As in `winograd`, with windows read from a buffer of what a block has for a chunk."""
-    sch, pool = group.sch, group.blocks[found.op]
+    sch, pool, lanes = group.sch, group.blocks[found.op], layer.lanes
     out = sch.cache_write(pool, "register")
     *batch, high, across, channel = sch.loops(out)
     sizes = [

@@ -31,13 +31,14 @@ from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import dot, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
+from warpbeam.sketch.ragged import copies
 from warpbeam.sketch.structure import Contraction, contraction, variables
 from warpbeam.te.tensor import ComputeOp, Operation, loads
 from warpbeam.tir.arith import poly, simplify
 from warpbeam.tir.expr import FloorDiv, Var, as_expr, const_int
 
 _MOST_PLANES = 64
-Cutter = Callable[..., tuple[list[str], str, str, str]]  # of (group, parts, blocks, lanes); see `_result`
+Cutter = Callable[..., tuple[list[str], str, str, str]]  # of (group, parts, blocks, layer); see `_result`
 
 
 @dataclass(slots=True)
@@ -242,7 +243,7 @@ def build(group: Group, rank: int = 0) -> Plan:
     blocks = nth(ranked(layer, group.target, rank + 1), rank) if rank else plan(layer, group.target)
     if blocks is None:
         raise ScheduleError("no block of tiles is small enough", hint="compute the plain sum")
-    apply(group, parts, blocks, layer.lanes)
+    apply(group, parts, blocks, layer)
     notes = (f"{blocks.cycles:.0f} cycles predicted",)
     return Plan(group.sch.func, "winograd", decisions(blocks), notes, cycles=blocks.cycles)
 
@@ -263,13 +264,13 @@ def decisions(blocks: Blocks) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------------- scheduling
 
 
-def apply(group: Group, parts: Parts, blocks: Blocks, lanes: int, result: Cutter | None = None) -> None:
+def apply(group: Group, parts: Parts, blocks: Blocks, layer: Layer, result: Cutter | None = None) -> None:
     """Schedules with the decisions of `blocks`. result: what cuts the loops of the result, if not as here."""
-    sch = group.sch
+    sch, lanes = group.sch, layer.lanes
     for op in parts.inlined:
         sch.compute_inline(group.blocks[op])
     cut = result or (_flat_result if parts.flat else _result)
-    outer, at, chunk, vector = cut(group, parts, blocks, lanes)
+    outer, at, chunk, vector = cut(group, parts, blocks, layer)
     _in_registers(group, parts.back, vector)
     _products(group, parts, blocks, at, chunk)
     if not blocks.columns_outer:
@@ -278,21 +279,33 @@ def apply(group: Group, parts: Parts, blocks: Blocks, lanes: int, result: Cutter
     if blocks.parallel and blocks.columns_outer:
         sch.parallel(sch.fuse(*ahead) if len(ahead) > 1 else ahead[0])
     if blocks.parallel and not parts.flat:
-        sch.parallel(chunk if blocks.columns_outer else sch.fuse(*outer))
+        shared = outer[:-1] if layer.columns % blocks.columns else outer
+        sch.parallel(chunk if blocks.columns_outer else sch.fuse(*shared) if len(shared) > 1 else shared[0])
     for name, op in ((vector, parts.out), (piece, parts.planes)):  # the rest of the vectors apart
         channels = extent(op.axis[-1].extent) or 1
-        if channels % lanes and channels > lanes:
+        if channels % lanes and channels > lanes and (name != vector or blocks.chunk == channels):
             sch.partition(name, channels // lanes)
+    if layer.outputs % blocks.chunk:  # the rest of the chunks apart
+        if blocks.parallel and blocks.columns_outer:
+            sch.annotate(chunk, "joined", chunk)
+        sch.partition(chunk, layer.outputs // blocks.chunk)
+    if layer.columns % blocks.columns:  # the rest of a row of tiles
+        for name in copies(group, outer[-1]):
+            sch.partition(name, layer.columns // blocks.columns)
 
 
-def _result(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> tuple[list[str], str, str, str]:
+def _result(group: Group, parts: Parts, blocks: Blocks, layer: Layer) -> tuple[list[str], str, str, str]:
     """Cuts the result into blocks, tiles and vectors; gives the loops over blocks, the innermost loop around a block's
     products, the loops over chunks and over a chunk's vectors.
     """
-    sch, block = group.sch, group.blocks[parts.out]
+    sch, block, lanes = group.sch, group.blocks[parts.out], layer.lanes
     *batch, high, across, channel = sch.loops(block)
     rows, row, y = sch.split(high, [None, blocks.rows, parts.sizes[0]], guard="kept")
-    columns, column, x = sch.split(across, [None, blocks.columns, parts.sizes[1]], guard="kept")
+    if layer.columns % blocks.columns:
+        column, x = sch.split(across, [None, parts.sizes[1]], guard="kept")
+        columns, column = sch.split(column, [None, blocks.columns])
+    else:
+        columns, column, x = sch.split(across, [None, blocks.columns, parts.sizes[1]], guard="kept")
     chunk, vector, lane = sch.split(channel, [None, -(-blocks.chunk // lanes), lanes])
     outer = [*batch, rows, columns]
     around = [chunk, *outer] if blocks.columns_outer else [*outer, chunk]
@@ -317,9 +330,9 @@ def tiled(group: Group, names: list[str], parts: Parts, lanes: int) -> str:
     return vector
 
 
-def _flat_result(group: Group, parts: Parts, blocks: Blocks, lanes: int) -> tuple[list[str], str, str, str]:
+def _flat_result(group: Group, parts: Parts, blocks: Blocks, layer: Layer) -> tuple[list[str], str, str, str]:
     """As `_result`, in blocks of tiles that follow each other in a map, and from one to the next."""
-    sch, block = group.sch, group.blocks[parts.out]
+    sch, block, lanes = group.sch, group.blocks[parts.out], layer.lanes
     image, high, across, channel = sch.loops(block)
     row, y = sch.split(high, [None, parts.sizes[0]], guard="kept")
     column, x = sch.split(across, [None, parts.sizes[1]], guard="kept")
