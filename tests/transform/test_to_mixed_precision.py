@@ -137,6 +137,44 @@ def test_few_channels_and_taps_are_summed_as_one_run(taps: int, channels: int, s
     assert np.abs(got - want).max() <= 4 * unit(ml_dtypes.bfloat16) * math.sqrt(taps * run) * size
 
 
+@pytest.mark.parametrize(
+    "inputs, outputs, data, kernel",
+    [
+        (8, 8, "bfloat16", "bfloat16"),
+        (4, 3, "bfloat16", "bfloat16"),
+        (3, 8, "float32", "float32"),  # odd: each number would be converted once per use
+        (8, 2, "float32", "float32"),  # too few results for a vector of one group
+        (1, 1, "bfloat16", "float32"),  # depthwise: a vector of data is converted at once
+    ],
+)
+def test_convolutions_by_groups(inputs: int, outputs: int, data: str, kernel: str) -> None:
+    """By pairs where the channels of a group are even in number and its results fill vectors."""
+    groups = 64
+    x = tensor("x", 1, 12, 12, groups * inputs)
+    y = op.get("nn.conv2d")(
+        op.get("nn.relu")(op.get("nn.max_pool2d")(x, pool_size=1, layout="NHWC")), weights(3, 3, inputs, outputs * 64),
+        padding=1, groups=groups, data_layout="NHWC", kernel_layout="HWIO",
+    )  # fmt: skip
+    (conv,) = calls(short(y), "nn.conv2d")
+    assert [a.ty.dtype for a in conv.args] == [data, kernel] and conv.ty.dtype == "float32"
+
+
+def test_groups_multiply_the_rounded_numbers() -> None:
+    """Against the rounded operands the only error is that of sums in float32, and the instruction is used."""
+    w, x = weights(3, 3, 6, 40), tensor("x", 1, 9, 10, 24)
+    attrs = {"padding": 1, "groups": 4, "data_layout": "NHWC", "kernel_layout": "HWIO"}
+    module, report = compile_with_report(
+        Function([x], op.get("nn.conv2d")(x, w, **attrs)), precision="bf16", cache=False, workers=1
+    )
+    data = RNG.standard_normal((1, 9, 10, 24)).astype(np.float32)
+    found = "avx512bf16" in get("native").required_features
+    a, b = (v.astype(ml_dtypes.bfloat16 if found else np.float32).astype(np.float64) for v in (data, w.numpy()))
+    conv = op.get("nn.conv2d")
+    want, sizes = (conv.numpy(conv.attrs(attrs), f(a), f(b)) for f in (np.asarray, np.abs))
+    assert np.abs(run(module, data) - want).max() <= 2 * 9 * 6 * unit(np.float32) * sizes.max()
+    assert any("dot" in row["decisions"] for row in report.rows) == found
+
+
 def test_tables_of_rows_are_kept_short() -> None:
     ids = tensor("ids", 128, dtype="int64")
     rows = op.get("take")(weights(512, 64), ids, axis=0)

@@ -18,7 +18,7 @@ from warpbeam.tir.arith import Facts, simplify
 from warpbeam.tir.expr import FloorDiv, PrimExpr, Var, as_expr, const_int
 from warpbeam.tir.stmt import IterVar
 
-_LEAST = 3  # neighbours that are worth a vector
+LEAST = 3  # neighbours that are worth a vector
 _WHOLE = 16  # results of one channel that are a vector by themselves
 
 
@@ -59,7 +59,7 @@ def _divisor(op: ComputeOp, axis: IterVar) -> int | None:
     size = sizes.pop() if len(sizes) == 1 else None
     if size is None or extent is None or not plain or (not summed and size < _WHOLE):  # several results of one channel
         return None
-    return size if _LEAST <= size < extent and extent % size == 0 else None
+    return size if LEAST <= size < extent and extent % size == 0 else None
 
 
 def _in_step(outputs: Sequence[Tensor], op: ComputeOp, axis: int) -> dict[Operation, int] | None:

@@ -40,6 +40,7 @@ from warpbeam.op.nn_winograd import WinogradNd
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
+from warpbeam.sketch.divide import LEAST
 from warpbeam.target import Target, get
 from warpbeam.tir.tensor_intrin.dots import DOTS
 from warpbeam.topi.nn.common import arrange
@@ -181,7 +182,7 @@ class _Rounding:
         if not isinstance(user, Call) or not isinstance(user.op, Op):
             return NEVER
         category = self.category(user)
-        if _product(user):
+        if _product(user) or _grouped(user):
             if category == NEVER:
                 return NEVER
             if not self.in_pairs(user) or self.odd(user):
@@ -269,11 +270,11 @@ class _Rounding:
 
     def product(self, node: Call) -> Any:
         """A product of short operands, or of short weights with operands in float32, summed in float32."""
-        if not (_weighted(node) and _float32(node) and _float32(node.args[1])):
+        pairs = self.in_pairs(node)
+        if not (_weighted(node) and _float32(node) and _float32(node.args[1])) or not (pairs or _product(node)):
             return self.windows(node)
         data, weight = node.args
         assert isinstance(weight, Constant)
-        pairs = self.in_pairs(node)
         if pairs and self.category(node) == FOLLOW:
             pairs = self.is_short(self.new[data])
         self.counts["products" if pairs else "weights"] += 1
@@ -314,8 +315,9 @@ class _Rounding:
         return out
 
     def windows(self, node: Call) -> Call:
-        """A product without constant weights, or by groups: the data in the type it comes in, if it can convert it."""
-        if isinstance(node.op, ConvNd) and _float32(node) and self.is_short(self.new[node.args[0]]):
+        """A product without constant weights, or depthwise: the data in the type it comes in, if it can convert it."""
+        depthwise = isinstance(node.op, ConvNd) and not _grouped(node)
+        if depthwise and _float32(node) and self.is_short(self.new[node.args[0]]):
             return same_call(node, self.new[node.args[0]], self.wide(node.args[1]), out_dtype="float32")
         return self.same(node)
 
@@ -387,14 +389,21 @@ def _plain_conv(node: Any) -> bool:
     return isinstance(node, Call) and isinstance(node.op, ConvNd) and node.attrs["groups"] == 1
 
 
+def _grouped(node: Any) -> bool:
+    """Whether a call is a convolution by groups that sums over channels (a depthwise one does not)."""
+    several = isinstance(node, Call) and isinstance(node.op, ConvNd) and node.attrs["groups"] > 1
+    return several and node.args[0].ty.shape[node.op.maps(node.attrs)[0]["C"]] != node.attrs["groups"]
+
+
 def _product(node: Any) -> bool:
     """Whether a call is a product of matrices, or a convolution in one group."""
     return _plain_conv(node) or (isinstance(node, Call) and isinstance(node.op, Contraction | WinogradNd))
 
 
 def _weighted(node: Call) -> bool:
-    """Whether a call is a product of data with constant weights of two dimensions or more."""
-    return _product(node) and isinstance(node.args[1], Constant) and node.args[1].ty.ndim > 1
+    """Whether a call is a product, or a convolution by groups, with constant weights of two dimensions or more."""
+    known = isinstance(node.op, ConvNd) or _product(node)
+    return known and isinstance(node.args[1], Constant) and node.args[1].ty.ndim > 1
 
 
 def _in_pairs(node: Any, pairs: int) -> bool:
@@ -402,6 +411,8 @@ def _in_pairs(node: Any, pairs: int) -> bool:
     if not pairs or not _weighted(node) or not _float32(node.args[0]):
         return False
     depth = _depth(node)
+    if _grouped(node) and node.args[1].ty.shape[node.op.maps(node.attrs)[1]["O"]] // node.attrs["groups"] < LEAST:
+        return False  # vectors go over several groups then, and no instruction does
     return isinstance(depth, int) and (depth % pairs == 0 or (depth > pairs and _in_runs(node)))
 
 
@@ -416,7 +427,10 @@ def _depth(node: Call) -> Any:
     """Neighbours in memory that a product sums over: channels, or the summed axis of matrices; None if apart."""
     data = node.args[0].ty
     assert isinstance(data, TensorType)
-    if isinstance(node.op, ConvNd | WinogradNd):
+    if isinstance(node.op, ConvNd):
+        channels = data.shape[-1] if node.attrs["data_layout"].endswith("C") else None
+        return channels // node.attrs["groups"] if isinstance(channels, int) else channels
+    if isinstance(node.op, WinogradNd):
         return data.shape[-1] if node.attrs["data_layout"].endswith("C") else None
     if isinstance(node.op, Dense):
         return data.shape[-1]
@@ -425,7 +439,7 @@ def _depth(node: Call) -> Any:
 
 def _in_runs(node: Call) -> bool:
     """Whether taps along a row and their channels are one run in memory: dense windows over channels-last data."""
-    if not isinstance(node.op, ConvNd):
+    if not _plain_conv(node):
         return False
     layout = "N" + spatial_letters(node.op.nd) + "C"
     moves = node.op.windows(node.attrs)
