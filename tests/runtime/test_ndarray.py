@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from warpbeam.runtime import RunError, array, as_numpy, cpu, cuda, device, dlpack, empty, from_dlpack, gpu
-from warpbeam.runtime.memory import address_of, aligned_bytes
+from warpbeam.runtime.context import HostContext
+from warpbeam.runtime.memory import LARGE_PAGE, address_of, aligned_bytes
 
 TYPES = [*"?bBhHiIlLefdFD", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
 
@@ -120,6 +121,13 @@ def test_aligned_memory(size: int) -> None:
     memory = aligned_bytes(size)
     assert memory.size == size and (size == 0 or memory.ctypes.data % 64 == 0)
     memory[:] = 1
+
+
+@pytest.mark.parametrize("size", [2 << 20, 3 << 20, (4 << 20) + 64])
+def test_large_scratch_memory_lies_in_large_pages(size: int) -> None:
+    context = HostContext(0, 0, 0, 0, 1)
+    context.reserve(size)
+    assert context.arena.size == size and context.arena.ctypes.data % LARGE_PAGE == 0
 
 
 def test_address_of_agrees_with_numpy() -> None:

@@ -344,3 +344,27 @@ def test_windows_that_leave_blocks_no_room_stay_apart_and_say_why():
     func = Function([x], call("nn.max_pool2d", made, pool_size=(2, 2), strides=(2, 2), layout="NHWC"))
     assert chains(func)[-1] == ["nn.max_pool2d"]
     assert "one kernel with the windows that read it would be slower" in to_text(explain(func, 3, get("native")))
+
+
+def rows_fetched(reader=None):
+    """Two readers of rows that are fetched by index, and another one of the first rows."""
+    t, u = (const(np.random.default_rng(k).standard_normal((50, 12)).astype(np.float32)) for k in range(2))
+    i, j = var("i", shape=(40,), dtype="int64"), var("j", shape=(40,), dtype="int64")
+    a, b = call("take", t, i, axis=0), call("take", u, j, axis=0)
+    outs = [call("concatenate", a, b, axis=1), call("multiply", a, b)]
+    return Function([i, j], Tuple(tuple(outs if reader is None else [*outs, call(reader, a)])))
+
+
+def test_rows_that_several_fetch_are_fetched_by_each():
+    func = rows_fetched()
+    assert sorted(map(sorted, chains(func))) == [["concatenate", "take", "take"], ["multiply", "take", "take"]]
+    text = to_text(explain(func, 3, get("native")))
+    assert text.count("take + take") == 2 and "in 2 groups" in text
+    given = [np.random.default_rng(2).integers(0, 50, 40) for _ in range(2)]
+    for a, b in zip(evaluate(func, given), evaluate(fuse(func, 3, get("native")), given), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_rows_that_a_reader_cannot_fetch_are_fetched_once():
+    found = sorted(map(sorted, chains(rows_fetched("nn.softmax"))))  # the other rows are fetched by each all the same
+    assert found == [["concatenate", "take"], ["multiply", "take"], ["nn.softmax"], ["take"]]

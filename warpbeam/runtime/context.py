@@ -55,7 +55,7 @@ class HostContext:
         old = self.arena
         if size > self.struct.arena_bytes:
             size = max(size, old.size + old.size // 2)
-            self.arena = aligned_bytes(size, LARGE_PAGE if size >= 2 * LARGE_PAGE else 64)
+            self.arena = aligned_bytes(size, LARGE_PAGE if size >= LARGE_PAGE else 64)
             self.arena[: old.size] = old
             self.struct.arena = self.arena.ctypes.data
             self.struct.arena_bytes = size

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
-#: the size of a large page; NumPy asks for large pages for arrays that hold several
+#: the size of a large page; NumPy asks for large pages for arrays of two and more, so also for one with its alignment
 LARGE_PAGE = 2 << 20
 
 

@@ -6,7 +6,8 @@ What may join is decided from the structure of each operator's computation (`ske
 - injective and elementwise work joins what consumes it (inlined);
 - row reductions over the same rows and columns, with the elementwise work between them, become one pass over memory;
 - two contractions with such reductions between join where the prior says so (`fuse_chains`);
-- windows join the convolution that they are over where the prior says so (`fuse_windows`).
+- windows join the convolution that they are over where the prior says so (`fuse_windows`);
+- rows that several groups fetch by index are fetched by each (`fuse_copies`).
 
 A node joins its immediate post-dominator when every node on the paths between may join; by post-dominance no cycle
 can arise.
@@ -16,7 +17,7 @@ A group has at most MAX_GROUP operators, or as many as "relay.FuseOps.max_depth"
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,7 @@ from warpbeam.sketch import structure
 from warpbeam.target import Target
 from warpbeam.te import tensor as te
 from warpbeam.transform.fuse_chains import join_chains
+from warpbeam.transform.fuse_copies import join_copies
 from warpbeam.transform.fuse_windows import join_windows
 
 MAX_GROUP = 24
@@ -93,7 +95,7 @@ def _spread(stages: list[structure.Stage]) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """A set of calls under construction (a union-find node)."""
+    """A set of calls under construction (a union-find node). copies: calls that it does, as other groups do."""
 
     size: int = 1
     anchor: bool = False
@@ -102,6 +104,7 @@ class Group:
     row: tuple[Any, ...] | None = None
     parent: Group | None = None
     members: list[Call] = field(default_factory=list)
+    copies: list[Call] = field(default_factory=list)
 
     def root(self) -> Group:
         g = self
@@ -188,6 +191,7 @@ class Fuser:
         self.graph = Graph(body)
         self.target = target
         self.reasons: dict[Call, str] = {}  # why a call did not join a chain of contractions
+        self.spread: set[Call] = set()  # calls that each reader does
         self.limit = int(PassContext.current().config.get(DEPTH, MAX_GROUP))
         self.groups: dict[Call, Group] = {}
         self.infos: dict[tuple[Any, ...], OpInfo] = {}
@@ -220,6 +224,8 @@ class Fuser:
             for node in self.graph.order:
                 if node in self.groups and self.info(node).kind in wanted:
                     self._extend(node)
+        if self.target is not None:
+            join_copies(self, self.target)
 
     def _extend(self, node: Call) -> None:
         """Joins `node` with its post-dominator, and on, while it is allowed."""
@@ -295,9 +301,14 @@ class Fuser:
         uses = self.graph.users.get(node, [])
         return len(uses) == 1
 
-    def tensors(self, members: list[Call]) -> tuple[list[te.Tensor], list[te.Tensor], frozenset[str]] | None:
-        """(inputs, outputs, names of inputs that are known) of calls as a group; None if it has several results."""
-        fn, given, outs = group_function(sorted(members, key=self.graph.index.__getitem__), self.graph)
+    def tensors(
+        self, members: list[Call], copies: Iterable[Call] = ()
+    ) -> tuple[list[te.Tensor], list[te.Tensor], frozenset[str]] | None:
+        """(inputs, outputs, names of inputs that are known) of calls as a group, some of which others do for
+        themselves; None if it has several results.
+        """
+        members = sorted(members, key=self.graph.index.__getitem__)
+        fn, given, outs = group_function(members, self.graph, frozenset(copies))
         known = frozenset(p.name for p, a in zip(fn.params, given, strict=True) if isinstance(a, Constant))
         return (*group_tensors(fn), known) if len(outs) == 1 else None
 
@@ -369,6 +380,7 @@ class _Rebuild:
     def __init__(self, fuser: Fuser) -> None:
         self.graph = fuser.graph
         self.groups = fuser.groups
+        self.spread = fuser.spread
         self.new: dict[Expr, Expr] = {}
 
     def function(self, func: Function) -> Function:
@@ -376,8 +388,8 @@ class _Rebuild:
         for node in self.graph.order:
             if isinstance(node, Call) and node in self.groups:
                 group = self.groups[node].root()
-                if last[id(group)] is node:
-                    self._emit(sorted(group.members, key=lambda m: self.graph.index[m]))
+                if last[id(group)] is node and node not in self.spread:
+                    self._emit(sorted([*group.members, *group.copies], key=self.graph.index.__getitem__))
             elif isinstance(node, Tuple):
                 self.new[node] = Tuple(tuple(self._value(f) for f in node.fields))
             elif isinstance(node, TupleGetItem):
@@ -401,16 +413,18 @@ class _Rebuild:
         return last
 
     def _emit(self, members: list[Call]) -> None:
-        fn, params, outs = group_function(members, self.graph)
+        fn, params, outs = group_function(members, self.graph, self.spread)
         call = Call(fn, tuple(self._value(a) for a in params))
         for k, o in enumerate(outs):
             self.new[o] = call if len(outs) == 1 else TupleGetItem(call, k)
 
 
-def group_function(members: list[Call], graph: Graph) -> tuple[Function, list[Expr], list[Call]]:
+def group_function(
+    members: list[Call], graph: Graph, copies: Set[Call] = frozenset()
+) -> tuple[Function, list[Expr], list[Call]]:
     """(a primitive function of these calls, what its parameters stand for, the calls that it gives the results of).
 
-    members: in the order of the graph.
+    members: in the order of the graph. copies: calls whose results are not given, as all that read them do them.
     """
     inside = set(members)
     params: dict[Expr, Var] = {}
@@ -425,7 +439,7 @@ def group_function(members: list[Call], graph: Graph) -> tuple[Function, list[Ex
     done: dict[Expr, Expr] = {}
     for m in members:
         done[m] = Call(m.op, tuple(local(a) for a in m.args), m.attrs)
-    outs = [m for m in members if _escapes(graph.users.get(m, []), inside)]
+    outs = [m for m in members if m not in copies and _escapes(graph.users.get(m, []), inside)]
     body = done[outs[0]] if len(outs) == 1 else Tuple(tuple(done[o] for o in outs))
     names = sorted({name for m in members for name in origins(m)})
     fn = Function(tuple(params.values()), body, None, (), Attrs(Primitive=1, origins=tuple(names)))

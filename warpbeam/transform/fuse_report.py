@@ -36,10 +36,13 @@ def explain(func: Function, opt_level: int = 3, target: Target | None = None) ->
     fuser = fused(func, opt_level, target)
     members: dict[int, list[Call]] = {}
     for n in fuser.graph.order:
-        if isinstance(n, Call) and n in fuser.groups and fuser.info(n).kind != VIEW:
+        if isinstance(n, Call) and n in fuser.groups and fuser.info(n).kind != VIEW and n not in fuser.spread:
             members.setdefault(id(fuser.groups[n].root()), []).append(n)
     order = sorted(members, key=lambda g: fuser.graph.index[members[g][-1]])
     number = {g: k for k, g in enumerate(order)}
+    for g, calls in members.items():
+        copies = next(fuser.groups[c].root().copies for c in calls)
+        members[g] = sorted([*copies, *calls], key=fuser.graph.index.__getitem__)
     return [_joined(fuser, number, members[g], k) for k, g in enumerate(order)]
 
 
@@ -49,7 +52,7 @@ def _joined(fuser: Fuser, number: dict[int, int], calls: list[Call], k: int) -> 
     apart: dict[tuple[int, str], None] = {}
     for c in calls:
         users = fuser.graph.users.get(c, [])
-        if users and all(u in inside for u in users):
+        if c in fuser.spread or (users and all(u in inside for u in users)):
             size = _bytes(c.ty)
             kept = None if kept is None or size is None else kept + size
             continue

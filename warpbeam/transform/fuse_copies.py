@@ -1,0 +1,65 @@
+"""Fetches of rows that several groups read are done by each of these, and no longer by a kernel of their own.
+
+What a kernel fetches by index (rows of a table) it writes only for others to read it: a reader that fetches the same
+rows itself moves as many bytes. So where all readers can take the fetch, it becomes
+part of each: groups of pointwise work that read each element once, and chains (`fuse_chains`) that make rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from warpbeam.relay.expr import Call, Expr
+from warpbeam.sketch.select import chained, schedulable
+from warpbeam.sketch.structure import stages, strip_casts, variables
+from warpbeam.te.tensor import ProducerLoad, loads
+
+if TYPE_CHECKING:
+    from warpbeam.target import Target
+    from warpbeam.transform.fuse_ops import Fuser, Group
+
+
+def join_copies(fuser: Fuser, target: Target) -> None:
+    """Has all readers of such fetches do them; the groups of a function are otherwise complete."""
+    for node in fuser.graph.order:
+        readers = _readers(fuser, node)
+        if len(readers) < 2 or not isinstance(node, Call) or not _fetches(fuser, node):
+            continue
+        if all(_takes(fuser, target, g, node) for g in readers):
+            for g in readers:
+                g.copies.append(node)
+            fuser.spread.add(node)
+
+
+def _readers(fuser: Fuser, node: Expr) -> list[Group]:
+    """The groups that read a call that is a group by itself; none where others read it too."""
+    users = fuser.graph.users.get(node, [])
+    if not isinstance(node, Call) or node not in fuser.groups or fuser.groups[node].root().size > 1:
+        return []
+    if fuser.info(node).kind != "injective" or not all(u in fuser.groups for u in users):
+        return []
+    return list({id(g): g for g in (fuser.groups[u].root() for u in users)}.values())
+
+
+def _fetches(fuser: Fuser, node: Call) -> bool:
+    """Whether a call copies whole rows that an index in memory tells."""
+    made = fuser.tensors([node])
+    found = [] if made is None else stages(made[1])
+    if len(found) != 1 or not isinstance(row := strip_casts(found[0].op.body[0]), ProducerLoad):
+        return False
+    last = found[0].op.axis[-1].var
+    own = row.indices[-1] is last and not any(last in variables(i) for i in row.indices[:-1])
+    return own and row.tensor.shape[-1] == found[0].op.axis[-1].extent and len(list(loads(found[0].op))) > 1
+
+
+def _takes(fuser: Fuser, target: Target, group: Group, node: Call) -> bool:
+    """Whether a group can do a fetch that it reads."""
+    from warpbeam.transform.fuse_ops import same_shape, shape_of
+
+    if group.size + len(group.copies) >= fuser.limit or group.opaque or group.row is not None:
+        return False
+    if not group.anchor:
+        users = [u for u in fuser.graph.users[node] if u in group.members]
+        return all(hasattr(u.op, "joins") or same_shape(shape_of(u), shape_of(node)) for u in users)
+    made = fuser.tensors([*group.members, *group.copies, node], {*group.copies, node})
+    return made is not None and bool(chained(*made[:2], target, made[2])) and schedulable(*made[:2], target, made[2])
