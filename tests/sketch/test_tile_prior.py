@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from warpbeam.cost.tile_prior import Shape, Tile, choose, ladder, shorter
+from warpbeam.cost.tile_prior import Shape, Tile, choose, ladder, shorter, step
 from warpbeam.target import get
 
 
@@ -19,6 +19,16 @@ def tile(columns: int, rows: tuple[int, ...], reduce: int, cores: int) -> Tile:
 @pytest.mark.parametrize(("columns", "lanes"), [(4, 4), (5, 8), (8, 8), (9, 16), (16, 16), (20, 16)])
 def test_vectors_are_no_wider_than_the_columns_need(columns: int, lanes: int) -> None:
     assert tile(columns, (64,), 64, 1).lanes == lanes
+
+
+@pytest.mark.parametrize("rows", [8, 16, 24])
+def test_a_slow_instruction_has_as_many_sums_as_it_takes_to_be_busy(rows: int) -> None:
+    """Six cycles from one sum to the next and two sums a cycle: of four rows, two vectors are too few."""
+    shape = Shape(rows=(rows,), columns=96, reduce=256, outer=1, lanes=16, broadcast=True, packed=True, latency=6)
+    machine = replace(get("generic-x86-64-v4"), cores=1, fma_rate=2.0)
+    assert step(4, 2, shape, machine) >= 6.0 > step(4, 2, replace(shape, latency=4), machine)
+    found = choose(shape, machine)
+    assert rows % found.rows[0] == 0 and found.rows[0] * found.vectors >= 12, found
 
 
 @pytest.mark.parametrize("columns", [33, 40, 48])

@@ -349,3 +349,11 @@ def test_blocks_are_as_large_as_weights_from_far_away_ask_for():
     layer = Layer(1, 4, 4, 512, 512, 16, 16)
     blocks = plan_blocks(layer, target("generic-x86-64-v4").replace(l2=1 << 20, cores=2))
     assert blocks.columns_outer and (blocks.rows, blocks.columns) == (4, 4), blocks
+
+
+def test_chunks_are_equal_where_that_costs_little():
+    """Five and three vectors of eight take longer than four times two, though there are as many products."""
+    for group in (1, 2):
+        layer = Layer(1, 14, 14, 128, 128, 16, 16, group=group, latency=2 * group + 2)
+        blocks = plan_blocks(layer, target("generic-x86-64-v4").replace(cores=2))
+        assert 128 % blocks.chunk == 0, blocks

@@ -47,6 +47,7 @@ class Shape:
     far: whether the rhs is no constant and its rows lie far apart in memory. own: whether it is a constant, another one
     for each of `outer`. supposed: what rows may be, for each of
     them; where they are known it says nothing. multiples: what the rows of a tile are a multiple of, where not of 1.
+    latency: cycles from one sum of a result to the next.
     """
 
     rows: tuple[int | None, ...]
@@ -64,6 +65,7 @@ class Shape:
     own: bool = False
     supposed: tuple[int, ...] = ()
     multiples: tuple[int, ...] = ()
+    latency: int = 4
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -230,7 +232,7 @@ def step(rows: int, vectors: int, shape: Shape, target: Target) -> float:
         if shape.broadcast
         else work + (vectors if shape.reads > 1 else 0)
     )
-    latency = 4.0 * min(1.0, work / 8.0) if work >= 8 else 4.0 * max(work, 1) / 8.0 + 2.0
+    latency = shape.latency if work >= 2 * shape.latency else (max(work, 1) + shape.latency) / 2.0
     return max(work / target.fma_rate, loads / 2.0, latency)
 
 

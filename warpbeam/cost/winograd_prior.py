@@ -36,6 +36,7 @@ _PLANE_CYCLES = 5.0  # to transform and move one vector of one plane, by way of 
 _MOST_TILES = 64
 _UNKNOWN = 4
 _BLOCK = range(7, 17)  # tiles that go well together
+_UNEVEN = 1.06  # a chunk that leaves a rest, for the same products in as many steps
 _MOST_VECTORS = 6  # of channels in a chunk
 
 
@@ -60,6 +61,7 @@ class Layer:
     group: int = 1
     whole: tuple[bool, ...] = (False, False)
     kept: int = 0
+    latency: int = 4
 
     @property
     def taken(self) -> int:
@@ -169,7 +171,8 @@ def _equal_chunks(layer: Layer, chunk: int, tile: Tile, target: Target) -> float
     if not rest:
         return float(whole)
     shape, rows = _shape(layer, 1, 1, chunk), prod(tile.rows)
-    return whole + step(rows, _vectors(rest, layer), shape, target) / step(rows, tile.vectors, shape, target)
+    ratio = step(rows, _vectors(rest, layer), shape, target) / step(rows, tile.vectors, shape, target)
+    return _UNEVEN * (whole + ratio)
 
 
 def _equal_blocks(layer: Layer, columns: int, chunk: int, tile: Tile, target: Target) -> float:
@@ -199,6 +202,7 @@ def _shape(layer: Layer, rows: int, columns: int, chunk: int) -> Shape:
         packed=True,
         bytes=layer.bytes,
         row_bytes=layer.inputs * layer.taken,
+        latency=layer.latency,
         whole=(rows < layer.rows, columns < layer.columns, chunk < layer.outputs),
     )
 

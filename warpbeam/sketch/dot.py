@@ -29,13 +29,14 @@ _GROUPS = {"int32": 4, "float32": 2}  # type of the sum -> neighbours that one i
 
 @dataclass(frozen=True, slots=True)
 class DotChoice:
-    """The intrinsic, its neighbours per lane and lanes, the reduce axis it runs along, and the rhs's dimensions of that
-    axis and of the columns.
+    """The intrinsic, its neighbours per lane, lanes and latency, the reduce axis it runs along, and the dimensions of
+    the rhs that this axis and the columns are.
     """
 
     intrin: str
     group: int
     lanes: int
+    latency: int
     axis: Var
     along: int
     column: int
@@ -63,7 +64,7 @@ def find(group: Group, op: ComputeOp, roles: Contraction | None) -> DotChoice | 
     found = [_only(roles.rhs.indices, v) for v in (axis, last)]
     if None in found or not _along(roles.lhs.indices, axis):
         return None
-    return DotChoice(name, facts.group, facts.lanes, axis, found[0] or 0, found[1] or 0)
+    return DotChoice(name, facts.group, facts.lanes, facts.latency, axis, found[0] or 0, found[1] or 0)
 
 
 def _bare(op: ComputeOp) -> bool:

@@ -132,7 +132,8 @@ def _stepped(shape: Shape, choice: DotChoice | None) -> Shape:
     """The extents for an instruction of which a step takes as many bytes as one of float32."""
     if choice is None:
         return shape
-    return replace(shape, reduce=shape.reduce // choice.group, lanes=choice.lanes, far=False)
+    steps = shape.reduce // choice.group
+    return replace(shape, reduce=steps, lanes=choice.lanes, far=False, latency=choice.latency)
 
 
 def _elapsed(group: Group, roles: Contraction | None, shape: Shape, tile: Tile) -> float:

@@ -223,6 +223,7 @@ def describe(group: Group, parts: Parts) -> Layer:
         lanes=max(1, group.target.vector_bits // bits) if choice is None else choice.lanes,
         bytes=bits // 8,
         group=1 if choice is None else choice.group,
+        latency=4 if choice is None else choice.latency,
         places=deep or 1,
         taps=product([a.extent for a in op.reduce_axis[:-1]]),
     )

@@ -23,7 +23,9 @@ Step = Callable[[PrimExpr, PrimExpr, PrimExpr], PrimExpr]  # (accumulator, a, b)
 
 @dataclass(frozen=True)
 class Dot:
-    """The facts of one instruction: lanes of the result, neighbours per lane, dtypes, and where it exists."""
+    """The facts of one instruction: lanes of the result, neighbours per lane, dtypes, where it exists, and cycles from
+    one sum to the next.
+    """
 
     lanes: int
     group: int
@@ -35,6 +37,7 @@ class Dot:
     target: str
     source: str
     step: Step | None = None
+    latency: int = 4
 
     def record(self, name: str) -> TensorIntrin:
         """The intrinsic of that name."""
@@ -101,6 +104,7 @@ DOTS: dict[str, Dot] = {
     "avx512bf16.bf16bf16f32": Dot(
         16, 2, "bfloat16", "bfloat16", "float32", ("avx512bf16",), "vdpbf16ps", "sapphirerapids",
         f"{_SDM}, VDPBF16PS: rounds after each of the two products to nearest even, flushes denormals to zero",
+        latency=6,
     ),
     "aarch64.s8s8s32": Dot(
         4, 4, "int8", "int8", "int32", ("dotprod",), "sdot", "cortex-a76", f"{_ARM}, SDOT (vector), FEAT_DotProd",
