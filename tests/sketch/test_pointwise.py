@@ -27,6 +27,25 @@ def test_transpose(shape):
         np.testing.assert_array_equal(out, a.transpose(0, 2, 1))
 
 
+def test_what_is_done_to_a_transposed_value_is_done_in_blocks_too():
+    x = te.placeholder((3, 32, 48), name="x")
+    y = te.compute((3, 48, 32), lambda i, j, k: x[i, k, j], name="y")
+    z = te.compute((3, 48, 32), lambda i, j, k: y[i, j, k] * 0.5, name="z")
+    plan = schedule([x], [z], get("native"))
+    assert "blocks of" in plan.notes[0] and "lane_79" in to_text(plan.lowered)  # 16 rows, 4 rounds of 16 shuffles
+    a, out = np.random.default_rng(0).standard_normal((3, 32, 48)).astype(np.float32), np.zeros((3, 48, 32), np.float32)
+    run(plan.lowered, a, out)
+    np.testing.assert_array_equal(out, a.transpose(0, 2, 1) * np.float32(0.5))
+
+
+def test_a_transposed_part_of_a_concatenation_leaves_the_parts_whole():
+    x, y = te.placeholder((32, 48), name="x"), te.placeholder((48, 20), name="y")
+    t = te.compute((48, 32), lambda i, j: x[j, i], name="t")
+    z = te.compute((48, 52), lambda i, j: if_then_else(j < 32, t[i, j], y[i, j - 32]), name="z")
+    plan = schedule([x, y], [z], get("native"))
+    assert "blocks of" not in plan.notes[0]
+
+
 def test_parts_of_a_concatenation_are_loops_of_their_own():
     """Conditions of the innermost variable cut its loop; what is left has none, and goes in vectors."""
     a, b = te.placeholder((7, 36), name="a"), te.placeholder((7, 20), name="b")

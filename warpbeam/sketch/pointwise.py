@@ -11,7 +11,7 @@ from warpbeam.te.tensor import ComputeOp, ProducerLoad, loads
 from warpbeam.tir.analysis.access import as_block, as_loop
 from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.arith import linear
-from warpbeam.tir.expr import GE, GT, LE, LT, const_int
+from warpbeam.tir.expr import GE, GT, LE, LT, BufferLoad, Call, const_int
 from warpbeam.tir.stmt import BufferStore
 
 _PARALLEL_ELEMENTS = 16384
@@ -72,7 +72,7 @@ def nest(group: Group, stage: Stage, order: Sequence[int] = ()) -> str:
         last = product([a.extent for a in stage.op.axis])
     else:
         last = extent(stage.op.axis[-1].extent) or 64
-    across = _across(stage.op) if len(names) == len(stage.op.axis) else None
+    across = _across(group, stage) if len(names) == len(stage.op.axis) else None
     if across is not None:
         return _blocked(group, block, names, across, lanes, elements)
     vectors = _vectors(group, block, names[-1], last, lanes)
@@ -141,14 +141,20 @@ def _enough(group: Group, names: list[str]) -> list[str]:
     return names
 
 
-def _across(op: ComputeOp) -> int | None:
-    """The output axis along which a read is contiguous while the innermost one strides through it (a transpose)."""
-    axes = [a.var for a in op.axis]
-    for load in loads(op):
-        if load.indices and load.indices[-1] in axes[:-1] and axes[-1] in load.indices[:-1]:
-            at = axes.index(load.indices[-1])
-            sizes = [extent(op.axis[at].extent), extent(op.axis[-1].extent)]
-            if all(n is None or n >= 8 for n in sizes):
+def _across(group: Group, stage: Stage) -> int | None:
+    """The axis of a stage along which a read is contiguous while the innermost one strides through it (a transpose):
+    one of its own, or of what is inlined, if that is no matter of a condition.
+    """
+    found = as_block(tree_of(group.sch.func).block(group.blocks[stage.op]))
+    always = post_order(found.body, enter=lambda n: not (isinstance(n, Call) and n.op == "if_then_else"))
+    reads = [(a.var for a in stage.op.axis), (a.var for a in found.axes)]
+    for axes, loaded in zip(reads, (loads(stage.op), always), strict=True):
+        *outer, last = axes
+        for load in loaded:
+            if not isinstance(load, ProducerLoad | BufferLoad) or not any(i is last for i in load.indices[:-1]):
+                continue
+            at = next((k for k, v in enumerate(outer) if v is load.indices[-1]), None)
+            if at is not None and all((extent(stage.op.axis[k].extent) or 8) >= 8 for k in (at, -1)):
                 return at
     return None
 
@@ -159,7 +165,7 @@ def copy(group: Group, stage: Stage, at: str | None) -> None:
     names = list(sch.loops(block))
     names = names[names.index(at) + 1 :] if at is not None else names
     lanes = max(1, group.target.vector_bits // 32)
-    across = _across(stage.op)
+    across = _across(group, stage)
     if across is not None:
         _blocked(group, block, names, across, lanes, 0)
     else:
