@@ -221,6 +221,19 @@ def test_pointwise_alone_keeps_large_plain_maps():
     assert layouts((1, 16, 16, 16), lambda n, x: n.conv(n.conv(x, 16, 3), 16, 1)) == (["NHWC", "NHWC"], 2)
 
 
+@pytest.mark.parametrize("channels, results, turned", [(64, 128, True), (63, 128, False), (64, 1, False)])
+def test_pointwise_products_of_pairs_have_their_channels_last(channels, results, turned):
+    """Where an instruction takes two channels at once, and that saves more than turning data and result takes."""
+    x = var("x", shape=(1, channels, 32, 32))
+    mod = IRModule.from_expr(Function((x,), Net().conv(x, results, 1)))
+    found = []
+    for pairs in (0, 2):
+        with PassContext(opt_level=3):
+            new = passes.ConvertLayout("NHWC", get("sapphirerapids"), pairs=pairs)(mod)["main"]
+        found.append(any(op_name(n) == "transpose" for n in post_order(new.body)))
+    assert found == [False, turned]
+
+
 def test_few_results_do_not_ask_for_channels_last():
     def transposed(count):
         return lambda n, x: G("nn.conv2d_transpose")(x, n.weight(16, count, 4, 4), strides=2, padding=1)

@@ -1,4 +1,4 @@
-"""Random models in bf16 are what the interpreter makes of the graph after all passes, which rounds at the same places."""
+"""Random models in bf16 are what the interpreter makes of the graph after all passes: it rounds at the same places."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from warpbeam.transform import passes
 from warpbeam.transform.fuse_ops import fuse, in_regions
 from warpbeam.transform.integer_products import has_dots
 from warpbeam.transform.protect_outputs import protect_outputs
-from warpbeam.transform.to_mixed_precision import Request, requested
+from warpbeam.transform.to_mixed_precision import Request, pairs_of, requested
 
 
 def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]:
     """What happens to the graph before fusion, in order. precision: None for what the current PassContext asks for."""
     request = requested() if precision is None else precision
-    plain = request.name == "fp32"
+    plain, pairs = request.name == "fp32", pairs_of(request.dtype, target)
     return [
         passes.InferType(),
         passes.SinkConstants(),  # what a loop or function is given that never changes stands in its body
@@ -28,7 +28,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         *([passes.IntegerProducts()] if has_dots(target) else []),  # products of dequantised bytes, in integers
         passes.FoldConstant(),  # what depends on constants only is computed now
         passes.SimplifyExpr(),  # algebra and cancelling reshapes, transposes, casts
-        passes.ConvertLayout(target.prefer_layout, target, plain),  # the target's layouts; conversions cancel
+        passes.ConvertLayout(target.prefer_layout, target, plain, pairs),  # the target's layouts; conversions cancel
         passes.FoldConstant(),  # weights into their new layouts
         passes.FoldScaleAxis(),  # scales and shifts into weights and bias
         passes.ExpandConvTranspose(target),  # plain convolutions for the remainders of the stride, in one or apart

@@ -33,10 +33,11 @@ _VECTORS = 16  # of a map, so that the rest is small beside them
 _CLEARLY = 0.9  # of the time with channels last at most: transposes that the rest of a model makes are not known
 
 
-def plain(n: Any, target: Target, last: str) -> bool:
+def plain(n: Any, target: Target, last: str, pairs: int = 0) -> bool:
     """Whether a convolution over plain maps is as fast as one with its channels last.
 
-    n: the call, of plain layout. last: the data layout with channels last.
+    n: the call, of plain layout. last: the data layout with channels last. pairs: of how many channels, if they were
+    last, one instruction would take the short numbers together; 0: of one.
     """
     data, kernel, out = n.args[0].ty.shape, n.args[1].ty.shape, n.ty.shape
     if not all(isinstance(d, int) for d in (*data, *kernel, *out)):
@@ -51,7 +52,7 @@ def plain(n: Any, target: Target, last: str) -> bool:
         return False
     pointwise = math.prod(window) == 1 and data[2:] == out[2:]
     if pointwise and positions >= max(_VECTORS * lanes, data[1] // groups // 4):
-        return True
+        return not (pairs and data[1] // groups % pairs == 0 and _gains(n, target, pairs))
     return groups == 1 and out[1] < lanes and _clearly(n, window, target, last)
 
 
@@ -65,6 +66,14 @@ def reads_plain(n: Any, target: Target) -> bool:
         return False
     moves = n.op.windows(n.attrs)
     return any(isinstance(p, int) and p > 0 for p in (*moves.begins, *moves.ends))
+
+
+def _gains(n: Any, target: Target, pairs: int) -> bool:
+    """Whether products that take so many channels at once save more than it takes to turn data and result."""
+    lanes = max(1, target.vector_bits // dt.bits(n.ty.dtype))
+    steps = math.prod(n.ty.shape) * n.args[1].ty.shape[n.attrs["kernel_layout"].index("I")] / lanes
+    moved = sum(_bytes(t) for t in (n.args[0].ty, n.ty)) / MOVED_RATE
+    return bool(steps / target.fma_rate * (1 - 1 / pairs) > moved)
 
 
 def _clearly(n: Any, window: list[int], target: Target, last: str) -> bool:

@@ -30,10 +30,11 @@ _SYMBOLIC = 8  # what an unknown dimension counts for in costs
 class Converter:
     """Values of one function in their new layouts."""
 
-    def __init__(self, only: frozenset[str] | None, target: Target, pictures: bool) -> None:
+    def __init__(self, only: frozenset[str] | None, target: Target, pictures: bool, pairs: int) -> None:
         self.only = only
         self.target = target
         self.pictures = pictures
+        self.pairs = pairs
         self.plain: dict[Any, bool] = {}
         self.done: dict[Node, Value] = {}
         self.made: dict[tuple[Expr, tuple[int, ...]], Expr] = {}
@@ -46,7 +47,7 @@ class Converter:
         """Whether a convolution does not ask for channels last; one answer for all that are alike."""
         key = n.op, n.attrs, n.args[0].ty, n.args[1].ty
         if key not in self.plain:
-            self.plain[key] = choose_layout.plain(n, self.target, last)
+            self.plain[key] = choose_layout.plain(n, self.target, last, self.pairs)
         return self.plain[key]
 
     def reads_plain(self, n: Call) -> bool:
@@ -163,13 +164,15 @@ def _allowance(fn: Function) -> float:
     return border + sum(_elements(n.ty) + _elements(n.args[0].ty) for n in _named(fn, "nn.conv"))
 
 
-def convert_function(fn: Function, only: frozenset[str] | None, target: Target, pictures: bool) -> Function:
+def convert_function(
+    fn: Function, only: frozenset[str] | None, target: Target, pictures: bool, pairs: int = 0
+) -> Function:
     """`fn` in channels-last layout; unchanged where it has no convolution or would move more than it gains."""
     names = {op_name(n) for n in post_order(fn.body)}
     asking = [n for n in names if n.startswith("nn.conv") and (only is None or n in only)]
     if not asking and not (only and only & names):
         return fn
-    cv = Converter(only, target, pictures)
+    cv = Converter(only, target, pictures, pairs)
     for node in post_order(fn.body, enter=lambda n: not isinstance(n, Function)):
         cv.visit(node)
     new: Function = fn.replace(body=cv._plain(fn.body))
@@ -201,15 +204,20 @@ class ConvertLayout:
     desired: "NHWC" for all convolutions and pooling, "NCHW" or None for no change, or the classic mapping from operator
     names to [data layout, kernel layout]; kernels always get the layout that goes with the data. target: whose cost
     model decides which convolutions do without (by default this machine's). pictures: whether a convolution may read a
-    few plain maps, such as a picture's colours, and make a result with channels last.
+    few plain maps, such as a picture's colours, and make a result with channels last. pairs: of how many channels, if
+    they are last, one instruction takes the short numbers together, where such are asked for; else 0.
     """
 
     def __init__(
-        self, desired: str | Mapping[str, Any] | None = "NHWC", target: Target | None = None, pictures: bool = True
+        self,
+        desired: str | Mapping[str, Any] | None = "NHWC",
+        target: Target | None = None,
+        pictures: bool = True,
+        pairs: int = 0,
     ) -> None:
         self.active, self.only = _wishes(desired)
-        self.pictures = pictures
+        self.pictures, self.pairs = pictures, pairs
         self.target = get("native") if target is None else target
 
     def transform_function(self, fn: Function, mod: Any, ctx: Any) -> Function:
-        return convert_function(fn, self.only, self.target, self.pictures) if self.active else fn
+        return convert_function(fn, self.only, self.target, self.pictures, self.pairs) if self.active else fn

@@ -156,7 +156,7 @@ class _Rounding:
         self.fuser = fused(fn)
         self.order = self.fuser.graph.order
         self.users = self.fuser.graph.users
-        self.pairs = _pairs(self.short, target)
+        self.pairs = pairs_of(self.short, target)
         self.wishes: dict[Expr, str] = {}
         self.new: dict[Expr, Expr] = {}
         self.counts = {"products": 0, "weights": 0, "rounded": 0}
@@ -351,8 +351,8 @@ class _Rounding:
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _pairs(short: str, target: Target) -> int:
-    """Neighbours that an instruction of the target multiplies and sums in float32; 0 without one."""
+def pairs_of(short: str, target: Target) -> int:
+    """How many neighbours of a type an instruction of the target multiplies and sums in float32; 0 without one."""
     have = set(target.required_features)
     kind = (short, short, "float32")
     found = [d.group for d in DOTS.values() if (d.a, d.b, d.result) == kind and set(d.requires) <= have]
@@ -418,7 +418,7 @@ def _in_pairs(node: Any, pairs: int) -> bool:
 
 def takes_pairs(node: Call, request: Request, target: Target) -> bool:
     """Whether `ToMixedPrecision` will make pairs of short numbers of the channels of a float32 convolution."""
-    pairs = _pairs(request.dtype, target)
+    pairs = pairs_of(request.dtype, target)
     wanted = request.overrides.get(node.op.name, CATEGORIES.get(node.op.name)) == ALWAYS
     return wanted and _in_pairs(node, pairs) and _depth(node) % pairs == 0
 
