@@ -27,6 +27,32 @@ def test_transpose(shape):
         np.testing.assert_array_equal(out, a.transpose(0, 2, 1))
 
 
+@pytest.mark.parametrize(
+    ("shape", "along"),
+    [
+        ((2, 24, 1024), True),
+        ((1, 40, 512), True),
+        ((1, 24, 1008), False),
+        ((1, 1024, 1024), False),
+        ((1, 1024, 40), False),
+    ],
+)
+def test_blocks_follow_rows_of_the_source_where_those_crowd_a_cache(shape, along):
+    """Rows 4 KiB apart share the places that their lines have in the nearest cache; those of the result do not."""
+    b, m, n = shape
+    x = te.placeholder(shape, name="x")
+    plan = schedule([x], [te.compute((b, n, m), lambda i, j, k: x[i, k, j], name="y")], get("native"))
+    assert ("along the source" in plan.notes[0]) == along
+    a = np.arange(b * m * n, dtype=np.float32).reshape(shape)
+    if a.size < 1 << 17:
+        out = np.zeros((b, n, m), np.float32)
+        run(
+            plan.lowered,
+            *[v.reshape([int(d) for d in p.shape]) for v, p in zip((a, out), plan.lowered.params, strict=False)],
+        )
+        np.testing.assert_array_equal(out, a.transpose(0, 2, 1))
+
+
 def test_what_is_done_to_a_transposed_value_is_done_in_blocks_too():
     x = te.placeholder((3, 32, 48), name="x")
     y = te.compute((3, 48, 32), lambda i, j, k: x[i, k, j], name="y")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.base import Group, Plan, extent, inline_pointwise, product
 from warpbeam.sketch.structure import Stage
@@ -18,6 +20,9 @@ _PARALLEL_ELEMENTS = 16384
 _MANY = 64
 _PIECES = 16  # of a parallel loop for each core
 _MOST_CUTS = 8  # of an innermost loop
+_WAY_BYTES = 4096  # after so many lines share a place of the nearest cache
+_STRIPS = 4  # blocks along the source's rows
+_CROWDED = 2048  # rows that are a multiple of this apart have two places there at most
 
 
 def fits(group: Group) -> bool:
@@ -74,7 +79,7 @@ def nest(group: Group, stage: Stage, order: Sequence[int] = ()) -> str:
         last = extent(stage.op.axis[-1].extent) or 64
     across = _across(group, stage) if len(names) == len(stage.op.axis) else None
     if across is not None:
-        return _blocked(group, block, names, across, lanes, elements)
+        return _blocked(group, block, names, *across, lanes, elements)
     vectors = _vectors(group, block, names[-1], last, lanes)
     if elements >= _PARALLEL_ELEMENTS:
         keep = _enough(group, names[:-1] or vectors)
@@ -141,9 +146,10 @@ def _enough(group: Group, names: list[str]) -> list[str]:
     return names
 
 
-def _across(group: Group, stage: Stage) -> int | None:
+def _across(group: Group, stage: Stage) -> tuple[int, bool] | None:
     """The axis of a stage along which a read is contiguous while the innermost one strides through it (a transpose):
-    one of its own, or of what is inlined, if that is no matter of a condition.
+    one of its own, or of what is inlined, if that is no matter of a condition. And whether to go along the source's
+    rows: where only those are so far apart that their lines share few places of the nearest cache.
     """
     found = as_block(tree_of(group.sch.func).block(group.blocks[stage.op]))
     always = post_order(found.body, enter=lambda n: not (isinstance(n, Call) and n.op == "if_then_else"))
@@ -155,7 +161,12 @@ def _across(group: Group, stage: Stage) -> int | None:
                 continue
             at = next((k for k, v in enumerate(outer) if v is load.indices[-1]), None)
             if at is not None and all((extent(stage.op.axis[k].extent) or 8) >= 8 for k in (at, -1)):
-                return at
+                shape = load.tensor.shape if isinstance(load, ProducerLoad) else load.buffer.shape
+                behind = next(k for k, i in enumerate(load.indices) if i is last) + 1
+                size = dt.nbytes(load.dtype)
+                source = gcd(size * product(shape[behind:]), _WAY_BYTES)
+                own = gcd(size * product([a.extent for a in stage.op.axis[at + 1 :]]), _WAY_BYTES)
+                return at, source >= _CROWDED and source > own
     return None
 
 
@@ -167,19 +178,26 @@ def copy(group: Group, stage: Stage, at: str | None) -> None:
     lanes = max(1, group.target.vector_bits // 32)
     across = _across(group, stage)
     if across is not None:
-        _blocked(group, block, names, across, lanes, 0)
+        _blocked(group, block, names, *across, lanes, 0)
     else:
         _vectors(group, block, names[-1], extent(stage.op.axis[-1].extent) or 64, lanes)
 
 
-def _blocked(group: Group, block: str, names: list[str], across: int, lanes: int, elements: int) -> str:
-    """Square blocks of a transpose, so that each line of the source is used up while it is near."""
+def _blocked(group: Group, block: str, names: list[str], across: int, along: bool, lanes: int, elements: int) -> str:
+    """Square blocks of a transpose, so that each line of the source is used up while it is near; one after the other
+    along the result's rows, or first a few `along` those of the source.
+    """
     sch = group.sch
     strip, row = sch.split(names[across], [None, lanes])
     panel, lane = sch.split(names[-1], [None, lanes])
+    some = []
+    if along:
+        strip, near = sch.split(strip, [None, _STRIPS])
+        some = [near]
     outer = [*(n for k, n in enumerate(names[:-1]) if k != across), strip]
-    sch.reorder(*outer, panel, row, lane)
+    sch.reorder(*outer, panel, *some, row, lane)
     sch.vectorize(lane)
     if elements >= _PARALLEL_ELEMENTS:
         sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
-    return f"{block}: {elements} elements, blocks of {lanes} x {lanes}"
+    order = " along the source" if along else ""
+    return f"{block}: {elements} elements, blocks of {lanes} x {lanes}{order}"
