@@ -11,6 +11,7 @@ from warpbeam.te import tensor as te
 from warpbeam.tir.expr import Call, SizeVar, call
 from warpbeam.tir.interp import run
 from warpbeam.tir.stmt import For
+from warpbeam.tir.text import to_text
 from warpbeam.tir.transform import lower
 
 
@@ -103,3 +104,13 @@ def test_what_costs_much_is_done_once_for_all_readers():
     v = np.exp(a.astype(np.float64)) + a
     bound = (np.abs(v) * np.abs(v.sum(1, keepdims=True))).sum(1, keepdims=True) * 768 * 2.0**-24
     assert (np.abs(got - (v - (v * v.sum(1, keepdims=True)).sum(1, keepdims=True))) <= bound).all()
+
+
+@pytest.mark.parametrize(("rows", "asked"), [(16, False), (512, True), (4096, False)])
+def test_rows_in_the_third_level_cache_are_asked_for_ahead(rows, asked):
+    """Four in each of sixteen steps of the last pass; what is nearer is there, what is farther has no room for more."""
+    machine = get("native").replace(l2=1 << 18, l3=1 << 23, line=64, vector_bits=512)
+    plan = schedule(*softmax((rows, 1024)), machine)
+    text = to_text(plan.lowered)
+    assert plan.sketch == "rows" and text.count("prefetch[int64](x[") == 4 * asked
+    assert not asked or f" + 1, {rows - 1}), j_1_0 * 64 + 48]" in text

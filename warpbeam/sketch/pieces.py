@@ -82,11 +82,13 @@ def _cut_at(group: Group, block: str, loop: str, parts: list[tuple[PrimExpr | in
     return pieces
 
 
-def partial(group: Group, piece: Piece, short: bool = False) -> None:
-    """Partial results in `vectors` vectors, summed to one vector and then across its lanes."""
+def partial(group: Group, piece: Piece, short: bool = False) -> str:
+    """Partial results in `vectors` vectors, summed to one vector and then across its lanes. Gives the loop over groups
+    of so many vectors.
+    """
     sch = group.sch
     if piece.lanes == 1:
-        return
+        return piece.loop
     outer, part = sch.split(piece.loop, [None, piece.vectors * piece.lanes])
     _lanes_apart(group, piece.block, part, piece.vectors, piece.lanes)
     if short:
@@ -95,6 +97,7 @@ def partial(group: Group, piece: Piece, short: bool = False) -> None:
         joined, lane = sch.split(sch.loops(piece.block)[-1], [piece.vectors, piece.lanes])
         sch.unroll(joined)
         _lanes_apart(group, piece.block, lane, 1, piece.lanes)
+    return outer
 
 
 def _lanes_apart(group: Group, block: str, loop: str, vectors: int, lanes: int) -> None:

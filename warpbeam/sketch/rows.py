@@ -46,11 +46,26 @@ def build(group: Group) -> Plan:
     for stage in reversed(group.stages):
         if stage.op in keeping or (stage.op is out and out.reduce_axis):
             _place(group, stage, row, cols, short)
+    loops: list[str] = []
     for stage in group.stages:
         if stage.op in keeping or stage.op is out:
-            _vectorise(group, stage, row, short)
+            loops = _vectorise(group, stage, row, short) or loops
+    if row is not None:
+        _fetch_next(group, row, product(lead) * product(cols), loops[0] if loops else "")
     notes = ("one pass over memory per row", *(["rows in registers"] if short else []))
     return Plan(sch.func, "rows", {"rows": product(lead), "columns": product(cols)}, notes)
+
+
+def _fetch_next(group: Group, row: str, elements: int, through: str) -> None:
+    """Operands of which the third-level cache holds all and the second-level cache does not: a row is asked for while
+    the last pass over the one before runs. The first pass would begin with a wait, as nothing tells that more is needed
+    after a row's end; of what comes from memory, asking only takes the way of what is written.
+    """
+    target = group.target
+    for t in group.inputs:
+        size = product(t.shape)
+        if size >= elements and target.l2 < size * dt.nbytes(t.dtype) <= target.l3:
+            group.sch.prefetch(row, t.op.name, 1, through)
 
 
 def below(group: Group, out: Stage, stages: list[Stage], row: str, cols: tuple[object, ...]) -> None:
@@ -129,8 +144,10 @@ def _place(group: Group, stage: Stage, row: str | None, cols: tuple[object, ...]
         sch.set_scope(block, "local")
 
 
-def _vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> None:
-    """Vectors along the row: elementwise stages directly, reductions through partial results per lane."""
+def _vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> list[str]:
+    """Vectors along the row: elementwise stages directly, reductions through partial results per lane. Gives the loops
+    over groups of vectors of an elementwise stage, of which rows that stay in registers have none.
+    """
     sch, block = group.sch, group.blocks[stage.op]
     lanes = pieces.lanes_of(group, stage.op)
     names = list(sch.loops(block))
@@ -138,14 +155,15 @@ def _vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> None
     if row is not None and short:
         for name in inner[: -len(stage.op.reduce_axis) or -1]:
             sch.unroll(name)
+    loops: list[str] = []
     if stage.kind == "row":
-        loops = inner[-len(stage.op.reduce_axis) :]
-        sch.decompose_reduction(block, loops[0])
-        for piece in pieces.cut(group, block, loops[-1], lanes, 4 if short else pieces.MOST):
-            pieces.partial(group, piece, short)
-        return
+        axes = inner[-len(stage.op.reduce_axis) :]
+        sch.decompose_reduction(block, axes[0])
+        for piece in pieces.cut(group, block, axes[-1], lanes, 4 if short else pieces.MOST):
+            loops.append(pieces.partial(group, piece, short))
+        return [] if short else loops
     if not inner or sch.loop(inner[-1]).kind != "serial":  # a single column has no loop
-        return
+        return []
     for piece in pieces.cut(group, block, inner[-1], lanes, 4):
         outer, vectors, lane = sch.split(piece.loop, [None, piece.vectors, piece.lanes])
         if piece.lanes > 1:
@@ -153,3 +171,6 @@ def _vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> None
         sch.unroll(vectors)
         if short:
             sch.unroll(outer)
+        else:
+            loops.append(outer)
+    return loops

@@ -1,0 +1,229 @@
+"""Memory-bound kernels whose operands exceed the second-level cache, against a plain copy of as many bytes.
+
+    python -m benchmarks.memory [--cases relu,softmax] [--threads 1,2] [--json OUT]
+
+Each case is a float32 Relay function compiled with defaults. Its native entry is called with preallocated outputs; in
+the same process, between the slices, libc's memmove copies half as many bytes as the case reads and writes together,
+which moves as many, on as many threads. What is shown is the median over rounds of (copy's time / kernel's time).
+"near" operands fit the third-level cache, "far" ones do not. Results are checked against float64.
+The exit code is 1 when a case misses the bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .kernels import bind_entry
+from .models.net import draw
+from .table import machine
+from .worker import timed_slice
+
+BAR = 0.8
+_SETS = {"near": 1, "far": 16}  # times the rows below
+
+
+@dataclass(frozen=True)
+class Case:
+    """`body`: (relay, operands) -> result; `value`: the same in NumPy. shapes: of operands, the first grows by rows.
+
+    sums: whether elements are sums over an axis, for the check.
+    """
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    body: Callable[..., Any]
+    value: Callable[..., Any]
+    sums: bool = False
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def _layer_norm(x: np.ndarray, g: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * g + b
+
+
+def _pooled(x: np.ndarray) -> np.ndarray:
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
+CASES = [
+    Case("relu", ((512, 1024),), lambda r, x: r.nn.relu(x), lambda x: np.maximum(x, 0)),
+    Case("add", ((512, 1024), (512, 1024)), lambda r, x, y: r.add(x, y), np.add),
+    Case(
+        "scale_shift_add_relu",
+        ((512, 1024), (1024,), (1024,), (512, 1024)),
+        lambda r, x, s, b, y: r.nn.relu(r.add(r.add(r.multiply(x, s), b), y)),
+        lambda x, s, b, y: np.maximum(x * s + b + y, 0),
+    ),
+    Case("softmax", ((512, 1024),), lambda r, x: r.nn.softmax(x, axis=-1), _softmax, True),
+    Case("layer_norm", ((512, 1024), (1024,), (1024,)), lambda r, *a: r.nn.layer_norm(*a), _layer_norm, True),
+    Case("sum_rows", ((1024, 1024),), lambda r, x: r.sum(x, axis=-1), lambda x: x.sum(-1), True),
+    Case("sum_columns", ((1024, 1024),), lambda r, x: r.sum(x, axis=0), lambda x: x.sum(0), True),
+    Case("transpose", ((512, 1024),), lambda r, x: r.transpose(x, axes=(1, 0)), lambda x: x.T),
+    Case(
+        "channels_last",
+        ((1, 512, 32, 32),),
+        lambda r, x: r.transpose(x, axes=(0, 2, 3, 1)),
+        lambda x: x.transpose(0, 2, 3, 1),
+    ),
+    Case(
+        "max_pool",
+        ((1, 64, 64, 256),),
+        lambda r, x: r.nn.max_pool2d(x, pool_size=(2, 2), strides=(2, 2), layout="NHWC"),
+        _pooled,
+    ),
+    Case(
+        "concatenate",
+        ((512, 512), (512, 512)),
+        lambda r, x, y: r.concatenate((x, y), axis=1),
+        lambda x, y: np.concatenate([x, y], 1),
+    ),
+]
+_GROWS = {"channels_last": 1}  # the axis that grows, where it is not the first
+
+
+def operands(case: Case, where: str) -> list[np.ndarray]:
+    """Values of a case: what has as many axes as the first operand grows with it."""
+    axis, times = _GROWS.get(case.name, 0), _SETS[where]
+    shapes = [
+        tuple(d * times if k == axis and len(s) == len(case.shapes[0]) else d for k, d in enumerate(s))
+        for s in case.shapes
+    ]
+    return [_aligned(draw(0, f"{case.name}.{k}", s)) for k, s in enumerate(shapes)]
+
+
+def _aligned(values: np.ndarray) -> np.ndarray:
+    """The same at a multiple of 64 bytes, where modules keep what lies between kernels."""
+    room = np.empty(values.nbytes + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    out = room[begin : begin + values.nbytes].view(values.dtype).reshape(values.shape)
+    out[...] = values
+    return out
+
+
+class PlainCopy:
+    """Copies a number of bytes with memmove, an equal part on each thread."""
+
+    def __init__(self, size: int, threads: int) -> None:
+        self.size = size // threads
+        self.parts = [(np.ones(self.size, np.uint8), np.ones(self.size, np.uint8)) for _ in range(threads)]
+        self.pool = ThreadPoolExecutor(threads)
+
+    def seconds(self, times: int) -> float:
+        """Of one copy; each thread makes `times` of its part without waiting for the others."""
+        start = time.perf_counter()
+        list(self.pool.map(self._part, range(len(self.parts)), [times] * len(self.parts)))
+        return (time.perf_counter() - start) / times
+
+    def _part(self, k: int, times: int) -> None:
+        source, target = self.parts[k]
+        where = target.ctypes.data, source.ctypes.data, self.size
+        for _ in range(times):
+            ctypes.memmove(*where)
+
+
+@dataclass
+class Outcome:
+    """What one case reached: times in microseconds, shares of the copy's speed (median, quartiles)."""
+
+    name: str
+    threads: int
+    megabytes: float
+    kernel: float
+    copy: float
+    share: float
+    low: float
+    high: float
+    ok: bool
+
+
+def compiled(case: Case, values: list[np.ndarray]) -> Any:
+    """The case as a module; its inputs are x0, x1, …"""
+    import warpbeam
+    from warpbeam import relay
+
+    inputs = [relay.var(f"x{k}", shape=v.shape) for k, v in enumerate(values)]
+    return warpbeam.compile(relay.IRModule.from_expr(relay.Function(inputs, case.body(relay, *inputs))), cache=False)
+
+
+def close(case: Case, got: np.ndarray, values: list[np.ndarray]) -> bool:
+    """Whether rounding explains the difference from float64: a few units for each of the terms of a sum."""
+    terms = max(values[0].shape) if case.sums else 4
+    want = case.value(*(v.astype(np.float64) for v in values))
+    size = max(1.0, float(np.abs(want).max()))
+    return bool(np.abs(got.reshape(want.shape) - want).max() <= 8 * (terms + 2) * 2.0**-24 * size)
+
+
+def measure(case: Case, where: str, threads: int, rounds: int, seconds: float) -> Outcome:
+    """Compile, check and time one case in turn with the copy."""
+    values = operands(case, where)
+    module = compiled(case, values)
+    module.num_threads = threads
+    call, out = bind_entry(module, {f"x{k}": v for k, v in enumerate(values)})
+    call()
+    right = close(case, next(iter(out.values())), values)
+    moved = sum(a.nbytes for a in (*values, *out.values()))
+    copy = PlainCopy(moved // 2, threads)
+    times = max(1, round(seconds / copy.seconds(3)))
+    kernels, copies, shares = [], [], []
+    for _ in range(rounds):
+        before = copy.seconds(times)
+        took = statistics.median(timed_slice(call, seconds, 1))
+        both = (before + copy.seconds(times)) / 2
+        kernels.append(took)
+        copies.append(both)
+        shares.append(both / took)
+    low, share, high = statistics.quantiles(shares, n=4)
+    kernel, plain = (1e6 * statistics.median(v) for v in (kernels, copies))
+    ok = right and share >= BAR
+    return Outcome(f"{case.name}, {where}", threads, moved / 1e6, kernel, plain, share, low, high, ok)
+
+
+def main() -> None:
+    """Measure, print the table, exit by the bar."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default="", help="comma separated beginnings of case names; all by default")
+    parser.add_argument("--sets", default="near,far", help="how large the operands are")
+    parser.add_argument("--threads", default="1,2", help="comma separated thread counts")
+    parser.add_argument("--repeat", type=int, default=9, help="rounds")
+    parser.add_argument("--seconds", type=float, default=0.05, help="length of a slice")
+    parser.add_argument("--json", default="")
+    args = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    outcomes = []
+    print("|case|threads|MB moved|us|copy us|of the copy's speed|ok|\n|-|-|-|-|-|-|-|")
+    for threads in (int(t) for t in args.threads.split(",")):
+        if cores:
+            os.sched_setaffinity(0, set(cores[:threads]))
+        for case in [c for c in CASES if c.name.startswith(tuple(args.cases.split(",")))]:
+            for where in args.sets.split(","):
+                o = measure(case, where, threads, args.repeat, args.seconds)
+                outcomes.append(o)
+                times = f"{o.megabytes:.1f}|{o.kernel:.0f}|{o.copy:.0f}"
+                share = f"{o.share:.2f} [{o.low:.2f}-{o.high:.2f}]"
+                print(f"|{o.name}|{threads}|{times}|{share}|{'yes' if o.ok else 'NO'}|", flush=True)
+    if args.json:
+        data = {"machine": machine(), "cases": [asdict(o) for o in outcomes]}
+        Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
+    sys.exit(0 if outcomes and all(o.ok for o in outcomes) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The table of memory-bound kernels: what is checked, and what the copy moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import memory
+
+
+@pytest.mark.parametrize("case", memory.CASES, ids=lambda c: c.name)
+def test_values_of_a_case_are_checked(case: memory.Case) -> None:
+    values = memory.operands(case, "near")
+    assert all(v.ctypes.data % 64 == 0 for v in values)
+    module = memory.compiled(case, values)
+    (got,) = module.run({f"x{k}": v for k, v in enumerate(values)}).values()
+    assert memory.close(case, got, values)
+    wrong = got.copy()
+    wrong.flat[7] += 0.1
+    assert not memory.close(case, wrong, values)
+
+
+def test_the_copy_moves_half_of_the_bytes_each_way() -> None:
+    copy = memory.PlainCopy(1000, 2)
+    for source, target in copy.parts:
+        source[:], target[:] = 7, 0
+    assert copy.seconds(1) > 0
+    assert [int(target.sum()) for _, target in copy.parts] == [3500, 3500]
+
+
+def test_a_case_that_is_slower_or_wrong_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = memory.CASES[0]
+    monkeypatch.setattr(memory, "BAR", 1e-9)
+    assert memory.measure(case, "near", 1, 3, 0.001).ok
+    monkeypatch.setattr(memory, "BAR", 1e9)
+    assert not memory.measure(case, "near", 1, 3, 0.001).ok
+    monkeypatch.setattr(memory, "BAR", 1e-9)
+    monkeypatch.setattr(memory, "close", lambda *a: False)
+    assert not memory.measure(case, "near", 1, 3, 0.001).ok
+    assert np.isfinite(memory.measure(case, "near", 1, 3, 0.001).share)
