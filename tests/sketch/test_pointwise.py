@@ -34,6 +34,7 @@ def test_transpose(shape):
         ((1, 40, 512), True),
         ((1, 24, 1008), False),
         ((1, 1024, 1024), False),
+        ((1, 512, 1024), False),
         ((1, 1024, 40), False),
     ],
 )

@@ -166,7 +166,7 @@ def _across(group: Group, stage: Stage) -> tuple[int, bool] | None:
                 size = dt.nbytes(load.dtype)
                 source = gcd(size * product(shape[behind:]), _WAY_BYTES)
                 own = gcd(size * product([a.extent for a in stage.op.axis[at + 1 :]]), _WAY_BYTES)
-                return at, source >= _CROWDED and source > own
+                return at, source >= _CROWDED > own
     return None
 
 
