@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 from warpbeam.codegen import imports
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
-from warpbeam.ir.node import Node, children
+from warpbeam.ir.node import Node, NodeMemo, children
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as E
 from warpbeam.tir import stmt as S
 
 Slot = tuple[E.Buffer, int]
 _EMPTY: frozenset[Any] = frozenset()
-_STRIDES: weakref.WeakKeyDictionary[E.Buffer, list[E.PrimExpr]] = weakref.WeakKeyDictionary()
+_STRIDES: NodeMemo[list[E.PrimExpr]] = NodeMemo()
 
 
 def const_int(value: Any) -> int | None:
@@ -251,5 +250,6 @@ def strides(buffer: E.Buffer) -> list[E.PrimExpr]:
     for extent in reversed(buffer.shape):
         out.append(step)
         step = E.mul(step, extent)
-    _STRIDES[buffer] = out[::-1]
-    return _STRIDES[buffer]
+    out.reverse()
+    _STRIDES[buffer] = out
+    return out

@@ -14,12 +14,13 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from warpbeam.ir.diagnostics import IRError
 
 _POOL: dict[tuple[Any, ...], weakref.ref[Any]] = {}
 _UIDS = itertools.count()
+_V = TypeVar("_V")
 _CLASSES: set[type] = set()  # every node class: a test of membership is several times cheaper than isinstance
 
 
@@ -62,14 +63,19 @@ class NodeMeta(type):
         for base in reversed(bases):
             merged.update(getattr(base, "_defaults", {}))
         cls._defaults = {**merged, **defaults}  # type: ignore[attr-defined]
+        if bases:  # `Node` says of itself what holds for it
+            cls._given = len(cls._fields) if _inherited(cls, "_normalize") else -1  # type: ignore[attr-defined]
+            cls._keyed = not _inherited(cls, "_key")  # type: ignore[attr-defined]
         _CLASSES.add(cls)
         return cls
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        values = cls._normalize(*args, **kwargs)  # type: ignore[attr-defined]
+        values = args
+        if len(args) != cls._given or kwargs:  # type: ignore[attr-defined]
+            values = cls._normalize(*args, **kwargs)  # type: ignore[attr-defined]
         if not cls._interned:  # type: ignore[attr-defined]
-            return _build(cls, values)
-        key = (cls, *cls._key(values))  # type: ignore[attr-defined]
+            return cls._make(values)  # type: ignore[attr-defined]
+        key = (cls, *(cls._key(values) if cls._keyed else values))  # type: ignore[attr-defined]
         try:
             ref = _POOL.get(key)
         except TypeError:  # children in a list
@@ -80,19 +86,31 @@ class NodeMeta(type):
             node = ref()
             if node is not None:
                 return node
-        node = _build(cls, values)
+        node = cls._make(values)  # type: ignore[attr-defined]
         new = _PoolRef(node, _forget)
         new.key = key
         _POOL[key] = new
         return node
 
 
-def _build(cls: Any, values: tuple[Any, ...]) -> Any:
-    node = object.__new__(cls)
-    for name, value in zip(cls._fields, values, strict=True):
-        object.__setattr__(node, name, value)
-    node._derive()
-    return node
+def _inherited(cls: Any, name: str) -> bool:
+    """Whether a class method is the one of `Node`."""
+    return getattr(cls, name).__func__ is getattr(Node, name).__func__
+
+
+def _maker(cls: Any) -> Callable[[tuple[Any, ...]], Any]:
+    """The function that builds a class's nodes from the values of its fields: straight-line code, as there are many."""
+    names = cls._fields
+    scope: dict[str, Any] = {f"set_{i}": getattr(cls, name).__set__ for i, name in enumerate(names)}
+    scope |= {"new": object.__new__, "cls": cls, "derive": cls._derive}
+    lines = ["def make(values):", "    node = new(cls)"]
+    if names:
+        lines.append(f"    ({', '.join(f'v{i}' for i in range(len(names)))},) = values")
+    lines += [f"    set_{i}(node, v{i})" for i in range(len(names))]
+    if cls._derive is not Node._derive:
+        lines.append("    derive(node)")
+    exec("\n".join([*lines, "    return node"]), scope)
+    return scope["make"]  # type: ignore[no-any-return]
 
 
 if TYPE_CHECKING:
@@ -115,7 +133,9 @@ class Node(metaclass=NodeMeta):
     _fields: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, Any]] = {}
     _labels: ClassVar[tuple[str, ...]] = ()  # fields that only name things, for structural comparison to skip
-    __slots__ = ("__weakref__", "_below")
+    _given: ClassVar[int] = -1  # how many values stand for the fields as they are; -1: none do without `_normalize`
+    _keyed: ClassVar[bool] = False  # whether `_key` says something else than the values
+    __slots__ = ("__weakref__", "_below", "_known")
 
     if TYPE_CHECKING:  # the metaclass builds nodes; a checker needs to know that classes take their fields
 
@@ -142,6 +162,13 @@ class Node(metaclass=NodeMeta):
     @classmethod
     def _key(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return values
+
+    @classmethod
+    def _make(cls, values: tuple[Any, ...]) -> Any:
+        """A node with these values; the first call of a class replaces this by its own `_maker`."""
+        make = _maker(cls)
+        cls._make = staticmethod(make)  # type: ignore[method-assign, assignment]
+        return make(values)
 
     def _derive(self) -> None:
         """Computes derived slots; called once, after the fields are set."""
@@ -253,6 +280,23 @@ def freeze(value: Any) -> Any:
 EMPTY = Attrs()
 
 
+class NodeMemo(Generic[_V]):
+    """What was found out about nodes: kept with each node, and gone with it."""
+
+    def get(self, node: Node) -> _V | None:
+        """What is kept of a node; None if nothing is."""
+        try:
+            return node._known.get(self)  # type: ignore[no-any-return, attr-defined]
+        except AttributeError:
+            return None
+
+    def __setitem__(self, node: Node, value: _V) -> None:
+        try:
+            node._known[self] = value  # type: ignore[attr-defined]
+        except AttributeError:
+            object.__setattr__(node, "_known", {self: value})
+
+
 def children(node: Node) -> tuple[Node, ...]:
     """The nodes directly below `node`, in field order; found once. Binders have none."""
     try:
@@ -286,11 +330,19 @@ def _mapped(value: Any, fn: Callable[[Node], Node]) -> Any:
 
 def map_children(node: Node, fn: Callable[[Node], Node]) -> Any:
     """`node` with each direct child replaced by `fn(child)`; the same node where nothing changed."""
+    if not children(node):
+        return node
     cls = type(node)
-    if cls._binder:
-        return node
-    old = [getattr(node, f) for f in cls._fields]
-    new = [_mapped(v, fn) for v in old]
-    if all(a is b for a, b in zip(old, new, strict=True)):
-        return node
-    return cls(*new)
+    changed = False
+    values = []
+    for name in cls._fields:
+        old = getattr(node, name)
+        if type(old) in _CLASSES:
+            new = fn(old)
+        elif type(old) is tuple and old:
+            new = _mapped(old, fn)
+        else:
+            new = old
+        changed = changed or new is not old
+        values.append(new)
+    return cls(*values) if changed else node

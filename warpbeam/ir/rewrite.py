@@ -7,26 +7,26 @@ guard over pattern variables; a `RuleSet` indexes rules by root class and applie
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from warpbeam.ir.node import Attrs, Node, children, map_children
+from warpbeam.ir.node import Attrs, Node, NodeMemo, children, map_children
 
 _MOST_ORIGINS = 64
-_ORIGINS: weakref.WeakKeyDictionary[Node, frozenset[str]] = weakref.WeakKeyDictionary()
+_NOWHERE: frozenset[str] = frozenset()
+_ORIGINS: NodeMemo[frozenset[str]] = NodeMemo()
 
 
 def origins(node: Node) -> frozenset[str]:
     """Source places a node stems from (names of model nodes); a side table, never part of identity."""
-    return _ORIGINS.get(node, frozenset())
+    return _ORIGINS.get(node) or _NOWHERE
 
 
 def add_origins(node: Node, places: Iterable[str]) -> None:
     """Notes source places of a node; of very many the first are kept, so that long chains stay cheap to fold."""
     found = frozenset(places)
-    have = _ORIGINS.get(node, frozenset())
+    have = origins(node)
     if found <= have or len(have) >= _MOST_ORIGINS:
         return
     both = have | found
@@ -45,35 +45,49 @@ def post_order(*roots: Node, enter: Callable[[Node], bool] | None = None) -> Ite
         if id(node) in seen:
             continue
         seen.add(id(node))
-        below = children(node) if enter is None or enter(node) else None
-        if not below:
-            yield node
-            continue
-        stack.append(node)
-        stack.append(None)
-        stack.extend(below[::-1])
+        if enter is None or enter(node):
+            try:
+                below = node._below
+            except AttributeError:
+                below = children(node)
+            if below:
+                stack.append(node)
+                stack.append(None)
+                stack.extend(below[::-1])
+                continue
+        yield node
 
 
-def rewrite(root: Node, fn: Callable[[Node], Node | None], memo: dict[Node, Node] | None = None) -> Any:
+def rewrite(root: Node, fn: Callable[[Node], Node | None] | None, memo: dict[Node, Node] | None = None) -> Any:
     """Bottom-up rewrite: each node is rebuilt from its new children, then `fn` may replace it (None keeps it).
 
     `memo` maps old nodes to new ones and may be shared between calls; entries put in beforehand are substitutions.
     """
     done: dict[int, Node] = {} if memo is None else {id(k): v for k, v in memo.items()}
     keep: list[Node] = []
-    stack: list[tuple[Node, bool]] = [(root, False)]
+
+    def new_child(child: Node) -> Node:
+        return done[id(child)]
+
+    stack: list[Any] = [root]  # a node to visit, or None above one whose children are visited
     while stack:
-        node, ready = stack.pop()
-        if id(node) in done:
-            continue
-        if not ready:
-            stack.append((node, True))
-            stack.extend((c, False) for c in children(node) if id(c) not in done)
-            continue
-        new = map_children(node, lambda c: done[id(c)])
-        replaced = fn(new)
-        if replaced is not None and replaced is not new:
-            new = replaced
+        node = stack.pop()
+        if node is not None:
+            if id(node) in done:
+                continue
+            missing = [c for c in children(node) if id(c) not in done]
+            if missing:
+                stack += (node, None, *missing)
+                continue
+        else:
+            node = stack.pop()
+            if id(node) in done:
+                continue
+        new = map_children(node, new_child)
+        if fn is not None:
+            replaced = fn(new)
+            if replaced is not None:
+                new = replaced
         if new is not node:
             places = _ORIGINS.get(node)
             if places:
@@ -89,7 +103,7 @@ def substitute(root: Node, mapping: dict[Any, Any]) -> Any:
     """`root` with each key node of `mapping` replaced by its value."""
     if not mapping:
         return root
-    return rewrite(root, lambda n: None, dict(mapping))
+    return rewrite(root, None, dict(mapping))
 
 
 # ---------------------------------------------------------------------------------------------------------------- rules

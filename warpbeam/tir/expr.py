@@ -322,6 +322,8 @@ def if_then_else(cond: Any, a: Any, b: Any) -> PrimExpr:
 
 def const_int(value: Any) -> int | None:
     """The Python int of a constant index expression or int, else None."""
+    if type(value) is IntImm:
+        return value.value
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    return value.value if type(value) is IntImm else None
+    return None

@@ -5,6 +5,7 @@ Everything here is part of `warpbeam.tir.expr`, which adds variables, memory, ch
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Any
 
@@ -143,6 +144,9 @@ class PrimExpr(Node):
         return cast(dtype, self)
 
 
+_INT32 = 1 << 31
+
+
 class IntImm(PrimExpr):
     """Integer or bool literal."""
 
@@ -154,6 +158,8 @@ class IntImm(PrimExpr):
         if isinstance(value, str):  # the classic order: dtype first
             value, type = type, value
         value = integer(value)
+        if type == "int64" and -_INT32 <= value < _INT32:  # nearly all
+            return value, type
         low, high = dt.int_range(type)
         if not low <= value <= high:
             span = high - low + 1
@@ -161,7 +167,7 @@ class IntImm(PrimExpr):
         return value, type
 
     def _derive(self) -> None:
-        self._set("dtype", self.type)
+        object.__setattr__(self, "dtype", self.type)
 
     def __bool__(self) -> bool:
         """A bool literal has a truth value: `literal == literal` folds to one, also where Python compares tuples."""
@@ -208,8 +214,10 @@ class BinaryExpr(PrimExpr):
     b: PrimExpr
 
     def _derive(self) -> None:
-        same_dtype(self)
-        self._set("dtype", self.a.dtype)
+        dtype = self.a.dtype
+        if dtype != self.b.dtype:
+            same_dtype(self)
+        object.__setattr__(self, "dtype", dtype)
 
 
 def same_dtype(node: Any) -> None:
@@ -319,10 +327,13 @@ _FOLD: dict[type, Any] = {
     GE: lambda a, b: a >= b,
 }
 _COMPARES = (EQ, NE, LT, LE, GT, GE)
+_KEPT = 4096  # index literals up to here are kept
 
 
 def const(value: Any, dtype: str | None = None) -> PrimExpr:
     """A literal; with lanes in the dtype, a broadcast literal. Python ints default to int64, floats to float32."""
+    if type(value) is int and (dtype is None or dtype == "int64"):
+        return _small(value) if -_KEPT < value < _KEPT else IntImm(value)
     if dtype is None:
         kind = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
         dtype = str(getattr(value, "dtype", kind))
@@ -332,10 +343,18 @@ def const(value: Any, dtype: str | None = None) -> PrimExpr:
     return lit if base == dtype else Broadcast(lit, dt.lanes(dtype))
 
 
+@functools.cache
+def _small(value: int) -> IntImm:
+    """An index literal, kept, as the same small ones are asked for all the time."""
+    return IntImm(value)
+
+
 def as_expr(value: Any, dtype: str | None = None) -> PrimExpr:
     """A PrimExpr from a PrimExpr or a Python number."""
     if isinstance(value, PrimExpr):
         return value
+    if type(value) is int:
+        return const(value, dtype)
     if hasattr(value, "__prim_expr__"):
         found: PrimExpr = value.__prim_expr__()
         return found
@@ -348,8 +367,11 @@ def as_expr(value: Any, dtype: str | None = None) -> PrimExpr:
 
 def pair(a: Any, b: Any) -> tuple[PrimExpr, PrimExpr]:
     """Both operands as expressions of one dtype: literals and lanes adapt, other dtypes meet in `common_dtype`."""
-    if isinstance(a, PrimExpr) and isinstance(b, PrimExpr) and a.dtype == b.dtype:
-        return a, b
+    if isinstance(a, PrimExpr):
+        if type(b) is int and a.dtype == "int64":
+            return a, const(b)
+        if isinstance(b, PrimExpr) and a.dtype == b.dtype:
+            return a, b
     if not isinstance(a, PrimExpr) and hasattr(a, "__prim_expr__"):
         a = a.__prim_expr__()
     if not isinstance(b, PrimExpr) and hasattr(b, "__prim_expr__"):

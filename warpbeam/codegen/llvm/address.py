@@ -201,7 +201,7 @@ class Access:
             ramp = as_ramp(index) if dt.lanes(index.dtype) > 1 else (index, E.as_expr(0))
             scalars.append(E.as_expr(0) if ramp is None else ramp[0])
             steps.append(None if ramp is None else ramp[1])
-        if None in steps:
+        if any(s is None for s in steps):
             found = lane_distances(buffer, indices)
             if found is not None:
                 scalars, self.stride = found

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
-from warpbeam.ir.node import Node
+from warpbeam.ir.node import Node, NodeMemo
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir.analysis.tree import Place, Tree
 from warpbeam.tir.expr import Add, Buffer, BufferLoad, BufferRef, Call, PrimExpr, Var, const_int
 from warpbeam.tir.stmt import Block, BufferStore, For
 
-_ACCESSES: weakref.WeakKeyDictionary[Node, tuple[tuple[BufferLoad, ...], tuple[BufferStore, ...]]] = (
-    weakref.WeakKeyDictionary()
-)
-_OPAQUE: weakref.WeakKeyDictionary[Node, tuple[tuple[Buffer, bool], ...]] = weakref.WeakKeyDictionary()
-_VARS: weakref.WeakKeyDictionary[Node, frozenset[Var]] = weakref.WeakKeyDictionary()
+_ACCESSES: NodeMemo[tuple[tuple[BufferLoad, ...], tuple[BufferStore, ...]]] = NodeMemo()
+_OPAQUE: NodeMemo[tuple[tuple[Buffer, bool], ...]] = NodeMemo()
+_VARS: NodeMemo[frozenset[Var]] = NodeMemo()
 
 
 def accesses(root: Node) -> tuple[tuple[BufferLoad, ...], tuple[BufferStore, ...]]:

@@ -10,13 +10,12 @@ same own part; if the own parts together are injective over the moving loops, th
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
 
-from warpbeam.ir.node import Node
+from warpbeam.ir.node import Node, NodeMemo
 from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import (
@@ -365,7 +364,7 @@ def _own_elements(block: Block) -> bool:
     return all(index.get(n.buffer, n.indices) == n.indices for p in parts for n in accesses(p)[0])
 
 
-_OWN: weakref.WeakKeyDictionary[Block, bool] = weakref.WeakKeyDictionary()
+_OWN: NodeMemo[bool] = NodeMemo()
 
 
 def once_each(place: Place, depth: int) -> bool:
