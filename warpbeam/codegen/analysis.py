@@ -19,11 +19,7 @@ _EMPTY: frozenset[Any] = frozenset()
 _STRIDES: NodeMemo[list[E.PrimExpr]] = NodeMemo()
 
 
-def const_int(value: Any) -> int | None:
-    """The Python int of a constant dimension or index, else None."""
-    return E.const_int(value)
-
-
+const_int = E.const_int
 _TYPED = (E.Buffer, E.PrimExpr)
 
 

@@ -24,6 +24,13 @@ Terms = dict[tuple[E.PrimExpr, ...], int]
 
 def polynomial(fn: FunctionPrinter, expr: E.PrimExpr, times: int = 1) -> tuple[Terms, int]:
     """`expr` * times as a sum of coef * product of atoms, plus a constant. Atoms are in order of first sight."""
+    known = fn.polynomials.get((expr, times))
+    if known is None:
+        known = fn.polynomials[expr, times] = _polynomial(fn, expr, times)
+    return known
+
+
+def _polynomial(fn: FunctionPrinter, expr: E.PrimExpr, times: int) -> tuple[Terms, int]:
     terms: Terms = {}
     constant = 0
     stack: list[tuple[E.PrimExpr, int, tuple[E.PrimExpr, ...]]] = [(expr, times, ())]
@@ -87,9 +94,23 @@ def flatten(fn: FunctionPrinter, buffer: E.Buffer, indices: tuple[E.PrimExpr, ..
 def pointer(fn: FunctionPrinter, buffer: E.Buffer, terms: Terms, constant: int) -> Value:
     """The address of the element at `terms` + `constant`."""
     size = element_bytes(buffer.dtype)
+    address = _outer_pointer(fn, buffer, terms, size)
+    if constant:
+        address = fn.op(f"getelementptr i8, {address}, i64 {constant * size}", "ptr", address)
+    return address
+
+
+def _outer_pointer(fn: FunctionPrinter, buffer: E.Buffer, terms: Terms, size: int) -> Value:
+    """The address of the element at `terms`: that of all accesses which differ in the constant only."""
+    address = fn.base(buffer)
+    if not terms:
+        return address
+    place = (address.name, size, *terms.items())
+    known = fn.places.get(place)
+    if known is not None and fn.visible(known.scope):
+        return known
     products = [(_product(fn, key), coef * size) for key, coef in terms.items()]
     products.sort(key=lambda p: p[0].scope.depth)
-    address = fn.base(buffer)
     done = 0
     while done < len(products):
         depth = products[done][0].scope.depth
@@ -101,8 +122,8 @@ def pointer(fn: FunctionPrinter, buffer: E.Buffer, terms: Terms, constant: int) 
             total = scaled if total is None else fn.op(f"add i64 {total.name}, {scaled.name}", "i64", total, scaled)
         assert total is not None
         address = fn.op(f"getelementptr i8, {address}, {total}", "ptr", address, total)
-    if constant:
-        address = fn.op(f"getelementptr i8, {address}, i64 {constant * size}", "ptr", address)
+    if address.pure and fn.mask is None:
+        fn.places[place] = address
     return address
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from warpbeam.codegen import analysis
 from warpbeam.codegen.llvm import arith, external, intrinsics, memory
@@ -14,6 +17,10 @@ from warpbeam.codegen.llvm.types import float_literal, int_literal, splat, value
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
 from warpbeam.tir import expr as E
+
+
+if TYPE_CHECKING:
+    from warpbeam.codegen.llvm.address import Terms
 
 
 class FunctionPrinter(Emitter):
@@ -29,6 +36,8 @@ class FunctionPrinter(Emitter):
         self.known_nonneg: set[E.Var] = set()
         self.atom_order: dict[E.PrimExpr, int] = {}
         self.memo: dict[Node, Value] = {}
+        self.polynomials: dict[tuple[E.PrimExpr, int], tuple[Terms, int]] = {}
+        self.places: dict[tuple[object, ...], Value] = {}  # addresses by buffer and what is added to it
         self.mask: Value | None = None
         self.noalias = True
         self.in_parallel = False
@@ -40,6 +49,7 @@ class FunctionPrinter(Emitter):
         """Gives a variable its value; what was remembered of an older value is forgotten."""
         if var in self.env:
             self.memo.clear()
+            self.places.clear()
         self.env[var] = value
 
     def base(self, buffer: E.Buffer) -> Value:
@@ -72,9 +82,9 @@ class FunctionPrinter(Emitter):
         return text if scalar == type else f"splat ({scalar} {text})"
 
     def _literal(self, node: E.PrimExpr, lanes: int) -> Value | None:
-        if isinstance(node, E.IntImm):
+        if type(node) is E.IntImm:
             text = int_literal(node.value, node.dtype)
-        elif isinstance(node, E.FloatImm):
+        elif type(node) is E.FloatImm:
             text = float_literal(node.value, node.dtype)
         else:
             return None
@@ -85,6 +95,9 @@ class FunctionPrinter(Emitter):
 
     def value(self, expr: E.PrimExpr) -> Value:
         """The value of an expression, each distinct node emitted once."""
+        first = self._ready(expr)
+        if first is not None:
+            return first
         done: dict[Node, Value] = {}
         stack: list[E.PrimExpr] = [expr]
         while stack:
@@ -107,35 +120,25 @@ class FunctionPrinter(Emitter):
         return done[expr]
 
     def _ready(self, node: E.PrimExpr) -> Value | None:
-        if isinstance(node, E.Var):
+        if type(node) is E.Var:
             if node not in self.env:
                 raise LowerError(f"variable {node.name!r} has no value here", where=self.func_name)
             return self.env[node]
         found = self.memo.get(node)
         if found is not None and self.visible(found.scope):
             return found
-        if isinstance(node, E.Broadcast):
+        if type(node) is E.Broadcast:
             return self._literal(node.value, node.count)
         return self._literal(node, 1)
 
     def _parts(self, node: E.PrimExpr) -> tuple[E.PrimExpr, ...]:
         """Operands that must have values before `node` is emitted."""
-        if isinstance(node, E.BinaryExpr | E.CmpExpr):
-            return node.a, node.b
-        if isinstance(node, E.Call):
+        if type(node) in _OPERANDS:
+            return _OPERANDS[type(node)](node)  # type: ignore[no-any-return]
+        if type(node) is E.Call:
             if node.op in external.HANDLERS:
                 return external.operands(node)
             return node.args[:1] if node.op == "if_then_else" else node.args
-        if isinstance(node, E.Select):
-            return node.cond, node.a, node.b
-        if isinstance(node, E.Cast | E.Broadcast):
-            return (node.value,)
-        if isinstance(node, E.Ramp):
-            return node.base, node.stride
-        if isinstance(node, E.Not):
-            return (node.a,)
-        if isinstance(node, E.Shuffle):
-            return node.vectors
         return ()
 
     def _emit(self, node: E.PrimExpr, parts: list[Value]) -> Value:
@@ -250,6 +253,17 @@ class FunctionPrinter(Emitter):
         for v, t in zip(operands, types, strict=True):
             values.append(v if v.type == t else self.op(f"bitcast {v} to {t}", t, v))
         return self.call(name, ret, *values, extra=literals)
+
+
+_OPERANDS: dict[type, Callable[[Any], tuple[E.PrimExpr, ...]]] = {
+    **{c: attrgetter("a", "b") for base in (E.BinaryExpr, E.CmpExpr) for c in base.__subclasses__()},
+    E.Select: attrgetter("cond", "a", "b"),
+    E.Cast: lambda n: (n.value,),
+    E.Broadcast: lambda n: (n.value,),
+    E.Ramp: attrgetter("base", "stride"),
+    E.Not: lambda n: (n.a,),
+    E.Shuffle: attrgetter("vectors"),
+}
 
 
 def _is_zero(expr: E.PrimExpr) -> bool:

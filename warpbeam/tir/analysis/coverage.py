@@ -154,17 +154,15 @@ def limits(extent: PrimExpr) -> list[PrimExpr]:
 
 def filled_before_read(tree: Tree, place: Place, buffer: Buffer, below: list[Place]) -> bool:
     """Whether each element of a buffer that blocks under a loop read in one iteration was written there before."""
-    order = {p: k for k, p in enumerate(below)}
-    makers = [p for p in below if buffer in written(as_block(p))]
+    makers: list[Place] = []  # those before
     for p in below:
         block = as_block(p)
         if any(b is buffer for part in _parts(block) for b, _ in opaque_buffers(part)):
             return False
-        for load in _loads(block, buffer):
-            if _accumulates(place, p, load):
-                continue
-            if not any(order[m] < order[p] and _fills(m, p, load) for m in makers):
-                return False
+        if _unfilled(p, [x for x in _loads(block, buffer) if not _accumulates(place, p, x)], makers):
+            return False
+        if buffer in written(block):
+            makers.append(p)
     return True
 
 
@@ -174,9 +172,16 @@ def filled(reader: Place, buffer: Buffer, makers: list[Place], below: list[Place
     block = as_block(reader)
     if any(b is buffer for part in _parts(block) for b, _ in opaque_buffers(part)):
         return False
-    return all(
-        any(order[m] < order[reader] and _fills(m, reader, load) for m in makers) for load in _loads(block, buffer)
-    )
+    return not _unfilled(reader, _loads(block, buffer), [m for m in makers if order[m] < order[reader]])
+
+
+def _unfilled(reader: Place, loads: list[BufferLoad], makers: list[Place]) -> list[BufferLoad]:
+    """The loads of a buffer by a block of which no maker before it wrote all that they read."""
+    for maker in makers:
+        if not loads:
+            break
+        loads = _left(maker, reader, loads)
+    return loads
 
 
 def _parts(block: Block) -> list[Any]:
@@ -197,22 +202,28 @@ def _accumulates(place: Place, reader: Place, load: BufferLoad) -> bool:
     return not any(isinstance(p.stmt, For) and carries(block, p.stmt.var) for p in around)
 
 
-def _fills(maker: Place, reader: Place, load: BufferLoad) -> bool:
-    """Whether a block wrote all that a load reads, in the same iteration of the innermost loop around both."""
+def _left(maker: Place, reader: Place, loads: list[BufferLoad]) -> list[BufferLoad]:
+    """The loads of one buffer that read more than a block wrote, in the same iteration of the innermost loop around
+    both."""
     target = common_loop(maker, reader)
     block = as_block(maker)
     if target is not None and any(
         isinstance(p.stmt, For) and carries(block, p.stmt.var) for p in (target, *target.ancestors())
     ):
-        return False
-    stores = [s for s in accesses(block.body)[1] if s.buffer is load.buffer]
+        return loads
+    stores = [s for s in accesses(block.body)[1] if s.buffer is loads[0].buffer]
     lets = {n.var for n in post_order(block.body, as_block(reader).body) if isinstance(n, LetStmt | e.Let)}
-    if not stores or any(free_vars(i) & lets for n in (stores[0], load) for i in n.indices):
-        return False
+    if not stores or any(free_vars(i) & lets for i in stores[0].indices):
+        return loads
+    if not (makes_box(target, maker) and whole_store(block, stores[0])):
+        return loads
     facts = Facts() if target is None else facts_at(target, True)
     made = touched(stores[0], block_env(target, maker, facts, inside=True), facts)
-    need = touched(load, block_env(target, reader, facts, inside=True), facts)
-    return holds(made, need, facts) and makes_box(target, maker) and whole_store(block, stores[0])
+    env = block_env(target, reader, facts, inside=True)
+    return [
+        x for x in loads
+        if any(free_vars(i) & lets for i in x.indices) or not holds(made, touched(x, env, facts), facts)
+    ]  # fmt: skip
 
 
 def whole_store(block: Block, store: BufferStore) -> bool:

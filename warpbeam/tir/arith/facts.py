@@ -15,6 +15,7 @@ from warpbeam.tir.arith.poly import Poly
 Bounds = tuple[int | None, int | None]
 Form = frozenset[tuple[Any, int]]
 
+_PLAIN = 1 << 31  # literals below this are the same in every type of index
 _STATE = ("ranges", "limits", "constraints", "rewrites", "congruences", "known", "order")
 
 
@@ -71,6 +72,10 @@ class Facts:
 
     def bind(self, var: e.Var, lo: Any, extent: Any) -> None:
         """var in [lo, lo + extent); numbers or expressions. The extent is taken to be at least 1 (the body runs)."""
+        first, count = e.const_int(lo), e.const_int(extent)
+        if first is not None and count is not None and 1 <= count < _PLAIN and abs(first) < _PLAIN:
+            self._bind_range(var, first, first + count - 1)
+            return
         low = self._poly(lo, var.dtype)
         size = self._poly(extent, var.dtype)
         if not self._single_run(size):
@@ -79,6 +84,15 @@ class Facts:
         lows = self._alternatives(low, e.Max)
         highs = [P.plus(P.plus(low, s), P.constant(-1)) for s in self._alternatives(size, e.Min)]
         self.bind_limits(var, lows, highs)
+
+    def _bind_range(self, var: e.Var, low: int, high: int) -> None:
+        """low <= var <= high."""
+        if var in self.order:
+            self._drop(var)
+        self._forget()
+        self.limits[frozenset({((var,), 1)})] = (low, high)
+        self.order[var] = len(self.order)
+        self.ranges.pop(var, None)
 
     def bind_limits(self, var: e.Var, lows: Sequence[Poly], highs: Sequence[Poly]) -> None:
         """lows <= var <= highs (inclusive polynomials, all of them hold)."""

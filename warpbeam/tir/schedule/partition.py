@@ -154,12 +154,12 @@ class _Copier:
 def _private(tree: Tree, place: Place, inside: list[Place]) -> list[Buffer]:
     """Buffers that only blocks below the place use."""
     found = dict.fromkeys(b for p in inside for b in written(as_block(p)) if not is_param(tree, b))
-    found = {b: None for b in found if filled_before_read(tree, place, b, inside)}
+    below = set(inside)
     for p in tree.blocks.values():
-        if p not in inside:
+        if found and p not in below:
             for b in (*read(as_block(p), own=True), *written(as_block(p))):
                 found.pop(b, None)
-    return list(found)
+    return [b for b in found if filled_before_read(tree, place, b, inside)]
 
 
 def replace_buffers(stmt: Any, mapping: dict[Buffer, Buffer], memo: dict[Any, Any] | None = None) -> Any:

@@ -154,7 +154,7 @@ class _Walk:
         if stores is None or bound is None:
             return []
         found = []
-        inside = {n.buffer for n in post_order(s) if isinstance(n, Allocate)}  # new in each iteration
+        inside = _allocated(s)  # new in each iteration
         for b in dict.fromkeys(x.buffer for x in stores):
             if (
                 b in inside
@@ -231,6 +231,17 @@ def wanted_in_order(run: list[BufferStore], wanted: set[Buffer]) -> list[Buffer]
 
 def _bytes(h: _Held) -> int:
     return int(h.register.shape[0] * h.register.shape[1] * dt.nbytes(h.buffer.dtype))
+
+
+def _allocated(s: Stmt) -> set[Buffer]:
+    """The buffers that exist within a statement only."""
+    found, todo = set(), [s]
+    while todo:
+        n = todo.pop()
+        if isinstance(n, Allocate):
+            found.add(n.buffer)
+        todo.extend(kids(n))
+    return found
 
 
 def _harmless(x: Any) -> bool:

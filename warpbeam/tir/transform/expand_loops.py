@@ -90,11 +90,13 @@ class Expander:
             if isinstance(n, Var):
                 deps[n] = (n,) if n in self.names else ()
                 continue
-            mine: dict[Var, None] = {}
             below = self.below[n] = children(n)
+            found = ()
             for c in below:
-                mine.update(dict.fromkeys(deps[c]))
-            deps[n] = tuple(mine)
+                theirs = deps[c]
+                if theirs and theirs is not found:
+                    found = theirs if not found else tuple(dict.fromkeys((*found, *theirs)))
+            deps[n] = found
         return deps[root]
 
     def ev(self, root: Any) -> Any:
@@ -102,6 +104,11 @@ class Expander:
         if not self._deps(root):
             return root
         env, memo, deps = self.env, self.memo, self.deps
+        if type(root) is Var:
+            return env.get(root, root)
+        hit = memo.get((root, *[env.get(v, v) for v in deps[root]]))
+        if hit is not None:
+            return hit
         done: dict[Any, Any] = {}
         stack = [root]
         while stack:
@@ -109,27 +116,26 @@ class Expander:
             if node in done:
                 stack.pop()
                 continue
-            mine = deps[node]
-            if not mine:
-                done[node] = node
-                stack.pop()
-                continue
-            key = (node, *[env.get(v, v) for v in mine])
-            hit = memo.get(key)
-            if hit is not None:
-                done[node] = hit
-                stack.pop()
-                continue
-            if isinstance(node, Var):
-                done[node] = env.get(node, node)
-                stack.pop()
-                continue
-            waiting = [c for c in self.below[node] if c not in done]
+            waiting = []
+            for c in self.below[node]:
+                if c in done:
+                    continue
+                mine = deps[c]
+                if not mine:
+                    done[c] = c
+                elif type(c) is Var:
+                    done[c] = env.get(c, c)
+                else:
+                    hit = memo.get((c, *[env.get(v, v) for v in mine]))
+                    if hit is None:
+                        waiting.append(c)
+                    else:
+                        done[c] = hit
             if waiting:
-                stack.extend(waiting)
+                stack += waiting
                 continue
-            memo[key] = done[node] = build(node, done, self)
             stack.pop()
+            memo[(node, *[env.get(v, v) for v in deps[node]])] = done[node] = build(node, done, self)
         return done[root]
 
     def scalars(self, node: Any) -> list[Any]:
