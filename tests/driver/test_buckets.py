@@ -101,7 +101,7 @@ def test_several_sizes_and_the_module_for_all() -> None:
     ({"buckets": {"seq": [0]}}, "numbers from 1 on"),
     ({"buckets": {}}, "no buckets"),
     ({"buckets": {"seq": [4]}, "pad": "some"}, "auto, always, never"),
-    ({"buckets": {"seq": [4]}, "state": {"x": "y"}}, "keeps state"),
+    ({"buckets": {"seq": [4]}, "state": {"x": "y"}}, "buckets of a model that keeps state"),
 ])  # fmt: skip
 def test_what_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(CompileError) as error:

@@ -8,8 +8,9 @@ import warpbeam
 from warpbeam import op
 from warpbeam.driver import kernels
 from warpbeam.driver.workers import Compiler
-from warpbeam.relay.expr import Function, Tuple, const, var
+from warpbeam.relay.expr import Function, IRModule, Tuple, const, var
 from warpbeam.relay.interp import evaluate
+from warpbeam.relay.text import to_text
 from warpbeam.tir.expr import SizeVar
 
 RNG = np.random.default_rng(7)
@@ -140,6 +141,30 @@ def test_compiled_models_come_back_from_the_cache(tmp_path, monkeypatch):
     assert not report.cached and again.cached
     for name, value in first.run(inputs).items():
         np.testing.assert_array_equal(second.run(inputs)[name], value)
+
+
+def test_a_model_in_the_cache_is_not_hashed_again_unless_it_was_changed(tmp_path, monkeypatch):
+    """What was just written is known to be whole; a byte changed at once, or one later, is found all the same."""
+    from warpbeam.driver.api import compile_with_report
+    from warpbeam.runtime import artifact
+
+    monkeypatch.setenv("WARPBEAM_CACHE_DIR", str(tmp_path))
+    x, weights = var("x", shape=(4, 64)), RNG.standard_normal((32, 64)).astype(np.float32)
+    model, hashed = IRModule.from_expr(Function([x], call("nn.dense", x, const(weights)))), []
+    path = tmp_path / "m.relay"
+    path.write_text(to_text(model))
+    digest = artifact._Reader.digest
+    monkeypatch.setattr(artifact._Reader, "digest", staticmethod(lambda d: (hashed.append(len(d)), digest(d))[1]))
+    compile_with_report(path)
+    (entry,) = [f for f in (tmp_path / "artifacts").rglob("*") if f.is_file()]
+    for where in (-1, -2):
+        hashed.clear()
+        assert compile_with_report(path)[1].cached and weights.nbytes not in hashed
+        data = bytearray(entry.read_bytes())
+        data[where] ^= 1
+        with entry.open("r+b") as file:
+            file.write(data)
+        assert not compile_with_report(path)[1].cached, "it is damaged, and built again"
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "float32"])

@@ -12,8 +12,9 @@ from warpbeam import op
 from warpbeam.driver import hot_shapes
 from warpbeam.driver.hot_shapes import OFTEN, TRIALS, Trial
 from warpbeam.ir.diagnostics import CompileError
+from warpbeam.ir.transform import PassContext
 from warpbeam.relay import text
-from warpbeam.runtime.errors import RunError
+from warpbeam.runtime.errors import ArtifactError, RunError
 
 WEIGHTS = "<float[4, 4] w = {1, 0, 0, 2, 0, 1, 0, 0, 0, 0, 1, 0, 3, 0, 0, 1}>"
 GRAPH = f"g (float[b, seq, 4] x) => (float[b, seq, 4] y) {WEIGHTS} {{ y = MatMul(x, w) }}"
@@ -91,6 +92,27 @@ def test_sizes_that_cannot_be_compiled_stay_with_the_module_for_all(hot: Any, mo
     assert hot.wait(0) and not hot.modules
 
 
+def test_settings_that_cannot_be_sent_are_refused_at_once() -> None:
+    with PassContext(config={"warpbeam.choice": {1, 2}}), pytest.raises(CompileError) as error:
+        warpbeam.compile(onnx.parser.parse_model(MODEL), hot_shapes=2)
+    assert "the current PassContext" in str(error.value) and "told in JSON" in str(error.value)
+    assert "give plain numbers, texts, lists and dicts" in str(error.value)
+
+
+def test_any_error_of_ours_leaves_the_sizes_and_the_rest_goes_on(hot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def make(sizes: dict[str, int], maker: Any) -> Any:
+        raise ArtifactError("damaged on its way")
+
+    monkeypatch.setattr(hot, "_make", make)
+    monkeypatch.setattr(hot_shapes.warnings, "warn", lambda words, **_: told.append(words))
+    for n in (5, 6):
+        asked(hot, (1, n), OFTEN)
+        assert hot.wait(60)
+    assert len(told) == 2 and "damaged on its way" in told[1]
+
+
 class Slept:
     """A module that takes a time."""
 
@@ -122,7 +144,9 @@ def test_the_faster_module_is_kept(new: float, pays: bool, monkeypatch: pytest.M
     ({"hot_shapes": True}, "from 1 to 64"),
     ({"hot_shapes": 2, "shapes": {"x": (1, 2, 4)}}, "without open sizes"),
     ({"hot_shapes": 2, "buckets": {"seq": [4]}}, "hot_shapes and buckets"),
-    ({"hot_shapes": 2, "state": {"x": "y"}}, "keeps state"),
+    ({"hot_shapes": 2, "state": {"x": "y"}}, "hot_shapes of a model that keeps state"),
+    ({"hot_shapes": 2, "shapes": {"x": (np.int64(2), "seq", 4)}}, "hot_shapes with shapes={'x': (np.int64(2), 'seq', 4)}"),
+    ({"hot_shapes": 2, "buckets": {"seq": [4]}, "state": {"x": "y"}}, "hot_shapes of a model that keeps state"),
     ({"hot_shapes": 2, "target": "cortex-a53"}, "for another machine"),
 ])  # fmt: skip
 def test_what_is_refused(options: dict[str, Any], words: str) -> None:

@@ -293,6 +293,15 @@ def test_nesting_is_bounded() -> None:
         Program.from_json(nested.to_json())
 
 
+def test_sizes_nested_too_deeply_for_json_are_an_error_of_ours() -> None:
+    deep: ShapeExpr = "n"
+    for _ in range(5000):
+        deep = ("add", deep, 1)
+    with pytest.raises(ArtifactError) as error:
+        program([], (SetSymbol("m", deep),)).to_json()
+    assert "a size of the model cannot be stored" in str(error.value) and "give fewer inner values" in str(error.value)
+
+
 def forged(*path: Any, value: Any) -> str:
     data = json.loads(add_program("n").to_json())
     node = data

@@ -90,3 +90,33 @@ def test_measuring_divides_by_cycles() -> None:
     assert found["l2_rate"] == round((1 << 15) / cycles, 2)
     assert found["fork_cycles"] == get("native").fork_cycles
     assert set(found) == set(host.MEASURED)
+
+
+def test_the_processor_is_asked_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later processes find what LLVM says of it on disk; what is damaged, or of another processor, is not used."""
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    asked: list[int] = []
+    name = llvm.get_host_cpu_name
+    monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: (asked.append(1), name())[1])
+    first = detect()
+    detect.cache_clear()
+    assert detect() == first and len(asked) == 1
+    (kept,) = (folder / "machine").glob("llvm-*.json")
+    for text in ("{", "[1, 2, 3]", '["a", "b", {"avx": 3}]', "[[]]", "{}", '["", "", {}]', "[" * 100_000):
+        kept.write_text(text)
+        detect.cache_clear()
+        assert detect() == first
+    assert len(asked) == 8
+    monkeypatch.setattr(llvmlite, "__version__", "0.0")
+    detect.cache_clear()
+    assert detect() == first and len(asked) == 9, "another version may know it by another name"
+
+
+def test_nothing_is_kept_where_there_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARPBEAM_CACHE_DIR", str(tmp_path / "none"))
+    detect.cache_clear()
+    detect()
+    assert not (tmp_path / "none").exists()
+    detect.cache_clear()

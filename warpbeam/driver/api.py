@@ -89,38 +89,50 @@ def compile(  # the name users expect
         target.
     """
 
+    options = {
+        "shapes": shapes, "opt_level": opt_level, "cache": cache, "workers": workers, "name": name, "guard": guard,
+        "accuracy": accuracy, "precision": precision, "max_memory": max_memory,
+        "max_compile_seconds": max_compile_seconds, "state": state, "measure_on": measure_on,
+    }  # fmt: skip
+
     def made(given: Mapping[str, Any] | None) -> Any:
-        module, _ = compile_with_report(
-            model, target=target, shapes=given, opt_level=opt_level, cache=cache, workers=workers, name=name,
-            accuracy=accuracy, state=state, guard=guard, measure_on=measure_on, precision=precision,
-            max_memory=max_memory, max_compile_seconds=max_compile_seconds,
-        )  # fmt: skip
+        module, _ = compile_with_report(model, target=target, **{**options, "shapes": given})
         if threads is not None:
             module.num_threads = threads
         return module
 
-    if buckets is None and hot_shapes is None:
-        return made(shapes)
-    if state:
-        raise CompileError("buckets of a model that keeps state", "compile", "each bucket's module would keep its own")
+    if hot_shapes is not None:
+        return _hot(model, hot_shapes, buckets, target, options, made)
+    if buckets is not None:
+        return _bucketed(model, buckets, pad, target, options, made)
+    return made(shapes)
+
+
+def _bucketed(
+    model: Any, buckets: Mapping[str, Sequence[int]], pad: str, target: Any, options: Mapping[str, Any], made: Any
+) -> Any:
+    """What `compile` gives for buckets."""
+    from warpbeam.driver.buckets import compile_buckets
     from warpbeam.target import get
 
-    targets = _targets(target, get)
-    if hot_shapes is None:
-        from warpbeam.driver.buckets import compile_buckets
+    if options["state"]:
+        raise CompileError("buckets of a model that keeps state", "compile", "each bucket's module would keep its own")
+    return compile_buckets(model, buckets, pad, _targets(target, get)[0], options["shapes"], made)
 
-        return compile_buckets(model, buckets or {}, pad, targets[0], shapes, made)
+
+def _hot(model: Any, most: int, buckets: Any, target: Any, options: Mapping[str, Any], made: Any) -> Any:
+    """What `compile` gives for hot_shapes."""
+    from warpbeam.driver.hot_shapes import compile_hot_shapes
+    from warpbeam.target import get
+
+    if options["state"]:
+        raise CompileError("hot_shapes of a model that keeps state", "compile", "each size's module would keep its own")
+    measure_on = options["measure_on"]
     if buckets is not None or measure_on is not None:
         raise CompileError(f"hot_shapes and {'buckets' if measure_on is None else 'measure_on'}", "compile",
                            "which sizes come often is found where the model runs", "give one of them")  # fmt: skip
-    from warpbeam.driver.hot_shapes import compile_hot_shapes
-
-    options = {
-        "shapes": shapes, "opt_level": opt_level, "cache": cache, "workers": workers, "name": name, "guard": guard,
-        "accuracy": accuracy, "precision": precision, "max_memory": max_memory,
-        "max_compile_seconds": max_compile_seconds,
-    }  # fmt: skip
-    return compile_hot_shapes(model, hot_shapes, targets, options, made)
+    sent = {name: value for name, value in options.items() if name not in ("state", "measure_on")}
+    return compile_hot_shapes(model, most, _targets(target, get), sent, made)
 
 
 def compile_with_report(
@@ -205,8 +217,8 @@ def _compile(
     from warpbeam.driver.report import Report
     from warpbeam.target import get
 
-    targets = _targets(target, get)
     store = Cache() if cache else None
+    targets = _targets(target, get)
     source = _source(model)
     key = None
     if store is not None and source is not None and dump is None and not _watched():
@@ -297,13 +309,12 @@ def _cached(path: Path, store: Any) -> Artifact | None:
     """The artefact of a cache entry; one that was found whole since the machine started, and did not change, is not
     hashed again.
     """
-    from warpbeam.driver.identity import file_key, machine_start
+    from warpbeam.driver.identity import whole_key
 
     if not path.exists():
         return None
     try:
-        key, settled = file_key(path)
-        key += machine_start()  # entries are not written through, and a machine that fails leaves some in part
+        key, settled = whole_key(path)
         known = store.get(key) is not None
         found = Artifact.load(path, verify_constants=not known)
         if settled and not known:

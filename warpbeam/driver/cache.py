@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from warpbeam.driver.identity import set_back, whole_key
 from warpbeam.runtime.files import cache_root
 
 #: subfolder of what is no copy of anything, and stays when the cache is trimmed or cleared
@@ -109,13 +110,15 @@ class Cache:
         return self._path("artifacts", key) if self.usable else self.root / "absent" / key
 
     def put_artifact(self, key: str, artifact: Any) -> None:
-        """Stores an artefact."""
+        """Stores an artefact, and that it is whole: its hashes were made from what was written."""
         if not self.usable:
             return
         path = self._path("artifacts", key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             artifact.save(path, durable=False)
+            set_back(path)
+            self.put(whole_key(path)[0], b"whole")
             self._count(path.stat().st_size)
 
     # ------------------------------------------------------------------------------------------------------------ files

@@ -7,6 +7,7 @@ then on the faster one serves them. So no request waits for a compiler, and none
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -23,7 +24,7 @@ from typing import IO, Any
 from warpbeam.driver import source
 from warpbeam.driver.buckets import Bucketed, named
 from warpbeam.driver.workers import SECONDS_LIMIT, asked, last_words, start_process
-from warpbeam.ir.diagnostics import CompileError
+from warpbeam.ir.diagnostics import CompileError, WarpbeamError
 from warpbeam.ir.transform import PassContext
 from warpbeam.runtime.artifact import Artifact
 from warpbeam.runtime.module import Module
@@ -32,7 +33,7 @@ from warpbeam.target import Target
 OFTEN = 16  # requests of the same sizes before a module is made for them
 TRIALS = 9  # requests by which a new module is compared
 _MOST = 64  # modules
-_COUNTED = 4096  # different sizes that are counted; those that came first are forgotten first
+_COUNTED = 4096  # different sizes that are counted; those counted longest ago are forgotten first
 
 
 class Trial:
@@ -152,7 +153,7 @@ def _work(owner: weakref.ref[HotShapes]) -> None:
         del hot
         try:
             module = make(dict(zip(names, sizes, strict=True)), maker)
-        except (CompileError, OSError) as error:
+        except (WarpbeamError, OSError) as error:
             if not maker.stopped:
                 warnings.warn(f"sizes {sizes} stay with the module for all: {error}", stacklevel=2)
             continue
@@ -182,16 +183,10 @@ def compile_hot_shapes(
     names = list(dict.fromkeys(d for s in shapes.values() for d in s if isinstance(d, str)))
     if not names:
         raise CompileError("hot_shapes of a model without open sizes", "compile", "all its shapes are fixed")
+    request = _request("" if payload else str(Path(model).absolute()), targets, options)
     whole = compiled(options.get("shapes"))
     if not isinstance(whole, Module):
         raise CompileError("hot_shapes for another machine", "compile", "only the machine that runs it sees requests")
-    ctx = PassContext.current()
-    request = {
-        **options,
-        "path": "" if payload else str(Path(model).absolute()),
-        "targets": [t.to_text() for t in targets],
-        "context": [ctx.opt_level, sorted(ctx.required_pass), sorted(ctx.disabled_pass), ctx.config],
-    }
 
     def make(sizes: Mapping[str, int], maker: _Maker) -> Module:
         given = {**(options.get("shapes") or {}), **sizes}
@@ -201,6 +196,25 @@ def compile_hot_shapes(
             return Module(Artifact.load(to))  # what is mapped stays
 
     return HotShapes(whole, names, shapes, most, make)
+
+
+def _request(path: str, targets: Sequence[Target], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What another process is told besides the sizes."""
+    ctx = PassContext.current()
+    request = {
+        **options,
+        "path": path,
+        "targets": [t.to_text() for t in targets],
+        "context": [ctx.opt_level, sorted(ctx.required_pass), sorted(ctx.disabled_pass), ctx.config],
+    }
+    for name, value in request.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            what = "the current PassContext" if name == "context" else f"{name}={value!r}"
+            why = f"another process compiles it, which is told in JSON: {error}"
+            raise CompileError(f"hot_shapes with {what}", "compile", why, "give plain numbers, texts, lists and dicts")
+    return request
 
 
 def _bytes(model: Any) -> bytes:

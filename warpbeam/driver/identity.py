@@ -27,6 +27,22 @@ def file_key(path: Path) -> tuple[str, bool]:
     return key, time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) > _SETTLED_NS
 
 
+def whole_key(path: Path) -> tuple[str, bool]:
+    """The key under which the cache notes that a file was found whole in this state, and whether the state is old
+    enough to be trusted. Files that are not written through may be there in part when the machine starts again.
+    """
+    key, settled = file_key(path)
+    return key + machine_start(), settled
+
+
+def set_back(path: Path) -> None:
+    """Makes a file that was just written look older than it is, so that its state can be trusted at once: whoever
+    changes it from now on changes its time too, however coarse the system's clock is.
+    """
+    info = path.stat()
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns - _SETTLED_NS))
+
+
 def machine_start() -> str:
     """A name of the time since the machine was started last; "" where the system has none."""
     try:

@@ -93,6 +93,12 @@ class NodeMeta(type):
         return node
 
 
+def alive(*key: Any) -> Any:
+    """The node of a class with these values if there is one already, else None: a short cut for frequent ones."""
+    ref = _POOL.get(key)
+    return None if ref is None else ref()
+
+
 def _inherited(cls: Any, name: str) -> bool:
     """Whether a class method is the one of `Node`."""
     return getattr(cls, name).__func__ is getattr(Node, name).__func__

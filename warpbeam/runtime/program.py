@@ -279,8 +279,17 @@ class Program:
         check_program(self)
 
     def to_json(self) -> str:
-        """The Program as JSON; the same Program gives the same text."""
-        return json.dumps(encode(self), separators=(",", ":"), ensure_ascii=False)
+        """The Program as JSON; the same Program gives the same text.
+
+        Raises:
+            ArtifactError: if a size is computed by more steps inside each other than JSON is written for.
+        """
+        try:
+            return json.dumps(encode(self), separators=(",", ":"), ensure_ascii=False)
+        except RecursionError:
+            why = "it is computed from other sizes, these from others, and so on, deeper than JSON is written or read"
+            hint = "fix sizes with shapes=, or give fewer inner values as outputs"
+            raise ArtifactError("a size of the model cannot be stored", "program section", why, hint) from None
 
     @staticmethod
     def from_json(text: str | bytes) -> Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -30,6 +31,9 @@ _BASES: dict[str, list[tuple[tuple[str, ...], str]]] = {
 #: features that code generation uses when LLVM is told of them
 _USED = ("avx", "bmi", "f16c", "fma", "gfni", "lzcnt", "movbe", "neon", "dotprod", "i8mm", "popcnt", "sse", "ssse",
          "sve")  # fmt: skip
+#: rows of the system's description that differ from core to core, or from time to time
+_VARYING = ("processor", "cpu mhz", "bogomips", "apicid", "initial apicid", "core id", "physical id", "siblings",
+            "cpu cores", "clock")  # fmt: skip
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -75,20 +79,18 @@ def detect() -> Target:
     Raises:
         TargetError: on machines that no built-in target describes.
     """
-    import llvmlite.binding as llvm  # type: ignore[import-untyped]
-
     machine = platform.machine().lower()
     machine = _MACHINES.get(machine, machine)
     if machine not in _BASES:
         raise TargetError(f"no target describes this machine ({machine})", hint="describe one with like=")
-    flags: dict[str, bool] = dict(llvm.get_host_cpu_features())
+    triple, cpu, flags = _processor()
     have = {name for name, on in flags.items() if on}
     base = next(name for need, name in _BASES[machine] if have.issuperset(need))
     data: dict[str, Any] = {
         "name": "native",
         "like": base,
-        "triple": llvm.get_default_triple(),
-        "cpu": llvm.get_host_cpu_name(),
+        "triple": triple,
+        "cpu": cpu,
         "features": ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(flags.items())),
         "adds": sorted(have.intersection(features())),
         "requires": " ".join(sorted(n for n in have if n.startswith(_USED))),
@@ -97,6 +99,47 @@ def detect() -> Target:
     }
     plain = from_dict(data)
     return plain.replace(**measured(plain)) if os.environ.get(VARIABLE) != "0" else plain
+
+
+def _processor() -> tuple[str, str, dict[str, bool]]:
+    """LLVM's triple, name and features of this processor. They are kept on disk, as loading LLVM takes longer than all
+    else when a model comes from the cache.
+    """
+    path = _known_path()
+    try:
+        triple, cpu, flags = json.loads(path.read_text(encoding="utf-8")) if path is not None else ("", "", {})
+        if triple and cpu and all(type(on) is bool for on in flags.values()):
+            return str(triple), str(cpu), flags
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        pass  # it was not there, or is damaged
+    import llvmlite.binding as llvm  # type: ignore[import-untyped]
+
+    found = llvm.get_default_triple(), llvm.get_host_cpu_name(), dict(llvm.get_host_cpu_features())
+    if path is not None and path.parent.parent.is_dir():
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with atomic(path, durable=False) as file:
+                file.write(json.dumps(found).encode())
+    return found
+
+
+def _known_path() -> Path | None:
+    """Where LLVM's description of this processor is kept, by its own; None where the system does not describe it."""
+    import llvmlite
+
+    rows = []
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if not line.strip() and rows:
+                    break  # the first core's
+                if name.strip().lower() not in _VARYING:
+                    rows.append((name.strip(), value.strip()))
+    except OSError:
+        return None
+    about = llvmlite.__version__, platform.machine(), platform.system(), rows
+    return cache_root() / "machine" / f"llvm-{hashlib.sha256(repr(about).encode()).hexdigest()[:24]}.json"
 
 
 # ---------------------------------------------------------------------------------------------------- what was measured

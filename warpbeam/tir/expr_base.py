@@ -5,13 +5,12 @@ Everything here is part of `warpbeam.tir.expr`, which adds variables, memory, ch
 
 from __future__ import annotations
 
-import functools
 import struct
 from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
-from warpbeam.ir.node import Derived, Node
+from warpbeam.ir.node import Derived, Node, alive
 from warpbeam.tir.literal import integer, real
 
 
@@ -327,13 +326,13 @@ _FOLD: dict[type, Any] = {
     GE: lambda a, b: a >= b,
 }
 _COMPARES = (EQ, NE, LT, LE, GT, GE)
-_KEPT = 4096  # index literals up to here are kept
 
 
 def const(value: Any, dtype: str | None = None) -> PrimExpr:
     """A literal; with lanes in the dtype, a broadcast literal. Python ints default to int64, floats to float32."""
     if type(value) is int and (dtype is None or dtype == "int64"):
-        return _small(value) if -_KEPT < value < _KEPT else IntImm(value)
+        found = alive(IntImm, value, "int64")
+        return IntImm(value) if found is None else found
     if dtype is None:
         kind = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
         dtype = str(getattr(value, "dtype", kind))
@@ -341,12 +340,6 @@ def const(value: Any, dtype: str | None = None) -> PrimExpr:
     base = dt.scalar(dtype)
     lit: PrimExpr = FloatImm(value, base) if dt.is_float(base) else IntImm(integer(value), base)
     return lit if base == dtype else Broadcast(lit, dt.lanes(dtype))
-
-
-@functools.cache
-def _small(value: int) -> IntImm:
-    """An index literal, kept, as the same small ones are asked for all the time."""
-    return IntImm(value)
 
 
 def as_expr(value: Any, dtype: str | None = None) -> PrimExpr:
