@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import math
+from typing import Any
 
 import pytest
 
 from warpbeam.ir.diagnostics import IRError
-from warpbeam.ir.node import _POOL, Attrs, children, map_children
+from warpbeam.ir.node import _POOL, Attrs, Node, NodeMemo, children, map_children
 from warpbeam.ir.rewrite import Pat, PVar, RuleSet, add_origins, origins, post_order, rewrite, rule, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir import stmt as s
@@ -98,3 +99,31 @@ def test_rules_match_repeated_variables_by_identity() -> None:
     assert rules.apply(e.Add(e.Add(i, i), e.Add(i, i))) is e.Mul(e.Mul(i, e.const(2)), e.const(2))
     assert rules.apply(i + j) is i + j
     assert double.place.split(":")[0].endswith("test_node.py")
+
+
+def test_each_class_builds_nodes_of_its_own() -> None:
+    """Also one whose parent has built some before, and one that has children where its parent has none."""
+
+    class Leaf(Node):
+        name: str
+
+    class Sub(Leaf):
+        child: Any
+
+    inner = Leaf("a")
+    outer = Sub("b", inner)
+    assert type(inner) is Leaf and type(outer) is Sub and outer.child is inner
+    assert children(inner) == () and children(outer) == (inner,) and children(Leaf("c")) == ()
+    assert Sub("b", inner) is outer and Leaf("b") is not outer
+    with pytest.raises(IRError, match="missing"):
+        Sub("b")
+
+
+def test_what_is_known_of_a_node_is_kept_with_it() -> None:
+    lengths: NodeMemo[int] = NodeMemo()
+    others: NodeMemo[int] = NodeMemo()
+    i = e.Var("i")
+    assert lengths.get(i) is None
+    lengths[i] = 1
+    others[i] = 2
+    assert (lengths.get(i), others.get(i), lengths.get(e.Var("i"))) == (1, 2, None)

@@ -213,7 +213,9 @@ def _request(path: str, targets: Sequence[Target], options: Mapping[str, Any]) -
         except (TypeError, ValueError, RecursionError) as error:
             what = "the current PassContext" if name == "context" else f"{name}={value!r}"
             why = f"another process compiles it, which is told in JSON: {error}"
-            raise CompileError(f"hot_shapes with {what}", "compile", why, "give plain numbers, texts, lists and dicts")
+            raise CompileError(
+                f"hot_shapes with {what}", "compile", why, "give plain numbers, texts, lists and dicts"
+            ) from None
     return request
 
 

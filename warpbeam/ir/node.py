@@ -21,6 +21,7 @@ from warpbeam.ir.diagnostics import IRError
 _POOL: dict[tuple[Any, ...], weakref.ref[Any]] = {}
 _UIDS = itertools.count()
 _V = TypeVar("_V")
+_PLAIN = ("int", "str", "bool", "float")  # annotations of fields that hold no nodes
 _CLASSES: set[type] = set()  # every node class: a test of membership is several times cheaper than isinstance
 
 
@@ -64,18 +65,25 @@ class NodeMeta(type):
             merged.update(getattr(base, "_defaults", {}))
         cls._defaults = {**merged, **defaults}  # type: ignore[attr-defined]
         if bases:  # `Node` says of itself what holds for it
-            cls._given = len(cls._fields) if _inherited(cls, "_normalize") else -1  # type: ignore[attr-defined]
-            cls._keyed = not _inherited(cls, "_key")  # type: ignore[attr-defined]
+            cls._arity = len(cls._fields) if _inherited(cls, "_normalize") else -1  # type: ignore[attr-defined]
+            cls._own_key = not _inherited(cls, "_key")  # type: ignore[attr-defined]
+            plain = {f for f in own if str(ns["__annotations__"][f]) in _PLAIN}
+            plain |= {f for b in bases for f in getattr(b, "_fields", ()) if f not in own and f not in b._holding}
+            fields = () if cls._binder else cls._fields  # type: ignore[attr-defined]
+            cls._holding = tuple(f for f in fields if f not in plain)  # type: ignore[attr-defined]
+            # a class without children says so itself, in the place of the slot that keeps those of a node
+            cls._below = Node.__dict__["_below"] if cls._holding else ()  # type: ignore[attr-defined]
+            cls._made_of = Node.__dict__["_made_of"]  # type: ignore[attr-defined]  # a parent's makes nodes of the parent
         _CLASSES.add(cls)
         return cls
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         values = args
-        if len(args) != cls._given or kwargs:  # type: ignore[attr-defined]
+        if len(args) != cls._arity or kwargs:  # type: ignore[attr-defined]
             values = cls._normalize(*args, **kwargs)  # type: ignore[attr-defined]
         if not cls._interned:  # type: ignore[attr-defined]
-            return cls._make(values)  # type: ignore[attr-defined]
-        key = (cls, *(cls._key(values) if cls._keyed else values))  # type: ignore[attr-defined]
+            return cls._made_of(values)  # type: ignore[attr-defined]
+        key = (cls, *(cls._key(values) if cls._own_key else values))  # type: ignore[attr-defined]
         try:
             ref = _POOL.get(key)
         except TypeError:  # children in a list
@@ -86,7 +94,7 @@ class NodeMeta(type):
             node = ref()
             if node is not None:
                 return node
-        node = cls._make(values)  # type: ignore[attr-defined]
+        node = cls._made_of(values)  # type: ignore[attr-defined]
         new = _PoolRef(node, _forget)
         new.key = key
         _POOL[key] = new
@@ -139,9 +147,10 @@ class Node(metaclass=NodeMeta):
     _fields: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, Any]] = {}
     _labels: ClassVar[tuple[str, ...]] = ()  # fields that only name things, for structural comparison to skip
-    _given: ClassVar[int] = -1  # how many values stand for the fields as they are; -1: none do without `_normalize`
-    _keyed: ClassVar[bool] = False  # whether `_key` says something else than the values
-    __slots__ = ("__weakref__", "_below", "_known")
+    _arity: ClassVar[int] = -1  # how many values stand for the fields as they are; -1: none do without `_normalize`
+    _holding: ClassVar[tuple[str, ...]] = ()  # fields that may hold nodes
+    _own_key: ClassVar[bool] = False  # whether `_key` says something else than the values
+    __slots__ = ("__weakref__", "_below", "_learnt")
 
     if TYPE_CHECKING:  # the metaclass builds nodes; a checker needs to know that classes take their fields
 
@@ -170,10 +179,10 @@ class Node(metaclass=NodeMeta):
         return values
 
     @classmethod
-    def _make(cls, values: tuple[Any, ...]) -> Any:
+    def _made_of(cls, values: tuple[Any, ...]) -> Any:
         """A node with these values; the first call of a class replaces this by its own `_maker`."""
         make = _maker(cls)
-        cls._make = staticmethod(make)  # type: ignore[method-assign, assignment]
+        cls._made_of = staticmethod(make)  # type: ignore[method-assign, assignment]
         return make(values)
 
     def _derive(self) -> None:
@@ -292,15 +301,15 @@ class NodeMemo(Generic[_V]):
     def get(self, node: Node) -> _V | None:
         """What is kept of a node; None if nothing is."""
         try:
-            return node._known.get(self)  # type: ignore[no-any-return, attr-defined]
+            return node._learnt.get(self)  # type: ignore[no-any-return, attr-defined]
         except AttributeError:
             return None
 
     def __setitem__(self, node: Node, value: _V) -> None:
         try:
-            node._known[self] = value  # type: ignore[attr-defined]
+            node._learnt[self] = value  # type: ignore[attr-defined]
         except AttributeError:
-            object.__setattr__(node, "_known", {self: value})
+            object.__setattr__(node, "_learnt", {self: value})
 
 
 def children(node: Node) -> tuple[Node, ...]:
@@ -309,9 +318,12 @@ def children(node: Node) -> tuple[Node, ...]:
         return node._below  # type: ignore[no-any-return, attr-defined]
     except AttributeError:
         found: list[Node] = []
-        cls = type(node)
-        if not cls._binder:
-            _collect(tuple([getattr(node, name) for name in cls._fields]), found)
+        for name in type(node)._holding:
+            value = getattr(node, name)
+            if type(value) in _CLASSES:
+                found.append(value)
+            elif type(value) is tuple:
+                _collect(value, found)
         below = tuple(found)
         object.__setattr__(node, "_below", below)
         return below

@@ -57,8 +57,7 @@ class Group:
     name: str = "kernel"
     stages: list[Stage] = field(init=False)
     readers: dict[Operation, list[ComputeOp]] = field(init=False)
-    sch: Schedule = field(init=False)
-    blocks: dict[Operation, str] = field(init=False)
+    _begun: tuple[Schedule, dict[Operation, str]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.stages = stages(self.outputs)
@@ -66,13 +65,30 @@ class Group:
         for stage in self.stages:
             for t in stage.op.input_tensors:
                 self.readers.setdefault(t.op, []).append(stage.op)
-        self.restart()
 
     def restart(self) -> None:
         """Forgets all scheduling done so far."""
-        made = convert(list(self.inputs), list(self.outputs), self.name)
-        self.sch = Schedule(made.func)
-        self.blocks = made.blocks
+        self._begun = None
+
+    def _begin(self) -> tuple[Schedule, dict[Operation, str]]:
+        if self._begun is None:  # a group that is only judged is not turned into a program
+            made = convert(list(self.inputs), list(self.outputs), self.name)
+            self._begun = Schedule(made.func), made.blocks
+        return self._begun
+
+    @property
+    def sch(self) -> Schedule:
+        """The schedule under construction."""
+        return self._begin()[0]
+
+    @property
+    def blocks(self) -> dict[Operation, str]:
+        """The names of the stages' blocks in the schedule."""
+        return self._begin()[1]
+
+    @blocks.setter
+    def blocks(self, names: dict[Operation, str]) -> None:
+        self._begun = self.sch, names
 
     def is_output(self, op: Operation) -> bool:
         return any(t.op is op for t in self.outputs)

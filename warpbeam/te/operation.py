@@ -9,12 +9,14 @@ import importlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from warpbeam.ir.node import EMPTY, Attrs, Binder, Derived, Node
+from warpbeam.ir.node import EMPTY, Attrs, Binder, Derived, Node, NodeMemo
 from warpbeam.ir.rewrite import post_order, rewrite
 from warpbeam.te.errors import TEError
 from warpbeam.tir.expr import Buffer, PrimExpr, as_expr, simplify_dim
 from warpbeam.tir.reducer import Reduce
 from warpbeam.tir.stmt import IterVar, Stmt
+
+_READ: NodeMemo[tuple[Tensor, ...]] = NodeMemo()  # by ComputeOp
 
 
 class Dim(int):
@@ -222,7 +224,10 @@ class ComputeOp(Operation):
 
     @property
     def input_tensors(self) -> list[Tensor]:
-        return list(dict.fromkeys(n.tensor for n in post_order(*self.body) if isinstance(n, ProducerLoad)))
+        found = _READ.get(self)
+        if found is None:
+            found = _READ[self] = tuple(dict.fromkeys(n.tensor for n in loads(self)))
+        return list(found)
 
     def replace_inputs(self, mapping: dict[Tensor, Tensor]) -> Operation:
         if not any(t in mapping for t in self.input_tensors):

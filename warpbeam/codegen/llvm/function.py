@@ -18,7 +18,6 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
 from warpbeam.tir import expr as E
 
-
 if TYPE_CHECKING:
     from warpbeam.codegen.llvm.address import Terms
 

@@ -109,7 +109,7 @@ LOOPS: tuple[Entry, ...] = (  # loops get the form in which they run
 EXPANSION: tuple[Entry, ...] = (  # loops become vectors and straight code, tiles become registers
     Entry("tir.ReduceLanes", _one(reduce_lanes), _always),
     Entry("tir.FormFma", _one(form_fma), lambda at: getattr(at.target, "fma", True)),
-    Entry("tir.MergeParallel", _one(merge_parallel), _always),
+    Entry("tir.MergeParallel", _one(merge_parallel), _seen("note:joined")),
     Entry("tir.UnrollPragmas", unroll_pragmas, asked),
     Entry("tir.UnrollTiles", unroll_tiles, lambda at: not at.on_device),
     Entry("tir.ExpandLoops", expand_loops, _always),
