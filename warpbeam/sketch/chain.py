@@ -31,11 +31,12 @@ from warpbeam.cost.chain_prior import Block, Blocks, Chain, Product, plan, ranke
 from warpbeam.cost.tile_prior import Tile
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
+from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import dot, pointwise, rows, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
 from warpbeam.sketch.structure import Stage, contraction, row_key, variables
 from warpbeam.te.tensor import ComputeOp, Operation, PlaceholderOp, ProducerLoad, loads
-from warpbeam.tir.expr import as_expr
+from warpbeam.tir.expr import Add, FloorDiv, FloorMod, Sub, as_expr
 
 
 @dataclass(slots=True)
@@ -78,6 +79,22 @@ class Parts:
 
 def fits(group: Group) -> bool:
     return find(group) is not None
+
+
+def slides(op: Operation) -> bool:
+    """Whether a sum reads somewhere at a place where an axis of its result and one that it sums over are added up, as a
+    window does: it is no product of matrices, nor becomes one when axes are joined or taken apart.
+    """
+    if not isinstance(op, ComputeOp) or not op.reduce_axis:
+        return False
+    own = {a.var for a in op.axis if extent(a.extent) != 1}
+    summed = {a.var for a in op.reduce_axis if extent(a.extent) != 1}
+    for index in (i for load in loads(op) for i in load.indices if type(i) in (Add, Sub)):
+        below = list(post_order(index))
+        both = not own.isdisjoint(below) and not summed.isdisjoint(below)
+        if both and not any(isinstance(n, FloorDiv | FloorMod) for n in below):
+            return True
+    return False
 
 
 def find(group: Group) -> Parts | None:

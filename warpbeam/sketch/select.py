@@ -11,7 +11,7 @@ from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
 from warpbeam.sketch.divide import divide
 from warpbeam.target import Target
-from warpbeam.te.tensor import Tensor
+from warpbeam.te.tensor import Tensor, operations
 from warpbeam.tir.transform import lower
 
 _SKETCHES = (
@@ -104,6 +104,8 @@ def chained(
     """Whether contractions that follow each other, or whose rows are computed, would be faster as one kernel than
     apart; None where the group is no such chain, or one kernel cannot hold what lies between.
     """
+    if any(chain.slides(op) for op in operations(list(outputs))):
+        return None
     ins, outs = divide(*collapse(inputs, outputs))
     return None if _empty(outs) else chain.pays(Group(ins, outs, target, constants))
 

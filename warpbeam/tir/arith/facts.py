@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import gcd
 from typing import Any
 
@@ -17,6 +16,25 @@ Form = frozenset[tuple[Any, int]]
 
 _PLAIN = 1 << 31  # literals below this are the same in every type of index
 _STATE = ("ranges", "limits", "constraints", "rewrites", "congruences", "known", "order")
+
+
+class _Scope:
+    """What `Facts.scope` gives: entering it copies what is known, leaving it puts back what was."""
+
+    __slots__ = ("facts", "saved")
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+
+    def __enter__(self) -> Facts:
+        state = vars(self.facts)
+        self.saved = state.copy()
+        for name in _STATE:
+            state[name] = state[name].copy()
+        return self.facts
+
+    def __exit__(self, *error: object) -> None:
+        vars(self.facts).update(self.saved)
 
 
 class Facts:
@@ -54,19 +72,9 @@ class Facts:
         """Whether a proof can use more than constant bounds."""
         return bool(self.ranges or self.constraints)
 
-    @contextmanager
-    def scope(self) -> Iterator[Facts]:
+    def scope(self) -> _Scope:
         """Facts added inside the `with` are forgotten at its end."""
-        saved = [getattr(self, name) for name in _STATE]
-        memos = (self.memo, self.polys, self.bounds_memo, self.proofs)
-        for name, value in zip(_STATE, saved, strict=True):
-            setattr(self, name, value.copy())
-        try:
-            yield self
-        finally:
-            for name, value in zip(_STATE, saved, strict=True):
-                setattr(self, name, value)
-            self.memo, self.polys, self.bounds_memo, self.proofs = memos
+        return _Scope(self)
 
     # ------------------------------------------------------------------------------------------------------- additions
 

@@ -12,31 +12,31 @@ for b in n: parallel i in m: A(b, i)   ->   parallel f in n * m: A(f // m, f % m
 
 from __future__ import annotations
 
-from warpbeam.ir.node import Node
-from warpbeam.ir.rewrite import rewrite, substitute
+from warpbeam.ir.rewrite import substitute
 from warpbeam.tir.arith import simplify
 from warpbeam.tir.expr import IntImm, Var, const_int
 from warpbeam.tir.stmt import For, IfThenElse, PrimFunc, SeqStmt, Stmt, seq
+from warpbeam.tir.transform.mutate import map_up
 
 
 def merge_parallel(func: PrimFunc) -> PrimFunc:
     """The function with neighbouring parts of one parallel loop merged."""
-    body = rewrite(func.body, _merge)
+    body = map_up(func.body, _merge)
     return func if body is func.body else func.replace(body=body)
 
 
-def _merge(node: Node) -> Node | None:
+def _merge(node: Stmt) -> Stmt:
     if isinstance(node, For) and node.kind == "serial" and _alike(node, node.body):
         return _fused(node, node.body)  # type: ignore[arg-type]
     if not isinstance(node, SeqStmt):
-        return None
+        return node
     out: list[Stmt] = []
     for stmt in node.stmts:
         if out and _same(out[-1], stmt):
             out[-1] = _joined(out[-1], stmt)  # type: ignore[arg-type]
         else:
             out.append(stmt)
-    return seq(*out) if len(out) < len(node.stmts) else None
+    return seq(*out) if len(out) < len(node.stmts) else node
 
 
 def _same(a: Stmt, b: Stmt) -> bool:
