@@ -52,9 +52,12 @@ def _key(x: _Around) -> tuple[int, bool]:
 
 @dataclass(slots=True)
 class _Class:
-    """Accesses under the same loops whose indices differ by constants: (when, per dimension the constants' range)."""
+    """Accesses under the same loops whose indices differ by constants: (when, per dimension the constants' range).
+    facts: what holds inside of the loops.
+    """
 
     levels: tuple[_Around, ...]
+    facts: Facts
     indices: tuple[PrimExpr | None, ...]
     members: list[tuple[int, tuple[Interval, ...]]] = field(default_factory=list)
 
@@ -241,7 +244,7 @@ class _Walk:
             known[buffer, parts] = _flat(parts, buffer, facts)
         flat = known[buffer, parts]
         key = tuple(_key(x) for x in levels), parts
-        found = table.setdefault(key, _Class(levels, (*parts, flat)))
+        found = table.setdefault(key, _Class(levels, facts, (*parts, flat)))
         ranges = tuple(d[1] for d in dims)
         found.members.append((self.time, (*ranges, (0, 0) if flat is None else _flat_range(ranges, buffer))))
 
@@ -347,14 +350,19 @@ def _renamed(load: _Class, start: int, swap: dict[Any, Any]) -> tuple[list[_Arou
 
 def _apart(store: _Class, load: _Class, at: int, level: _Level, later: bool) -> bool:
     """Whether an iteration of level `at` that loads shares nothing with an earlier (or later) one that stores."""
-    facts = _facts(store.levels)
-    step = Var("t", level.var.dtype)
-    facts.bind(step, 1, level.extent - 1)
-    other = level.var + step if later else level.var - step
-    within = other < level.min + level.extent if later else other >= level.min
-    rest, swap = _renamed(load, at + 1, {level.var: other})
-    if not _hold(facts, within) or not _learn(facts, rest):
-        return True  # there are no two such iterations
+    with store.facts.scope() as facts:
+        step = Var("t", level.var.dtype)
+        facts.bind(step, 1, level.extent - 1)
+        other = level.var + step if later else level.var - step
+        within = other < level.min + level.extent if later else other >= level.min
+        rest, swap = _renamed(load, at + 1, {level.var: other})
+        if not _hold(facts, within) or not _learn(facts, rest):
+            return True  # there are no two such iterations
+        return _differ_somewhere(store, load, swap, facts)
+
+
+def _differ_somewhere(store: _Class, load: _Class, swap: dict[Any, Any], facts: Facts) -> bool:
+    """Whether the indices of no two accesses are equal in all dimensions."""
     return any(
         _differ(store.indices[d], load.indices[d], swap, facts, _gap(store.hull(d), load.hull(d)))
         for d in range(len(store.indices))
@@ -386,22 +394,19 @@ def _apart_within(store: _Class, load: _Class, common: int) -> bool:
         return True
     if len(store.members) * len(load.members) > _PAIRS:
         return False
-    facts = _facts(store.levels)
-    rest, swap = _renamed(load, common, {})
-    if not _learn(facts, rest):
-        return True
-    spans: list[tuple[int | None, int | None]] = []
-    for a, b in zip(store.indices, load.indices, strict=True):
-        if a is None or b is None:
-            spans.append((None, None))
-        else:
-            spans.append(bounds(simplify(a - substitute(b, swap), facts), facts))
-    if all(_distinct(spans, w, r) for w, r in (first, *pairs)):
-        return True
-    whole = range(len(store.indices))
-    return facts.symbolic and any(
-        _differ(store.indices[d], load.indices[d], swap, facts, _gap(store.hull(d), load.hull(d))) for d in whole
-    )
+    with store.facts.scope() as facts:
+        rest, swap = _renamed(load, common, {})
+        if not _learn(facts, rest):
+            return True
+        spans: list[tuple[int | None, int | None]] = []
+        for a, b in zip(store.indices, load.indices, strict=True):
+            if a is None or b is None:
+                spans.append((None, None))
+            else:
+                spans.append(bounds(simplify(a - substitute(b, swap), facts), facts))
+        if all(_distinct(spans, w, r) for w, r in (first, *pairs)):
+            return True
+        return facts.symbolic and _differ_somewhere(store, load, swap, facts)
 
 
 def _before(store: _Class, load: _Class) -> Iterator[tuple[tuple[Interval, ...], tuple[Interval, ...]]]:

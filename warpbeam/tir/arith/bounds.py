@@ -77,20 +77,25 @@ def _mul(a: Bounds, b: Bounds) -> Bounds:
 
 def poly_bounds(p: Poly, facts: Facts) -> Bounds:
     """Constant bounds of a polynomial."""
-    total: Bounds = (0, 0)
+    low: int | None = 0
+    high: int | None = 0
+    memo = facts.bounds_memo
     for mono, coef in p.items():
         if not mono:
-            total = _add(total, (coef, coef))
+            low, high = None if low is None else low + coef, None if high is None else high + coef
             continue
-        one = atom_bounds(mono[0], facts)
-        for factor in mono[1:]:
-            one = _mul(one, atom_bounds(factor, facts))
-        if facts.limits and len(mono) > 1:
-            one = meet(one, facts.limits.get(frozenset({(mono, 1)}), UNKNOWN))
-        total = _add(total, _scale(one, coef))
-    if facts.limits and len(p) > 1:
-        total = meet(total, _limit_of_sum(p, facts))
-    return total
+        one = memo.get(mono[0]) or atom_bounds(mono[0], facts)
+        if len(mono) > 1:
+            for factor in mono[1:]:
+                one = _mul(one, atom_bounds(factor, facts))
+            if facts.limits:
+                one = meet(one, facts.limits.get(frozenset({(mono, 1)}), UNKNOWN))
+        least, most = one if coef >= 0 else (one[1], one[0])
+        low = None if low is None or least is None else low + least * coef
+        high = None if high is None or most is None else high + most * coef
+    if facts.limits and len(p) > 1 and (facts.of_sums or len(p) - (() in p) == 1):
+        return meet((low, high), _limit_of_sum(p, facts))
+    return low, high
 
 
 def _limit_of_sum(p: Poly, facts: Facts) -> Bounds:

@@ -56,6 +56,7 @@ class Facts:
         self.congruences: dict[Form, tuple[int, int]] = {}  # const-free sum == base (mod coef)
         self.known: dict[e.PrimExpr, bool] = {}  # conditions of any kind
         self.order: dict[e.Var, int] = {}  # binding order, outer first
+        self.of_sums = False  # whether some limit is of more than one term
         self._forget()
 
     def _forget(self) -> None:
@@ -261,6 +262,7 @@ class Facts:
 
     def _tighten(self, form: Poly, new: Bounds) -> None:
         key = frozenset(form.items())
+        self.of_sums = self.of_sums or len(key) > 1
         lo, hi = self.limits.get(key, (None, None))
         lo = new[0] if lo is None or (new[0] is not None and new[0] > lo) else lo
         hi = new[1] if hi is None or (new[1] is not None and new[1] < hi) else hi
