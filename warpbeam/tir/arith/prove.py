@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as e
 from warpbeam.tir.arith import poly as P
 from warpbeam.tir.arith.bounds import atom_bounds, exact, poly_bounds
@@ -44,6 +45,8 @@ class _Search:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.left = BUDGET
+        self.seen: dict[Any, tuple[bool, int]] = {}  # goals that were looked at to their end: found, steps it took
+        self.ranks: dict[Any, float] = {}
 
     def run(self, p: Poly, used: frozenset[int] = frozenset(), depth: int = 12) -> bool:
         quick = _quick(p, self.facts)
@@ -51,6 +54,18 @@ class _Search:
             return quick
         if self.left <= 0 or depth == 0 or len(p) > 24:
             return False
+        key = tuple(p.items()), used, depth
+        known = self.seen.get(key)
+        if known is not None and known[1] < self.left:  # what is decided does not depend on what is remembered
+            self.left -= known[1]
+            return known[0]
+        before = self.left
+        found = self._found(p, used, depth)
+        if self.left > 0:
+            self.seen[key] = found, before - self.left
+        return found
+
+    def _found(self, p: Poly, used: frozenset[int], depth: int) -> bool:
         self.left -= 1
         for atom in self._candidates(p):
             for goals in self._eliminations(p, atom):
@@ -86,9 +101,11 @@ class _Search:
     def _rank(self, atom: Any, order: dict[e.Var, int]) -> float:
         if type(atom) is e.Var:
             return order.get(atom, -1)
-        from warpbeam.ir.rewrite import post_order
-
-        return max((order.get(n, -1) for n in post_order(atom) if type(n) is e.Var), default=-1) + 0.5
+        found = self.ranks.get(atom)
+        if found is None:
+            inside = (order.get(n, -1) for n in post_order(atom) if type(n) is e.Var)
+            found = self.ranks[atom] = max(inside, default=-1) + 0.5
+        return found
 
     def _eliminations(self, p: Poly, atom: Any) -> list[list[Poly]]:
         """Ways to get rid of `atom`: each a list of goals that together imply p >= 0."""
