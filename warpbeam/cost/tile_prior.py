@@ -13,7 +13,7 @@ smaller tile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product as cartesian
 from math import gcd, prod
@@ -66,12 +66,12 @@ class Shape:
     supposed: tuple[int, ...] = ()
     multiples: tuple[int, ...] = ()
     latency: int = 4
+    counts: tuple[int, ...] = field(init=False, compare=False, repr=False)  # the rows with a number for each
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """The rows with a number for each."""
+    def __post_init__(self) -> None:
         likely = self.supposed or (_UNKNOWN,) * len(self.rows)
-        return tuple(n if size is None else size for size, n in zip(self.rows, likely, strict=True))
+        counts = tuple(n if size is None else size for size, n in zip(self.rows, likely, strict=True))
+        object.__setattr__(self, "counts", counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,14 +119,14 @@ def _scored(layer: Layer, target: Target) -> list[tuple[tuple[float, int, int], 
     """All legal decisions, each with its key: the least is the best."""
     if not target.l2:
         return []
-    cores = target.cores if target.threads else 1
+    cores, alone = target.cores if target.threads else 1, replace(target, cores=1)
     entries = []
     for rows in [layer.rows] if layer.whole[0] else _divisors(layer.rows):
         for columns in _across(layer):
             if rows * columns > _MOST_TILES:
                 continue
             for chunk in _chunks(layer):
-                tile = _products(layer, rows, columns, chunk, target)
+                tile = _products(layer, rows, columns, chunk, alone)
                 if tile.vectors * tile.lanes < chunk < layer.outputs:  # weights are read in the order of memory
                     continue
                 rest = layer.columns % columns
@@ -186,9 +186,9 @@ def _equal_blocks(layer: Layer, columns: int, chunk: int, tile: Tile, target: Ta
     return whole + ratio * (rest / few) / (columns / more)
 
 
-def _products(layer: Layer, rows: int, columns: int, chunk: int, target: Target) -> Tile:
-    """The register tile of one block's products with one chunk; its cycles are those of one core."""
-    return replace(choose(_shape(layer, rows, columns, chunk), replace(target, cores=1)), parallel="none")
+def _products(layer: Layer, rows: int, columns: int, chunk: int, alone: Target) -> Tile:
+    """The register tile of one block's products with one chunk, and its cycles; `alone`: one core of the target."""
+    return replace(choose(_shape(layer, rows, columns, chunk), alone), parallel="none")
 
 
 def _shape(layer: Layer, rows: int, columns: int, chunk: int) -> Shape:
