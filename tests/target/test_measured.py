@@ -12,7 +12,7 @@ import pytest
 from warpbeam.cost.tile_prior import Shape, choose
 from warpbeam.driver import calibrate
 from warpbeam.driver.cache import Cache
-from warpbeam.target import TargetError, get, host
+from warpbeam.target import Target, TargetError, get, host
 from warpbeam.target.host import detect
 
 GOOD = {"fma_rate": 1.9, "l2_rate": 51.5, "l3_rate": 20.25, "memory_rate": 4.5, "fork_cycles": 5200}
@@ -92,31 +92,35 @@ def test_measuring_divides_by_cycles() -> None:
     assert set(found) == set(host.MEASURED)
 
 
-def test_the_processor_is_asked_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Later processes find what LLVM says of it on disk; what is damaged, or of another processor, is not used."""
+def test_what_is_known_of_the_processor_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later processes find what LLVM says of it on disk; what is damaged, of another version of LLVM, or where others
+    may write is not used."""
     import llvmlite
     import llvmlite.binding as llvm
 
     asked: list[int] = []
     name = llvm.get_host_cpu_name
     monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: (asked.append(1), name())[1])
-    first = detect()
-    detect.cache_clear()
-    assert detect() == first and len(asked) == 1
+
+    def detected() -> tuple[Target, int]:
+        asked.clear()
+        detect.cache_clear()
+        return detect(), len(asked)
+
+    folder.chmod(0o700)
+    first, _ = detected()
+    assert detected() == (first, 1) and not (folder / "machine").exists(), "detecting writes nothing"
+    host.keep_processor()
+    assert detected() == (first, 0)
     (kept,) = (folder / "machine").glob("llvm-*.json")
+    good = kept.read_text()
     for text in ("{", "[1, 2, 3]", '["a", "b", {"avx": 3}]', "[[]]", "{}", '["", "", {}]', "[" * 100_000):
         kept.write_text(text)
-        detect.cache_clear()
-        assert detect() == first
-    assert len(asked) == 8
+        assert detected() == (first, 1)
+    kept.write_text(good)
+    folder.chmod(0o770)
+    assert detected() == (first, 1)
+    folder.chmod(0o700)
+    assert detected() == (first, 0)
     monkeypatch.setattr(llvmlite, "__version__", "0.0")
-    detect.cache_clear()
-    assert detect() == first and len(asked) == 9, "another version may know it by another name"
-
-
-def test_nothing_is_kept_where_there_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WARPBEAM_CACHE_DIR", str(tmp_path / "none"))
-    detect.cache_clear()
-    detect()
-    assert not (tmp_path / "none").exists()
-    detect.cache_clear()
+    assert detected() == (first, 1)

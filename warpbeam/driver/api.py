@@ -229,12 +229,15 @@ def _compile(
             report = Report(name or found.manifest.name, str(targets[0].name), cached=True)
             return _module(found), report
     from warpbeam.driver.build import Options  # a model from the cache does without the compiler
+    from warpbeam.target.host import keep_processor
 
     options = Options(targets[0], opt_level, store, workers, name or "", dump, targets[1:])
     options = replace(options, guard=guard[0], measure_on=guard[1])
     built = _build(model, shapes, state, options)
     if store is not None and key is not None:
         store.put_artifact(key, built.artifact)
+        if store.usable:
+            keep_processor()
     return _module(built.artifact), built.report
 
 

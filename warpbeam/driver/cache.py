@@ -11,14 +11,13 @@ import contextlib
 import functools
 import hashlib
 import os
-import stat
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 from warpbeam.driver.identity import set_back, whole_key
-from warpbeam.runtime.files import cache_root
+from warpbeam.runtime.files import cache_root, private
 
 #: subfolder of what is no copy of anything, and stays when the cache is trimmed or cleared
 KEPT = "machine"
@@ -64,8 +63,7 @@ class Cache:
         except OSError as error:
             warnings.warn(f"no disk cache: {self.root}: {error}", stacklevel=3)
             return False
-        foreign = hasattr(os, "getuid") and info.st_uid != os.getuid()
-        if foreign or stat.S_IMODE(info.st_mode) & 0o022:
+        if not private(info):
             warnings.warn(
                 f"no disk cache: {self.root} belongs to or is writable by others; code from there would be run. "
                 "chmod 700 it, or set WARPBEAM_CACHE_DIR",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def private(folder: os.stat_result) -> bool:
+    """Whether a folder belongs to this process's user, and nobody else may write to it."""
+    return not ((hasattr(os, "getuid") and folder.st_uid != os.getuid()) or stat.S_IMODE(folder.st_mode) & 0o022)
 
 
 def cache_root() -> Path:

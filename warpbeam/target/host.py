@@ -11,7 +11,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from warpbeam.runtime.files import atomic, cache_root
+from warpbeam.runtime.files import atomic, cache_root, private
 from warpbeam.target.target import Target, TargetError, features, from_dict
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -101,26 +101,39 @@ def detect() -> Target:
     return plain.replace(**measured(plain)) if os.environ.get(VARIABLE) != "0" else plain
 
 
-def _processor() -> tuple[str, str, dict[str, bool]]:
-    """LLVM's triple, name and features of this processor. They are kept on disk, as loading LLVM takes longer than all
-    else when a model comes from the cache.
+Processor = tuple[str, str, dict[str, bool]]
+
+
+def _processor() -> Processor:
+    """LLVM's triple, name and features of this processor, from disk where they were kept: loading LLVM takes longer
+    than all else when a model comes from the cache.
     """
     path = _known_path()
     try:
-        triple, cpu, flags = json.loads(path.read_text(encoding="utf-8")) if path is not None else ("", "", {})
-        if triple and cpu and all(type(on) is bool for on in flags.values()):
-            return str(triple), str(cpu), flags
+        if path is not None and private(path.parent.parent.stat()):
+            triple, cpu, flags = json.loads(path.read_text(encoding="utf-8"))
+            if triple and cpu and all(type(on) is bool for on in flags.values()):
+                return str(triple), str(cpu), flags
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         pass  # it was not there, or is damaged
+    return _asked()
+
+
+def _asked() -> Processor:
     import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
-    found = llvm.get_default_triple(), llvm.get_host_cpu_name(), dict(llvm.get_host_cpu_features())
-    if path is not None and path.parent.parent.is_dir():
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            with atomic(path, durable=False) as file:
-                file.write(json.dumps(found).encode())
-    return found
+    return llvm.get_default_triple(), llvm.get_host_cpu_name(), dict(llvm.get_host_cpu_features())
+
+
+def keep_processor() -> None:
+    """Keeps what LLVM says of this processor in the cache folder, for processes that start later."""
+    path = _known_path()
+    if path is None or path.exists():
+        return
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with atomic(path, durable=False) as file:
+            file.write(json.dumps(_asked()).encode())
 
 
 def _known_path() -> Path | None:
