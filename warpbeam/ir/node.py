@@ -68,7 +68,8 @@ class NodeMeta(type):
             cls._arity = len(cls._fields) if _inherited(cls, "_normalize") else -1  # type: ignore[attr-defined]
             cls._own_key = not _inherited(cls, "_key")  # type: ignore[attr-defined]
             plain = {f for f in own if str(ns["__annotations__"][f]) in _PLAIN}
-            plain |= {f for b in bases for f in getattr(b, "_fields", ()) if f not in own and f not in b._holding}
+            above = [b for b in bases if hasattr(b, "_holding")]
+            plain |= {f for b in above for f in b._fields if f not in own and f not in b._holding}  # type: ignore[attr-defined]
             fields = () if cls._binder else cls._fields  # type: ignore[attr-defined]
             cls._holding = tuple(f for f in fields if f not in plain)  # type: ignore[attr-defined]
             # a class without children says so itself, in the place of the slot that keeps those of a node
