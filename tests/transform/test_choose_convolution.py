@@ -18,7 +18,7 @@ from warpbeam.relay.expr import Constant, Function, IRModule, const, var
 from warpbeam.target import get
 from warpbeam.tir.expr import SizeVar
 from warpbeam.transform import passes
-from warpbeam.transform.choose_convolution import ChooseConvolution
+from warpbeam.transform.choose_convolution import ChooseConvolution, others
 from warpbeam.transform.graph import call, op_name
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sketch"))
@@ -272,6 +272,15 @@ def test_tiles_in_pairs_of_short_numbers():
         u = get_op("nn.contrib_conv2d_winograd_weight_transform")
         want = u.numpy(u.attrs({"tile_size": 2, "kernel_layout": "HWIO"}), weights(128, 128))
         np.testing.assert_array_equal(found.args[1].numpy(), want.astype(ml_dtypes.bfloat16))  # rounded once
+
+
+def test_other_ways_to_sum_short_planes_are_no_tiles_of_4x4():
+    """Also what is measured in place of what the prior has chosen."""
+    for dtype, want in (("bfloat16", [0]), ("float32", [0, 4])):
+        x, u = var("x", shape=(1, 28, 28, 128), dtype=dtype), var("u", shape=(4, 4, 128, 128), dtype=dtype)
+        attrs = {"tile_size": 2, "padding": 1, "data_layout": "NHWC", "plane_dtype": dtype, "out_dtype": "float32"}
+        y = call("nn.contrib_conv2d_winograd_without_weight_transform", x, u, **attrs)
+        assert [o.tile for o in others(infer_module(y, x, u)["main"], "fast")] == want
 
 
 @pytest.mark.parametrize(

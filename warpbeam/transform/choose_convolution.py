@@ -91,9 +91,7 @@ class ChooseConvolution:
         if computed is None:
             return None
         x, w = node.args
-        tiles = _offered(node, accuracy)
-        if computed is not node:
-            tiles = tuple(t for t in tiles if t in _SHORT_TILES)
+        tiles = _offered(computed, accuracy)
         key = (node.attrs, x.ty, w.ty)
         if key not in self.known:
             self.known[key] = _decided(choose(computed, tiles, self.target), node, tiles, ctx)
@@ -158,8 +156,9 @@ def _stride(node: Call) -> int:
 
 
 def _offered(node: Call, accuracy: str) -> tuple[int, ...]:
-    """The tiles by which a convolution may be computed."""
-    return tuple(t for t in _TILES[accuracy] if (t, _stride(node)) in TILES)
+    """The tiles by which a convolution may be computed, in the types that it has."""
+    tiles = _TILES[accuracy] if node.args[0].ty.dtype == "float32" else _SHORT_TILES
+    return tuple(t for t in tiles if t in _TILES[accuracy] and (t, _stride(node)) in TILES)
 
 
 def _tiled(node: Call, weights: Expr, tile: int) -> Call:
