@@ -143,9 +143,6 @@ class PrimExpr(Node):
         return cast(dtype, self)
 
 
-_INT32 = 1 << 31
-
-
 class IntImm(PrimExpr):
     """Integer or bool literal."""
 
@@ -157,7 +154,7 @@ class IntImm(PrimExpr):
         if isinstance(value, str):  # the classic order: dtype first
             value, type = type, value
         value = integer(value)
-        if type == "int64" and -_INT32 <= value < _INT32:  # nearly all
+        if type == "int64" and -(1 << 31) <= value < 1 << 31:  # nearly all
             return value, type
         low, high = dt.int_range(type)
         if not low <= value <= high:
