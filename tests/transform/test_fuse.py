@@ -15,6 +15,8 @@ from warpbeam.target import get
 from warpbeam.transform.fuse_ops import MAX_GROUP, fuse, primitives
 from warpbeam.transform.fuse_report import explain, to_text
 
+MACHINE = get("generic-x86-64-v4").replace(cores=2)  # choices must not depend on the machine that tests
+
 
 def call(name, *args, **attrs):
     return op.get(name)(*args, **attrs)
@@ -217,7 +219,7 @@ def attention(size=8, queries=12, keys=20, heads=2, reader=None):
     return Function([q, k, v, m], y if reader is None else Tuple((y, call(reader, p))))
 
 
-def chains(func, target="native"):
+def chains(func, target=MACHINE):
     """Operator names of each group, in order, where a machine decides."""
     found = primitives(fuse(func, 3, get(target)))
     return [[n.op.name for n in post_order(f.body) if isinstance(n, Call)] for f in found]
@@ -252,7 +254,7 @@ def test_views_between_movers_join_with_them():
 def test_what_does_not_fit_a_stack_stays_apart_and_says_why():
     func = attention(size=64, queries=8, keys=8192)
     assert all(g.count("nn.matmul") <= 1 for g in chains(func))
-    text = to_text(explain(func, 3, get("native")))
+    text = to_text(explain(func, 3, MACHINE))
     assert "products, reductions and what lies between" in text
 
 
@@ -261,7 +263,7 @@ def test_joined_chains_keep_their_values(reader):
     func = attention(reader=reader)
     rng = np.random.default_rng(0)
     given = [rng.standard_normal(p.ty.shape).astype(np.float32) for p in func.params]
-    ref, got = evaluate(func, given), evaluate(fuse(func, 3, get("native")), given)
+    ref, got = evaluate(func, given), evaluate(fuse(func, 3, MACHINE), given)
     pairs = [(ref, got)] if reader is None else zip(ref, got, strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
 
@@ -282,7 +284,7 @@ def test_elementwise_work_ahead_of_a_product_stays_apart():
     x, y = var("x", shape=(4096, 64)), var("y", shape=(4096, 64))
     func = Function([x, y], dense(call("multiply", x, y), 64, 64, 0))
     assert chains(func) == [["multiply"], ["nn.matmul", "add", "nn.relu"]]
-    assert "one kernel for all of it would be slower" in to_text(explain(func, 3, get("native")))
+    assert "one kernel for all of it would be slower" in to_text(explain(func, 3, MACHINE))
 
 
 def test_a_norm_over_positions_takes_the_activation_that_follows():
@@ -329,7 +331,7 @@ def test_windows_side_by_side_join_the_convolution_that_they_are_over():
     func = Function([x], call("nn.max_pool2d", convolution(x, 32), **pool))
     assert chains(func) == [["nn.conv2d", "add", "nn.relu", "nn.max_pool2d"]]
     given = [np.random.default_rng(1).standard_normal(x.ty.shape).astype(np.float32)]
-    assert np.array_equal(evaluate(fuse(func, 3, get("native")), given), evaluate(func, given))
+    assert np.array_equal(evaluate(fuse(func, 3, MACHINE), given), evaluate(func, given))
     made = convolution(x, 32)
     func = Function([x], Tuple((made, call("nn.max_pool2d", made, **pool))))  # the maps are wanted too
     assert chains(func)[-1] == ["nn.max_pool2d"]
@@ -343,7 +345,7 @@ def test_windows_that_leave_blocks_no_room_stay_apart_and_say_why():
     made = call("nn.contrib_conv2d_winograd_without_weight_transform", x, w, **attrs)
     func = Function([x], call("nn.max_pool2d", made, pool_size=(2, 2), strides=(2, 2), layout="NHWC"))
     assert chains(func)[-1] == ["nn.max_pool2d"]
-    assert "one kernel with the windows that read it would be slower" in to_text(explain(func, 3, get("native")))
+    assert "one kernel with the windows that read it would be slower" in to_text(explain(func, 3, MACHINE))
 
 
 def rows_fetched(reader=None):
@@ -358,10 +360,10 @@ def rows_fetched(reader=None):
 def test_rows_that_several_fetch_are_fetched_by_each():
     func = rows_fetched()
     assert sorted(map(sorted, chains(func))) == [["concatenate", "take", "take"], ["multiply", "take", "take"]]
-    text = to_text(explain(func, 3, get("native")))
+    text = to_text(explain(func, 3, MACHINE))
     assert text.count("take + take") == 2 and "in 2 groups" in text
     given = [np.random.default_rng(2).integers(0, 50, 40) for _ in range(2)]
-    for a, b in zip(evaluate(func, given), evaluate(fuse(func, 3, get("native")), given), strict=True):
+    for a, b in zip(evaluate(func, given), evaluate(fuse(func, 3, MACHINE), given), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

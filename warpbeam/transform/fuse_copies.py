@@ -1,8 +1,8 @@
 """Fetches of rows that several groups read are done by each of these, and no longer by a kernel of their own.
 
 What a kernel fetches by index (rows of a table) it writes only for others to read it: a reader that fetches the same
-rows itself moves as many bytes. So where all readers can take the fetch, it becomes
-part of each: groups of pointwise work that read each element once, and chains (`fuse_chains`) that make rows.
+rows itself moves as many bytes. So where all readers can take the fetch, it becomes part of each: groups
+of pointwise work that read each element once, and chains (`fuse_chains`) that make rows.
 """
 
 from __future__ import annotations
