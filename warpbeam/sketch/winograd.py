@@ -273,7 +273,7 @@ def apply(group: Group, parts: Parts, blocks: Blocks, layer: Layer, result: Cutt
     cut = result or (_flat_result if parts.flat else _result)
     outer, at, chunk, vector = cut(group, parts, blocks, layer)
     _in_registers(group, parts.back, vector)
-    _products(group, parts, blocks, at, chunk)
+    _products(group, parts, blocks, layer, at, chunk)
     if not blocks.columns_outer:
         sch.compute_at(group.blocks[parts.planes], outer[-1])
     *ahead, piece = _transform(group, parts, None if blocks.columns_outer else outer[-1], lanes)
@@ -373,9 +373,9 @@ def below(group: Group, block: str, at: str) -> list[str]:
     return names[names.index(at) + 1 :]
 
 
-def _products(group: Group, parts: Parts, blocks: Blocks, at: str, chunk: str) -> None:
+def _products(group: Group, parts: Parts, blocks: Blocks, layer: Layer, at: str, chunk: str) -> None:
     """The products of a block with a chunk, register tiles below `at`, while the weights that come next are fetched."""
-    sch, op, roles, layer = group.sch, parts.products, parts.roles, describe(group, parts)
+    sch, op, roles = group.sch, parts.products, parts.roles
     block = group.blocks[op]
     copy = sch.cache_write(block, "register")
     sch.compute_at(copy, at)
