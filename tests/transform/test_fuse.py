@@ -348,10 +348,10 @@ def test_windows_that_leave_blocks_no_room_stay_apart_and_say_why():
     assert "one kernel with the windows that read it would be slower" in to_text(explain(func, 3, MACHINE))
 
 
-def rows_fetched(reader=None):
+def rows_fetched(reader=None, table=50, count=40):
     """Two readers of rows that are fetched by index, and another one of the first rows."""
-    t, u = (const(np.random.default_rng(k).standard_normal((50, 12)).astype(np.float32)) for k in range(2))
-    i, j = var("i", shape=(40,), dtype="int64"), var("j", shape=(40,), dtype="int64")
+    t, u = (const(np.random.default_rng(k).standard_normal((table, 12)).astype(np.float32)) for k in range(2))
+    i, j = var("i", shape=(count,), dtype="int64"), var("j", shape=(count,), dtype="int64")
     a, b = call("take", t, i, axis=0), call("take", u, j, axis=0)
     outs = [call("concatenate", a, b, axis=1), call("multiply", a, b)]
     return Function([i, j], Tuple(tuple(outs if reader is None else [*outs, call(reader, a)])))
@@ -370,3 +370,9 @@ def test_rows_that_several_fetch_are_fetched_by_each():
 def test_rows_that_a_reader_cannot_fetch_are_fetched_once():
     found = sorted(map(sorted, chains(rows_fetched("nn.softmax"))))  # the other rows are fetched by each all the same
     assert found == [["concatenate", "take"], ["multiply", "take"], ["nn.softmax"], ["take"]]
+
+
+@pytest.mark.parametrize(("table", "count", "kernels"), [(40000, 40, 2), (50, 40000, 2), (40000, 40000, 4)])
+def test_rows_that_are_far_when_they_are_read_again_are_fetched_once(table, count, kernels):
+    """Of 2 MB: a table or what is fetched of it."""
+    assert len(chains(rows_fetched(None, table, count))) == kernels

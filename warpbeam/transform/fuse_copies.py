@@ -2,14 +2,19 @@
 
 What a kernel fetches by index (rows of a table) it writes only for others to read it: a reader that fetches the same
 rows itself moves as many bytes. So where all readers can take the fetch, it becomes part of each: groups
-of pointwise work that read each element once, and chains (`fuse_chains`) that make rows.
+of pointwise work that read each element once, and chains (`fuse_chains`) that make rows. The rows must be near when
+they are fetched again: all of the table, or what is fetched of it, in the second-level cache. Rows from far away, in no
+order, are worth a copy: each costs a wait.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from warpbeam.cost.tile_prior import cache_rate
+from warpbeam.ir import dtype as dt
 from warpbeam.relay.expr import Call, Expr
+from warpbeam.sketch.base import product
 from warpbeam.sketch.select import chained, schedulable
 from warpbeam.sketch.structure import stages, strip_casts, variables
 from warpbeam.te.tensor import ProducerLoad, loads
@@ -23,7 +28,7 @@ def join_copies(fuser: Fuser, target: Target) -> None:
     """Has all readers of such fetches do them; the groups of a function are otherwise complete."""
     for node in fuser.graph.order:
         readers = _readers(fuser, node)
-        if len(readers) < 2 or not isinstance(node, Call) or not _fetches(fuser, node):
+        if len(readers) < 2 or not isinstance(node, Call) or not _fetches(fuser, node, target):
             continue
         if all(_takes(fuser, target, g, node) for g in readers):
             for g in readers:
@@ -41,15 +46,17 @@ def _readers(fuser: Fuser, node: Expr) -> list[Group]:
     return list({id(g): g for g in (fuser.groups[u].root() for u in users)}.values())
 
 
-def _fetches(fuser: Fuser, node: Call) -> bool:
-    """Whether a call copies whole rows that an index in memory tells."""
+def _fetches(fuser: Fuser, node: Call, target: Target) -> bool:
+    """Whether a call copies whole rows that an index in memory tells, and that stay near."""
     made = fuser.tensors([node])
     found = [] if made is None else stages(made[1])
     if len(found) != 1 or not isinstance(row := strip_casts(found[0].op.body[0]), ProducerLoad):
         return False
     last = found[0].op.axis[-1].var
     own = row.indices[-1] is last and not any(last in variables(i) for i in row.indices[:-1])
-    return own and row.tensor.shape[-1] == found[0].op.axis[-1].extent and len(list(loads(found[0].op))) > 1
+    near = min(product(row.tensor.shape), product([a.extent for a in found[0].op.axis])) * dt.nbytes(row.tensor.dtype)
+    whole = row.tensor.shape[-1] == found[0].op.axis[-1].extent
+    return own and whole and len(list(loads(found[0].op))) > 1 and cache_rate(near, target) <= 1.0 / target.l2_rate
 
 
 def _takes(fuser: Fuser, target: Target, group: Group, node: Call) -> bool:
