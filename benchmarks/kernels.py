@@ -13,13 +13,11 @@ The exit code is 1 when a case misses its bar.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ import numpy as np
 from .models.cases import CONVS
 from .models.net import draw
 from .peak import FmaPeak
-from .table import machine
+from .table import finish
 from .worker import timed_slice
 
 BAR, SMALL_BAR = 0.88, 0.80
@@ -213,10 +211,7 @@ def main() -> None:
             f"|{100 * o.bar:.0f} %|{o.error_factor:.2f}|{'yes' if o.ok else 'NO'}|{o.algorithm}|",
             flush=True,
         )
-    if args.json:
-        data = {"machine": machine(), "cases": [asdict(o) for o in outcomes]}
-        Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
-    sys.exit(0 if outcomes and all(o.ok for o in outcomes) else 1)
+    sys.exit(finish(outcomes, args.json))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import numpy as np
 
 from .models import MODELS, load_inputs, onnx_path
 from .run import names
-from .stitching import INTENSITY
+from .stitching import kernel_calls, memory_bound
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention")
 _ENDING = re.compile(r"(_kernel_time|_output_\d+|_nchwc|_token_\d+|/\w*Fusion\w*|_\w+Transformer)+$")
@@ -125,11 +125,8 @@ def report(model: str, threads: int, repeat: int, top: int) -> str:
 
 def _totals(module: Any, ours: float, nodes: list[Node]) -> str:
     """Kernels, those that are memory-bound, and bytes, of both."""
-    from warpbeam.runtime.program import CallKernel, walk
-
-    work = {k.name: k for k in module.artifact.manifest.kernels}
-    calls = [work[i.kernel] for i in walk(module.artifact.program().body) if isinstance(i, CallKernel)]
-    bound = [k for k in calls if int(k.flops) < INTENSITY * int(k.bytes)]
+    calls = kernel_calls(module)
+    bound = memory_bound(calls)
     theirs = [n for n in nodes if not any(p in n.operator for p in _PRODUCTS)]
     rows = [
         ("ours", len(calls), len(bound), sum(int(k.bytes) for k in calls), sum(int(k.bytes) for k in bound), ours),

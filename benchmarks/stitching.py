@@ -60,16 +60,25 @@ def compiled(path: str, variant: str) -> tuple[Any, Any]:
         return compile_with_report(path, opt_level=level, cache=False)
 
 
-def counted(model: str, threads: int, variant: str, module: Any, report: Any) -> Line:
-    """The figures of a variant that need no clock."""
+def kernel_calls(module: Any) -> list[Any]:
+    """What the manifest says of the kernel of each call in a module's Program, in order."""
     from warpbeam.runtime.program import CallKernel, walk
 
     work = {k.name: k for k in module.artifact.manifest.kernels}
-    calls = [work[i.kernel] for i in walk(module.artifact.program().body) if isinstance(i, CallKernel)]
-    bound = sum(int(k.flops) < INTENSITY * int(k.bytes) for k in calls)
+    return [work[i.kernel] for i in walk(module.artifact.program().body) if isinstance(i, CallKernel)]
+
+
+def memory_bound(calls: list[Any]) -> list[Any]:
+    """Those of the calls that do less than INTENSITY floating-point operations per byte."""
+    return [k for k in calls if int(k.flops) < INTENSITY * int(k.bytes)]
+
+
+def counted(model: str, threads: int, variant: str, module: Any, report: Any) -> Line:
+    """The figures of a variant that need no clock."""
+    calls = kernel_calls(module)
     memory = report.memory
     moved = memory["copies"], memory["moved"], memory["moved_constants"]
-    return Line(model, threads, variant, len(calls), bound, *moved, memory["arena"])
+    return Line(model, threads, variant, len(calls), len(memory_bound(calls)), *moved, memory["arena"])
 
 
 def measure(model: str, threads: int, rounds: int, seconds: float) -> list[Line]:

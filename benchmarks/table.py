@@ -7,6 +7,8 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,14 @@ def machine() -> dict[str, Any]:
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"cpu": model, "cores": cores, "system": platform.system(), "python": sys.version.split()[0]}
+
+
+def finish(outcomes: Sequence[Any], path: str) -> int:
+    """Writes dataclasses with a field `ok` as JSON, if a path is given; gives the exit code, 0 where all are ok."""
+    if path:
+        data = {"machine": machine(), "cases": [asdict(o) for o in outcomes]}
+        Path(path).write_text(json.dumps(data, indent=1) + "\n")
+    return 0 if outcomes and all(o.ok for o in outcomes) else 1
 
 
 def _time(value: float, unit: float) -> str:

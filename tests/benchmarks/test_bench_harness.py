@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from benchmarks.models import gflop, onnx_path
 from benchmarks.models.cases import CASES
 from benchmarks.ops import select
 from benchmarks.peers import PEERS
-from benchmarks.table import geomean, markdown
+from benchmarks.table import finish, geomean, markdown
 from benchmarks.worker import peak_rss, timed_slice
 
 
@@ -204,3 +206,18 @@ def test_cases_with_host_calls_are_counted(capsys: pytest.CaptureFixture[str], m
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1 cases compiled alone, 2 with host calls, 0 refused"
     assert sorted(lines[1:]) == ["  string.concat: 1", "  string.normalize: 1"]
+
+
+@dataclass
+class Finished:
+    name: str
+    ok: bool
+
+
+def test_what_was_measured_is_written_and_decides_the_exit_code(tmp_path: Path) -> None:
+    good, bad = Finished("a", True), Finished("b", False)
+    assert (finish([good], ""), finish([good, bad], ""), finish([], "")) == (0, 1, 1)
+    path = tmp_path / "out.json"
+    assert finish([good, bad], str(path)) == 1
+    data = json.loads(path.read_text())
+    assert data["cases"] == [{"name": "a", "ok": True}, {"name": "b", "ok": False}] and data["machine"]["cores"] > 0

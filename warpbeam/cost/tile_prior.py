@@ -32,7 +32,7 @@ _REUSED = 8  # tiles that a copy of their panel pays for
 _SCATTERED = (1.7, 1.08)  # as long take products with rows far apart: panels of one or two vectors, and wider ones
 _FETCH_CYCLES = 60.0  # to copy a panel's part of one such row
 _MIXED = 1.8  # a tile of whole and shorter vectors: code generators keep few of them in registers
-_WAY_BYTES = 4096
+WAY_BYTES = 4096  # of one way of the nearest cache: after so many, lines share a place there
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
 FETCHED = 0.1  # the same where data is asked for before it is needed
 REMOTE = 0.1  # cycles a byte from another core's cache: 0.04 where the cores share the third level, more where not
@@ -338,8 +338,8 @@ def _aliasing(shape: Shape, rows: tuple[int, ...], target: Target) -> float:
     """How much slower a tile is whose lhs rows lie in few sets of the first-level cache (row distances near 4 KiB)."""
     if not shape.broadcast or not shape.row_bytes or not rows:
         return 1.0
-    distinct = max(1, _WAY_BYTES // gcd(shape.row_bytes, _WAY_BYTES))
-    ways = max(1, target.l1 // _WAY_BYTES)
+    distinct = max(1, WAY_BYTES // gcd(shape.row_bytes, WAY_BYTES))
+    ways = max(1, target.l1 // WAY_BYTES)
     crowd = rows[-1] / min(distinct, rows[-1])
     return 1.0 + 0.008 * max(0.0, crowd - ways / 4)
 

@@ -217,9 +217,9 @@ def _compile(
     from warpbeam.driver.report import Report
     from warpbeam.target import get
 
-    store = Cache() if cache else None
     targets = _targets(target, get)
     source = _source(model)
+    store = Cache() if cache else None
     key = None
     if store is not None and source is not None and dump is None and not _watched():
         key = _key(source, targets, (shapes, state, _measured(*guard), {"memory": most_memory()}), opt_level, store)

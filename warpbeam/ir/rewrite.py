@@ -61,6 +61,7 @@ def post_order(*roots: Node, enter: Callable[[Node], bool] | None = None) -> Ite
 def rewrite(root: Node, fn: Callable[[Node], Node | None] | None, memo: dict[Node, Node] | None = None) -> Any:
     """Bottom-up rewrite: each node is rebuilt from its new children, then `fn` may replace it (None keeps it).
 
+    Without `fn` only the memo replaces nodes.
     `memo` maps old nodes to new ones and may be shared between calls; entries put in beforehand are substitutions.
     """
     done: dict[int, Node] = {} if memo is None else {id(k): v for k, v in memo.items()}

@@ -19,8 +19,8 @@ from warpbeam.ir import dtype as dt
 from warpbeam.sketch import pointwise
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.structure import contraction, variables
-from warpbeam.sketch.tile import Anatomy, anatomy
-from warpbeam.sketch.window import MAX_TAPS, MAX_UNROLLED, PARALLEL_WORK, blocks, tile_window
+from warpbeam.sketch.tile import Anatomy, anatomy, epilogue
+from warpbeam.sketch.window import MAX_TAPS, MAX_UNROLLED, PARALLEL_WORK, tile_window
 from warpbeam.te.tensor import ComputeOp, loads
 
 
@@ -84,7 +84,7 @@ def build(group: Group) -> Plan:
     parts = anatomy(group)
     assert parts is not None
     op, sch = parts.anchor.op, group.sch
-    block, out = blocks(group, parts)
+    block, out = epilogue(group, parts, "register")
     height, width = (extent(a.extent) or 1 for a in op.axis[-2:])
     most = max(1, group.target.vector_bits // dt.bits(op.body[0].dtype))
     rows, lanes = _rows(height, group.target.vector_registers), min(width, most)

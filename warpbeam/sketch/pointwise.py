@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import gcd
 
+from warpbeam.cost.tile_prior import WAY_BYTES
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.base import Group, Plan, extent, inline_pointwise, product
@@ -20,7 +21,6 @@ _PARALLEL_ELEMENTS = 16384
 _MANY = 64
 _PIECES = 16  # of a parallel loop for each core
 _MOST_CUTS = 8  # of an innermost loop
-_WAY_BYTES = 4096  # after so many lines share a place of the nearest cache
 _STRIPS = 4  # blocks along the source's rows
 _CROWDED = 2048  # rows that are a multiple of this apart have two places there at most
 
@@ -164,8 +164,8 @@ def _across(group: Group, stage: Stage) -> tuple[int, bool] | None:
                 shape = load.tensor.shape if isinstance(load, ProducerLoad) else load.buffer.shape
                 behind = next(k for k, i in enumerate(load.indices) if i is last) + 1
                 size = dt.nbytes(load.dtype)
-                source = gcd(size * product(shape[behind:]), _WAY_BYTES)
-                own = gcd(size * product([a.extent for a in stage.op.axis[at + 1 :]]), _WAY_BYTES)
+                source = gcd(size * product(shape[behind:]), WAY_BYTES)
+                own = gcd(size * product([a.extent for a in stage.op.axis[at + 1 :]]), WAY_BYTES)
                 return at, source >= _CROWDED > own
     return None
 

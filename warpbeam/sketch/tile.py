@@ -25,7 +25,7 @@ from typing import Any
 from warpbeam.cost.tile_prior import EXPOSED, FAR, FETCHED, Shape, Tile, choose, elapsed, ranked
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import substitute
-from warpbeam.sketch import dot, pointwise, ragged
+from warpbeam.sketch import dot, packing, pointwise, ragged
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.ragged import copies as _copies
@@ -159,7 +159,7 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
     reduce = product([a.extent for a in op.reduce_axis])
     lanes = max(1, group.target.vector_bits // dt.bits(op.body[0].dtype))
     outer = product([_least(a.extent) for a in op.axis[:-1] if a.var not in tiled])
-    packed = roles is not None and packable(group, roles, axes[-1])
+    packed = roles is not None and packing.packable(group, roles, axes[-1])
     return Shape(
         rows=tuple(sizes[v] for v in tiled),
         columns=sizes[axes[-1]],
@@ -201,13 +201,6 @@ def _row_bytes(roles: Contraction | None, rows: list[Var]) -> int:
     return 0 if step is None else step * dt.nbytes(roles.lhs.dtype)
 
 
-def packable(group: Group, roles: Contraction, last: Var) -> bool:
-    """Whether the rhs is a constant whose dimension along the vector axis is exactly that axis."""
-    op = roles.rhs.tensor.op
-    plain = sum(i is last for i in roles.rhs.indices) == 1
-    return isinstance(op, PlaceholderOp) and op.name in group.constants and plain
-
-
 @dataclass(slots=True)
 class Variant:
     """One nest over the output: the blocks of output and reduction, loop and extent of each axis, and the tile.
@@ -230,7 +223,7 @@ class Variant:
 
 def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, choice: DotChoice | None = None) -> None:
     """Schedules with the decisions of `tile`."""
-    block, out = _epilogue(group, parts)
+    block, out = epilogue(group, parts, "local")
     sizes = {a.var: a.extent for a in parts.anchor.op.axis}
     staged = any(expensive(s.op) for s in parts.after)
     x = Variant(out, block, dict(zip(sizes, group.sch.loops(out), strict=True)), sizes, tile, staged)
@@ -252,7 +245,7 @@ def place(
     axes = [a.var for a in parts.anchor.op.axis]
     rows = rows_of(parts, roles)
     if roles is not None and tile.packed:
-        pack(group, roles, axes[-1], tile, choice)
+        packing.pack(group, roles, axes[-1], tile, choice)
     known = all(const_int(x.sizes[v]) is not None for v in (axes[-1], *rows))
     if roles is not None and tile.near:
         x.near = roles.rhs.tensor.name
@@ -384,35 +377,17 @@ def _before(group: Group, stage: Stage, parts: Anatomy, roles: Contraction | Non
     pointwise.nest(group, stage, order)
 
 
-def _epilogue(group: Group, parts: Anatomy) -> tuple[str, str]:
-    """(block of the reduction, block of the output): pointwise work after the reduction becomes one block."""
+def epilogue(group: Group, parts: Anatomy, scope: str) -> tuple[str, str]:
+    """(block of the reduction, block of the output): pointwise work after the reduction becomes one block; where there
+    is none, results are copied from a buffer of the scope.
+    """
     sch, block = group.sch, group.blocks[parts.anchor.op]
     if not parts.after:
-        return block, sch.cache_write(block, "local")
+        return block, sch.cache_write(block, scope)
     for stage in parts.after:
         if stage.op is not parts.out:
             sch.compute_inline(group.blocks[stage.op])
     return block, group.blocks[parts.out]
-
-
-def pack(group: Group, roles: Contraction, last: Var, tile: Tile, choice: DotChoice | None) -> None:
-    """Asks for the constant rhs as [column panel][..k..][column in panel]."""
-    position = next(k for k, i in enumerate(roles.rhs.indices) if i is last)
-    rest = [k for k in range(len(roles.rhs.indices)) if k != position]
-    order = sorted(rest, key=lambda k: _reduce_position(roles, k))
-    column, panel = f"i{position}", tile.vectors * tile.lanes
-    if choice is not None:
-        group.sch.transform_layout(roles.rhs.tensor.name, dot.layout(roles, choice, panel, order))
-        return
-    group.sch.transform_layout(
-        roles.rhs.tensor.name, [("//", column, panel), *[f"i{k}" for k in order], ("%", column, panel)]
-    )
-
-
-def _reduce_position(roles: Contraction, k: int) -> tuple[int, int]:
-    """Dimensions indexed by batch axes first, then in the order of the reduction loops."""
-    used = [roles.k.index(v) for v in roles.k if v in variables(roles.rhs.indices[k])]
-    return (1, used[0]) if used else (0, k)
 
 
 def _tile_output(

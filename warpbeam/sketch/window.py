@@ -30,7 +30,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import ragged
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.structure import variables
-from warpbeam.sketch.tile import Anatomy, anatomy
+from warpbeam.sketch.tile import anatomy, epilogue
 from warpbeam.te.tensor import ComputeOp, loads
 from warpbeam.tir import expr as e
 from warpbeam.tir.arith import Facts, linear, prove
@@ -82,7 +82,7 @@ def build(group: Group, rank: int = 0) -> Plan:
     sch = group.sch
     for stage in parts.before:
         sch.compute_inline(group.blocks[stage.op])
-    block, out = blocks(group, parts)
+    block, out = epilogue(group, parts, "register")
     op = parts.anchor.op
     rows = [a.var for a in op.axis[:-1]][-2:]
     if any(extent(a.extent) is None for a in op.axis[-3:]):
@@ -94,17 +94,6 @@ def build(group: Group, rank: int = 0) -> Plan:
     _finish(group, op, outer, cuts, lanes)
     shape = "x".join(str(c.size) for c in cuts)
     return Plan(sch.func, "window", {"rows": shape, "vectors": f"1x{lanes}"}, ("borders apart, nothing is copied",))
-
-
-def blocks(group: Group, parts: Anatomy) -> tuple[str, str]:
-    """(block of the reduction, block of the output)."""
-    sch, block = group.sch, group.blocks[parts.anchor.op]
-    if not parts.after:
-        return block, sch.cache_write(block, "register")
-    for stage in parts.after:
-        if stage.op is not parts.out:
-            sch.compute_inline(group.blocks[stage.op])
-    return block, group.blocks[parts.out]
 
 
 def _open(group: Group, op: ComputeOp, block: str, out: str) -> Plan:

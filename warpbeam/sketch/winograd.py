@@ -29,7 +29,7 @@ from warpbeam.cost.winograd_prior import Blocks, Layer, plan, ranked
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import post_order
-from warpbeam.sketch import dot, tile
+from warpbeam.sketch import dot, packing, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.ragged import copies
 from warpbeam.sketch.structure import Contraction, contraction, variables
@@ -106,7 +106,7 @@ def _planes_of_rows(group: Group, op: ComputeOp, roles: Contraction) -> bool:
     known = [sizes[v] for v in (*roles.batch, *roles.m[1:-2], *tiles, *roles.n, *roles.k)]
     if None in known or not isinstance(roles.lhs.tensor.op, ComputeOp) or len(group.readers.get(op, [])) != 1:
         return False
-    return _count(op, roles) <= _MOST_PLANES and tile.packable(group, roles, axes[-1])
+    return _count(op, roles) <= _MOST_PLANES and packing.packable(group, roles, axes[-1])
 
 
 def _at_places(roles: Contraction) -> bool:
@@ -160,8 +160,10 @@ def _tile_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contra
         if load.tensor.op is not back:
             return None
         for index in load.indices:
-            divisor = const_int(index.b) if isinstance(index, FloorDiv) else None
-            if divisor is not None and isinstance(index.a, Var):
+            if not isinstance(index, FloorDiv) or not isinstance(index.a, Var):
+                continue
+            divisor = const_int(index.b)
+            if divisor is not None:
                 found[index.a] = divisor
         if load.indices[-1] is not axes[-1] or any(axes[-1] in variables(i) for i in load.indices[:-1]):
             return None
@@ -384,7 +386,7 @@ def _products(group: Group, parts: Parts, blocks: Blocks, layer: Layer, at: str,
     sizes: dict[Var, Any] = {a.var: a.extent for a in op.axis}
     sizes[axes[-1]] = as_expr(blocks.chunk)
     choice = dot.find(group, op, roles)
-    tile.pack(group, roles, axes[-1], blocks.tile, choice)
+    packing.pack(group, roles, axes[-1], blocks.tile, choice)
     loops = dict(zip(axes, below(group, copy, at), strict=True))
     sizes.update(zip(rows, map(as_expr, (blocks.rows, blocks.columns)[-len(rows) :]), strict=True))
     small = replace(blocks.tile, rows=blocks.tile.rows[-len(rows) :])

@@ -127,10 +127,8 @@ from warpbeam.tir.expr_base import (
 from warpbeam.tir.expr_base import (
     sub as sub,
 )
-from warpbeam.tir.expr_base import (
-    trunc_div as trunc_div,
-)
 from warpbeam.tir.intrin import op_name
+from warpbeam.tir.literal import trunc_div as trunc_div
 
 
 class Var(Binder, PrimExpr):
@@ -318,6 +316,19 @@ def if_then_else(cond: Any, a: Any, b: Any) -> PrimExpr:
     if type(test) is IntImm:
         return x if test.value else y
     return Call(x.dtype, "if_then_else", (test, x, y))
+
+
+def flattened(x: Any, cls: Any) -> list[PrimExpr]:
+    """The operands of nested binary expressions of one class, left to right: [a, b, c] of (a and b) and c."""
+    out: list[PrimExpr] = []
+    todo = [x]
+    while todo:
+        n: Any = todo.pop()
+        if type(n) is cls:
+            todo += [n.b, n.a]
+        else:
+            out.append(n)
+    return out
 
 
 def const_int(value: Any) -> int | None:

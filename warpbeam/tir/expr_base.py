@@ -11,7 +11,7 @@ from typing import Any
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Derived, Node, alive
-from warpbeam.tir.literal import integer, real
+from warpbeam.tir.literal import integer, real, trunc_div
 
 
 class TruthError(IRError, ValueError):
@@ -460,14 +460,6 @@ def div(a: Any, b: Any) -> PrimExpr:
     if type(x) is IntImm and type(y) is IntImm:
         return const(trunc_div(x.value, y.value), x.dtype)
     return x if _is(y, 1) else Div(x, y)
-
-
-def trunc_div(a: int, b: int) -> int:
-    """Quotient rounded toward zero; 0 where the divisor is 0."""
-    if b == 0:
-        return 0
-    q = abs(a) // abs(b)
-    return q if (a < 0) == (b < 0) else -q
 
 
 def floordiv(a: Any, b: Any) -> PrimExpr:

@@ -1,4 +1,4 @@
-"""Python numbers as they enter expressions: everything else is refused by name."""
+"""Python numbers as they enter expressions: everything else is refused by name. And how they are divided there."""
 
 from __future__ import annotations
 
@@ -46,3 +46,11 @@ def _converted(kind: type, value: Any, what: str) -> Any:
             pass
     shown = repr(value) if isinstance(value, str | bytes | int | float | None) else f"a {type(value).__name__}"
     raise NumberError(f"{shown} stands where {what} belongs", hint="give a number")
+
+
+def trunc_div(a: int, b: int) -> int:
+    """Quotient rounded toward zero; 0 where the divisor is 0."""
+    if b == 0:
+        return 0
+    q = abs(a) // abs(b)
+    return q if (a < 0) == (b < 0) else -q

@@ -92,24 +92,27 @@ def tan(x: X) -> X:
     return E.select(mag(x) < lit(2.0**-13 if single(x) else 2.0**-27, x), x, value)
 
 
-def asin(x: X) -> X:
+def _half_pi_rest(x: X) -> float:
+    """pi/2 less what the literal for it is in the type of `x`."""
+    return -4.371139000186241e-08 if single(x) else 6.123233995736766e-17
+
+
+def _arc(x: X, small: X) -> tuple[X, X, float]:
+    """(whether |x| > 1/2, the arcsine of sqrt((1 - |x|) / 2) there and of `small` elsewhere, the rest of pi/2)."""
     size = mag(x)
     big = size > lit(0.5, x)
     z = (lit(1, x) - size) * lit(0.5, x)
-    t = E.select(big, E.call("sqrt", z), size)
-    core = odd(t, "asin")
-    low = 6.123233995736766e-17 if not single(x) else -4.371139000186241e-08
+    return big, odd(E.select(big, E.call("sqrt", z), small), "asin"), _half_pi_rest(x)
+
+
+def asin(x: X) -> X:
+    big, core, low = _arc(x, mag(x))
     value = E.select(big, lit(math.pi / 2, x) - (core + core - lit(low, x)), core)
     return sign_of(value, x)
 
 
 def acos(x: X) -> X:
-    size = mag(x)
-    big = size > lit(0.5, x)
-    z = (lit(1, x) - size) * lit(0.5, x)
-    t = E.select(big, E.call("sqrt", z), x)
-    core = odd(t, "asin")
-    low = 6.123233995736766e-17 if not single(x) else -4.371139000186241e-08
+    big, core, low = _arc(x, x)
     twice = core + core
     far = E.select(x < lit(0, x), lit(math.pi, x) - (twice - lit(2 * low, x)), twice)
     return E.select(big, far, lit(math.pi / 2, x) - (core - lit(low, x)))
@@ -123,7 +126,7 @@ def atan(x: X) -> X:
     num = E.select(steep, lit(-1, x), E.select(middle, size - one, size))
     den = E.select(steep, size, E.select(middle, size + one, one))
     core = odd(num / den, "atan")
-    low = 6.123233995736766e-17 if not single(x) else -4.371139000186241e-08
+    low = _half_pi_rest(x)
     base = E.select(steep, lit(math.pi / 2, x), E.select(middle, lit(math.pi / 4, x), lit(0, x)))
     rest = E.select(steep, lit(low, x), E.select(middle, lit(low / 2, x), lit(0, x)))
     return sign_of(base + (core + rest), x)

@@ -38,12 +38,13 @@ def join_copies(fuser: Fuser, target: Target) -> None:
 
 def _readers(fuser: Fuser, node: Expr) -> list[Group]:
     """The groups that read a call that is a group by itself; none where others read it too."""
-    users = fuser.graph.users.get(node, [])
     if not isinstance(node, Call) or node not in fuser.groups or fuser.groups[node].root().size > 1:
         return []
-    if fuser.info(node).kind != "injective" or not all(u in fuser.groups for u in users):
+    users = fuser.graph.users.get(node, [])
+    calls = [u for u in users if isinstance(u, Call) and u in fuser.groups]
+    if fuser.info(node).kind != "injective" or len(calls) < len(users):
         return []
-    return list({id(g): g for g in (fuser.groups[u].root() for u in users)}.values())
+    return list({id(g): g for g in (fuser.groups[u].root() for u in calls)}.values())
 
 
 def _fetches(fuser: Fuser, node: Call, target: Target) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from warpbeam.ir.names import fresh_name
 from warpbeam.ir.node import Node, children
-from warpbeam.ir.rewrite import post_order, rewrite
+from warpbeam.ir.rewrite import post_order, rewrite, substitute
 from warpbeam.ir.transform import module_pass
 from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, If, IRModule, Tuple, TupleGetItem, Var
 from warpbeam.relay.op import Op
@@ -85,7 +85,7 @@ class _Lifter:
         return self.fn if body is self.fn.body else self.fn.replace(body=body)
 
     def _new(self, node: Any) -> Any:
-        return rewrite(node, lambda n: None, self.memo)
+        return rewrite(node, None, self.memo)
 
     def _captured(self, root: Expr) -> list[Expr]:
         """What a branch uses of the outside, in order of first use."""
@@ -119,7 +119,7 @@ class _Lifter:
     def _lifted(self, root: Expr, what: str) -> Expr:
         captured = self._captured(root)
         params = tuple(Var(f"p{i}", c.ty) for i, c in enumerate(captured))
-        body: Any = rewrite(root, lambda n: None, dict(zip(captured, params, strict=True)))
+        body: Any = substitute(root, dict(zip(captured, params, strict=True)))
         fn = Function(params, body)
         name = fresh_name(f"{self.gv.name}_{what}", self.names)
         gv = GlobalVar(name, FuncType(tuple(p.ty for p in params), body.ty))

@@ -50,9 +50,9 @@ class PackProducts:
             if not _pays(products[0][0], self.target):
                 continue
             for some in graph.portions(products, self.target):
-                rows = rewrite(some[0][0].args[0], lambda n: None, done)
+                rows = rewrite(some[0][0].args[0], None, done)
                 done.update(_packed(rows, some))
-        return fn.replace(body=rewrite(fn.body, lambda n: None, done)) if done else fn
+        return fn.replace(body=rewrite(fn.body, None, done)) if done else fn
 
 
 class _Graph:

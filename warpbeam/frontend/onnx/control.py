@@ -18,7 +18,7 @@ from warpbeam.frontend.onnx.ops_sequence_host import after, as_handle, joined_ra
 from warpbeam.frontend.onnx.refusals import MisfitError
 from warpbeam.frontend.onnx.trips import deciding, trips
 from warpbeam.ir.node import Node, children
-from warpbeam.ir.rewrite import post_order, rewrite
+from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.op import get
 from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, If, Tuple, TupleGetItem, Var, const
 from warpbeam.relay.infer_call import type_text
@@ -306,7 +306,7 @@ def _iterations(importer: Any, view: NodeView, body: Body) -> Expr:
     kept = deciding(body)
     states, (var, start, again) = [body.states[k] for k in kept], body.running
     fresh: dict[Any, Any] = {v: Var(v.name, v.ty) for v in (body.step, *states, var)}
-    again, *after = [rewrite(e, lambda n: None, dict(fresh)) for e in (again, *[body.after[k] for k in kept])]
+    again, *after = [substitute(e, fresh) for e in (again, *[body.after[k] for k in kept])]
     first = Body(fresh[body.step], body.count, [fresh[s] for s in states], [body.starts[k] for k in kept], after)
     first.running = (fresh[var], start, again)
     return build(importer, view, first, steps=True)[-1]
@@ -433,5 +433,5 @@ def _closed(roots: Sequence[Expr], own: Sequence[Var]) -> tuple[list[Expr], dict
         if n in moving:
             for c in children(n):
                 replaced(c)
-    new = [rewrite(r, lambda n: None, dict(outer)) for r in roots]
+    new = [substitute(r, outer) for r in roots]
     return new, {v: e for e, v in outer.items()}

@@ -24,15 +24,7 @@ def is_likely(cond: Any) -> bool:
 
 def conjuncts(cond: PrimExpr) -> list[PrimExpr]:
     """The parts of a conjunction in order; none for true."""
-    out: list[PrimExpr] = []
-    todo = [cond]
-    while todo:
-        c = todo.pop()
-        if type(c) is e.And:
-            todo += [c.b, c.a]
-        elif not (isinstance(c, IntImm) and c.value):
-            out.append(c)
-    return out
+    return [c for c in e.flattened(cond, e.And) if not (isinstance(c, IntImm) and c.value)]
 
 
 def own_condition(block: Block) -> PrimExpr:

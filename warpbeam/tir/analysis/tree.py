@@ -43,6 +43,17 @@ def kids(stmt: Any) -> tuple[Stmt, ...]:
     return ()
 
 
+def allocated(stmt: Stmt) -> set[Buffer]:
+    """The buffers that exist within a statement only: each iteration of a loop has its own."""
+    found, todo = set(), [stmt]
+    while todo:
+        n = todo.pop()
+        if isinstance(n, Allocate):
+            found.add(n.buffer)
+        todo.extend(kids(n))
+    return found
+
+
 def own_parts(s: Any) -> list[Any]:
     """The expressions that a statement evaluates itself."""
     if isinstance(s, BufferStore):

@@ -168,7 +168,7 @@ class _Simplifier:
 
     def pruned(self, n: Any) -> Any:
         """A conjunction without the comparisons that others imply; false where two exclude each other."""
-        terms = list(dict.fromkeys(_flatten(n, e.And)))
+        terms = list(dict.fromkeys(e.flattened(n, e.And)))
         forms = [self.inequality(t) for t in terms]
         keep = []
         for i, p in enumerate(forms):
@@ -239,7 +239,7 @@ class _Simplifier:
     def extreme(self, n: Any) -> None:
         """min/max: operands that others dominate go, the rest stand in structural order."""
         cls, dm = type(n), self.divmod(n.dtype)
-        sides = [P.of_expr(x) for side in (n.a, n.b) for x in _flatten(dm.finish(self.poly(side)), cls)]
+        sides = [P.of_expr(x) for side in (n.a, n.b) for x in e.flattened(dm.finish(self.poly(side)), cls)]
         keep: list[Poly] = []
         for p in sides:
             if any(self.dominates(q, p, n.dtype, cls) for q in keep):
@@ -356,17 +356,6 @@ def _below(n: Any) -> Any:
     from warpbeam.ir.rewrite import post_order
 
     return post_order(n)
-
-
-def _flatten(n: Any, cls: type) -> list[Any]:
-    out, todo = [], [n]
-    while todo:
-        x: Any = todo.pop()
-        if type(x) is cls:
-            todo += [x.b, x.a]  # type: ignore[attr-defined]
-        else:
-            out.append(x)
-    return out
 
 
 def _fold(n: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +14,16 @@ from warpbeam.tir.stmt import Block, For, IterVar, PrimFunc, Stmt
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(ABC):
     """One primitive with its arguments. `apply` gives the new program or raises ScheduleError; it changes nothing."""
 
     def apply(self, func: PrimFunc) -> PrimFunc:
         """The program after this step."""
         return self.run(func)[0]
 
+    @abstractmethod
     def run(self, func: PrimFunc) -> tuple[PrimFunc, Any]:
         """The program after this step, and the names the step made."""
-        raise NotImplementedError
 
 
 class Namer:

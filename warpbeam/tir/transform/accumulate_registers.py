@@ -18,7 +18,7 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import post_order, rewrite
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
-from warpbeam.tir.analysis.tree import kids, with_kids
+from warpbeam.tir.analysis.tree import allocated, kids, with_kids
 from warpbeam.tir.arith import simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, BufferRef, Call, PrimExpr, Ramp, Var
 from warpbeam.tir.intrin import is_pure
@@ -154,7 +154,7 @@ class _Walk:
         if stores is None or bound is None:
             return []
         found = []
-        inside = _allocated(s)  # new in each iteration
+        inside = allocated(s)  # new in each iteration
         for b in dict.fromkeys(x.buffer for x in stores):
             if (
                 b in inside
@@ -231,17 +231,6 @@ def wanted_in_order(run: list[BufferStore], wanted: set[Buffer]) -> list[Buffer]
 
 def _bytes(h: _Held) -> int:
     return int(h.register.shape[0] * h.register.shape[1] * dt.nbytes(h.buffer.dtype))
-
-
-def _allocated(s: Stmt) -> set[Buffer]:
-    """The buffers that exist within a statement only."""
-    found, todo = set(), [s]
-    while todo:
-        n = todo.pop()
-        if isinstance(n, Allocate):
-            found.add(n.buffer)
-        todo.extend(kids(n))
-    return found
 
 
 def _harmless(x: Any) -> bool:

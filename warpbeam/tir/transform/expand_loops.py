@@ -220,14 +220,7 @@ class Expander:
 
     def either(self, s: For, low: PrimExpr, extent: PrimExpr) -> Stmt | None:
         """A loop of min(c, x) iterations: expanded for c, serial for the rest; serial where there is no such c."""
-        sides: list[PrimExpr] = []
-        todo = [extent]
-        while todo:
-            x = todo.pop()
-            if type(x) is e.Min:
-                todo += [x.b, x.a]
-            else:
-                sides.append(x)
+        sides = e.flattened(extent, e.Min)
         limits = [x for x in sides if isinstance(x, IntImm)]
         if not limits:
             return self.plain(s, low, extent)

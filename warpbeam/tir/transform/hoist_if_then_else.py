@@ -49,14 +49,8 @@ def _over(s: For, body: Stmt) -> Stmt:
 
 def _split(cond: PrimExpr, s: For) -> tuple[list[PrimExpr], list[PrimExpr]]:
     """Conjuncts that the loop leaves alone, and the others."""
-    fixed, moving = [], []
-    todo = [cond]
-    while todo:
-        c = todo.pop()
-        if type(c) is e.And:
-            todo += [c.b, c.a]
-        elif s.var in free_vars(c) or accesses(c)[0]:
-            moving.append(c)
-        else:
-            fixed.append(c)
+    fixed: list[PrimExpr] = []
+    moving: list[PrimExpr] = []
+    for c in e.flattened(cond, e.And):
+        (moving if s.var in free_vars(c) or accesses(c)[0] else fixed).append(c)
     return fixed, moving

@@ -23,10 +23,10 @@ from warpbeam.ir.rewrite import substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.analysis.regions import Range, touched, upper_bound
-from warpbeam.tir.analysis.tree import kids, rebuilt
+from warpbeam.tir.analysis.tree import allocated, kids, rebuilt
 from warpbeam.tir.arith import Facts, simplify
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var
-from warpbeam.tir.stmt import Allocate, Evaluate, For, PrimFunc, Stmt, seq
+from warpbeam.tir.stmt import Evaluate, For, PrimFunc, Stmt, seq
 from warpbeam.tir.transform.mutate import map_up, wrap
 from warpbeam.tir.transform.setting import Setting
 from warpbeam.tir.transform.stage_notes import parts_of, regrown
@@ -92,7 +92,7 @@ def _ahead(s: For, name: str, ahead: Any, onto: str, line: int) -> Ask | None:
     facts.bind(s.var, s.min, s.extent)
     buffer = next((x.buffer for x in accesses(s.body)[0] if x.buffer.name == name), None)
     region: list[Range] | None = None if buffer is None else touched(buffer, s.body, facts, stores=False)
-    if buffer is None or region is None or buffer in _made_inside(s):
+    if buffer is None or region is None or buffer in allocated(s):
         return None
     counts = [upper_bound(r.extent(facts), facts) for r in region]
     later = _later(s, ahead, onto, [r.low for r in region])
@@ -181,14 +181,3 @@ def _path(s: For, name: str) -> list[For]:
                 return list(above)
         stack.extend((c, above) for c in kids(inner))
     return []
-
-
-def _made_inside(s: For) -> set[Buffer]:
-    """Buffers that each iteration has for itself: nothing of a later one is there to be asked for."""
-    found, stack = set(), [s.body]
-    while stack:
-        inner = stack.pop()
-        if isinstance(inner, Allocate):
-            found.add(inner.buffer)
-        stack.extend(kids(inner))
-    return found

@@ -17,6 +17,7 @@ from typing import Any
 from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import free_vars
+from warpbeam.tir.analysis.predicate import conjuncts, is_likely
 from warpbeam.tir.analysis.regions import Range, interval, loop_range
 from warpbeam.tir.analysis.tree import kids, with_kids
 from warpbeam.tir.arith import Facts, linear, prove, simplify
@@ -80,7 +81,7 @@ def _passed(body: Stmt, conds: list[PrimExpr]) -> Stmt:
 def _failed(s: Any, conds: frozenset[PrimExpr]) -> Stmt:
     """The statement where one of the conditions does not hold: what stands under all of them is not there."""
     if isinstance(s, IfThenElse):
-        left = conds.difference(_conjuncts(s.cond))
+        left = conds.difference(conjuncts(s.cond))
         then = _failed(s.then, left) if left else s.then
         orelse = None if s.orelse is None else _failed(s.orelse, conds)
         return IfThenElse(s.cond if left else IntImm(False, "bool"), then, orelse)
@@ -247,20 +248,10 @@ def _conditions(s: Any, env: Env) -> Iterator[tuple[PrimExpr, Env]]:
     while stack:
         node, around = stack.pop()
         if isinstance(node, IfThenElse):
-            yield from ((c, around) for c in _conjuncts(node.cond) if type(c) is e.Call and c.op == "likely")
+            yield from ((c, around) for c in conjuncts(node.cond) if is_likely(c))
         elif isinstance(node, For):
             around = {**around, node.var: loop_range(node, around)}
         stack.extend((c, around) for c in kids(node))
-
-
-def _conjuncts(cond: PrimExpr) -> Iterator[PrimExpr]:
-    todo = [cond]
-    while todo:
-        c = todo.pop()
-        if type(c) is e.And:
-            todo += [c.b, c.a]
-        else:
-            yield c
 
 
 def _countable(extent: Any) -> bool:
