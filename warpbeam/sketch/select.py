@@ -6,7 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
-from warpbeam.sketch import chain, columns, generic, lines, pointwise, pooled, rows, scan, tile, window, winograd
+from warpbeam.sketch import (
+    chain,
+    columns,
+    generic,
+    lines,
+    pointwise,
+    pooled,
+    rows,
+    scan,
+    streamed,
+    tile,
+    window,
+    winograd,
+)
 from warpbeam.sketch.base import Group, Plan
 from warpbeam.sketch.collapse import collapse
 from warpbeam.sketch.divide import divide
@@ -18,6 +31,7 @@ _SKETCHES = (
     ("scan", scan),
     ("pointwise", pointwise),
     ("rows", rows),
+    ("streamed", streamed),
     ("window", window),
     ("pooled", pooled),
     ("lines", lines),
