@@ -240,7 +240,7 @@ CASES: list[Case] = [
         '= i):\n        T[v] = A[v]', '= i):\n        init:\n            T[v] = 0.0\n        T[v] = A[v]', 1),
         lambda s: s.rolling_buffer("t"))),
     ("prefetch: loop i is vectorized", steps(COPY, lambda s: s.vectorize("i"), lambda s: s.prefetch("i", "A"))),
-    ("prefetch: nothing under i reads C", do(COPY, lambda s: s.prefetch("i", "C"))),
+    ("prefetch: nothing under i reads or writes C", do(COPY, lambda s: s.prefetch("i", "C"))),
     ("prefetch: spread from loop i over loop i", do(COPY, lambda s: s.prefetch("i", "A", 1, "i"))),
     (
         "prefetch: from the end of loop i on to the next iteration of i",

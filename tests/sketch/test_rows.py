@@ -106,11 +106,28 @@ def test_what_costs_much_is_done_once_for_all_readers():
     assert (np.abs(got - (v - (v * v.sum(1, keepdims=True)).sum(1, keepdims=True))) <= bound).all()
 
 
-@pytest.mark.parametrize(("rows", "asked"), [(16, False), (512, True), (4096, False)])
-def test_rows_in_the_third_level_cache_are_asked_for_ahead(rows, asked):
-    """Four in each of sixteen steps of the last pass; what is nearer is there, what is farther has no room for more."""
-    machine = get("native").replace(l2=1 << 18, l3=1 << 23, line=64, vector_bits=512)
-    plan = schedule(*softmax((rows, 1024)), machine)
+_CACHES = {"l2": 1 << 18, "l3": 1 << 23, "line": 64, "vector_bits": 512}
+
+
+@pytest.mark.parametrize(("rows", "asked"), [(8, False), (512, True), (4096, True)])
+def test_the_pass_with_exponentials_asks_for_the_next_row_and_for_the_lines_of_the_result(rows, asked):
+    """Four of each in each of sixteen steps of the pass that computes most; what is near is there."""
+    plan = schedule(*softmax((rows, 1024)), get("native").replace(**_CACHES))
     text = to_text(plan.lowered)
     assert plan.sketch == "rows" and text.count("prefetch[int64](x[") == 4 * asked
-    assert not asked or f" + 1, {rows - 1}), j_1_0 * 64 + 48]" in text
+    assert text.count('{"rw": 1}') == 4 * asked
+    both = [text.find(s) for s in (f"x[min(i_3 + 1, {rows - 1}), j_0 * 64 + 48]", "y[i_3, j_0 * 64 + 48]) {")]
+    assert all((0 < at < text.index("scale2(")) == asked for at in both)
+
+
+@pytest.mark.parametrize(("rows", "asked"), [(16, False), (512, True), (4096, False)])
+def test_cheap_rows_are_asked_for_where_the_third_level_cache_holds_them(rows, asked):
+    """The last of two passes asks for the next row, the first for the lines of the result."""
+    x = te.placeholder((rows, 1024), name="x")
+    k = te.reduce_axis(1024, "k")
+    mean = te.compute((rows,), lambda i: te.sum(x[i, k] * (1 / 1024), axis=[k]), name="mean")
+    y = te.compute((rows, 1024), lambda i, j: x[i, j] - mean[i], name="y")
+    plan = schedule([x], [y], get("native").replace(**_CACHES))
+    text = to_text(plan.lowered)
+    assert plan.sketch == "rows" and ("prefetch[int64](x[" in text) == asked and ('{"rw": 1}' in text) == asked
+    assert not asked or text.index("prefetch[int64](y[") < text.index("prefetch[int64](x[")

@@ -149,7 +149,7 @@ KINDS: dict[str, Callable[[Schedule, random.Random], Call | None]] = {
     "unknown pragma": lambda s, r: _block_call(s, r, s.loop_names(), lambda n: s.pragma(n, "magic", 1)),
     "tensorize by integers": lambda s, r: _block_call(s, r, s.loop_names(), lambda n: s.tensorize(n, INTEGERS)),
     "stages that start late": lambda s, r: _block_call(s, r, s.loop_names(), lambda n: s.pipeline(n, _late(s, n))),
-    "fetch what nothing reads": lambda s, r: _fetch(s, r),
+    "fetch what nothing touches": lambda s, r: _fetch(s, r),
     "place where it is already": lambda s, r: _block_call(
         s, r, [b for b in s.blocks() if s.loops(b)], lambda b: s.reverse_compute_at(b, s.loops(b)[0])
     ),
@@ -171,7 +171,7 @@ def _fetch(s: Schedule, rng: random.Random) -> Call | None:
         (n, b)
         for n, p in tree.loops.items()
         for b in tree.buffers
-        if all(b not in {x.name for x in read(as_block(q))} for q in tree.blocks_below(p))
+        if all(b not in {x.name for x in (*read(as_block(q)), *written(as_block(q)))} for q in tree.blocks_below(p))
     ]
     picked = _pick(rng, found)
     return None if picked is None else lambda: s.prefetch(*picked)

@@ -32,6 +32,27 @@ def test_prefetch():
     assert "prefetch" in to_text(lower(got))
 
 
+def test_what_is_only_written_is_asked_for_as_such():
+    got = becomes(
+        inject_prefetch,
+        """
+        def f(A: float32[64, 32], B: float32[64, 32]):
+            for i in range(64) {"prefetch": (("B", 0),)}:
+                for j in range(32):
+                    B[i, j] = A[i, j]
+        """,
+        """
+        def f(A: float32[64, 32], B: float32[64, 32]):
+            for i in range(64):
+                for B_1 in range(2):
+                    eval prefetch[int64](B[i, B_1 * 16]) {"rw": 1}
+                for j in range(32):
+                    B[i, j] = A[i, j]
+        """,
+    )
+    assert '{"rw": 1}' in to_text(lower(got))
+
+
 def test_prefetch_spread_over_an_inner_loop():
     """Panels of 3 x 20 elements are 4 lines; 2 * 3 iterations ask for one each, and the last two for the last again."""
     got = becomes(

@@ -42,10 +42,16 @@ def test_prefetch_asks_for_the_next_iteration():
         """,
     )
     check(f, s.func)
-    with pytest.raises(ScheduleError, match="computed inside"):
-        s.prefetch(i, "y")
+    s.prefetch(i, "y", 0)  # only written there: asks for the lines that stores will go to
+    check(f, s.func)
     with pytest.raises(ScheduleError, match="no buffer"):
         s.prefetch(i, "z")
+
+
+def test_what_is_computed_and_read_in_a_loop_is_not_asked_for():
+    s, _, k, _ = _fetching()
+    with pytest.raises(ScheduleError, match="computed and read inside"):
+        s.prefetch(k, "A_global")
 
 
 def test_prefetch_is_spread_over_an_inner_serial_loop():

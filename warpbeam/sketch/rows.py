@@ -46,26 +46,35 @@ def build(group: Group) -> Plan:
     for stage in reversed(group.stages):
         if stage.op in keeping or (stage.op is out and out.reduce_axis):
             _place(group, stage, row, cols, short)
-    loops: list[str] = []
-    for stage in group.stages:
-        if stage.op in keeping or stage.op is out:
-            loops = _vectorise(group, stage, row, short) or loops
+    passes = [(s, _vectorise(group, s, row, short)) for s in group.stages if s.op in keeping or s.op is out]
     if row is not None:
-        _fetch_next(group, row, product(lead) * product(cols), loops[0] if loops else "")
+        _fetch_ahead(group, row, product(lead) * product(cols), [(s, loops[0]) for s, loops in passes if loops])
     notes = ("one pass over memory per row", *(["rows in registers"] if short else []))
     return Plan(sch.func, "rows", {"rows": product(lead), "columns": product(cols)}, notes)
 
 
-def _fetch_next(group: Group, row: str, elements: int, through: str) -> None:
-    """Operands of which the third-level cache holds all and the second-level cache does not: a row is asked for while
-    the last pass over the one before runs. The first pass would begin with a wait, as nothing tells that more is needed
-    after a row's end; of what comes from memory, asking only takes the way of what is written.
+def _fetch_ahead(group: Group, row: str, elements: int, passes: list[tuple[Stage, str]]) -> None:
+    """Asks for the next row's operands, and for the lines of this row's result: the first pass would begin with a wait,
+    as nothing tells that more is needed after a row's end, and stores wait for lines to be read.
+
+    A pass that computes much (exponentials) has the time to ask for all that the second-level cache does not hold in
+    half of its bytes. Others have that time only for what the third-level cache holds: next rows are asked for in the
+    last pass, results in the one before. Of what comes from memory, asking there only takes the way of what is written.
     """
-    target = group.target
-    for t in group.inputs:
-        size = product(t.shape)
-        if size >= elements and target.l2 < size * dt.nbytes(t.dtype) <= target.l3:
-            group.sch.prefetch(row, t.op.name, 1, through)
+    target, out = group.target, group.outputs[0]
+    rows = {t.op.name: product(t.shape) * dt.nbytes(t.dtype) for t in group.inputs if product(t.shape) >= elements}
+    written = product(out.shape) * dt.nbytes(out.dtype) if product(out.shape) >= elements else 0
+    costly = next((loop for s, loop in passes if s.op is not out.op and expensive(s.op)), "")
+    if costly:
+        asked = [name for name in rows if 2 * (sum(rows.values()) + written) >= target.l2]
+        after = costly if asked and written else ""
+    else:
+        asked = [name for name, size in rows.items() if target.l2 < size <= target.l3]
+        after = passes[-2][1] if asked and written and len(passes) > 1 else ""
+    for name in asked:
+        group.sch.prefetch(row, name, 1, costly or (passes[-1][1] if passes else ""))
+    if after:
+        group.sch.prefetch(row, out.op.name, 0, after)
 
 
 def below(group: Group, out: Stage, stages: list[Stage], row: str, cols: tuple[object, ...]) -> None:

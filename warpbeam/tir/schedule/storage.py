@@ -132,7 +132,8 @@ def _buffers(place: Place) -> tuple[Buffer, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch(Step):
-    """Asks, at the start of each iteration, for what the iteration `offset` later reads of a buffer.
+    """Asks, at the start of each iteration, for what the iteration `offset` later reads of a buffer, or writes of one
+    that is only written there: the lines that stores will go to.
 
     for i in 64:                  lowering       for i in 64:
         B[i] = A[i * 16]             ->              prefetch(A[min((i + 2) * 16, 1023)]);  B[i] = A[i * 16]
@@ -167,10 +168,12 @@ class Prefetch(Step):
         buffer = tree.buffers.get(self.buffer)
         if buffer is None:
             raise ScheduleError(f"there is no buffer {self.buffer!r}", hint=f"buffers: {', '.join(tree.buffers)}")
-        if any(p.within(target) for p in writers(tree, buffer)):
-            raise ScheduleError(f"prefetch: {self.buffer} is computed inside loop {self.loop}")
-        if not any(buffer in read(as_block(p)) for p in tree.blocks_below(target)):
-            raise ScheduleError(f"prefetch: nothing under {self.loop} reads {self.buffer}")
+        reading = any(buffer in read(as_block(p)) for p in tree.blocks_below(target))
+        writing = any(p.within(target) for p in writers(tree, buffer))
+        if reading and writing:
+            raise ScheduleError(f"prefetch: {self.buffer} is computed and read inside loop {self.loop}")
+        if not reading and not writing:
+            raise ScheduleError(f"prefetch: nothing under {self.loop} reads or writes {self.buffer}")
         if self.through:
             inner = tree.loop(self.through)
             if inner is target or not inner.within(target) or as_loop(inner).kind != "serial":

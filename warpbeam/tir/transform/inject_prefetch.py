@@ -36,8 +36,8 @@ _LIKELY = 4  # iterations of a loop whose extent is not known
 
 
 def inject_prefetch(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
-    """Loops noted "prefetch": ((buffer name, iterations ahead), …) begin by asking for what a later iteration reads;
-    with a third entry, an inner loop's name, the iterations of that loop ask for a share each. With a fourth, an outer
+    """Loops noted "prefetch": ((buffer name, iterations ahead), …) begin by asking for what a later iteration reads,
+    or writes where none of them reads the buffer; with a third entry, an inner loop's name, the iterations of that loop ask for a share each. With a fourth, an outer
     loop's name, the first iterations of the next one of that loop follow the last of this one.
     """
     line = int(getattr((at or Setting()).target, "line", 64))
@@ -76,6 +76,7 @@ class Ask:
     counts: tuple[int, ...]
     step: int  # elements in a line
     facts: Facts
+    writes: bool = False
 
     def load(self, offsets: list[PrimExpr]) -> Stmt:
         """Asks for the element at a distance from the first one, kept inside the buffer."""
@@ -83,15 +84,17 @@ class Ask:
         for low, by, size in zip(self.low, offsets, self.buffer.shape, strict=True):
             at = e.minimum(e.add(low, by), e.sub(e.as_expr(size), 1))
             index.append(simplify(e.maximum(at, 0), self.facts))
-        return Evaluate(e.call("prefetch", BufferLoad(self.buffer, index), dtype="int64"))
+        attrs = {"rw": 1} if self.writes else {}
+        return Evaluate(e.call("prefetch", BufferLoad(self.buffer, index), dtype="int64", **attrs))
 
 
 def _ahead(s: For, name: str, ahead: Any, onto: str, line: int) -> Ask | None:
-    """What the iteration that comes `ahead` later reads of a buffer; None where that is not known."""
+    """What the iteration that comes `ahead` later reads of a buffer, or only writes; None where that is not known."""
     facts = Facts()
     facts.bind(s.var, s.min, s.extent)
-    buffer = next((x.buffer for x in accesses(s.body)[0] if x.buffer.name == name), None)
-    region: list[Range] | None = None if buffer is None else touched(buffer, s.body, facts, stores=False)
+    read, written = ([x.buffer for x in found if x.buffer.name == name] for found in accesses(s.body))
+    buffer, writes = next(iter(read or written), None), not read
+    region: list[Range] | None = None if buffer is None else touched(buffer, s.body, facts, not writes, writes)
     if buffer is None or region is None or buffer in allocated(s):
         return None
     counts = [upper_bound(r.extent(facts), facts) for r in region]
@@ -99,7 +102,7 @@ def _ahead(s: For, name: str, ahead: Any, onto: str, line: int) -> Ask | None:
     low = [substitute(r.low, later) for r in region]
     known = tuple(c for c in counts if c is not None)
     step = max(1, line // dt.nbytes(buffer.dtype))
-    return Ask(buffer, tuple(low), known, step, facts) if len(known) == len(counts) else None
+    return Ask(buffer, tuple(low), known, step, facts, writes) if len(known) == len(counts) else None
 
 
 def _later(s: For, ahead: Any, onto: str, low: list[PrimExpr]) -> dict[Var, PrimExpr]:
