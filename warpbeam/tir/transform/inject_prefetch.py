@@ -37,8 +37,9 @@ _LIKELY = 4  # iterations of a loop whose extent is not known
 
 def inject_prefetch(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
     """Loops noted "prefetch": ((buffer name, iterations ahead), …) begin by asking for what a later iteration reads,
-    or writes where none of them reads the buffer; with a third entry, an inner loop's name, the iterations of that loop ask for a share each. With a fourth, an outer
-    loop's name, the first iterations of the next one of that loop follow the last of this one.
+    or writes where none of them reads the buffer; with a third entry, an inner loop's name, the iterations of that loop
+    ask for a share each. With a fourth, an outer loop's name, the first iterations of the next one of that loop follow
+    the last of this one.
     """
     line = int(getattr((at or Setting()).target, "line", 64))
     body = map_up(func.body, lambda s: _loop(s, line))
