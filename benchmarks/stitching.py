@@ -2,11 +2,14 @@
 
     python -m benchmarks.stitching [--models bert,transformer,dien,crnn,wav2vec2] [--threads 1,2] [--repeat 24]
 
-The variants of a model are compiled in one process and run in turn for a moment each, another one first in each round,
-so that all see the same machine; what a variant is compared to is what pairs took in the same round. All is float32.
+The variants of a model are compiled once, and several times loaded into one process and run in turn for a moment each,
+another one first in each round and in each loading: all see the same machine, and where the system happens to place
+their memory (which moves a run by half a percent) is drawn anew. What a variant is compared to is what pairs took in
+the same round. All is float32.
 "alone": each operator is a kernel. "pairs": the classic FuseOps (config "relay.FuseOps.mode"). "regions": what
 `compile` does. Times are medians with the range from the 10th to the 90th of a hundred; ratios are medians over rounds
-with their quartiles.
+with the interval that holds the median with 95 % probability, by the order of the rounds' ratios (no distribution is
+assumed): variants whose interval holds 1 were not told apart.
 A kernel call is memory-bound where it does less than 4 floating-point operations per byte that it moves. Bytes are
 those of operands and results, each whole and once per call; weights and tables are read however operators are joined,
 so what is moved without them stands beside the total.
@@ -16,7 +19,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import shutil
 import statistics
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,16 +87,37 @@ def counted(model: str, threads: int, variant: str, module: Any, report: Any) ->
     return Line(model, threads, variant, len(calls), len(memory_bound(calls)), *moved, memory["arena"])
 
 
-def measure(model: str, threads: int, rounds: int, seconds: float) -> list[Line]:
-    """All variants of a model, run in turn."""
+def measure(model: str, threads: int, rounds: int, seconds: float, loads: int = 4) -> list[Line]:
+    """All variants of a model, run in turn; the rounds are shared out over so many loadings."""
     path = onnx_path(MODELS[model])
     inputs = load_inputs(path)
-    lines, runs = [], []
-    for variant in VARIANTS:
-        module, report = compiled(str(path), variant)
-        module.num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:
+        lines = []
+        for variant in VARIANTS:
+            module, report = compiled(str(path), variant)
+            module.save(Path(folder) / variant)
+            lines.append(counted(model, threads, variant, module, report))
+            del module
+        for k in range(loads):
+            share = rounds * (k + 1) // loads - rounds * k // loads
+            _rounds(lines[k % len(lines) :] + lines[: k % len(lines)], Path(folder), inputs, share, seconds)
+    return lines
+
+
+def _rounds(lines: list[Line], folder: Path, inputs: Any, rounds: int, seconds: float) -> None:
+    """Loads the variants, in this order, each from a copy of its file, and runs them in turn; adds the times to lines.
+
+    A file's pages stay where they are once it was read: only those of a copy are placed anew.
+    """
+    from warpbeam.runtime import load
+
+    runs = []
+    for line in lines:
+        fresh = Path(shutil.copyfile(folder / line.variant, folder / "fresh"))
+        module = load(fresh)
+        fresh.unlink()
+        module.num_threads = line.threads
         outputs = {k: v.copy() for k, v in module.run(inputs).items()}
-        lines.append(counted(model, threads, variant, module, report))
         runs.append(lambda m=module, o=outputs: m.run(inputs, o))
     for k in range(rounds):
         for j in range(len(runs)):
@@ -98,7 +125,6 @@ def measure(model: str, threads: int, rounds: int, seconds: float) -> list[Line]
             taken = timed_slice(runs[at], seconds, 1)
             lines[at].samples += taken
             lines[at].rounds.append(statistics.median(taken))
-    return lines
 
 
 def markdown(lines: list[Line]) -> str:
@@ -116,7 +142,7 @@ def markdown(lines: list[Line]) -> str:
             _share(x.bytes, ref.bytes), _share(x.bytes - x.weights, ref.bytes - ref.weights),
             f"{x.arena / 1e6:.2f}",
             _spread([1e3 * t for t in x.samples], 10, ".4g"),
-            _spread([a / b for a, b in zip(x.rounds, ref.rounds, strict=True)], 25, ".3f"),
+            _settled([a / b for a, b in zip(x.rounds, ref.rounds, strict=True)]),
         ]  # fmt: skip
         out.append("|" + "|".join(cells) + "|")
     return "\n".join(out)
@@ -130,6 +156,16 @@ def _spread(values: list[float], percent: int, form: str) -> str:
     """The median, and the range without so many percent at each end."""
     low, middle, high = np.percentile(values, [percent, 50, 100 - percent])
     return f"{middle:{form}} [{low:{form}}-{high:{form}}]"
+
+
+def _settled(values: list[float]) -> str:
+    """The median, and between which values of the sorted ones it lies in 95 of 100 cases (normal approximation of the
+    binomial distribution of how many values lie below the median).
+    """
+    ordered, half = sorted(values), 0.98 * math.sqrt(len(values))
+    low = max(0, math.floor(len(values) / 2 - half))
+    high = min(len(values) - 1, math.ceil(len(values) / 2 + half) - 1)
+    return f"{statistics.median(values):.3f} [{ordered[low]:.3f}-{ordered[high]:.3f}]"
 
 
 def main() -> None:

@@ -197,7 +197,17 @@ def test_stitching_counts_what_each_way_of_joining_leaves(tmp_path: Path) -> Non
     assert rows[0].startswith("|m|1|alone|5 [5.00]|") and rows[0].endswith("|4 [4-4]|2.000 [2.000-2.000]|")
     assert rows[2].endswith("|1 [1-1]|0.500 [0.500-0.500]|")
     lines[2].samples, lines[2].rounds = [k * 1e-3 for k in range(1, 12)], [1e-3, 3e-3]
-    assert stitching.markdown(lines).endswith("|6 [2-10]|1.000 [0.750-1.250]|")
+    assert stitching.markdown(lines).endswith("|6 [2-10]|1.000 [0.500-1.500]|")
+    for line in (lines[1], lines[2]):  # of 100 ratios, 41 to 60 of the sorted ones hold the median with 95 %
+        line.rounds = [1.0] * 100 if line is lines[1] else [k / 100 for k in range(100, 0, -1)]
+    assert stitching.markdown(lines[1:]).endswith("|0.505 [0.410-0.600]|")
+
+
+def test_stitching_loads_each_variant_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stitching, "timed_slice", lambda run, seconds, batch: [run() and 1.0])
+    monkeypatch.setattr(stitching, "MODELS", {"dcgan": stitching.MODELS["dcgan"]})
+    lines = stitching.measure("dcgan", 1, 5, 0.0, loads=2)
+    assert [x.variant for x in lines] == list(stitching.VARIANTS) and all(len(x.rounds) == 5 for x in lines)
 
 
 def test_cases_with_host_calls_are_counted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
