@@ -40,6 +40,7 @@ class FunctionPrinter(Emitter):
         self.mask: Value | None = None
         self.noalias = True
         self.in_parallel = False
+        self.bypass: frozenset[E.Buffer] = frozenset()  # at multiples of a line: whole lines go past the caches
         self.lines: Lines | None = None
 
     # ----------------------------------------------------------------------------------------------------------- bindin

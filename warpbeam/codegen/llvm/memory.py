@@ -69,8 +69,13 @@ def _load_at(fn: FunctionPrinter, buffer: E.Buffer, address: Value, type: str) -
     return shuffle_one(fn, fn.load(call, odd.whole, buffer, address), range(lanes_in(type)))
 
 
-def _store_at(fn: FunctionPrinter, buffer: E.Buffer, address: Value, value: Value) -> None:
+def _store_at(
+    fn: FunctionPrinter, buffer: E.Buffer, address: Value, value: Value, access: Access | None = None
+) -> None:
     align, odd = element_bytes(buffer.dtype), _odd(fn, value.type)
+    if access is not None and buffer in fn.bypass and _whole_line(fn, buffer, access):
+        fn.line(f"store {value}, {address}, align {fn.target.line}, !nontemporal !{{i32 1}}")
+        return
     if odd is None:
         fn.line(f"store {value}, {address}, align {align}")
         return
@@ -78,6 +83,21 @@ def _store_at(fn: FunctionPrinter, buffer: E.Buffer, address: Value, value: Valu
     fn.module.declare(name, "void", f"{odd.whole}, ptr, {odd.flags}")
     wide = shuffle_one(fn, value, range(lanes_in(odd.whole)))
     fn.line(f"call void @{name}({wide}, ptr align {align} {address.name}, {odd.flags} {odd.mask})")
+
+
+def _whole_line(fn: FunctionPrinter, buffer: E.Buffer, access: Access) -> bool:
+    """Whether a vector is exactly a line, wherever loops stand, in a buffer that begins with one as all its rows do."""
+    size, line = element_bytes(buffer.dtype), fn.target.line
+    rows = [analysis.const_int(s) for s in analysis.strides(buffer)[:-1]]
+    steps = (*access.terms.values(), access.constant, *(s if s is not None else 1 for s in rows))
+    return access.lanes * size == line and all(k * size % line == 0 for k in steps)
+
+
+def fence(fn: FunctionPrinter) -> None:
+    """Waits until what was stored past the caches is there for other threads, where a function does that."""
+    if fn.bypass:
+        fn.module.declare("llvm.x86.sse.sfence", "void", "")
+        fn.line("call void @llvm.x86.sse.sfence()")
 
 
 class _Odd(NamedTuple):
@@ -295,7 +315,7 @@ def store(fn: FunctionPrinter, buffer: E.Buffer, indices: tuple[E.PrimExpr, ...]
     value = to_memory(fn, value, buffer.dtype, lanes)
     align = element_bytes(buffer.dtype)
     if lanes == 1 or (access.offsets is None and access.stride == 1):
-        _store_at(fn, buffer, access.pointer, value)
+        _store_at(fn, buffer, access.pointer, value, access)
     elif access.offsets is None and access.stride == -1:
         address = pointer(fn, buffer, access.terms, access.constant - lanes + 1)
         turned = shuffle(fn, value, value, [lanes - 1 - i for i in range(lanes)])

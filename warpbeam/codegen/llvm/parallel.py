@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from warpbeam.codegen import analysis
+from warpbeam.codegen.llvm import memory
 from warpbeam.codegen.llvm.emitter import Module, Value
 from warpbeam.codegen.llvm.helpers import CONTEXT, fail_function
 from warpbeam.codegen.llvm.types import value_type
@@ -97,7 +98,7 @@ def _body(
     from warpbeam.codegen.llvm.function import FunctionPrinter
 
     inner = FunctionPrinter(fn.module, fn.facts, fn.func_name)
-    inner.in_parallel, inner.noalias = True, fn.noalias
+    inner.in_parallel, inner.noalias, inner.bypass = True, fn.noalias, fn.bypass
     about = "" if fn.lines is None else fn.lines.share(inner, f"{name}.body")
     inner.known_nonneg = set(fn.known_nonneg)
     params = ["ptr %ctx"]
@@ -121,5 +122,6 @@ def _body(
     for part in (loop, loop.body):
         inner.facts.stores.setdefault(part, fn.facts.stores[node.body])
     statement(inner, loop)
+    memory.fence(inner)
     head = f"define internal i32 @{name}.body({', '.join(params)}, i64 %begin, i64 %end) noinline #0{about} {{"
     return "\n".join([head, inner.body(), "  ret i32 0", "}", ""])

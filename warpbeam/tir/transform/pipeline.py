@@ -13,6 +13,7 @@ from warpbeam.tir.mathlib import FUNCTIONS
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform.accumulate_registers import accumulate_registers
 from warpbeam.tir.transform.alternate_loops import alternate_loops
+from warpbeam.tir.transform.bypass_caches import bypass_caches, possible
 from warpbeam.tir.transform.byte_small_types import byte_small_types
 from warpbeam.tir.transform.common_subexpr_elim import KEY as CSE
 from warpbeam.tir.transform.common_subexpr_elim import common_subexpr_elim
@@ -124,6 +125,7 @@ FINISH: tuple[Entry, ...] = (  # what code generators rely on
     Entry("tir.DropNanTests", _one(drop_nan_tests), _seen(f"call:{TEST}")),
     Entry("tir.ExpandMath", expand_math, _seen(*(f"call:{f}" for f in (*FUNCTIONS, *IN_STEPS)))),
     Entry("tir.LiftWorkspace", _one(lift_workspace), _always),
+    Entry("tir.BypassCaches", bypass_caches, possible),
     Entry("tir.Verify", _one(verify), _always),
 )
 PHASES: tuple[tuple[Entry, ...], ...] = (BLOCKS, LOOPS, EXPANSION, FINISH)

@@ -1,0 +1,45 @@
+"""Marks results that no cache will hold when they are read, so that whole lines of them are stored past the caches.
+
+def relu(A: float32[64, 1048576], B: float32[64, 1048576]) {"bypass": (1,)}
+
+An ordinary store first reads the line that it changes, and then drives out of the caches what is still of use. Neither
+serves a result that is gone from them before anybody reads it: one of a size like the third-level cache's, in a kernel
+that passes twice as much by it. What a kernel reads again itself stays as it is.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.rewrite import post_order
+from warpbeam.tir.expr import Buffer, BufferLoad, BufferRef, const_int
+from warpbeam.tir.stmt import BufferStore, PrimFunc
+from warpbeam.tir.transform.setting import Setting
+
+KEY = "bypass"
+
+
+def possible(at: Setting) -> bool:
+    """Whether the machine has such stores, of whole lines, and a cache that is too small for something."""
+    t = at.target
+    return (
+        getattr(t, "kind", "") == "llvm" and t.triple.startswith("x86_64") and t.l3 > 0 and t.vector_bits == 8 * t.line
+    )
+
+
+def bypass_caches(func: PrimFunc, at: Setting) -> PrimFunc:
+    """The function with the numbers of such parameters as its attribute "bypass"."""
+    nodes = list(post_order(func.body))
+    stored = {n.buffer for n in nodes if isinstance(n, BufferStore)}
+    read = {n.buffer for n in nodes if isinstance(n, BufferLoad | BufferRef)}
+    sizes = {b: size for b in func.buffers if (size := _bytes(b)) is not None and (b in stored or b in read)}
+    if sum(sizes.values()) < 2 * at.target.l3:
+        return func
+    far = tuple(k for k, p in enumerate(func.params) if p in stored - read and 2 * sizes.get(p, 0) >= at.target.l3)
+    return func.with_attr(KEY, far) if far else func
+
+
+def _bytes(buffer: Buffer) -> int | None:
+    sizes = [const_int(n) for n in buffer.shape]
+    return prod(n or 0 for n in sizes) * dt.nbytes(buffer.dtype) if None not in sizes else None
