@@ -14,8 +14,8 @@ from warpbeam.codegen.llvm import print_kernel
 from warpbeam.sketch.select import schedule
 from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
-from warpbeam.tir.expr import Buffer, BufferLoad, Var
-from warpbeam.tir.stmt import BufferStore, For, PrimFunc, seq
+from warpbeam.tir.expr import Buffer, BufferLoad, Var, call
+from warpbeam.tir.stmt import BufferStore, Evaluate, For, PrimFunc, seq
 from warpbeam.tir.transform import lower
 from warpbeam.tir.transform.bypass_caches import KEY, possible
 from warpbeam.tir.transform.setting import Setting
@@ -77,6 +77,16 @@ def test_what_is_read_again_stays() -> None:
         For(j, 0, n, "serial", BufferStore(c, BufferLoad(b, (j,)) + 1.0, (j,))),
     )
     assert lower(PrimFunc("twice", (a, b, c), body), small("generic-x86-64-v4")).attrs[KEY] == (2,)
+
+
+def test_what_is_asked_for_ahead_stays() -> None:
+    """Somebody decided that the lines of a result are to be there when it is stored."""
+    target, n = small("generic-x86-64-v4"), 16384
+    a, b, i, j = Buffer("a", (n,), "float32"), Buffer("b", (n,), "float32"), Var("i"), Var("j")
+    store = BufferStore(b, BufferLoad(a, (i * 16 + j,)), (i * 16 + j,))
+    ask = Evaluate(call("prefetch", BufferLoad(b, (i * 16,)), dtype="int64"))
+    body = For(i, 0, n // 16, "serial", seq(ask, For(j, 0, 16, "vectorized", store)))
+    assert KEY not in lower(PrimFunc("f", (a, b), body), target).attrs
 
 
 @pytest.mark.parametrize("shift", [0, 4, 32])

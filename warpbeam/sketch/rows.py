@@ -69,7 +69,8 @@ def _fetch_ahead(group: Group, row: str, elements: int, passes: list[tuple[Stage
         asked = [name for name in rows if 2 * (sum(rows.values()) + written) >= target.l2]
         after = costly if asked and written else ""
     else:
-        asked = [name for name, size in rows.items() if target.l2 < size <= target.l3]
+        fit = sum(rows.values()) + written <= target.l3
+        asked = [name for name, size in rows.items() if fit and target.l2 < size]
         after = passes[-2][1] if asked and written and len(passes) > 1 else ""
     for name in asked:
         group.sch.prefetch(row, name, 1, costly or (passes[-1][1] if passes else ""))
