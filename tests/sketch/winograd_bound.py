@@ -26,6 +26,16 @@ def direct(x, w, borders, stride=1):
     return sum(p[:, i : i + h : stride, j : j + v : stride] @ w[i, j].astype(np.float64) for i, j in taps)
 
 
+def dilated(fn, x, w, borders, apart):
+    """What `fn` (`direct`, `error_bound`) says of a convolution by taps that lie `apart`: of each part of the map."""
+    p, (high, across) = padded(x, borders), apart
+    y = np.empty((len(x), p.shape[1] - 2 * high, p.shape[2] - 2 * across, w.shape[-1]))
+    for a in range(min(high, y.shape[1])):
+        for b in range(min(across, y.shape[2])):
+            y[:, a::high, b::across] = fn(p[:, a::high, b::across], w, (0, 0, 0, 0))
+    return y
+
+
 def slices(x, w, borders):
     """Three dimensions as sums of two: x [N, D, H, W, C] in pieces that meet one outer tap each, and that tap's
     weights, of w [K, 3, 3, C, O]; borders (front, top, left, back, bottom, right).

@@ -140,6 +140,16 @@ def test_quotients_and_remainders_join() -> None:
     assert simplify((I * 4 + J // 4) * 4 + J % 4, f) is simplify(I * 16 + J)
 
 
+def test_what_was_joined_comes_apart_where_that_divides() -> None:
+    """(k // 3 * 2 + i) * 3 + k % 3 is k // 3 * 3 + k + 3 * i, whose sixth is k // 3 for i of two values."""
+    for apart, count in ((3, 2), (2, 4), (4, 2)):
+        f = bound(i=count)
+        joined = simplify((K // apart * count + I) * apart + K % apart, f)
+        assert simplify(joined // (apart * count), f) is simplify(K // apart)
+        assert simplify(joined // apart % count, f) is I and simplify(joined % apart, f) is simplify(K % apart)
+    assert simplify((K + I + K // 3 * 3) // 6) is simplify((K + I + K // 3 * 3) // 6)  # i may be anything
+
+
 def test_tails_of_split_loops() -> None:
     f = Facts()
     o, t = e.Var("o"), e.Var("t")

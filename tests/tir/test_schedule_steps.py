@@ -239,6 +239,24 @@ def test_loop_axes_say_what_is_read_in_terms_of_loops():
         assert np.array_equal(got, a.reshape(got.shape) * 2 + 1)
 
 
+def test_loop_axes_say_which_part_of_a_loop_is_read():
+    """Every second element of a row together: that iterations keep apart is seen afterwards, too."""
+    x = te.placeholder((20,), name="X")
+    p = te.compute((12,), lambda i: x[i] * 2.0, name="P")
+    y = te.compute((20,), lambda i: p[i // 4 * 2 + i % 2] + 1.0, name="Y")
+    s = Schedule(create_prim_func([x], [y], "f"))
+    outer, within, begin = s.split(s.loops("Y")[0], [None, 2, 2], guard="kept")
+    s.reorder(outer, begin, within)
+    blocks, _ = s.split(s.fuse(outer, begin), [None, 5])
+    s.loop_axes("Y")
+    s.parallel(blocks)
+    s.compute_at("P", s.loops("Y")[1])
+    assert s.extent(s.loops("P")[-1]) == 1
+    a, got = np.random.default_rng(0).standard_normal(20).astype(np.float32), np.zeros(20, np.float32)
+    run(s.func, a, got)
+    assert np.array_equal(got, 2 * a[np.arange(20) // 4 * 2 + np.arange(20) % 2] + 1)
+
+
 def test_loop_axes_leave_axes_that_share_no_loop():
     s = Schedule(schedule_primitives.maps())
     before = s.func

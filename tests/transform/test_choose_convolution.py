@@ -23,7 +23,7 @@ from warpbeam.transform.graph import call, op_name
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sketch"))
 
-from winograd_bound import direct, direct_3d, error_bound, error_bound_3d
+from winograd_bound import dilated, direct, direct_3d, error_bound, error_bound_3d
 
 TARGET = replace(get("generic-x86-64-v4"), cores=2)  # choices must not depend on the machine that tests
 
@@ -62,6 +62,8 @@ def test_a_large_layer_is_computed_by_tiles():
     assert chosen(network((1, 28, 28, 128), 128))
     assert chosen(network((1, 28, 28, 128), 128, strides=2))
     assert chosen(network((1, 28, 28, 128), 128, strides=2), **{"warpbeam.accuracy": "fast"})
+    assert chosen(network((1, 28, 28, 128), 128, dilation=2))
+    assert chosen(network((1, 28, 28, 128), 128, dilation=(1, 3)))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,8 @@ def test_a_large_layer_is_computed_by_tiles():
     [
         lambda: network((1, 28, 28, 128), 128, strides=3),
         lambda: network((1, 28, 28, 128), 128, strides=(2, 1)),
-        lambda: network((1, 28, 28, 128), 128, dilation=2),
+        lambda: network((1, 28, 28, 128), 128, dilation=2, strides=2),
+        lambda: network((1, SizeVar("h"), 28, 128), 128, dilation=2),
         lambda: network((1, 28, 28, 128), 128, data_layout="NHWC", out_layout="NCHW", tail=False),
         lambda: network((1, 28, 28, 128), 128, kernel=var("w", shape=(3, 3, 128, 128))),
         lambda: network((1, 28, 28, 128), 128, kernel=var("w", shape=(3, 3, 128, 128)), tail=False),
@@ -77,7 +80,8 @@ def test_a_large_layer_is_computed_by_tiles():
     ids=[
         "stride",
         "strides differ",
-        "dilation",
+        "dilation with a stride",
+        "dilation over an open map",
         "layouts differ",
         "weights are an input",
         "weights are an input, bare",
@@ -203,6 +207,26 @@ def test_symbolic_batch(monkeypatch):
         (got,) = module.run({"x": x}).values()
         error = np.abs(got - direct(x, weights(32, 32), (1, 1, 1, 1)))
         assert (error <= error_bound(x, weights(32, 32), (1, 1, 1, 1))).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 14), (2, 13, 13), (SizeVar("n"), 17, 25)], ids=["even", "odd", "batch"])
+def test_taps_that_lie_apart(shape, monkeypatch):
+    """The same bits with any number of threads."""
+    monkeypatch.setattr("warpbeam.transform.choose_convolution._CLEARLY", 1e9)
+    borders, apart = (2, 1, 0, 3), (2, 3)
+    mod = network((*shape, 64), 64, borders, tail=False, dilation=apart)
+    module, report = compile_with_report(mod, cache=False, target=replace(TARGET, fork_cycles=1))
+    assert [r["sketch"] for r in report.rows] == ["winograd"]
+    count = shape[0] if isinstance(shape[0], int) else 3
+    x = np.random.default_rng(0).standard_normal((count, *shape[1:], 64)).astype(np.float32)
+    results = []
+    for threads in (1, 2):
+        module.num_threads = threads
+        (got,) = module.run({"x": x}).values()
+        results.append(got.copy())
+    assert results[0].tobytes() == results[1].tobytes()
+    want, bound = (dilated(fn, x, weights(64, 64), borders, apart) for fn in (direct, error_bound))
+    assert (np.abs(got - want) <= bound).all()
 
 
 def test_open_maps(monkeypatch):

@@ -18,7 +18,7 @@ from warpbeam.op.base import REQUIRED, accumulation, tensors
 from warpbeam.op.nn_common import Ranked, require_rank, spatial_letters, unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
-from warpbeam.topi.nn.common import Geometry, Layout, arrange, geometry, layout_map
+from warpbeam.topi.nn.common import Geometry, Layout, arrange, geometry, layout_map, tuple_of
 from warpbeam.topi.nn.convolution import conv_shape
 from warpbeam.topi.nn.winograd import TAPS, Matrix, matrices, winograd, winograd_weight
 
@@ -67,17 +67,19 @@ class _WeightTransform(Ranked):
 
 class WinogradNd(Ranked):
     """The convolution of data by transformed weights [size, size, I, O], or [size, size, K, I, O] over three
-    dimensions, of which size tells the transform; dilation 1.
+    dimensions, of which size tells the transform.
 
-    stride: of rows and columns, 1 or 2. padding: one number, one per dimension, or begins then ends. Any layout of data
-    and result. plane_dtype: what the transformed data is rounded to, "" for nothing. out_dtype: the result's, "" for
-    that of the data, which is then that of the weights too.
+    stride: of rows and columns, 1 or 2. dilation: of rows and columns of known extent, with stride 1. padding: one
+    number, one per dimension, or begins then ends. Any layout of data and result. plane_dtype: what the transformed
+    data is rounded to, "" for nothing. out_dtype: the result's, "" for that of the data, which is then that of the
+    weights too.
     """
 
     arity = 2
     defaults = {
         "tile_size": REQUIRED,
         "stride": 1,
+        "dilation": (1, 1),
         "padding": 0,
         "data_layout": REQUIRED,
         "out_layout": "",
@@ -95,8 +97,9 @@ class WinogradNd(Ranked):
 
     def windows(self, attrs: Attrs) -> Geometry:
         """Strides, dilation, begins and ends, one value per spatial dimension each."""
-        steps = (1,) * (self.nd - 2) + (attrs["stride"],) * 2
-        return geometry(self, self.nd, steps, attrs["padding"], 1)
+        outer = (1,) * (self.nd - 2)
+        steps, spread = (attrs["stride"],) * 2, tuple_of(attrs["dilation"], 2)
+        return geometry(self, self.nd, outer + steps, attrs["padding"], outer + spread)
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         x, u = tensors(self, types)
@@ -114,6 +117,12 @@ class WinogradNd(Ranked):
         moves = self.windows(attrs)
         if any(isinstance(p, int) and p < 0 for p in (*moves.begins, *moves.ends)):
             raise self.error(f"padding {attrs['padding']} is negative")
+        known = all(isinstance(x.shape[data[c]], int) for c in "HW")
+        if moves.dilation[-2:] != (1, 1) and (attrs["stride"] != 1 or not known):
+            raise self.error(
+                f"dilation {moves.dilation[-2:]} with stride {attrs['stride']} over {x.shape}",
+                "maps have known rows and columns and a stride of 1 where taps are dilated",
+            )
         unify(self, x.shape[data["C"]], u.shape[-2], "input channels and weight channels")
         taps = (TAPS, TAPS, *u.shape[2:])
         kernel = {c: i for i, c in enumerate("HW" + _rest(self.nd))}
@@ -127,13 +136,14 @@ class WinogradNd(Ranked):
         plain = x.transpose([data[c] for c in letters]).astype(wide, copy=False)
         plain = np.pad(plain, [(0, 0), *zip(moves.begins, moves.ends, strict=True), (0, 0)])
         u = u.astype(wide)
+        spread = moves.dilation[-2:]
         if self.nd == 2:
-            y = _by_tiles(plain, u, attrs)
+            y = _by_phases(plain, u, attrs, spread)
         else:
             n, deep, *rest = plain.shape
             count = deep - u.shape[2] + 1
             parts = [plain[:, k : k + count].reshape(-1, *rest) for k in range(u.shape[2])]
-            y = np.sum([_by_tiles(part, u[:, :, k], attrs) for k, part in enumerate(parts)], axis=0)
+            y = np.sum([_by_phases(part, u[:, :, k], attrs, spread) for k, part in enumerate(parts)], axis=0)
             y = y.reshape(n, count, *y.shape[1:])
         back = {c: i for i, c in enumerate(letters)}
         result = dt.to_numpy(attrs["out_dtype"]) if attrs["out_dtype"] else x.dtype
@@ -141,7 +151,7 @@ class WinogradNd(Ranked):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         begins, maps = self.windows(attrs).begins, self.maps(attrs)
-        how = (attrs["stride"], attrs["plane_dtype"], out_type.dtype)
+        how = (attrs["stride"], attrs["plane_dtype"], out_type.dtype, self.windows(attrs).dilation[-2:])
         return winograd(*inputs, attrs["tile_size"], maps, begins, out_type.shape, *how)
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
@@ -155,6 +165,19 @@ class WinogradWeightTransform3d(_WeightTransform, name="nn.contrib_conv3d_winogr
 class WinogradConv2d(WinogradNd, name="nn.contrib_conv2d_winograd_without_weight_transform", nd=2): ...
 class WinogradConv3d(WinogradNd, name="nn.contrib_conv3d_winograd_without_weight_transform", nd=3): ...
 # fmt: on
+
+
+def _by_phases(plain: np.ndarray, u: np.ndarray, attrs: Attrs, dilation: Sequence[int]) -> np.ndarray:
+    """The convolution of plain [N, H, W, C], borders included, by taps that lie apart: one of each part of the map."""
+    high, across = dilation
+    if high == across == 1:
+        return _by_tiles(plain, u, attrs)
+    n, h, w, _ = plain.shape
+    y = np.empty((n, h - (TAPS - 1) * high, w - (TAPS - 1) * across, u.shape[-1]), u.dtype)
+    for a in range(min(high, y.shape[1])):
+        for b in range(min(across, y.shape[2])):
+            y[:, a::high, b::across] = _by_tiles(plain[:, a::high, b::across], u, attrs)
+    return y
 
 
 def _by_tiles(plain: np.ndarray, u: np.ndarray, attrs: Attrs) -> np.ndarray:

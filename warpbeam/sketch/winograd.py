@@ -35,7 +35,7 @@ from warpbeam.sketch.ragged import copies
 from warpbeam.sketch.structure import Contraction, contraction, variables
 from warpbeam.te.tensor import ComputeOp, Operation, loads
 from warpbeam.tir.arith import poly, simplify
-from warpbeam.tir.expr import FloorDiv, Var, as_expr, const_int
+from warpbeam.tir.expr import FloorDiv, FloorMod, PrimExpr, Var, as_expr, const_int
 
 _MOST_PLANES = 64
 Cutter = Callable[..., tuple[list[str], str, str, str]]  # of (group, parts, blocks, layer); see `_result`
@@ -44,8 +44,8 @@ Cutter = Callable[..., tuple[list[str], str, str, str]]  # of (group, parts, blo
 @dataclass(slots=True)
 class Parts:
     """The stages by what they do. inlined: those that become part of others. first: the stage that `planes` mixes, or
-    None. sizes: results of a tile along rows and columns. flat: where one axis has all tiles of all images, what its
-    extent is a multiple of; else 0.
+    None. sizes: results of a tile along rows and columns; apart: how far apart these lie. flat: where one axis has all
+    tiles of all images, what its extent is a multiple of; else 0.
     """
 
     first: ComputeOp | None
@@ -56,6 +56,7 @@ class Parts:
     out: ComputeOp
     inlined: list[Operation]
     sizes: tuple[int, int]
+    apart: tuple[int, int]
     flat: int = 0
 
 
@@ -81,15 +82,15 @@ def find(group: Group) -> Parts | None:
     if len(users) != 1 or len(results) != 1 or any(expensive(o) for o in (*before, planes)):
         return None
     flat = _whole(op.axis[-2].extent) if len(roles.m) == 1 else 0
-    sizes = _flat_sizes(results[0], back, op, flat) if flat else _tile_sizes(results[0], back, op, roles)
+    found = _flat_sizes(results[0], back, op, flat) if flat else _tile_sizes(results[0], back, op, roles)
     after = [s for s in group.stages if s.op not in (*before, planes, op, back)]
-    if sizes is None or not _finishing(after, results[0], out):
+    if found is None or not _finishing(after, results[0], out):
         return None
     makers = [t.op for t in planes.input_tensors]
     first = makers[0] if len(makers) == 1 and isinstance(makers[0], ComputeOp) else None
     inlined: list[Operation] = [o for o in before if o is not first]
     inlined += [s.op for s in after if s.op is not out]
-    return Parts(first, planes, op, roles, back, out, inlined, sizes, flat)
+    return Parts(first, planes, op, roles, back, out, inlined, *found, flat)
 
 
 def _planes_of_rows(group: Group, op: ComputeOp, roles: Contraction) -> bool:
@@ -150,32 +151,40 @@ def _finishing(after: list[Any], result: ComputeOp, out: ComputeOp) -> bool:
     return any(s.op is out for s in after)
 
 
-def _tile_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contraction) -> tuple[int, int] | None:
-    """Results of a tile along rows and columns: the divisors of the last two row axes; None where they do not fit."""
-    axes = [a.var for a in result.axis]
+def _tile_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contraction) -> tuple[Any, Any] | None:
+    """(Results of a tile along rows and columns, how far apart they lie): what the last two row axes are divided by to
+    find a tile, and their rest; None where tiles are found in another way.
+    """
+    axes, reads = [a.var for a in result.axis], list(loads(result))
     if len(axes) != len(roles.m) + 1 or any(r.tensor.op is not op for r in loads(back)):
         return None
-    found: dict[Var, int] = {}
-    for load in loads(result):
-        if load.tensor.op is not back:
+    for load in reads:
+        if load.tensor.op is not back or load.indices[-1] is not axes[-1]:
             return None
-        for index in load.indices:
-            if not isinstance(index, FloorDiv) or not isinstance(index.a, Var):
-                continue
-            divisor = const_int(index.b)
-            if divisor is not None:
-                found[index.a] = divisor
-        if load.indices[-1] is not axes[-1] or any(axes[-1] in variables(i) for i in load.indices[:-1]):
+        if any(axes[-1] in variables(i) for i in load.indices[:-1]):
             return None
-    row, column = axes[-3:-1]
-    if set(found) != {row, column}:
+    spots = {r.indices[-3:-1] for r in reads}
+    found = [_tile_of(v, index) for v, index in zip(axes[-3:-1], spots.pop(), strict=True)]
+    if spots or None in found:
         return None
     counts = [extent(a.extent) for a in op.axis[-3:-1]]
     whole = [extent(a.extent) for a in result.axis[-3:-1]]
-    for v, count, size in zip((row, column), counts, whole, strict=True):
-        if count is None or size is None or count != -(-size // found[v]):
+    for (size, apart), count, results in zip(found, counts, whole, strict=True):
+        if count is None or results is None or count != -(-results // (size * apart)) * apart:
             return None
-    return found[row], found[column]
+    sizes, apart = zip(*found, strict=True)
+    return sizes, apart
+
+
+def _tile_of(axis: Var, index: PrimExpr) -> tuple[int, int] | None:
+    """(size, apart) of axis // (size * apart) * apart + axis % apart, where `apart` may be 1."""
+    by = {const_int(n.b) for n in post_order(index) if isinstance(n, FloorDiv) and n.a is axis}
+    rests = {const_int(n.b) for n in post_order(index) if isinstance(n, FloorMod) and n.a is axis}
+    whole, apart = (by or {None}).pop(), (rests or {1}).pop()
+    if whole is None or apart is None or whole % apart or by or rests:
+        return None
+    rest = axis % apart if apart > 1 else 0
+    return (whole // apart, apart) if simplify(index - axis // whole * apart - rest) is as_expr(0) else None
 
 
 def _whole(size: Any) -> int:
@@ -184,7 +193,7 @@ def _whole(size: Any) -> int:
     return next(iter(terms.values())) if len(terms) == 1 else 0
 
 
-def _flat_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, whole: int) -> tuple[int, int] | None:
+def _flat_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, whole: int) -> tuple[Any, Any] | None:
     """As `_tile_sizes`, where one axis has the tiles of all images, row by row, rounded up to a multiple of `whole`."""
     axes, reads = [a.var for a in result.axis], list(loads(result))
     if len(axes) != 4 or any(r.tensor.op is not op for r in loads(back)) or any(r.tensor.op is not back for r in reads):
@@ -199,7 +208,7 @@ def _flat_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, whole: int) -
     spot = (axes[0] * (high // row) + axes[1] // row) * (wide // column) + axes[2] // column
     count = result.axis[0].extent * (high // row) * (wide // column)
     same = [(at, spot), (op.axis[-2].extent, (count + (whole - 1)) // whole * whole)]
-    return (row, column) if all(simplify(a) is simplify(b) for a, b in same) else None
+    return ((row, column), (1, 1)) if all(simplify(a) is simplify(b) for a, b in same) else None
 
 
 # ------------------------------------------------------------------------------------------------------------ decisions
@@ -303,12 +312,8 @@ def _result(group: Group, parts: Parts, blocks: Blocks, layer: Layer) -> tuple[l
     """
     sch, block, lanes = group.sch, group.blocks[parts.out], layer.lanes
     *batch, high, across, channel = sch.loops(block)
-    rows, row, y = sch.split(high, [None, blocks.rows, parts.sizes[0]], guard="kept")
-    if layer.columns % blocks.columns:
-        column, x = sch.split(across, [None, parts.sizes[1]], guard="kept")
-        columns, column = sch.split(column, [None, blocks.columns])
-    else:
-        columns, column, x = sch.split(across, [None, blocks.columns, parts.sizes[1]], guard="kept")
+    rows, row, y = _cut(group, high, blocks.rows, parts.sizes[0], parts.apart[0])
+    columns, column, x = _cut(group, across, blocks.columns, parts.sizes[1], parts.apart[1])
     chunk, vector, lane = sch.split(channel, [None, -(-blocks.chunk // lanes), lanes])
     outer = [*batch, rows, columns]
     around = [chunk, *outer] if blocks.columns_outer else [*outer, chunk]
@@ -316,7 +321,21 @@ def _result(group: Group, parts: Parts, blocks: Blocks, layer: Layer) -> tuple[l
     sch.vectorize(lane)
     sch.unroll(y)
     sch.unroll(x)
+    if parts.apart != (1, 1):
+        sch.loop_axes(block)
     return outer, around[-1], chunk, vector
+
+
+def _cut(group: Group, name: str, tiles: int, size: int, apart: int) -> tuple[str, ...]:
+    """Cuts a loop over results into loops over blocks, a block's `tiles`, and the results of a tile."""
+    sch = group.sch
+    if apart == 1:
+        tile, within = sch.split(name, [None, size], guard="kept")
+    else:
+        tile, within, begin = sch.split(name, [None, size, apart], guard="kept")
+        sch.reorder(tile, begin, within)
+        tile = sch.fuse(tile, begin)
+    return (*sch.split(tile, [None, tiles]), within)
 
 
 def tiled(group: Group, names: list[str], parts: Parts, lanes: int) -> str:

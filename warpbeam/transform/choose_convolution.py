@@ -1,10 +1,11 @@
 """Chooses how each convolution by 3x3 taps, or by Kx3x3 over three dimensions, is computed: as the plain sum, or by
 Winograd's tiles with fewer products.
 
-Legal: the same stride of 1 or 2 for rows and columns, dilation 1, one group, float32, constant weights, known channels,
-channels last, and over three dimensions known maps with stride 1 in front. The cost model predicts both on the target,
-with weights coming from memory (in a whole model they do) and open maps of a likely size; Winograd's is taken where it
-is clearly faster. What was decided, and what the other would have cost, goes out as events of stage "choice".
+Legal: the same stride of 1 or 2 for rows and columns, one group, float32, constant weights, known channels, channels
+last, over three dimensions known maps with stride 1 in front, and where taps are dilated known maps with stride 1. The
+cost model predicts both on the target, with weights coming from memory (in a whole model they do) and open maps of a
+likely size; Winograd's is taken where it is clearly faster. What was decided, and what the other would have cost, goes
+out as events of stage "choice".
 
 Where another precision is asked for, products of pairs of short numbers are compared: sums of transformed data are
 rounded too, so tiles of 2x2 are all that is considered. `ToMixedPrecision` does the rounding later.
@@ -132,13 +133,16 @@ def _fits(node: Call) -> bool:
     data, kernel, out = node.op.maps(node.attrs)
     moves = node.op.windows(node.attrs)
     borders = (*moves.begins, *moves.ends)
-    plain = {*moves.strides[:-2], *moves.dilation, node.attrs["groups"]} == {1} and data == out
+    plain = {*moves.strides[:-2], *moves.dilation[:-2], node.attrs["groups"]} == {1} and data == out
     plain = plain and len({*moves.strides[-2:]}) == 1 and data["C"] == len(x.shape) - 1
     known = all(isinstance(p, int) and p >= 0 for p in borders)
     channels = [t.shape[m["C"]] for t, m in ((x, data), (node.ty, out))]
     if "D" in data:
         known = known and all(isinstance(t.shape[m[c]], int) for t, m in ((x, data), (node.ty, out)) for c in "DHW")
         known = known and isinstance(w.shape[kernel["D"]], int) and node.ty.shape[out["D"]] != 1
+    if _dilation(node) != (1, 1):
+        whole = all(isinstance(t.shape[m[c]], int) for t, m in ((x, data), (node.ty, out)) for c in "HW")
+        plain = plain and _stride(node) == 1 and whole
     small = any(isinstance(node.ty.shape[out[c]], int) and node.ty.shape[out[c]] <= 2 for c in "HW")
     known = known and all(isinstance(c, int) for c in channels)
     return plain and known and not small and all(w.shape[kernel[c]] == TAPS for c in "HW")
@@ -155,6 +159,12 @@ def _stride(node: Call) -> int:
     return int(node.op.windows(node.attrs).strides[-1])
 
 
+def _dilation(node: Call) -> tuple[int, int]:
+    """That of rows and columns."""
+    high, across = node.op.windows(node.attrs).dilation[-2:]
+    return int(high), int(across)
+
+
 def _offered(node: Call, accuracy: str) -> tuple[int, ...]:
     """The tiles by which a convolution may be computed, in the types that it has."""
     tiles = _TILES[accuracy] if node.args[0].ty.dtype == "float32" else _SHORT_TILES
@@ -165,6 +175,7 @@ def _tiled(node: Call, weights: Expr, tile: int) -> Call:
     """The convolution by tiles of `tile` results per dimension."""
     name, data = _CONV.format(nd=node.op.nd), node.attrs["data_layout"]
     attrs = {"tile_size": tile, "stride": _stride(node), "padding": _borders(node), "data_layout": data}
+    attrs["dilation"] = _dilation(node)
     if node.args[0].ty.dtype != node.ty.dtype:
         attrs.update(plane_dtype=node.args[0].ty.dtype, out_dtype=node.ty.dtype)
     return call(name, node.args[0], weights, **attrs)
@@ -177,9 +188,11 @@ def _borders(node: Call) -> tuple[Any, ...]:
 
 
 def signature(node: Call) -> str:
-    """What a convolution by 3x3 taps computes, the same for each way to do it: shapes, stride, borders, layout."""
+    """What a convolution by 3x3 taps computes, the same for each way to do it: shapes, strides, borders, layout."""
     shapes = [[d if isinstance(d, int) else "?" for d in ty.shape] for ty in (node.args[0].ty, node.ty)]
-    return f"{shapes[0]} -> {shapes[1]} {_stride(node)} {_borders(node)} {node.attrs['data_layout']}"
+    spread = _dilation(node)
+    apart = "" if spread == (1, 1) else f" {spread}"
+    return f"{shapes[0]} -> {shapes[1]} {_stride(node)}{apart} {_borders(node)} {node.attrs['data_layout']}"
 
 
 def _decided(found: tuple[int, Choice], node: Call, tiles: tuple[int, ...], ctx: PassContext) -> tuple[int, Choice]:
@@ -222,7 +235,8 @@ def others(fn: Function, accuracy: str) -> list[Other]:
         taps = Var(w.name, TensorType(shape, w.ty.dtype))
         layout = f"HW{letters[:-2]}IO" if own else node.attrs["kernel_layout"]
         attrs = {"padding": _borders(node), "data_layout": node.attrs["data_layout"], "kernel_layout": layout}
-        attrs.update(strides=node.op.windows(node.attrs).strides, out_dtype=node.attrs["out_dtype"])
+        moves = node.op.windows(node.attrs)
+        attrs.update(strides=moves.strides, dilation=moves.dilation, out_dtype=node.attrs["out_dtype"])
         plain = call(f"nn.conv{node.op.nd}d", x, taps, **attrs)
         param, new = taps, plain
         if tile:

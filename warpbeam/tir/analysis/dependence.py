@@ -229,7 +229,9 @@ def _same_instances(found: list[Access], moving: Mapping[Var, PrimExpr]) -> bool
     for v in iters:
         if v in loops and e.const_int(loops[v].min) != 0:
             return False
-    if injective(indices, iters, first.place) or injective(list(first.raw or indices), iters, first.place):
+    once = {v: f.extent for v, f in loops.items() if e.const_int(f.extent) == 1 and e.const_int(f.min) == 0}
+    raw, whole = list(first.raw or indices), {**iters, **once}  # which has loops that are simplified away, too
+    if injective(indices, iters, first.place) or injective(raw, whole, first.place):
         return True
     outer = {v: loops[v].extent for v in names if v in loops and v not in iters}  # apart together, so apart when fixed
     if not outer or any(e.const_int(loops[v].min) != 0 for v in outer):
@@ -237,8 +239,8 @@ def _same_instances(found: list[Access], moving: Mapping[Var, PrimExpr]) -> bool
     # Tiles of loops around may overlap: those that are only added to an index are fixed, and the others are told apart.
     tied = free_vars(as_block(first.place).predicate).union(*[_inside_atoms(i) for i in (*indices, *(first.raw or ()))])
     for some in dict.fromkeys((tuple(outer), tuple(v for v in outer if v in tied))):
-        together = {**{v: outer[v] for v in some}, **iters}
-        if any(injective(list(i), together, first.place) for i in (indices, first.raw or indices)):
+        fixed = {v: outer[v] for v in some}
+        if injective(indices, {**fixed, **iters}, first.place) or injective(raw, {**fixed, **whole}, first.place):
             return True
     return False
 

@@ -2,7 +2,7 @@
 
 Identities (c > 0): (q*c + r)//c = q + r//c;  (g*a + b)//(g*c) = a//c and (g*a + b)%(g*c) = g*(a%c) + b for 0 <= b < g;
 (x//a)//c = x//(a*c);  (x%(c*m))//c = (x//c)%m;  k*(x%m) = k*x (mod c) where c divides k*m;
-s*(x%c) + s*c*(x//c) = s*x;  s*(x%a) + s*a*((x//a)%b) = s*(x%(a*b)).
+s*(x%c) + s*c*(x//c) = s*x, both ways;  s*(x%a) + s*a*((x//a)%b) = s*(x%(a*b)).
 """
 
 from __future__ import annotations
@@ -102,6 +102,10 @@ class DivMod:
                 m = e.const_int(one[0].b)
                 if m is not None and m > c and m % c == 0:
                     return P.plus(whole, self._mod(self._div(P.of_expr(one[0].a), c), m // c))
+            apart = self._unjoined(r, c)
+            if apart is not None:
+                p = apart
+                continue
             return P.plus(whole, self._leftover_div(r, c))
 
     def _leftover_div(self, r: Poly, c: int) -> Poly:
@@ -126,6 +130,22 @@ class DivMod:
             shift = self._same_quotient(low, g)
             if shift is not None:
                 return high, (low, shift), g
+        return None
+
+    def _unjoined(self, r: Poly, c: int) -> Poly | None:
+        """r = m*(x//a) + k*x + others as (m + k*a)*(x//a) + k*(x%a) + others, where that says what r // c is."""
+        atoms: list[Any] = [m[0] for m in r if len(m) == 1 and type(m[0]) is e.FloorDiv]
+        for atom in atoms:
+            a, x = e.const_int(atom.b), P.of_expr(atom.a)
+            lead = next((m for m in x if m), None)
+            k, left = divmod(r.get(lead, 0), x[lead]) if lead and a else (0, 0)
+            if not k or left or not a or a < 0 or not exact(x, self.dtype, self.facts):
+                continue
+            new = P.plus(P.plus(r, x, -k), P.of_atom(atom), k * a)
+            new = P.plus(new, self._mod(x, a), k)
+            rest = _split(new, c)[1]
+            if self._same_quotient(rest, c) is not None:
+                return new
         return None
 
     def _mod(self, p: Poly, c: int) -> Poly:

@@ -7,19 +7,20 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import ScheduleError
-from warpbeam.ir.rewrite import rewrite, substitute
+from warpbeam.ir.rewrite import post_order, rewrite, substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import as_block, free_vars
 from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.arith import Facts, simplify
 from warpbeam.tir.expr import PrimExpr, Var
 from warpbeam.tir.schedule.step import Step
-from warpbeam.tir.stmt import Block, For, IterVar, PrimFunc
+from warpbeam.tir.stmt import Block, BufferStore, For, IterVar, PrimFunc
 
 
 @dataclass(frozen=True, slots=True)
 class LoopAxes(Step):
-    """Gives a block one axis for each loop that feeds several of its own, in their place.
+    """Gives a block one axis for each loop that feeds several of its own, or one by its quotient and rest, in their
+    place.
 
     for f in 12:                                        for f in 12:
         i = f // 4, j = f % 4: B[i, j] = A[4*i + j]  ->     k = f: B[k // 4, k % 4] = A[k]
@@ -41,7 +42,7 @@ class LoopAxes(Step):
         facts = Facts()
         for f in loops:
             facts.bind(own[f.var], 0, f.extent)
-        whole: dict[Any, Any] = {a.var: simplify(substitute(b, own), facts) for a, b in mixed}
+        whole: dict[Any, Any] = {a.var: substitute(b, own) for a, b in mixed}
         facts.assume(substitute(block.predicate, own))
 
         def index(n: Any) -> Any:
@@ -50,7 +51,11 @@ class LoopAxes(Step):
         kept = [(a, b) for a, b in zip(block.axes, block.bindings, strict=True) if a.var not in whole]
         axes = (*(IterVar(own[f.var], f.extent) for f in loops), *(a for a, _ in kept))
         bindings = (*(f.var for f in loops), *(b for _, b in kept))
-        body = rewrite(substitute(block.body, whole), index)
+
+        def store(n: Any) -> Any:  # where it is stays as loops were made, which shows that iterations keep apart
+            return BufferStore(n.buffer, rewrite(n.value, index), n.indices) if isinstance(n, BufferStore) else None
+
+        body = rewrite(substitute(block.body, whole), store)
         made = Block(block.name, axes, bindings, block.predicate, None, body, block.annotations)
         return tree.update({place: made}), None
 
@@ -71,9 +76,12 @@ class LoopAxes(Step):
 
 
 def _mixed(block: Block, loops: set[Var]) -> list[tuple[IterVar, PrimExpr]]:
-    """The axes with their bindings that share a loop with another one, directly or by way of others."""
+    """The axes with their bindings that share a loop with another one, directly or by way of others, or have the rest
+    of one.
+    """
     feeds = [(a, b, loops & free_vars(b)) for a, b in zip(block.axes, block.bindings, strict=True)]
-    shared = {v for v in loops if sum(v in f for _, _, f in feeds) > 1}
+    rests = [n for _, b, _ in feeds for n in post_order(b) if isinstance(n, e.FloorMod)]
+    shared = {v for v in loops if sum(v in f for _, _, f in feeds) > 1 or any(v in free_vars(n) for n in rests)}
     while True:
         more = set().union(shared, *(f for _, _, f in feeds if f & shared))
         if more == shared:

@@ -22,6 +22,9 @@ results, and one by g1 of the odd ones, which two do:
 
 25 products per channel in place of 36; the bound holds with the same n.
 
+With dilation d a dimension is d convolutions without, of every d-th element: a tile's inputs and results lie d apart.
+Tiles that begin side by side, one of each of the d, are neighbours.
+
 Over three dimensions tiles lie in the inner two. The taps of the outer one, any number K of them, are summed together
 with the channels: C stands for K C then, and a transformed plane serves the K results around it.
 """
@@ -136,18 +139,22 @@ def winograd(
     stride: int = 1,
     plane_dtype: str = "",
     out_dtype: str = "",
+    dilation: Sequence[int] = (1, 1),
 ) -> te.Tensor:
     """The convolution of x by transformed weights u [rows of G, rows of G, [K,] I, O], as te stages.
 
     maps: letter (N, C, [D,] H, W) -> axis of data and result. begins: zeros before the data in each spatial dimension.
     shape: the result's; zeros behind the data go as far as it needs. stride: of rows and of columns. plane_dtype: what
-    transformed data is rounded to, by default nothing. out_dtype: the result's, by default that of x.
+    transformed data is rounded to, by default nothing. out_dtype: the result's, by default that of x. dilation: of rows
+    and of columns of known extent, with stride 1.
     """
     data, out = maps
     bt, _, at = matrices(tile, stride)
     size, step = len(bt), tile * stride
-    tiles = [dims.dim((shape[out[c]] + tile - 1) // tile) for c in "HW"]
-    padded = _padded(x, u, maps, begins, shape, [dims.dim((t - 1) * step + size) for t in tiles])
+    tiles = [_count(shape[out[c]], tile, d) for c, d in zip("HW", dilation, strict=True)]
+    reach = [dims.dim((t // d - 1) * step * d + size * d) for t, d in zip(tiles, dilation, strict=True)]
+    padded = _padded(x, u, maps, begins, shape, reach)
+    high, across = dilation
     deep = "D" in data
     lead = (x.shape[data["N"]], *([padded.shape[data["D"]]] if deep else []))
     inputs, outputs = x.shape[data["C"]], shape[out["C"]]
@@ -162,7 +169,8 @@ def winograd(
     def row(*idx: Any) -> PrimExpr:
         *at_tile, i, s, c = idx
         *outer, p, q = origin(at_tile)
-        return _row(bt, i, lambda r: element(outer, p * step + r, q * step + s, c))
+        left = _begin(q, step, across) + s * across
+        return _row(bt, i, lambda r: element(outer, _begin(p, step, high) + r * high, left, c))
 
     rows = te.compute((*spots, size, size, inputs), row, name="data_rows")
     planes = te.compute(
@@ -180,10 +188,26 @@ def winograd(
 
     def result(*idx: Any) -> PrimExpr:
         *outer, h, w, o = (idx[out[c]] for c in "NDHWC" if c in out)
-        where = spot(*outer, h // tile, w // tile)
-        return _row(at, w % tile, lambda j: back[(h % tile, as_expr(j), *where, o)])
+        where = spot(*outer, _place(h, tile, high), _place(w, tile, across))
+        y, x = ((i if d == 1 else i // d) % tile for i, d in ((h, high), (w, across)))
+        return _row(at, x, lambda j: back[(y, as_expr(j), *where, o)])
 
     return convert_stage(te.compute(tuple(shape), result, name="winograd"), out_dtype or x.dtype, "winograd_cast")
+
+
+def _count(extent: Any, tile: int, dilation: int) -> Any:
+    """Tiles along a dimension of results, as many for each convolution of a dilated one."""
+    return dims.dim((extent + tile * dilation - 1) // (tile * dilation) * dilation)
+
+
+def _begin(tile: Any, step: int, dilation: int) -> Any:
+    """The first input of a tile; tiles of one convolution are `step` of its inputs apart."""
+    return tile * step if dilation == 1 else tile // dilation * (step * dilation) + tile % dilation
+
+
+def _place(position: Any, tile: int, dilation: int) -> Any:
+    """The tile that a result is in."""
+    return position // tile if dilation == 1 else position // (tile * dilation) * dilation + position % dilation
 
 
 def _padded(
