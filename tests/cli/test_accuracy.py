@@ -1,5 +1,6 @@
 """--accuracy reaches everything that a command compiles."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def test_explain_names_both_ways(run: Run, convolution: str, tmp_path: Path) -> 
     code, out, _ = run("compile", convolution, "-o", str(tmp_path / "m.wb"), "--explain")
     (line,) = [text for text in out.splitlines() if "F(2x2,3x3)" in text]
     assert code == 0 and "direct" in line and "thousand cycles predicted" in line
+
+
+def test_explain_tells_what_large_tiles_lose(run: Run, convolution: str, tmp_path: Path) -> None:
+    code, out, _ = run("compile", convolution, "-o", str(tmp_path / "m.wb"), "--explain", "--accuracy", "fast")
+    (line,) = [text for text in out.splitlines() if "F(4x4,3x3)" in text]
+    found = re.search(r"largest error on normal data, .*: winograd F\(4x4,3x3\) (\S+), direct (\S+)$", line)
+    assert code == 0 and found
+    tiled, plain = (float(x) for x in found.groups())
+    assert 1e-8 < plain < tiled < 1e-4
 
 
 def test_verify(run: Run, convolution: str) -> None:

@@ -95,10 +95,14 @@ def _precision(told: dict[str, Any]) -> str:
 
 
 def _choice(choice: dict[str, Any]) -> str:
-    """An algorithm with its predicted cycles, and the others with theirs, the next best first."""
+    """An algorithm with its predicted cycles, and the others with theirs, the next best first; measured errors."""
     cycles = choice["cycles"]
     others = sorted((c, name) for name, c in cycles.items() if name != choice["chosen"])
     rest = "; ".join(f"{name} {c / 1e3:.0f}" for c, name in others)
     own = cycles.get(choice["chosen"])
     told = f" {own / 1e3:.0f}" if own is not None else ""
-    return f"{choice['node']}: {choice['chosen']}{told} thousand cycles predicted" + (f"; {rest}" if rest else "")
+    told += " thousand cycles predicted" + (f"; {rest}" if rest else "")
+    if choice.get("errors"):
+        errors = ", ".join(f"{name} {error:.1e}" for name, error in choice["errors"].items())
+        told += f"; largest error on normal data, of the largest result: {errors}"
+    return f"{choice['node']}: {choice['chosen']}{told}"

@@ -5,7 +5,7 @@ Legal: the same stride of 1 or 2 for rows and columns, one group, float32, const
 last, over three dimensions known maps with stride 1 in front, and where taps are dilated known maps with stride 1. The
 cost model predicts both on the target, with weights coming from memory (in a whole model they do) and open maps of a
 likely size; Winograd's is taken where it is clearly faster. What was decided, and what the other would have cost, goes
-out as events of stage "choice".
+out as events of stage "choice"; of tiles that lose digits also the errors, measured with the weights at hand.
 
 Where another precision is asked for, products of pairs of short numbers are compared: sums of transformed data are
 rounded too, so tiles of 2x2 are all that is considered. `ToMixedPrecision` does the rounding later.
@@ -33,6 +33,7 @@ from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
 from warpbeam.topi.nn.common import Layout, spatial_letters
 from warpbeam.topi.nn.winograd import TAPS, TILES
+from warpbeam.topi.nn.winograd_error import measured_errors
 from warpbeam.transform.graph import call, constant, rewrite_function, same_call
 from warpbeam.transform.to_mixed_precision import parse, takes_pairs
 
@@ -78,6 +79,7 @@ class ChooseConvolution:
         self.request = parse(precision)
         self.known: dict[Any, tuple[int, Choice]] = {}
         self.weights: dict[Any, Expr] = {}
+        self.errors: dict[Any, dict[str, float]] = {}
 
     def transform_function(self, fn: Function, mod: Any, ctx: PassContext) -> Function:
         accuracy = check_accuracy(ctx.config.get(ACCURACY, "default"))
@@ -98,10 +100,15 @@ class ChooseConvolution:
             self.known[key] = _decided(choose(computed, tiles, self.target), node, tiles, ctx)
         tile, choice = self.known[key]
         names = tuple(origins(node))
-        ctx.emit(Event("choice", names[0] if names else "", data={"chosen": choice.chosen, "cycles": choice.cycles}))
+        told: dict[str, Any] = {"chosen": choice.chosen, "cycles": choice.cycles}
+        key = (w, tile, _stride(node), node.attrs["kernel_layout"])
+        if tile and tile not in _TILES["default"]:
+            if key not in self.errors:
+                self.errors[key] = dict(zip((name_of(tile), name_of(0)), _measured(node, tile), strict=True))
+            told["errors"] = self.errors[key]
+        ctx.emit(Event("choice", names[0] if names else "", data=told))
         if not tile:
             return None
-        key = (w, tile, _stride(node), node.attrs["kernel_layout"])
         if key not in self.weights:
             transform = _weights(node, tile)
             self.weights[key] = constant(transform.op.numpy(transform.attrs, w.numpy()))
@@ -163,6 +170,13 @@ def _dilation(node: Call) -> tuple[int, int]:
     """That of rows and columns."""
     high, across = node.op.windows(node.attrs).dilation[-2:]
     return int(high), int(across)
+
+
+def _measured(node: Call, tile: int) -> tuple[float, float]:
+    """Errors on normal data of a convolution by tiles and of the plain sum; outer taps are summed with the channels."""
+    kernel = node.op.maps(node.attrs)[1]
+    taps = node.args[1].numpy().transpose([kernel[c] for c in "HWDIO" if c in kernel])
+    return measured_errors(taps.reshape(TAPS, TAPS, -1, taps.shape[-1]), tile, _stride(node))
 
 
 def _offered(node: Call, accuracy: str) -> tuple[int, ...]:
