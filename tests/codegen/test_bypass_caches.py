@@ -18,7 +18,6 @@ from warpbeam.tir.expr import Buffer, BufferLoad, Var, call
 from warpbeam.tir.stmt import BufferStore, Evaluate, For, PrimFunc, seq
 from warpbeam.tir.transform import lower
 from warpbeam.tir.transform.bypass_caches import KEY, possible
-from warpbeam.tir.transform.setting import Setting
 
 
 def small(name: str = "native") -> Target:
@@ -90,12 +89,12 @@ def test_what_is_asked_for_ahead_stays() -> None:
 
 
 @pytest.mark.parametrize("shift", [0, 4, 32])
-@pytest.mark.parametrize("rows,columns", [(96, 160), (128, 512), (80, 272)])
+@pytest.mark.parametrize("rows,columns", [(96, 160), (128, 512), (80, 272), (144, 1030)])
 @pytest.mark.parametrize("kernel", [relu, turned])
 def test_results_begin_anywhere(kernel, rows, columns, shift):
     target = small()
     func = kernel(rows, columns, target)
-    assert (KEY in func.attrs) == possible(Setting(target))
+    assert (KEY in func.attrs) == possible(target)
     x = np.random.default_rng(0).standard_normal((rows, columns)).astype(np.float32)
     want = np.maximum(x, 0) if kernel is relu else np.ascontiguousarray(x.T)
     room = np.zeros(x.nbytes + 256, np.uint8)

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from warpbeam import topi
+from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
-from warpbeam.tir.expr import if_then_else
+from warpbeam.tir.expr import const_int, if_then_else
 from warpbeam.tir.interp import run
+from warpbeam.tir.stmt import For
 from warpbeam.tir.text import to_text
 from warpbeam.tir.transform import lower
 
@@ -114,3 +117,21 @@ def test_every_comparison_cuts_where_it_changes(condition, inside):
     want = np.zeros((3, 40), np.float32)
     want[:, list(inside)] = given[:, list(inside)] * 2
     np.testing.assert_array_equal(got, want)
+
+
+def test_transposes_past_the_caches_take_blocks_together() -> None:
+    """Several lines of each row, of the source and of the result, where the result stays in no cache; fewer where cores
+    would be left without work.
+    """
+    base = get("generic-x86-64-v4").replace(l1=2048, l2=8192, l3=16384, cores=2)
+    x = te.placeholder((256, 1024), name="x")
+    for cores, strips in [(2, 8), (4, 4), (64, 1)]:
+        plan = schedule([x], [topi.transpose(x, (1, 0))], base.replace(cores=cores))
+        assert "some each way" in plan.notes[0]
+        loops = [n for n in post_order(plan.func.body) if isinstance(n, For)]
+        asked = next(n for n in loops if "prefetch" in n.annotations)
+        assert const_int(asked.body.extent) == strips
+    for other in (base.replace(l3=1 << 25), base.replace(l3=0)):
+        assert "some each way" not in schedule([x], [topi.transpose(x, (1, 0))], other).notes[0]
+    odd = te.placeholder((257, 1024), name="x")
+    assert "some each way" not in schedule([odd], [topi.transpose(odd, (1, 0))], base).notes[0]

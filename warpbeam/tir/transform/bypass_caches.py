@@ -11,6 +11,7 @@ ahead: where results come in bursts, at the end of each row, stores into lines t
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import post_order
@@ -21,12 +22,15 @@ from warpbeam.tir.transform.setting import Setting
 KEY = "bypass"
 
 
-def possible(at: Setting) -> bool:
-    """Whether the machine has such stores, of whole lines, and a cache that is too small for something."""
-    t = at.target
-    return (
-        getattr(t, "kind", "") == "llvm" and t.triple.startswith("x86_64") and t.l3 > 0 and t.vector_bits == 8 * t.line
-    )
+def possible(target: Any) -> bool:
+    """Whether a machine has such stores, of whole lines, and a cache that is too small for something."""
+    lines = getattr(target, "kind", "") == "llvm" and target.vector_bits == 8 * target.line
+    return lines and target.l3 > 0 and target.triple.startswith("x86_64")
+
+
+def past_caches(target: Any, result: int, total: int) -> bool:
+    """Whether a result of so many bytes goes past the caches, in a kernel that reads and writes `total`."""
+    return possible(target) and 2 * result >= target.l3 and total >= 2 * target.l3
 
 
 def bypass_caches(func: PrimFunc, at: Setting) -> PrimFunc:
@@ -35,10 +39,11 @@ def bypass_caches(func: PrimFunc, at: Setting) -> PrimFunc:
     stored = {n.buffer for n in nodes if isinstance(n, BufferStore)}
     read = {n.buffer for n in nodes if isinstance(n, BufferLoad | BufferRef)}
     sizes = {b: size for b in func.buffers if (size := _bytes(b)) is not None and (b in stored or b in read)}
-    if sum(sizes.values()) < 2 * at.target.l3:
-        return func
-    far = tuple(k for k, p in enumerate(func.params) if p in stored - read and 2 * sizes.get(p, 0) >= at.target.l3)
-    return func.with_attr(KEY, far) if far else func
+    total = sum(sizes.values())
+    far = [
+        k for k, p in enumerate(func.params) if p in stored - read and past_caches(at.target, sizes.get(p, 0), total)
+    ]
+    return func.with_attr(KEY, tuple(far)) if far else func
 
 
 def _bytes(buffer: Buffer) -> int | None:

@@ -125,7 +125,7 @@ FINISH: tuple[Entry, ...] = (  # what code generators rely on
     Entry("tir.DropNanTests", _one(drop_nan_tests), _seen(f"call:{TEST}")),
     Entry("tir.ExpandMath", expand_math, _seen(*(f"call:{f}" for f in (*FUNCTIONS, *IN_STEPS)))),
     Entry("tir.LiftWorkspace", _one(lift_workspace), _always),
-    Entry("tir.BypassCaches", bypass_caches, possible),
+    Entry("tir.BypassCaches", bypass_caches, lambda at: possible(at.target)),
     Entry("tir.Verify", _one(verify), _always),
 )
 PHASES: tuple[tuple[Entry, ...], ...] = (BLOCKS, LOOPS, EXPANSION, FINISH)
