@@ -61,6 +61,23 @@ def test_depthwise(shape):
         close(got, want, terms=9)
 
 
+@pytest.mark.parametrize("taps,stride,alone", [(2, 2, True), (3, 3, True), (3, 2, False), (2, 3, True), (5, 5, False)])
+def test_windows_side_by_side_take_one_result_at_a_time(taps, stride, alone):
+    """Where nothing is read twice, a tile would only read at more places at once; unless one step waits for another."""
+    n, c = 5, 20
+    x = te.placeholder(((n - 1) * stride + taps, (n - 1) * stride + taps, c), name="x")
+    a, b = te.reduce_axis(taps, "a"), te.reduce_axis(taps, "b")
+    y = te.compute((n, n, c), lambda i, j, f: te.max(x[i * stride + a, j * stride + b, f], axis=[a, b]), name="y")
+    plan = schedule([x], [y], get("native"))
+    assert plan.sketch == "window"
+    assert (plan.decisions["rows"] == "1x1") is alone
+    data = np.random.default_rng(0).standard_normal([int(d) for d in x.shape]).astype(np.float32)
+    got, at = np.zeros((n, n, c), np.float32), np.arange(n) * stride
+    want = np.max([data[at + i][:, at + j] for i in range(taps) for j in range(taps)], axis=0)
+    run(lower(plan.func, get("native")), data, got)
+    np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_open_maps(stride):
     """One kernel for all sizes, also those smaller than a tile."""

@@ -39,6 +39,7 @@ from warpbeam.tir.expr import Var
 MAX_TAPS = 49  # 7x7: a tile of eight results is 400 products in a row
 MAX_UNROLLED = 400
 PARALLEL_WORK = 65536
+_FEW_TAPS = 16  # steps one after the other, of which results in turn hide the latency
 _WORTH_TWO = 4  # results of a tile that has a version without conditions
 
 
@@ -141,7 +142,8 @@ def _reads(tile: tuple[int, ...], spans: list[tuple[int, int]], taps: int) -> in
 
 def choose(group: Group, op: ComputeOp, block: str, rows: list[Var], count: int = 1) -> list[list[Cut]]:
     """Tiles that fit the registers, make few different nests, and read each element seldom: the best first, and up to
-    `count` that have another height, or a width that is half as much again.
+    `count` that have another height, or a width that is half as much again. Where each element is read once whatever
+    the tile, small ones are best: memory is read in few and long runs.
     """
     names = {a.var.name: a.var for a in group.sch.block(block).axes}
     own = [names.get(v.name, v) for v in rows]
@@ -149,6 +151,7 @@ def choose(group: Group, op: ComputeOp, block: str, rows: list[Var], count: int 
     spans = [span(op, v) for v in rows]
     registers = max(8, group.target.vector_registers)
     taps = product([a.extent for a in op.reduce_axis])
+    once = taps <= _FEW_TAPS and len(list(loads(op))) == 1 and all(stride >= cover for stride, cover in spans)
     entries: list[tuple[Any, list[Cut]]] = []
     tests: dict[tuple[int, int], Cut | None] = {}
     inner = [w for w in range(1, min(sizes[-1], 16) + 1) if w <= 8 or w == sizes[-1]]  # wide tiles crowd few cache sets
@@ -168,7 +171,7 @@ def choose(group: Group, op: ComputeOp, block: str, rows: list[Var], count: int 
             if len(cuts) < len(tile):
                 continue
             nests = product([len(c.points()) + 1 for c in cuts])
-            read = tall * line / count + taps / count + 8.0 / count
+            read = tall * line / count + (count if once else (taps + 8.0) / count)
             key = (round(read + 0.15 * nests, 2), tile)
             entries.append((key, cuts))
     if not entries:
