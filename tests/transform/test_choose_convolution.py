@@ -39,7 +39,7 @@ def network(shape, o, borders=(1, 1, 1, 1), tail=True, kernel=None, **attrs):
     w = const(weights(c, o)) if kernel is None else kernel
     given = {"padding": borders, "data_layout": "NHWC", "kernel_layout": "HWIO", **attrs}
     y = call("nn.conv2d", x, w, **given)
-    params = [x] if kernel is None else [x, kernel]
+    params = [x] if kernel is None or isinstance(kernel, Constant) else [x, kernel]
     if not tail:
         return IRModule.from_expr(Function(params, y))
     r = var("r", shape=infer_module(y, *params)["main"].body.ty.shape)
@@ -73,6 +73,8 @@ def test_a_large_layer_is_computed_by_tiles():
         lambda: network((1, 28, 28, 128), 128, strides=(2, 1)),
         lambda: network((1, 28, 28, 128), 128, dilation=2, strides=2),
         lambda: network((1, SizeVar("h"), 28, 128), 128, dilation=2),
+        lambda: network((1, SizeVar("h"), 28, 256), 256, kernel=const(weights(64, 256)), groups=4),
+        lambda: network((1, 28, 28, 128), 128, kernel=const(weights(1, 128)), groups=128),
         lambda: network((1, 28, 28, 128), 128, data_layout="NHWC", out_layout="NCHW", tail=False),
         lambda: network((1, 28, 28, 128), 128, kernel=var("w", shape=(3, 3, 128, 128))),
         lambda: network((1, 28, 28, 128), 128, kernel=var("w", shape=(3, 3, 128, 128)), tail=False),
@@ -82,6 +84,8 @@ def test_a_large_layer_is_computed_by_tiles():
         "strides differ",
         "dilation with a stride",
         "dilation over an open map",
+        "groups over an open map",
+        "groups of one channel",
         "layouts differ",
         "weights are an input",
         "weights are an input, bare",
@@ -229,6 +233,32 @@ def test_taps_that_lie_apart(shape, monkeypatch):
     assert (np.abs(got - want) <= bound).all()
 
 
+def test_groups(monkeypatch):
+    """Of several images, in the bits of any number of threads; each group's error is within its own bound."""
+    monkeypatch.setattr("warpbeam.transform.choose_convolution._CLEARLY", 1e9)
+    k = weights(64, 192)
+    shape, borders = (SizeVar("n"), 15, 14, 192), (1, 0, 1, 2)
+    mod = network(shape, 192, borders, tail=False, kernel=const(k), groups=3)
+    module, report = compile_with_report(mod, cache=False, target=replace(TARGET, fork_cycles=1))
+    assert [r["sketch"] for r in report.rows] == ["winograd"]
+    x = np.random.default_rng(0).standard_normal((3, 15, 14, 192)).astype(np.float32)
+    results = []
+    for threads in (1, 2):
+        module.num_threads = threads
+        (got,) = module.run({"x": x}).values()
+        results.append(got.copy())
+    assert results[0].tobytes() == results[1].tobytes()
+    for g in range(3):
+        part = slice(64 * g, 64 * g + 64)
+        error = np.abs(got[..., part] - direct(x[..., part], k[..., part], borders))
+        assert (error <= error_bound(x[..., part], k[..., part], borders)).all()
+
+
+def test_groups_in_pairs_of_short_numbers_are_plain_sums():
+    mod = network((1, 28, 28, 256), 256, kernel=const(weights(64, 256)), groups=4)
+    assert chosen(mod) and [op_name(n) for n in shortened(mod)] == ["nn.conv2d"]
+
+
 def test_open_maps(monkeypatch):
     """One artefact for maps of any size, the same bits with any number of threads."""
     monkeypatch.setattr("warpbeam.transform.choose_convolution._CLEARLY", 1e9)
@@ -305,6 +335,18 @@ def test_other_ways_to_sum_short_planes_are_no_tiles_of_4x4():
         attrs = {"tile_size": 2, "padding": 1, "data_layout": "NHWC", "plane_dtype": dtype, "out_dtype": "float32"}
         y = call("nn.contrib_conv2d_winograd_without_weight_transform", x, u, **attrs)
         assert [o.tile for o in others(infer_module(y, x, u)["main"], "fast")] == want
+
+
+def test_other_ways_know_groups_and_dilation():
+    x, w = var("x", shape=(1, 14, 14, 64)), var("w", shape=(3, 3, 16, 64))
+    attrs = {"padding": 2, "data_layout": "NHWC", "kernel_layout": "HWIO", "groups": 4, "dilation": 2}
+    first = infer_module(call("nn.conv2d", x, w, **attrs), x, w)["main"]
+    (tiles,) = others(first, "default")
+    (plain,) = others(infer_module(tiles.group.body, *tiles.group.params)["main"], "default")
+    node = plain.group.body
+    assert (tiles.tile, plain.tile, plain.own) == (2, 0, 2) and tiles.signature == plain.signature
+    assert plain.group.params[1].ty.shape == (3, 3, 16, 64)
+    assert (node.attrs["groups"], node.attrs["dilation"], node.ty.shape) == (4, (2, 2), first.body.ty.shape)
 
 
 @pytest.mark.parametrize(

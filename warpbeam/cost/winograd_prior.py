@@ -45,7 +45,8 @@ class Layer:
     """A convolution in tiles. batch: None is symbolic; rows, columns: tiles of the result. places: maps of each image,
     of which `taps` neighbours are summed together with the channels. bytes: of a number of the products, and of the
     `group` numbers of planes and weights that one step of a product takes. whole: whether a block has all of its rows,
-    or columns. kept: results of a tile that stay in a buffer of the block.
+    or columns. kept: results of a tile that stay in a buffer of the block. parts: groups of `inputs` and `outputs`
+    channels each, with weights of their own.
     """
 
     batch: int | None
@@ -62,6 +63,7 @@ class Layer:
     whole: tuple[bool, ...] = (False, False)
     kept: int = 0
     latency: int = 4
+    parts: int = 1
 
     @property
     def taken(self) -> int:
@@ -70,12 +72,12 @@ class Layer:
 
     @property
     def tiles(self) -> int:
-        return (self.batch or _UNKNOWN) * self.places * self.rows * self.columns
+        return (self.batch or _UNKNOWN) * self.parts * self.places * self.rows * self.columns
 
     @property
     def weights(self) -> int:
         """Bytes of the transformed weights."""
-        return self.planes * self.taps * self.inputs * self.outputs * self.taken
+        return self.parts * self.planes * self.taps * self.inputs * self.outputs * self.taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ def _across(layer: Layer) -> list[int]:
 def _chunks(layer: Layer) -> list[int]:
     """Whole vectors that leave whole vectors of the channels over, or one shorter vector, or nothing; all channels."""
     step, most = layer.lanes, min(layer.outputs, _MOST_VECTORS * layer.lanes)
+    if layer.parts > 1:  # a part's channels are followed by another one's
+        return [c for c in range(step, most + 1, step) if layer.outputs % c == 0]
     rests = {c: layer.outputs % c for c in range(step, most + 1, step)}
     good = [c for c, rest in rests.items() if rest < step or rest % step == 0]
     return good if layer.outputs % step == 0 else [*good, layer.outputs]
@@ -214,7 +218,7 @@ def _score(
     block = layer.planes * rows * columns
     taken = block * layer.taps * layer.inputs * layer.taken
     made = (block + layer.kept * rows * columns) * chunk * layer.bytes
-    if made + (0 if columns_outer else taken) > STACK or (columns_outer and layer.batch is None):
+    if made + (0 if columns_outer else taken) > STACK or (columns_outer and (layer.batch is None or layer.parts > 1)):
         return None
     chunks = _equal_chunks(layer, chunk, tile, target)
     lines = layer.tiles // (rows * layer.columns)
@@ -240,10 +244,12 @@ def _score(
     if parallel:
         total = total * -(-units // cores) / units + forks * target.fork_cycles
     if parallel:  # each core reads what all have transformed, or all weights
-        total += REMOTE * (whole if columns_outer else layer.weights) * (1.0 - 1.0 / cores)
+        total += REMOTE * (whole if columns_outer else layer.weights / layer.parts) * (1.0 - 1.0 / cores)
     busy = cores if parallel else 1
     if columns_outer:
         cycles = elapsed(total, layer.weights, target, busy, exposed=FETCHED)
+    elif layer.parts > 1:  # each core has its own, and asks for a plane's while it multiplies the one before
+        cycles = elapsed(total, layer.weights, target, busy, blocks / layer.parts, FETCHED)
     else:
         cycles = elapsed(total, layer.weights, target, 1, blocks / busy)
     return Blocks(rows, columns, chunk, columns_outer, parallel, tile, cycles)

@@ -26,13 +26,14 @@ _COLUMNS = 1 << 13
 
 
 class _WeightTransform(Ranked):
-    """weight (O, I, 3, 3), or (O, I, K, 3, 3), in `kernel_layout` -> [size, size, [K,] I, O].
+    """weight (O, I, 3, 3), or (O, I, K, 3, 3), in `kernel_layout` -> [size, size, [K,] I, O], or of several groups
+    [size, size, groups, [K,] I, O / groups].
 
     size: rows of G, which is tile_size + 2 with stride 1, and 5 with stride 2.
     """
 
     arity = 1
-    defaults = {"tile_size": REQUIRED, "stride": 1, "kernel_layout": REQUIRED}
+    defaults = {"tile_size": REQUIRED, "stride": 1, "groups": 1, "kernel_layout": REQUIRED}
 
     def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
         return super().attrs({"kernel_layout": "OI" + spatial_letters(self.nd), **given})
@@ -46,8 +47,12 @@ class _WeightTransform(Ranked):
         at = self.layout(attrs)
         if w.shape[at["H"]] != TAPS or w.shape[at["W"]] != TAPS or not dt.is_float(w.dtype):
             raise self.error(f"takes floating weights of 3x3 taps, got {w.dtype}{w.shape} as {attrs['kernel_layout']}")
-        size = _size(attrs)
-        return TensorType((size, size, *(w.shape[at[c]] for c in _rest(self.nd))), w.dtype)
+        size, groups, rest = _size(attrs), attrs["groups"], [w.shape[at[c]] for c in _rest(self.nd)]
+        if groups > 1:
+            if not isinstance(rest[-1], int) or rest[-1] % groups:
+                raise self.error(f"{rest[-1]} output channels do not divide into {groups} groups")
+            rest = [groups, *rest[:-1], rest[-1] // groups]
+        return TensorType((size, size, *rest), w.dtype)
 
     def numpy(self, attrs: Attrs, w: np.ndarray) -> np.ndarray:
         at = self.layout(attrs)
@@ -59,20 +64,24 @@ class _WeightTransform(Ranked):
         for start in range(0, flat.shape[1], _COLUMNS):  # float64 only for what fits a cache
             part = slice(start, start + _COLUMNS)
             out[:, part] = both @ flat[:, part].astype(np.float64)
-        return out.reshape(size, size, *taps.shape[2:])
+        found = out.reshape(size, size, *taps.shape[2:])
+        if attrs["groups"] == 1:
+            return found
+        apart = found.reshape(*found.shape[:-1], attrs["groups"], -1)
+        return np.ascontiguousarray(np.moveaxis(apart, -2, 2))
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
-        return winograd_weight(inputs[0], attrs["tile_size"], self.layout(attrs), attrs["stride"])
+        return winograd_weight(inputs[0], attrs["tile_size"], self.layout(attrs), attrs["stride"], attrs["groups"])
 
 
 class WinogradNd(Ranked):
     """The convolution of data by transformed weights [size, size, I, O], or [size, size, K, I, O] over three
     dimensions, of which size tells the transform.
 
-    stride: of rows and columns, 1 or 2. dilation: of rows and columns of known extent, with stride 1. padding: one
-    number, one per dimension, or begins then ends. Any layout of data and result. plane_dtype: what the transformed
-    data is rounded to, "" for nothing. out_dtype: the result's, "" for that of the data, which is then that of the
-    weights too.
+    stride: of rows and columns, 1 or 2. dilation: of rows and columns of known extent, with stride 1. groups: more than
+    one over two dimensions of known extent; weights are then [size, size, groups, I, O / groups]. padding: one number,
+    one per dimension, or begins then ends. Any layout of data and result. plane_dtype: what the transformed data is
+    rounded to, "" for nothing. out_dtype: the result's, "" for that of the data, which is then that of the weights too.
     """
 
     arity = 2
@@ -80,6 +89,7 @@ class WinogradNd(Ranked):
         "tile_size": REQUIRED,
         "stride": 1,
         "dilation": (1, 1),
+        "groups": 1,
         "padding": 0,
         "data_layout": REQUIRED,
         "out_layout": "",
@@ -104,15 +114,17 @@ class WinogradNd(Ranked):
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         x, u = tensors(self, types)
         require_rank(self, x, self.nd + 2)
-        require_rank(self, u, self.nd + 2, "weight")
+        groups = attrs["groups"]
+        require_rank(self, u, self.nd + 2 + (groups > 1), "weight")
         data, out = self.maps(attrs)
         size = _size(attrs)
         agree = u.dtype == x.dtype or (attrs["out_dtype"] and accumulation(u.dtype) == accumulation(x.dtype))
-        if u.shape[:2] != (size, size) or not agree or not dt.is_float(x.dtype) or not dt.is_float(u.dtype):
+        own = (size, size) if groups == 1 else (size, size, groups)
+        if u.shape[: len(own)] != own or not agree or not dt.is_float(x.dtype) or not dt.is_float(u.dtype):
             rest = ", ".join(_rest(self.nd).replace("D", "K"))
             raise self.error(
                 f"data is {x.dtype}, weight is {u.dtype}{u.shape}",
-                f"both are floats, the weight [{size}, {size}, {rest}]",
+                f"both are floats, the weight [{', '.join(map(str, own))}, {rest}]",
             )
         moves = self.windows(attrs)
         if any(isinstance(p, int) and p < 0 for p in (*moves.begins, *moves.ends)):
@@ -123,10 +135,16 @@ class WinogradNd(Ranked):
                 f"dilation {moves.dilation[-2:]} with stride {attrs['stride']} over {x.shape}",
                 "maps have known rows and columns and a stride of 1 where taps are dilated",
             )
-        unify(self, x.shape[data["C"]], u.shape[-2], "input channels and weight channels")
-        taps = (TAPS, TAPS, *u.shape[2:])
+        if groups > 1 and (self.nd > 2 or not known):
+            raise self.error(
+                f"{groups} groups over {x.shape}", "maps have known rows and columns where groups are many"
+            )
+        unify(self, x.shape[data["C"]], u.shape[-2] * groups, "input channels and weight channels")
+        taps = (TAPS, TAPS, *u.shape[len(own) : -1], u.shape[-1] * groups)
         kernel = {c: i for i, c in enumerate("HW" + _rest(self.nd))}
-        return TensorType(conv_shape(self, x.shape, taps, (data, kernel, out), moves, 1), attrs["out_dtype"] or x.dtype)
+        return TensorType(
+            conv_shape(self, x.shape, taps, (data, kernel, out), moves, groups), attrs["out_dtype"] or x.dtype
+        )
 
     def numpy(self, attrs: Attrs, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         data, out = self.maps(attrs)
@@ -137,7 +155,10 @@ class WinogradNd(Ranked):
         plain = np.pad(plain, [(0, 0), *zip(moves.begins, moves.ends, strict=True), (0, 0)])
         u = u.astype(wide)
         spread = moves.dilation[-2:]
-        if self.nd == 2:
+        if attrs["groups"] > 1:
+            parts = np.split(plain, attrs["groups"], axis=-1)
+            y = np.concatenate([_by_phases(p, u[:, :, g], attrs, spread) for g, p in enumerate(parts)], axis=-1)
+        elif self.nd == 2:
             y = _by_phases(plain, u, attrs, spread)
         else:
             n, deep, *rest = plain.shape
@@ -151,12 +172,18 @@ class WinogradNd(Ranked):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         begins, maps = self.windows(attrs).begins, self.maps(attrs)
-        how = (attrs["stride"], attrs["plane_dtype"], out_type.dtype, self.windows(attrs).dilation[-2:])
+        how = (
+            attrs["stride"],
+            attrs["plane_dtype"],
+            out_type.dtype,
+            self.windows(attrs).dilation[-2:],
+            attrs["groups"],
+        )
         return winograd(*inputs, attrs["tile_size"], maps, begins, out_type.shape, *how)
 
     def flops(self, attrs: Attrs, types: Sequence[Any], out_type: Any) -> Any:
         """Those of the plain sum, so that rates of both ways compare."""
-        return dims.prod([2, TAPS * TAPS, *types[1].shape[2:-1], *out_type.shape])
+        return dims.prod([2, TAPS * TAPS, *types[1].shape[2 + (attrs["groups"] > 1) : -1], *out_type.shape])
 
 
 # fmt: off

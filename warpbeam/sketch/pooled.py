@@ -145,7 +145,13 @@ def choose_for(found: Windows, group: Group) -> Choice | None:
 
 def _in_blocks(found: Windows, group: Group, made: int) -> Choice | None:
     parts = winograd.find(found.inner)
-    if parts is None or parts.flat or parts.apart != (1, 1) or len(parts.roles.m) + 1 != len(found.walks):
+    if (
+        parts is None
+        or parts.flat
+        or parts.apart != (1, 1)
+        or parts.groups > 1
+        or len(parts.roles.m) + 1 != len(found.walks)
+    ):
         return None
     layer = winograd.describe(found.inner, parts)
     if layer.outputs % layer.lanes or any(w.step * w.cover > 1 or w.begin for w in found.walks[:-3]):

@@ -4,6 +4,8 @@
     products[i, j, tile, o] = sum over c of planes[i, j, tile, c] * weights[i, j, c, o]
     result[position in tile, tile, o] = a sum of a few products, by position
 
+A third axis in front of the tiles is one over groups of channels, each with planes and weights of its own.
+
 There may be another axis of places, of which each product sums over neighbours too (three dimensions: the tiles lie in
 the inner two, `planes[i, j, place + tap, tile, c] * weights[i, j, tap, c, o]`).
 
@@ -21,7 +23,7 @@ or with chunks outside (parallel), the data transformed by a nest of its own. `c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +40,7 @@ from warpbeam.tir.arith import poly, simplify
 from warpbeam.tir.expr import FloorDiv, FloorMod, PrimExpr, Var, as_expr, const_int
 
 _MOST_PLANES = 64
+_PLANE_AXES = 2
 Cutter = Callable[..., tuple[list[str], str, str, str]]  # of (group, parts, blocks, layer); see `_result`
 
 
@@ -58,6 +61,11 @@ class Parts:
     sizes: tuple[int, int]
     apart: tuple[int, int]
     flat: int = 0
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels, each with products of its own."""
+        return extent(self.products.axis[_PLANE_AXES].extent) or 1 if len(self.roles.batch) > _PLANE_AXES else 1
 
 
 def fits(group: Group) -> bool:
@@ -99,7 +107,9 @@ def _planes_of_rows(group: Group, op: ComputeOp, roles: Contraction) -> bool:
     """
     axes = [a.var for a in op.axis]
     sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
-    if len(roles.m) not in (1, 2, 3, 4) or len(roles.n) != 1 or not roles.batch:
+    if len(roles.m) not in (1, 2, 3, 4) or len(roles.n) != 1 or len(roles.batch) not in (_PLANE_AXES, _PLANE_AXES + 1):
+        return False
+    if len(roles.batch) > _PLANE_AXES and (len(roles.m) == 1 or len(roles.k) > 1):
         return False
     if axes != [*roles.batch, *roles.m, *roles.n] or not _at_places(roles):
         return False
@@ -125,7 +135,7 @@ def _at_places(roles: Contraction) -> bool:
 
 def _count(op: ComputeOp, roles: Contraction) -> int:
     planes = 1
-    for a in op.axis[: len(roles.batch)]:
+    for a in op.axis[:_PLANE_AXES]:
         planes *= extent(a.extent) or 1
     return planes
 
@@ -159,9 +169,7 @@ def _tile_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contra
     if len(axes) != len(roles.m) + 1 or any(r.tensor.op is not op for r in loads(back)):
         return None
     for load in reads:
-        if load.tensor.op is not back or load.indices[-1] is not axes[-1]:
-            return None
-        if any(axes[-1] in variables(i) for i in load.indices[:-1]):
+        if load.tensor.op is not back or not _own_channels(load.indices, axes[-1], op, roles):
             return None
     spots = {r.indices[-3:-1] for r in reads}
     found = [_tile_of(v, index) for v, index in zip(axes[-3:-1], spots.pop(), strict=True)]
@@ -174,6 +182,16 @@ def _tile_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contra
             return None
     sizes, apart = zip(*found, strict=True)
     return sizes, apart
+
+
+def _own_channels(indices: Sequence[PrimExpr], axis: Var, op: ComputeOp, roles: Contraction) -> bool:
+    """Whether the last index is a channel `axis`; where there are groups, its place in the group that is read."""
+    if len(roles.batch) == _PLANE_AXES:
+        return indices[-1] is axis and not any(axis in variables(i) for i in indices[:-1])
+    _, _, group, *places, channel = indices
+    size = op.axis[-1].extent
+    same = simplify(group) is simplify(axis // size) and simplify(channel) is simplify(axis % size)
+    return same and not any(axis in variables(i) for i in places)
 
 
 def _tile_of(axis: Var, index: PrimExpr) -> tuple[int, int] | None:
@@ -237,6 +255,7 @@ def describe(group: Group, parts: Parts) -> Layer:
         latency=4 if choice is None else choice.latency,
         places=deep or 1,
         taps=product([a.extent for a in op.reduce_axis[:-1]]),
+        parts=parts.groups,
     )
 
 
@@ -314,7 +333,11 @@ def _result(group: Group, parts: Parts, blocks: Blocks, layer: Layer) -> tuple[l
     *batch, high, across, channel = sch.loops(block)
     rows, row, y = _cut(group, high, blocks.rows, parts.sizes[0], parts.apart[0])
     columns, column, x = _cut(group, across, blocks.columns, parts.sizes[1], parts.apart[1])
-    chunk, vector, lane = sch.split(channel, [None, -(-blocks.chunk // lanes), lanes])
+    if layer.parts > 1:
+        part, chunk, vector, lane = sch.split(channel, [layer.parts, None, blocks.chunk // lanes, lanes])
+        batch.append(part)
+    else:
+        chunk, vector, lane = sch.split(channel, [None, -(-blocks.chunk // lanes), lanes])
     outer = [*batch, rows, columns]
     around = [chunk, *outer] if blocks.columns_outer else [*outer, chunk]
     sch.reorder(*around, row, column, vector, y, x, lane)
@@ -422,8 +445,7 @@ def _transform(group: Group, parts: Parts, at: str | None, lanes: int) -> list[s
     """The transform of the data below a loop (None: on its own); gives its loops over tiles and vectors."""
     sch, block = group.sch, group.blocks[parts.planes]
     names = list(sch.loops(block)) if at is None else below(group, block, at)
-    count = len(parts.roles.batch)
-    planes, tiles, channel = names[:count], names[count:-1], names[-1]
+    planes, tiles, channel = names[:_PLANE_AXES], names[_PLANE_AXES:-1], names[-1]
     vector, lane = sch.split(channel, [None, lanes])
     sch.reorder(*tiles, vector, *planes, lane)
     for name in planes:

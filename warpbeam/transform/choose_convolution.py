@@ -1,11 +1,12 @@
 """Chooses how each convolution by 3x3 taps, or by Kx3x3 over three dimensions, is computed: as the plain sum, or by
 Winograd's tiles with fewer products.
 
-Legal: the same stride of 1 or 2 for rows and columns, one group, float32, constant weights, known channels, channels
-last, over three dimensions known maps with stride 1 in front, and where taps are dilated known maps with stride 1. The
-cost model predicts both on the target, with weights coming from memory (in a whole model they do) and open maps of a
-likely size; Winograd's is taken where it is clearly faster. What was decided, and what the other would have cost, goes
-out as events of stage "choice"; of tiles that lose digits also the errors, measured with the weights at hand.
+Legal: the same stride of 1 or 2 for rows and columns, float32, constant weights, known channels, channels last, over
+three dimensions known maps with stride 1 in front and one group, known maps where there are more groups, and where taps
+are dilated known maps with stride 1. The cost model predicts both on the target, with weights coming from memory (in a
+whole model they do) and open maps of a likely size; Winograd's is taken where it is clearly faster. What was decided,
+and what the other would have cost, goes out as events of stage "choice"; of tiles that lose digits also the errors,
+measured with the weights at hand.
 
 Where another precision is asked for, products of pairs of short numbers are compared: sums of transformed data are
 rounded too, so tiles of 2x2 are all that is considered. `ToMixedPrecision` does the rounding later.
@@ -101,7 +102,7 @@ class ChooseConvolution:
         tile, choice = self.known[key]
         names = tuple(origins(node))
         told: dict[str, Any] = {"chosen": choice.chosen, "cycles": choice.cycles}
-        key = (w, tile, _stride(node), node.attrs["kernel_layout"])
+        key = (w, tile, _stride(node), node.attrs["groups"], node.attrs["kernel_layout"])
         if tile and tile not in _TILES["default"]:
             if key not in self.errors:
                 self.errors[key] = dict(zip((name_of(tile), name_of(0)), _measured(node, tile), strict=True))
@@ -140,16 +141,18 @@ def _fits(node: Call) -> bool:
     data, kernel, out = node.op.maps(node.attrs)
     moves = node.op.windows(node.attrs)
     borders = (*moves.begins, *moves.ends)
-    plain = {*moves.strides[:-2], *moves.dilation[:-2], node.attrs["groups"]} == {1} and data == out
+    plain = {*moves.strides[:-2], *moves.dilation[:-2]} == ({1} if len(moves.strides) > 2 else set()) and data == out
     plain = plain and len({*moves.strides[-2:]}) == 1 and data["C"] == len(x.shape) - 1
     known = all(isinstance(p, int) and p >= 0 for p in borders)
     channels = [t.shape[m["C"]] for t, m in ((x, data), (node.ty, out))]
     if "D" in data:
         known = known and all(isinstance(t.shape[m[c]], int) for t, m in ((x, data), (node.ty, out)) for c in "DHW")
         known = known and isinstance(w.shape[kernel["D"]], int) and node.ty.shape[out["D"]] != 1
+    whole = all(isinstance(t.shape[m[c]], int) for t, m in ((x, data), (node.ty, out)) for c in "HW")
     if _dilation(node) != (1, 1):
-        whole = all(isinstance(t.shape[m[c]], int) for t, m in ((x, data), (node.ty, out)) for c in "HW")
         plain = plain and _stride(node) == 1 and whole
+    if node.attrs["groups"] > 1:
+        plain = plain and whole and "D" not in data and w.shape[kernel["I"]] > 1
     small = any(isinstance(node.ty.shape[out[c]], int) and node.ty.shape[out[c]] <= 2 for c in "HW")
     known = known and all(isinstance(c, int) for c in channels)
     return plain and known and not small and all(w.shape[kernel[c]] == TAPS for c in "HW")
@@ -158,7 +161,8 @@ def _fits(node: Call) -> bool:
 def _weights(node: Call, tile: int) -> Call:
     """The transform of a convolution's weights."""
     name, kernel = _WEIGHT.format(nd=node.op.nd), node.attrs["kernel_layout"]
-    return call(name, node.args[1], tile_size=tile, stride=_stride(node), kernel_layout=kernel)
+    attrs = {"tile_size": tile, "stride": _stride(node), "groups": node.attrs["groups"], "kernel_layout": kernel}
+    return call(name, node.args[1], **attrs)
 
 
 def _stride(node: Call) -> int:
@@ -181,7 +185,8 @@ def _measured(node: Call, tile: int) -> tuple[float, float]:
 
 def _offered(node: Call, accuracy: str) -> tuple[int, ...]:
     """The tiles by which a convolution may be computed, in the types that it has."""
-    tiles = _TILES[accuracy] if node.args[0].ty.dtype == "float32" else _SHORT_TILES
+    short = () if node.attrs["groups"] > 1 else _SHORT_TILES
+    tiles = _TILES[accuracy] if node.args[0].ty.dtype == "float32" else short
     return tuple(t for t in tiles if t in _TILES[accuracy] and (t, _stride(node)) in TILES)
 
 
@@ -189,7 +194,7 @@ def _tiled(node: Call, weights: Expr, tile: int) -> Call:
     """The convolution by tiles of `tile` results per dimension."""
     name, data = _CONV.format(nd=node.op.nd), node.attrs["data_layout"]
     attrs = {"tile_size": tile, "stride": _stride(node), "padding": _borders(node), "data_layout": data}
-    attrs["dilation"] = _dilation(node)
+    attrs.update(dilation=_dilation(node), groups=node.attrs["groups"])
     if node.args[0].ty.dtype != node.ty.dtype:
         attrs.update(plane_dtype=node.args[0].ty.dtype, out_dtype=node.ty.dtype)
     return call(name, node.args[0], weights, **attrs)
@@ -206,6 +211,7 @@ def signature(node: Call) -> str:
     shapes = [[d if isinstance(d, int) else "?" for d in ty.shape] for ty in (node.args[0].ty, node.ty)]
     spread = _dilation(node)
     apart = "" if spread == (1, 1) else f" {spread}"
+    apart += "" if node.attrs["groups"] == 1 else f" in {node.attrs['groups']}"
     return f"{shapes[0]} -> {shapes[1]} {_stride(node)}{apart} {_borders(node)} {node.attrs['data_layout']}"
 
 
@@ -245,12 +251,14 @@ def others(fn: Function, accuracy: str) -> list[Other]:
     for tile in (0, *_offered(node, accuracy)):
         if tile == own:
             continue
-        shape = (TAPS, TAPS, *w.ty.shape[2:]) if own else w.ty.shape
+        groups = node.attrs["groups"]
+        kept = w.ty.shape[2:] if groups == 1 else (*w.ty.shape[3:-1], groups * w.ty.shape[-1])
+        shape = (TAPS, TAPS, *kept) if own else w.ty.shape
         taps = Var(w.name, TensorType(shape, w.ty.dtype))
         layout = f"HW{letters[:-2]}IO" if own else node.attrs["kernel_layout"]
         attrs = {"padding": _borders(node), "data_layout": node.attrs["data_layout"], "kernel_layout": layout}
         moves = node.op.windows(node.attrs)
-        attrs.update(strides=moves.strides, dilation=moves.dilation, out_dtype=node.attrs["out_dtype"])
+        attrs.update(strides=moves.strides, dilation=moves.dilation, groups=groups, out_dtype=node.attrs["out_dtype"])
         plain = call(f"nn.conv{node.op.nd}d", x, taps, **attrs)
         param, new = taps, plain
         if tile:

@@ -25,6 +25,8 @@ results, and one by g1 of the odd ones, which two do:
 With dilation d a dimension is d convolutions without, of every d-th element: a tile's inputs and results lie d apart.
 Tiles that begin side by side, one of each of the d, are neighbours.
 
+In groups each has planes of its own channels: the sums of each are the bound's, over as many channels as it has.
+
 Over three dimensions tiles lie in the inner two. The taps of the outer one, any number K of them, are summed together
 with the channels: C stands for K C then, and a transformed plane serves the K results around it.
 """
@@ -111,14 +113,20 @@ def _row(matrix: Matrix, index: Any, value: Callable[[int], PrimExpr]) -> PrimEx
     return out
 
 
-def winograd_weight(w: te.Tensor, tile: int, kernel: Layout, stride: int = 1) -> te.Tensor:
-    """G g G^T of a kernel (O, I, [K,] 3, 3) in a layout: [rows of G, rows of G, [K,] I, O] in the kernel's dtype."""
+def winograd_weight(w: te.Tensor, tile: int, kernel: Layout, stride: int = 1, groups: int = 1) -> te.Tensor:
+    """G g G^T of a kernel (O, I, [K,] 3, 3) in a layout: [rows of G, rows of G, [K,] I, O] in the kernel's dtype; of
+    several groups [rows of G, rows of G, groups, [K,] I, O / groups].
+    """
     g, inner = matrices(tile, stride)[1], accumulation(w.dtype)
     size = len(g)
     rest = [c for c in "DIO" if c in kernel]
     kept = [w.shape[kernel[c]] for c in rest]
+    if groups > 1:
+        kept = [groups, *kept[:-1], dims.exact_div(kept[-1], groups)]
 
     def tap(others: Sequence[Any], y: int, x: Any) -> PrimExpr:
+        if groups > 1:
+            others = (*others[1:-1], others[0] * kept[-1] + others[-1])
         at = dict(zip(rest, others, strict=True))
         return cast(inner, w[arrange(kernel, {**at, "H": as_expr(y), "W": x})])
 
@@ -140,13 +148,14 @@ def winograd(
     plane_dtype: str = "",
     out_dtype: str = "",
     dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
 ) -> te.Tensor:
-    """The convolution of x by transformed weights u [rows of G, rows of G, [K,] I, O], as te stages.
+    """The convolution of x by transformed weights u [rows of G, rows of G, [groups,] [K,] I, O], as te stages.
 
     maps: letter (N, C, [D,] H, W) -> axis of data and result. begins: zeros before the data in each spatial dimension.
     shape: the result's; zeros behind the data go as far as it needs. stride: of rows and of columns. plane_dtype: what
     transformed data is rounded to, by default nothing. out_dtype: the result's, by default that of x. dilation: of rows
-    and of columns of known extent, with stride 1.
+    and of columns of known extent, with stride 1. groups: more than one over two dimensions of known extent.
     """
     data, out = maps
     bt, _, at = matrices(tile, stride)
@@ -161,6 +170,8 @@ def winograd(
     inner = accumulation(x.dtype)
 
     spots, origin, spot = _spots(lead, tiles)
+    own = [] if groups == 1 else [groups]  # the axis over groups
+    within, made = (dims.exact_div(n, groups) for n in (inputs, outputs))
 
     def element(outer: Sequence[Any], h: Any, w: Any, c: Any) -> PrimExpr:
         place = dict(zip("ND", outer, strict=False))
@@ -168,31 +179,51 @@ def winograd(
 
     def row(*idx: Any) -> PrimExpr:
         *at_tile, i, s, c = idx
+        if own:
+            group, *at_tile = at_tile
+            c = group * within + c
         *outer, p, q = origin(at_tile)
         left = _begin(q, step, across) + s * across
         return _row(bt, i, lambda r: element(outer, _begin(p, step, high) + r * high, left, c))
 
-    rows = te.compute((*spots, size, size, inputs), row, name="data_rows")
+    spots = (*own, *spots)
+    rows = te.compute((*spots, size, size, within), row, name="data_rows")
     planes = te.compute(
-        (size, size, *spots, inputs),
+        (size, size, *spots, within),
         lambda i, j, *t: rounded(_row(bt, j, lambda s: rows[(*t[:-1], i, as_expr(s), t[-1])]), plane_dtype or inner),
         name="data_planes",
     )
     places = (lead[0], shape[out["D"]], *tiles) if deep else spots
-    products = _products(planes, u, (size, size, *places, outputs), deep)
+    products = _products(planes, u, (size, size, *places, made), deep)
+    y = _result(products, at, out, shape, spot, dilation, groups)
+    return convert_stage(y, out_dtype or x.dtype, "winograd_cast")
+
+
+def _result(
+    products: te.Tensor,
+    at: Matrix,
+    out: Layout,
+    shape: Sequence[Any],
+    spot: Callable[..., Any],
+    dilation: Sequence[int],
+    groups: int,
+) -> te.Tensor:
+    """A^T [products] A, each result from its place in its tile."""
+    tile, (size, *places), made = len(at), products.shape[1:-1], products.shape[-1]
     back = te.compute(
-        (tile, size, *places, outputs),
+        (tile, size, *places, made),
         lambda a, j, *t: _row(at, a, lambda i: products[(as_expr(i), j, *t)]),
         name="result_rows",
     )
 
     def result(*idx: Any) -> PrimExpr:
         *outer, h, w, o = (idx[out[c]] for c in "NDHWC" if c in out)
-        where = spot(*outer, _place(h, tile, high), _place(w, tile, across))
-        y, x = ((i if d == 1 else i // d) % tile for i, d in ((h, high), (w, across)))
-        return _row(at, x, lambda j: back[(y, as_expr(j), *where, o)])
+        where = spot(*outer, *(_place(i, tile, d) for i, d in zip((h, w), dilation, strict=True)))
+        y, x = ((i if d == 1 else i // d) % tile for i, d in zip((h, w), dilation, strict=True))
+        spot_of = (*where, o) if groups == 1 else (o // made, *where, o % made)
+        return _row(at, x, lambda j: back[(y, as_expr(j), *spot_of)])
 
-    return convert_stage(te.compute(tuple(shape), result, name="winograd"), out_dtype or x.dtype, "winograd_cast")
+    return te.compute(tuple(shape), result, name="winograd")
 
 
 def _count(extent: Any, tile: int, dilation: int) -> Any:
@@ -236,11 +267,11 @@ def _products(planes: te.Tensor, u: te.Tensor, shape: Sequence[Any], deep: bool)
     """The sums over channels, and over the taps in front and behind, of each plane."""
     inner = accumulation(planes.dtype)
     if not deep:
-        k = te.reduce_axis(u.shape[2], "ic")
+        k, own = te.reduce_axis(u.shape[-2], "ic"), u.ndim - 4
         return te.compute(
             tuple(shape),
             lambda i, j, *t: te.sum(
-                cast(inner, planes[(i, j, *t[:-1], k.var)]) * cast(inner, u[i, j, k.var, t[-1]]), axis=k
+                cast(inner, planes[(i, j, *t[:-1], k.var)]) * cast(inner, u[(i, j, *t[:own], k.var, t[-1])]), axis=k
             ),
             name="products",
         )
