@@ -74,6 +74,19 @@ def test_rewrite_keeps_what_does_not_change_and_carries_origins() -> None:
     assert new.stmts[0] is body.stmts[0] and origins(new.stmts[1]) == {"node 7"}
 
 
+def test_the_function_of_a_rewrite_sees_where_a_rebuilt_node_stems_from() -> None:
+    i = e.Var("i")
+    total = (i + 1) * 2
+    add_origins(total, ["node 7"])
+    seen: list[Any] = []
+
+    def visit(n: Any) -> Any:
+        seen.append(origins(n))
+        return e.Var("j") if n is i else e.const(5) if isinstance(n, e.Mul) else None
+
+    assert origins(rewrite(total, visit)) == seen[-1] == {"node 7"}
+
+
 def test_a_node_that_thousands_became_keeps_some_of_their_origins() -> None:
     x = e.Var("x")
     for k in range(30_000):  # the time is linear

@@ -85,14 +85,15 @@ def rewrite(root: Node, fn: Callable[[Node], Node | None] | None, memo: dict[Nod
             if id(node) in done:
                 continue
         new = map_children(node, new_child)
+        places = _ORIGINS.get(node)
+        if places and new is not node:
+            add_origins(new, places)  # `fn` may ask where it stems from
         if fn is not None:
             replaced = fn(new)
-            if replaced is not None:
+            if replaced is not None and replaced is not new:
                 new = replaced
-        if new is not node:
-            places = _ORIGINS.get(node)
-            if places:
-                add_origins(new, places)
+                if places:
+                    add_origins(new, places)
         done[id(node)] = new
         keep.append(node)
         if memo is not None:
