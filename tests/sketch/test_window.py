@@ -65,9 +65,7 @@ def test_depthwise(shape):
 def test_windows_side_by_side_take_one_result_at_a_time(taps, stride, alone):
     """Where nothing is read twice, a tile would only read at more places at once; unless one step waits for another."""
     n, c = 5, 20
-    x = te.placeholder(((n - 1) * stride + taps, (n - 1) * stride + taps, c), name="x")
-    a, b = te.reduce_axis(taps, "a"), te.reduce_axis(taps, "b")
-    y = te.compute((n, n, c), lambda i, j, f: te.max(x[i * stride + a, j * stride + b, f], axis=[a, b]), name="y")
+    x, y = pooled(n, c, taps, stride)
     plan = schedule([x], [y], get("native"))
     assert plan.sketch == "window"
     assert (plan.decisions["rows"] == "1x1") is alone
@@ -76,6 +74,29 @@ def test_windows_side_by_side_take_one_result_at_a_time(taps, stride, alone):
     want = np.max([data[at + i][:, at + j] for i in range(taps) for j in range(taps)], axis=0)
     run(lower(plan.func, get("native")), data, got)
     np.testing.assert_array_equal(got, want)
+
+
+def pooled(n, c, taps, stride):
+    x = te.placeholder(((n - 1) * stride + taps, (n - 1) * stride + taps, c), name="x")
+    a, b = te.reduce_axis(taps, "a"), te.reduce_axis(taps, "b")
+    return x, te.compute((n, n, c), lambda i, j, f: te.max(x[i * stride + a, j * stride + b, f], axis=[a, b]), name="y")
+
+
+@pytest.mark.parametrize("c,ahead", [(16, 5), (128, 4), (256, 2), (2048, 1)])
+def test_windows_from_memory_ask_for_what_comes_a_page_later(c, ahead):
+    """As far ahead as a page of a row, but no further than a fourth of the windows; not what caches hold, nor twice."""
+    target = get("native").replace(l3=1 << 16)
+    for taps, stride, found in [(2, 2, ahead), (3, 2, None)]:
+        x, y = pooled(20, c, taps, stride)
+        plan = schedule([x], [y], target)
+        assert plan.sketch == "window"
+        notes = {
+            k[1] for n in post_order(plan.func.body) if isinstance(n, For) for k in n.annotations.get("prefetch", ())
+        }
+        assert notes == ({found} if found else set())
+    x, y = pooled(20, c, 2, 2)
+    held = schedule([x], [y], target.replace(l3=1 << 26))
+    assert not any("prefetch" in n.annotations for n in post_order(held.func.body) if isinstance(n, For))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -39,6 +39,7 @@ from warpbeam.tir.expr import Var
 MAX_TAPS = 49  # 7x7: a tile of eight results is 400 products in a row
 MAX_UNROLLED = 400
 PARALLEL_WORK = 65536
+_AHEAD_BYTES = 4096
 _FEW_TAPS = 16  # steps one after the other, of which results in turn hide the latency
 _WORTH_TWO = 4  # results of a tile that has a version without conditions
 
@@ -92,6 +93,7 @@ def build(group: Group, rank: int = 0) -> Plan:
     lanes = min(max(1, group.target.vector_bits // dt.bits(op.body[0].dtype)), extent(op.axis[-1].extent) or 1)
     outer = _tile_output(group, op, out, cuts, lanes)
     tile_window(group, op, block, outer[-1], lanes)
+    _fetch_ahead(group, op, outer)
     _finish(group, op, outer, cuts, lanes)
     shape = "x".join(str(c.size) for c in cuts)
     return Plan(sch.func, "window", {"rows": shape, "vectors": f"1x{lanes}"}, ("borders apart, nothing is copied",))
@@ -151,7 +153,7 @@ def choose(group: Group, op: ComputeOp, block: str, rows: list[Var], count: int 
     spans = [span(op, v) for v in rows]
     registers = max(8, group.target.vector_registers)
     taps = product([a.extent for a in op.reduce_axis])
-    once = taps <= _FEW_TAPS and len(list(loads(op))) == 1 and all(stride >= cover for stride, cover in spans)
+    once = taps <= _FEW_TAPS and _read_once(op, spans)
     entries: list[tuple[Any, list[Cut]]] = []
     tests: dict[tuple[int, int], Cut | None] = {}
     inner = [w for w in range(1, min(sizes[-1], 16) + 1) if w <= 8 or w == sizes[-1]]  # wide tiles crowd few cache sets
@@ -243,6 +245,27 @@ def _tile_output(group: Group, op: ComputeOp, out: str, cuts: list[Cut], lanes: 
     for name in inner:
         sch.unroll(name)
     return outer
+
+
+def _fetch_ahead(group: Group, op: ComputeOp, outer: list[str]) -> None:
+    """Windows that come from memory, each element once, ask for what lies a page further on along their rows: choices
+    between elements, which wait for each other, leave little room to look ahead.
+    """
+    spans = [span(op, a.var) for a in op.axis[:-1][-2:]]
+    if not _read_once(op, spans):
+        return
+    for t in group.inputs:
+        size = dt.nbytes(t.dtype)
+        ahead = _AHEAD_BYTES // max(1, spans[-1][0] * product([op.axis[-1].extent]) * size)
+        if product(t.shape) * size > group.target.l3 > 0 and len(t.shape) >= len(op.axis):
+            group.sch.prefetch(
+                outer[-2], t.op.name, max(1, min(ahead, (group.sch.extent(outer[-2]) or 1) // 4)), outer[-1]
+            )
+
+
+def _read_once(op: ComputeOp, spans: list[tuple[int, int]]) -> bool:
+    """Whether windows over one operand lie side by side."""
+    return len(list(loads(op))) == 1 and all(stride >= cover for stride, cover in spans)
 
 
 def tile_window(group: Group, op: ComputeOp, block: str, at: str, lanes: int) -> None:
