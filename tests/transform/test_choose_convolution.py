@@ -64,6 +64,14 @@ def test_a_large_layer_is_computed_by_tiles():
     assert chosen(network((1, 28, 28, 128), 128, strides=2), **{"warpbeam.accuracy": "fast"})
     assert chosen(network((1, 28, 28, 128), 128, dilation=2))
     assert chosen(network((1, 28, 28, 128), 128, dilation=(1, 3)))
+    assert chosen(network((1, 14, 14, 256), 256, kernel=const(weights(64, 256)), groups=4))
+
+
+def test_few_channels_are_enough_where_transforms_are_short():
+    """A plane's vector takes two or three cycles, and each goes into the products of a chunk."""
+    assert chosen(network((1, 28, 28, 128), 128, kernel=const(weights(16, 128)), groups=8))
+    assert chosen(network((1, 56, 56, 64), 64, strides=2))
+    assert not chosen(network((1, 56, 56, 64), 128, kernel=const(weights(16, 128)), groups=4, strides=2))
 
 
 @pytest.mark.parametrize(
