@@ -179,7 +179,7 @@ def _tile(shape: Shape, target: Target, lanes: int, entry: tuple[Any, ...]) -> T
         not shape.broadcast,
         shape.packed,
         copied(shape, rows, vectors * lanes, columns_outer, target),
-        f"{cycles:.0f} cycles predicted, {100 * flops / (cycles * peak):.0f} % of the multiply-add ceiling",
+        f"{100 * flops / (cycles * peak):.0f} % of a core's multiply-add ceiling",
         cycles / speedup,
     )
 

@@ -12,9 +12,15 @@ if TYPE_CHECKING:  # the report of a model from the cache does without these
     from warpbeam.runtime.program import Program
 
 
+_RUNNERS_UP = 2  # decisions that a kernel's sketch would have taken next
+
+
 @dataclass(slots=True)
 class Report:
-    """Events of one compilation in order; `text` renders them for a terminal, `data` for JSON."""
+    """Events of one compilation in order; `text` renders them for a terminal, `data` for JSON.
+
+    others: by kernel, what gives the decisions that its sketch would have taken next (see `sketch.base.Plan`).
+    """
 
     model: str
     target: str
@@ -27,6 +33,7 @@ class Report:
     guard: list[dict[str, Any]] = field(default_factory=list)
     precision: dict[str, Any] = field(default_factory=dict)
     cached: bool = False
+    others: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -53,8 +60,11 @@ class Report:
                     "kernel": step.kernel,
                     "sketch": k.plan.sketch,
                     "decisions": dict(k.plan.decisions),
+                    "cycles": k.plan.cycles,
                     "nodes": names,
                 }
+                if k.plan.others is not None:
+                    self.others[step.kernel] = k.plan.others
                 self.rows.append({**row, "notes": list(k.plan.notes)})
 
     def data(self) -> dict[str, Any]:
@@ -81,11 +91,30 @@ class Report:
         lines += [f"  {_choice(c)}" for c in self.choices]
         lines += [f"  {line}" for line in guard_text.lines(self.guard)]
         lines += [f"  {line}" for line in plan_report.text(self.memory)]
+        told: set[str] = set()
         for row in self.rows:
             chosen = ", ".join(f"{k}={v}" for k, v in row["decisions"].items())
             lines.append(f"  {row['kernel']}  {row['sketch']:<12} {chosen:<40} {', '.join(row['nodes'][:3])}")
+            why = "" if row["kernel"] in told else self._why(row)
+            told.add(row["kernel"])
+            lines += [f"      {why}"] if why else []
         lines += [f"  host call {c['function']}  {', '.join(c['nodes'][:3])}" for c in self.host_calls]
         return "\n".join(lines)
+
+    def _why(self, row: dict[str, Any]) -> str:
+        """Why a kernel is scheduled as it is, and what the prior expects of the next best decisions."""
+        parts = [note for note in row["notes"] if note]
+        if row["cycles"] is not None:
+            parts.insert(0, f"{row['cycles'] / 1e3:.0f} thousand cycles predicted")
+        others = self.others.get(row["kernel"])
+        near = [] if others is None else others(_RUNNERS_UP)
+        shown = [f"{_differs(d, row['decisions'])} {cycles / 1e3:.0f}" for d, cycles in near]
+        return "; ".join([*parts, *([f"next best: {' | '.join(shown)}"] if shown else [])])
+
+
+def _differs(decisions: dict[str, Any], own: dict[str, Any]) -> str:
+    """The decisions that are others than a kernel's own."""
+    return ", ".join(f"{k}={v}" for k, v in decisions.items() if own.get(k) != v)
 
 
 def _precision(told: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ decided so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ class Plan:
     """A scheduled kernel: `func`, the sketch's name, its decisions, notes for `explain`, and the program lowered.
 
     cycles: what the prior expects on all cores with constant operands in memory; None where it has no opinion.
+    others: gives the next best decisions, up to a number of them, each with what the prior expects; None where there
+    is no such list.
     """
 
     func: PrimFunc
@@ -41,6 +43,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     lowered: PrimFunc | None = None
     cycles: float | None = None
+    others: Callable[[int], list[tuple[dict[str, Any], float]]] | None = None
 
 
 @dataclass(slots=True)

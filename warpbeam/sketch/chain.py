@@ -24,7 +24,9 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from warpbeam.cost import chain_prior
 from warpbeam.cost.chain_prior import Block, Blocks, Chain, Product, plan, ranked
@@ -35,6 +37,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import dot, pointwise, rows, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
 from warpbeam.sketch.structure import Stage, contraction, row_key, variables
+from warpbeam.target import Target
 from warpbeam.te.tensor import ComputeOp, Operation, PlaceholderOp, ProducerLoad, loads
 from warpbeam.tir.expr import Add, FloorDiv, FloorMod, Sub, as_expr
 
@@ -309,10 +312,19 @@ def build(group: Group, rank: int = 0) -> Plan:
     if decided is None:
         raise ScheduleError("no block of rows is small enough", hint="compute the products one after the other")
     apply(group, parts, decided)
+    others = partial(_next_best, chain, group.target)
+    return Plan(group.sch.func, "chain", _decisions(decided), cycles=decided.cycles, others=others)
+
+
+def _decisions(decided: Blocks) -> dict[str, Any]:
+    """What was decided, for reports."""
     tiles = [f"{t.rows[0]}x{t.vectors}x{t.lanes}" for t in decided.whole.tiles]
-    decisions = {"rows": decided.whole.rows, "tiles": ", ".join(tiles), "parallel": decided.parallel}
-    notes = (f"{decided.cycles:.0f} cycles predicted",)
-    return Plan(group.sch.func, "chain", decisions, notes, cycles=decided.cycles)
+    return {"rows": decided.whole.rows, "tiles": ", ".join(tiles), "parallel": decided.parallel}
+
+
+def _next_best(chain: Chain, target: Target, count: int) -> list[tuple[dict[str, Any], float]]:
+    """The decisions after the best ones, each with its cycles."""
+    return [(_decisions(b), b.cycles) for b in ranked(chain, target, count + 1)[1:]]
 
 
 # ----------------------------------------------------------------------------------------------------------- scheduling

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from warpbeam.cost.tile_prior import EXPOSED, FAR, FETCHED, Shape, Tile, choose, elapsed, ranked
@@ -30,6 +31,7 @@ from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, s
 from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.ragged import copies as _copies
 from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars, variables
+from warpbeam.target import Target
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp
 from warpbeam.tir.analysis.access import as_block, written
 from warpbeam.tir.analysis.tree import tree_of
@@ -111,9 +113,26 @@ def build(group: Group, rank: int = 0) -> Plan:
     shape = _stepped(describe(group, parts, roles), choice)
     tile = nth(ranked(shape, group.target, rank + 1), rank) if rank else choose(shape, group.target)
     apply(group, parts, roles, tile, choice)
-    decisions = tile.as_dict() if choice is None else {**tile.as_dict(), "dot": choice.intrin}
-    cycles = _elapsed(group, roles, shape, tile)
-    return Plan(group.sch.func, "tile", decisions, (tile.reason,), cycles=cycles)
+    weights = _weights(group, roles)
+    others = partial(_next_best, shape, weights, group.target, choice)
+    cycles = _elapsed(shape, weights, group.target, tile)
+    return Plan(group.sch.func, "tile", _decisions(tile, choice), (tile.reason,), cycles=cycles, others=others)
+
+
+def _decisions(tile: Tile, choice: DotChoice | None) -> dict[str, Any]:
+    """What was decided, for reports."""
+    return tile.as_dict() if choice is None else {**tile.as_dict(), "dot": choice.intrin}
+
+
+def _next_best(
+    shape: Shape, weights: int, target: Target, choice: DotChoice | None, count: int
+) -> list[tuple[dict[str, Any], float]]:
+    """The decisions after the best ones, each with its cycles in proportion to those of the best: what is ranked is the
+    work in the caches, as weights from memory take the same way in all of them.
+    """
+    best, *others = ranked(shape, target, count + 1)
+    unit = _elapsed(shape, weights, target, best) / max(best.cycles, 1.0)
+    return [(_decisions(t, choice), unit * t.cycles) for t in others]
 
 
 def predict(group: Group) -> float | None:
@@ -125,7 +144,7 @@ def predict(group: Group) -> float | None:
         return None
     roles = contraction(parts.anchor.op)
     shape = _stepped(describe(group, parts, roles), dot.find(group, parts.anchor.op, roles))
-    return _elapsed(group, roles, shape, choose(shape, group.target))
+    return _elapsed(shape, _weights(group, roles), group.target, choose(shape, group.target))
 
 
 def _stepped(shape: Shape, choice: DotChoice | None) -> Shape:
@@ -136,17 +155,21 @@ def _stepped(shape: Shape, choice: DotChoice | None) -> Shape:
     return replace(shape, reduce=steps, lanes=choice.lanes, far=False, latency=choice.latency)
 
 
-def _elapsed(group: Group, roles: Contraction | None, shape: Shape, tile: Tile) -> float:
-    """Cycles of a tile's decisions with a constant operand in memory."""
-    weights = 0
-    if roles is not None and roles.rhs.tensor.op.name in group.constants:
-        weights = product(roles.rhs.tensor.shape) * dt.nbytes(roles.rhs.dtype)
-    cores = 1 if tile.parallel == "none" else group.target.cores
+def _weights(group: Group, roles: Contraction | None) -> int:
+    """Bytes of a constant operand."""
+    if roles is None or roles.rhs.tensor.op.name not in group.constants:
+        return 0
+    return product(roles.rhs.tensor.shape) * dt.nbytes(roles.rhs.dtype)
+
+
+def _elapsed(shape: Shape, weights: int, target: Target, tile: Tile) -> float:
+    """Cycles of a tile's decisions with so many bytes of weights in memory."""
+    cores = 1 if tile.parallel == "none" else target.cores
     tiles = product([-(-size // r) for size, r in zip(shape.counts, tile.rows, strict=True)])
     if tile.columns_outer:
         exposed = FETCHED if tile.packed and tiles > 1 else EXPOSED
-        return elapsed(tile.cycles, weights, group.target, cores, exposed=exposed)
-    return elapsed(tile.cycles, weights, group.target, 1, tiles / cores)
+        return elapsed(tile.cycles, weights, target, cores, exposed=exposed)
+    return elapsed(tile.cycles, weights, target, 1, tiles / cores)
 
 
 def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:

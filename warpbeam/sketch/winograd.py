@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from warpbeam.cost.winograd_prior import Blocks, Layer, plan, ranked
@@ -35,6 +36,7 @@ from warpbeam.sketch import dot, packing, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.ragged import copies
 from warpbeam.sketch.structure import Contraction, contraction, variables
+from warpbeam.target import Target
 from warpbeam.te.tensor import ComputeOp, Operation, loads
 from warpbeam.tir.arith import poly, simplify
 from warpbeam.tir.expr import FloorDiv, FloorMod, PrimExpr, Var, as_expr, const_int
@@ -275,8 +277,13 @@ def build(group: Group, rank: int = 0) -> Plan:
     if blocks is None:
         raise ScheduleError("no block of tiles is small enough", hint="compute the plain sum")
     apply(group, parts, blocks, layer)
-    notes = (f"{blocks.cycles:.0f} cycles predicted",)
-    return Plan(group.sch.func, "winograd", decisions(blocks), notes, cycles=blocks.cycles)
+    others = partial(_next_best, layer, group.target)
+    return Plan(group.sch.func, "winograd", decisions(blocks), cycles=blocks.cycles, others=others)
+
+
+def _next_best(layer: Layer, target: Target, count: int) -> list[tuple[dict[str, Any], float]]:
+    """The decisions after the best ones, each with its cycles."""
+    return [(decisions(b), b.cycles) for b in ranked(layer, target, count + 1)[1:]]
 
 
 def decisions(blocks: Blocks) -> dict[str, Any]:
