@@ -100,6 +100,23 @@ def test_joined_sizes_are_taken_to_be_equal() -> None:
         module.run({"x": real(2, 3, 9), "z": real(2, 2)})
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_size_may_be_one_or_a_large_number(times: int) -> None:
+    """Rows of a size that is open meet a constant: they have as many elements as it, or one each."""
+    node = helper.make_node("Add", ["rows", "c"], ["y"])
+    joined = helper.make_node("Concat", ["x"] * times, ["rows"], axis=1)
+    c = real(1, 1400)
+    module = compiled([joined, node], {"x": ["b", "n"]}, {"c": c})
+    for b in (1, 3):
+        x = real(b, 1400 // times)
+        np.testing.assert_array_equal(module.run({"x": x})["y"], np.concatenate([x] * times, axis=1) + c)
+        if times == 1:
+            x = real(b, 1)
+            np.testing.assert_array_equal(module.run({"x": x})["y"], x + c)
+    with pytest.raises(WarpbeamError, match="must agree|cannot"):
+        module.run({"x": real(2, 699)})
+
+
 def test_the_first_state_tells_how_many_sequences_there_are() -> None:
     w, r, h0 = real(1, 12, 3), real(1, 12, 4), real(1, 1, 4)
     nodes = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,6 +66,7 @@ _BROADCASTS = {
 }  # fmt: skip
 _EQUAL, _SPREAD = 2, 3  # besides 0 and 1: which of the two is 1
 _SAMPLES = 40  # values of each size at which dimensions are compared
+_FARTHEST = 1 << 31  # sizes up to which a number is looked for
 _OFTEN = 8  # an equality at one of so many sizes is meant
 
 
@@ -81,17 +83,28 @@ def _way(a: Any, b: Any) -> int:
 
 
 def _values(a: Any, b: Any) -> list[tuple[int, int]]:
-    """Two dimensions at some sizes of what they depend on: all sizes the same, and one after another moved on."""
+    """Two dimensions at some sizes of what they depend on: all sizes the same, one after another moved on, and where
+    one of the two is a number that is further away, the size at which the other one gets there.
+    """
     sizes = [n for n in post_order(*(d for d in (a, b) if isinstance(d, PrimExpr))) if isinstance(n, Var)]
-    found = []
-    for n in range(1, _SAMPLES + 1):
-        facts = Facts()
-        for k, size in enumerate(sizes):
-            facts.bind(size, (n * (k + 1) - 1) % _SAMPLES + 1, 1)
-        x, y = (d if isinstance(d, int) else bounds(d, facts)[0] for d in (a, b))
-        if x is not None and y is not None:
-            found.append((int(x), int(y)))
-    return found
+    drawn = [[(n * (k + 1) - 1) % _SAMPLES + 1 for k in range(len(sizes))] for n in range(1, _SAMPLES + 1)]
+    for number, other in ((a, b), (b, a)):
+        if isinstance(number, int) and number > _SAMPLES:
+            at = bisect_left(range(_FARTHEST), number, key=lambda n: _at(other, dict.fromkeys(sizes, n)) or 0)
+            drawn.append([at] * len(sizes))
+    pairs = [[_at(d, dict(zip(sizes, some, strict=True))) for d in (a, b)] for some in drawn]
+    return [(x, y) for x, y in pairs if x is not None and y is not None]
+
+
+def _at(value: Any, sizes: dict[Var, int]) -> int | None:
+    """What a dimension is at some sizes."""
+    if isinstance(value, int):
+        return value
+    facts = Facts()
+    for size, n in sizes.items():
+        facts.bind(size, n, 1)
+    found = bounds(value, facts)[0]
+    return None if found is None else int(found)
 
 
 def _spread(view: NodeView, pair: tuple[Any, Any], axis: int) -> bool:
