@@ -49,8 +49,18 @@ def test_whole_lines_of_large_results() -> None:
 
 
 def test_rows_that_do_not_begin_with_a_line_are_stored_as_ever() -> None:
+    """Such a function is there once."""
     func = turned(249, 160, small("generic-x86-64-v4"))
-    assert "nontemporal" not in print_kernel(func, small("generic-x86-64-v4"))
+    assert KEY not in func.attrs
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+def test_parts_of_lines_are_stored_as_ever(lanes: int) -> None:
+    n, target = 16384, small("generic-x86-64-v4")
+    a, b, i, j = Buffer("a", (n,), "float32"), Buffer("b", (n,), "float32"), Var("i"), Var("j")
+    at = i * lanes + j
+    body = For(i, 0, n // lanes, "serial", For(j, 0, lanes, "vectorized", BufferStore(b, BufferLoad(a, (at,)), (at,))))
+    assert KEY not in lower(PrimFunc("parts", (a, b), body), target).attrs
 
 
 @pytest.mark.parametrize("target", [replace(small("generic-x86-64-v4"), l3=0), small("generic-x86-64-v3"),
@@ -71,9 +81,14 @@ def test_what_is_read_again_stays() -> None:
     n = 16384
     a, b, c = (Buffer(name, (n,), "float32") for name in "abc")
     i, j = Var("i"), Var("j")
+    at = i * 16 + j
+
+    def loops(store: BufferStore) -> For:
+        return For(i, 0, n // 16, "serial", For(j, 0, 16, "vectorized", store))
+
     body = seq(
-        For(i, 0, n, "serial", BufferStore(b, BufferLoad(a, (i,)) * 2.0, (i,))),
-        For(j, 0, n, "serial", BufferStore(c, BufferLoad(b, (j,)) + 1.0, (j,))),
+        loops(BufferStore(b, BufferLoad(a, (at,)) * 2.0, (at,))),
+        loops(BufferStore(c, BufferLoad(b, (at,)) + 1.0, (at,))),
     )
     assert lower(PrimFunc("twice", (a, b, c), body), small("generic-x86-64-v4")).attrs[KEY] == (2,)
 

@@ -113,7 +113,7 @@ def test_a_size_may_be_one_or_a_large_number(times: int) -> None:
         if times == 1:
             x = real(b, 1)
             np.testing.assert_array_equal(module.run({"x": x})["y"], x + c)
-    with pytest.raises(WarpbeamError, match="must agree|cannot"):
+    with pytest.raises(WarpbeamError, match="must agree"):
         module.run({"x": real(2, 699)})
 
 

@@ -86,10 +86,9 @@ def _store_at(
 
 
 def _whole_line(fn: FunctionPrinter, buffer: E.Buffer, access: Access) -> bool:
-    """Whether a vector is exactly a line, wherever loops stand, in a buffer that begins with one as all its rows do."""
+    """Whether a vector is exactly a line, wherever loops stand, in a buffer that begins with one."""
     size, line = element_bytes(buffer.dtype), fn.target.line
-    rows = [analysis.const_int(s) for s in analysis.strides(buffer)[:-1]]
-    steps = (*access.terms.values(), access.constant, *(s if s is not None else 1 for s in rows))
+    steps = (*access.terms.values(), access.constant)
     return access.lanes * size == line and all(k * size % line == 0 for k in steps)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from warpbeam.frontend.onnx.build import shape_of
@@ -96,7 +96,7 @@ def _values(a: Any, b: Any) -> list[tuple[int, int]]:
     return [(x, y) for x, y in pairs if x is not None and y is not None]
 
 
-def _at(value: Any, sizes: dict[Var, int]) -> int | None:
+def _at(value: Any, sizes: Mapping[Var, Any]) -> int | None:
     """What a dimension is at some sizes."""
     if isinstance(value, int):
         return value

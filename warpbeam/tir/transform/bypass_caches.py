@@ -40,10 +40,16 @@ def bypass_caches(func: PrimFunc, at: Setting) -> PrimFunc:
     read = {n.buffer for n in nodes if isinstance(n, BufferLoad | BufferRef)}
     sizes = {b: size for b in func.buffers if (size := _bytes(b)) is not None and (b in stored or b in read)}
     total = sum(sizes.values())
-    far = [
-        k for k, p in enumerate(func.params) if p in stored - read and past_caches(at.target, sizes.get(p, 0), total)
-    ]
+    lines = {n.buffer for n in nodes if isinstance(n, BufferStore) and _whole_line(n, at.target.line)} - read
+    far = [k for k, p in enumerate(func.params) if p in lines and past_caches(at.target, sizes.get(p, 0), total)]
     return func.with_attr(KEY, tuple(far)) if far else func
+
+
+def _whole_line(store: BufferStore, line: int) -> bool:
+    """Whether as much as a line is stored at once, in a buffer all of whose rows begin with a line."""
+    lanes, size = max((dt.lanes(i.dtype) for i in store.indices), default=1), dt.nbytes(store.buffer.dtype)
+    sizes = [const_int(n) for n in store.buffer.shape]
+    return lanes * size == line and (len(sizes) <= 1 or (sizes[-1] or 0) * size % line == 0)
 
 
 def _bytes(buffer: Buffer) -> int | None:
