@@ -106,8 +106,8 @@ CASES: list[Case] = [
     ("1 and 1 widths for 2 dimensions", on(nn.pad, X, [1])),
     ("mode 'CIRCULAR'", on(nn.mirror_pad, X, [1, 1], mode="CIRCULAR")),
     ("1 strides for 2 dimensions", on(nn.dilate, X, [2])),
-    ("there is no F(3x3, 3x3) with stride 1 here", on(matrices, 3)),
-    ("there is no F(4x4, 3x3) with stride 2 here", on(matrices, 4, 2)),
+    ("there is no F(3, 3) with stride 1 here", on(matrices, 3)),
+    ("there is no F(4, 3) with stride 2 here", on(matrices, 4, 2)),
     # the rest of nn
     ("slope must have one dimension, got 2", on(nn.prelu, IMAGE, X)),
     ("nn.flatten: takes a tensor of at least one dimension", on(nn.flatten, t())),

@@ -27,6 +27,7 @@ def whole(low: int, high: int, *shape: int, dtype: Any = np.int64) -> np.ndarray
 def _winograd() -> list[Case]:
     transform, conv = (f"nn.contrib_conv2d_winograd_{w}" for w in ("weight_transform", "without_weight_transform"))
     deep_transform, deep = (name.replace("2d", "3d") for name in (transform, conv))
+    line_transform, line = (name.replace("2d", "1d") for name in (transform, conv))
 
     def wide(*shape: int) -> np.ndarray:  # F(4x4) amplifies float32's rounding, which orders of summation change
         return real(*shape, dtype=np.float64)
@@ -56,6 +57,15 @@ def _winograd() -> list[Case]:
             (real(1, 7, 8, 6), real(5, 5, 3, 2, 1)),
         ),
         (conv, {"tile_size": 2, "groups": 2, "dilation": 2}, (real(1, 4, 9, 8), real(4, 4, 2, 2, 3))),
+        (line_transform, {"tile_size": 2, "stride": 2}, (real(3, 4, 3),)),
+        (line_transform, {"tile_size": 2, "groups": 2, "kernel_layout": "WIO"}, (real(3, 4, 6),)),
+        (line, {"tile_size": 2, "padding": (1, 2)}, (real(2, 3, 7), real(1, 4, 3, 2))),
+        (line, {"tile_size": 2, "stride": 2, "data_layout": "NWC"}, (real(1, 9, 3), real(1, 5, 3, 2))),
+        (line, {"tile_size": 2, "dilation": 2, "groups": 2}, (real(1, 4, 9), real(1, 4, 2, 2, 3))),
+        (transform, {"tile_size": (1, 2)}, (real(3, 4, 1, 3),)),
+        (conv, {"tile_size": (1, 2), "padding": (1, 0, 0, 1)}, (real(2, 3, 5, 6), real(1, 4, 3, 2))),
+        (conv, {"tile_size": (2, 1), "stride": 2, "data_layout": "NHWC"}, (real(1, 7, 4, 3), real(5, 1, 3, 2))),
+        (conv, {"tile_size": (4, 1)}, (wide(1, 3, 9, 4), wide(6, 1, 3, 2))),
         (deep, {"tile_size": 2, "dilation": 2, "padding": 2}, (real(1, 3, 4, 6, 7), real(4, 4, 3, 3, 2))),
         (deep, {"tile_size": 2, "stride": 2, "padding": 1}, (real(1, 3, 4, 6, 7), real(5, 5, 3, 3, 2))),
         (deep_transform, {"tile_size": 2}, (real(3, 4, 2, 3, 3),)),

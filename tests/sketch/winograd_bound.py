@@ -12,24 +12,30 @@ def padded(x, borders, beyond=0):
     return np.pad(p, [(0, 0), (top, bottom + beyond), (left, right + beyond), (0, 0)])
 
 
-def results(x, borders, stride=1):
+def results(x, w, borders, steps):
     """Rows and columns of the result."""
     top, left, bottom, right = borders
-    return (x.shape[1] + top + bottom - 3) // stride + 1, (x.shape[2] + left + right - 3) // stride + 1
+    sizes = (x.shape[1] + top + bottom, x.shape[2] + left + right)
+    return tuple((n - taps) // s + 1 for n, taps, s in zip(sizes, w.shape[:2], steps, strict=True))
+
+
+def steps_of(w, stride):
+    """The stride of rows and of columns: there is none where there is one tap."""
+    return tuple(1 if taps == 1 else stride for taps in w.shape[:2])
 
 
 def direct(x, w, borders, stride=1):
-    """The convolution in float64: x [N, H, W, C], w [3, 3, C, O]."""
-    p = padded(x, borders)
-    h, v = ((n - 1) * stride + 1 for n in results(x, borders, stride))
-    taps = [(i, j) for i in range(3) for j in range(3)]
-    return sum(p[:, i : i + h : stride, j : j + v : stride] @ w[i, j].astype(np.float64) for i, j in taps)
+    """The convolution in float64: x [N, H, W, C], w [3, 3, C, O], or with one tap along rows or columns."""
+    p, (sy, sx) = padded(x, borders), steps_of(w, stride)
+    h, v = ((n - 1) * s + 1 for n, s in zip(results(x, w, borders, (sy, sx)), (sy, sx), strict=True))
+    return sum(p[:, i : i + h : sy, j : j + v : sx] @ w[i, j].astype(np.float64) for i, j in np.ndindex(w.shape[:2]))
 
 
 def dilated(fn, x, w, borders, apart):
     """What `fn` (`direct`, `error_bound`) says of a convolution by taps that lie `apart`: of each part of the map."""
     p, (high, across) = padded(x, borders), apart
-    y = np.empty((len(x), p.shape[1] - 2 * high, p.shape[2] - 2 * across, w.shape[-1]))
+    rows, columns = w.shape[:2]
+    y = np.empty((len(x), p.shape[1] - (rows - 1) * high, p.shape[2] - (columns - 1) * across, w.shape[-1]))
     for a in range(min(high, y.shape[1])):
         for b in range(min(across, y.shape[2])):
             y[:, a::high, b::across] = fn(p[:, a::high, b::across], w, (0, 0, 0, 0))
@@ -60,28 +66,29 @@ def error_bound_3d(x, w, borders):
     return (y * (len(w) * channels + more) / (channels + more)).reshape(len(x), count, *y.shape[1:])
 
 
-def roundings(tile, stride=1):
+def roundings(tile, stride=1, dimensions=2):
     """Of a result, through the transforms and in its weights."""
     bt, _, at = matrices(tile, stride)
-    return 2 * (worst(bt) + worst(at)) + 1
+    return dimensions * (worst(bt) + worst(at)) + 1
 
 
 def error_bound(x, w, borders, tile=2, stride=1):
     """For each result (C + n) u |A^T| [ sum of (|G| |g| |G^T|) * (|B^T| |d| |B|) ] |A|."""
-    bt, g, at = (np.abs(np.asarray(m, np.float64)) for m in matrices(tile, stride))
-    size, step = len(bt), tile * stride
-    high, across = results(x, borders, stride)
-    rows, columns = -(-high // tile), -(-across // tile)
-    p = np.abs(padded(x, borders, size + step))
-    d = np.empty((size, size, p.shape[0], rows, columns, p.shape[3]))
-    for r in range(size):
-        for s in range(size):
-            d[r, s] = p[:, r : r + rows * step : step, s : s + columns * step : step]
-    u = np.einsum("ir,js,rsco->ijco", g, g, np.abs(w.astype(np.float64)))
-    v = np.einsum("ir,js,rsnpqc->ijnpqc", bt, bt, d)
-    y = np.einsum("ai,bj,ijnpqo->npaqbo", at, at, np.einsum("ijnpqc,ijco->ijnpqo", v, u), optimize=True)
-    y = y.reshape(x.shape[0], rows * tile, columns * tile, -1)
-    return (x.shape[3] + roundings(tile, stride)) * 2.0**-24 * y[:, :high, :across]
+    tiles, steps = [1 if taps == 1 else tile for taps in w.shape[:2]], steps_of(w, stride)
+    (bt, g, at), (bt2, g2, at2) = ([np.abs(np.asarray(m, float)) for m in matrices(t, stride)] for t in tiles)
+    high, across = results(x, w, borders, steps)
+    rows, columns = -(-high // tiles[0]), -(-across // tiles[1])
+    down, right = (t * s for t, s in zip(tiles, steps, strict=True))
+    p = np.abs(padded(x, borders, len(bt) + len(bt2) + tile * stride))
+    d = np.empty((len(bt), len(bt2), p.shape[0], rows, columns, p.shape[3]))
+    for r, s in np.ndindex(d.shape[:2]):
+        d[r, s] = p[:, r : r + rows * down : down, s : s + columns * right : right][:, :rows, :columns]
+    u = np.einsum("ir,js,rsco->ijco", g, g2, np.abs(w.astype(np.float64)))
+    v = np.einsum("ir,js,rsnpqc->ijnpqc", bt, bt2, d)
+    y = np.einsum("ai,bj,ijnpqo->npaqbo", at, at2, np.einsum("ijnpqc,ijco->ijnpqo", v, u), optimize=True)
+    y = y.reshape(x.shape[0], rows * tiles[0], columns * tiles[1], -1)
+    more = roundings(tile, stride, sum(t > 1 for t in tiles))
+    return (x.shape[3] + more) * 2.0**-24 * y[:, :high, :across]
 
 
 def worst(matrix):

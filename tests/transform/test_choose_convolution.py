@@ -221,6 +221,20 @@ def test_symbolic_batch(monkeypatch):
         assert (error <= error_bound(x, weights(32, 32), (1, 1, 1, 1))).all()
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_open_maps_of_one_image(stride, monkeypatch):
+    """One image has no axis, and still its tiles are found."""
+    monkeypatch.setattr("warpbeam.transform.choose_convolution._CLEARLY", 1e9)
+    mod = network((1, SizeVar("h"), SizeVar("w"), 64), 64, tail=False, strides=stride)
+    module, report = compile_with_report(mod, cache=False)
+    assert [r["sketch"] for r in report.rows] == ["winograd"]
+    for size in ((9, 14), (4, 5)):
+        x = np.random.default_rng(1).standard_normal((1, *size, 64)).astype(np.float32)
+        (got,) = module.run({"x": x}).values()
+        error = np.abs(got - direct(x, weights(64, 64), (1, 1, 1, 1), stride))
+        assert (error <= error_bound(x, weights(64, 64), (1, 1, 1, 1), 2, stride)).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 16, 14), (2, 13, 13), (SizeVar("n"), 17, 25)], ids=["even", "odd", "batch"])
 def test_taps_that_lie_apart(shape, monkeypatch):
     """The same bits with any number of threads."""

@@ -243,9 +243,11 @@ def test_entries_name_operators() -> None:
 def test_products_can_be_left_alone(name: str) -> None:
     x: Expr
     if "winograd" in name:
-        deep, layout = ([3], "NDHWC") if "3d" in name else ([], "NHWC")
-        u = weights(4, 4, *deep, 32, 16)
-        y = op.get(name)(tensor("x", 1, *deep, 8, 8, 32), u, tile_size=2, padding=1, data_layout=layout)
+        deep, layout = {"1": ([], "NWC"), "2": ([], "NHWC"), "3": ([3], "NDHWC")}[name.partition("conv")[2][0]]
+        u = weights(1 if layout == "NWC" else 4, 4, *deep, 32, 16)
+        y = op.get(name)(
+            tensor("x", 1, *deep, *[8] * layout.count("H"), 8, 32), u, tile_size=2, padding=1, data_layout=layout
+        )
     elif "conv" in name:
         nd = int(name[-2])
         s = "DHW"[3 - nd :]

@@ -37,7 +37,7 @@ from warpbeam.runtime.linker import link_shared
 from warpbeam.runtime.pool_ll import EXPORTS, pool_ir
 from warpbeam.runtime.shape_expr import evaluate
 from warpbeam.target import Target
-from warpbeam.transform.choose_convolution import ACCURACY, DECIDED, Other, check_accuracy, name_of, others
+from warpbeam.transform.choose_convolution import ACCURACY, DECIDED, Other, check_accuracy, others
 
 _KERNELS = 12
 _SHARE = 0.95  # of the predicted time, which the kernels that are looked at make up
@@ -67,16 +67,17 @@ def decided(found: Decisions) -> PassContext:
 
 @dataclass(slots=True)
 class Variant:
-    """One way to compute what a kernel computes. tile: of a convolution by another algorithm, else None."""
+    """One way to compute what a kernel computes. tile: of a convolution by another algorithm, the `way`, else None."""
 
     kernel: Kernel
     rank: int
     tile: int | None = None
+    way: str = ""
 
     @property
     def label(self) -> str:
         decided = ", ".join(f"{k}={v}" for k, v in self.kernel.plan.decisions.items())
-        algorithm = "" if self.tile is None else f"{name_of(self.tile)}: "
+        algorithm = f"{self.way}: " if self.way else ""
         return f"{algorithm}{self.kernel.plan.sketch} {decided}".strip()
 
 
@@ -244,14 +245,15 @@ def _add_variants(case: Case, heavy: Heavy, target: Target, decided: Mapping[str
     """The next decisions of a kernel's sketch, and other algorithms, where the prior finds them near."""
     kernels, first = KernelSet(target), heavy.kernel
     limit = None if first.plan.cycles is None else _FAR * first.plan.cycles
-    candidates: list[tuple[Function, int, int | None]] = [(heavy.group, r, None) for r in range(1, _RANKS + 1)]
+    candidates: list[tuple[Function, int, Other | None]] = [(heavy.group, r, None) for r in range(1, _RANKS + 1)]
     if case.signature not in decided:
-        candidates += [(o.group, 0, o.tile) for o in case.ways]
-    for group, rank, tile in candidates:
+        candidates += [(o.group, 0, o) for o in case.ways]
+    for group, rank, other in candidates:
         made = kernels.ranked(group, heavy.constants, rank)
         if made is None or (limit is not None and made.plan.cycles is not None and made.plan.cycles > limit):
             continue
-        case.variants.append(Variant(made, rank, tile))
+        named = () if other is None else (other.tile, other.name)
+        case.variants.append(Variant(made, rank, *named))
 
 
 # ------------------------------------------------------------------------------------------------------------ measuring

@@ -50,6 +50,8 @@ CREATION = {"arange": "Arange", "full": "Full", "ones": "Ones", "shape_tensor": 
 NN_CONV = {f"nn.conv{n}d{t}": f"Conv{n}d{t.title().replace('_', '')}" for n in (1, 2, 3) for t in ("", "_transpose")}
 
 NN_WINOGRAD = {
+    "nn.contrib_conv1d_winograd_weight_transform": "WinogradWeightTransform1d",
+    "nn.contrib_conv1d_winograd_without_weight_transform": "WinogradConv1d",
     "nn.contrib_conv2d_winograd_weight_transform": "WinogradWeightTransform",
     "nn.contrib_conv2d_winograd_without_weight_transform": "WinogradConv2d",
     "nn.contrib_conv3d_winograd_weight_transform": "WinogradWeightTransform3d",

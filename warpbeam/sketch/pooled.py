@@ -150,6 +150,7 @@ def _in_blocks(found: Windows, group: Group, made: int) -> Choice | None:
         or parts.flat
         or parts.apart != (1, 1)
         or parts.groups > 1
+        or len(parts.roles.m) < 2
         or len(parts.roles.m) + 1 != len(found.walks)
     ):
         return None

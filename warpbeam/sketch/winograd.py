@@ -4,7 +4,9 @@
     products[i, j, tile, o] = sum over c of planes[i, j, tile, c] * weights[i, j, c, o]
     result[position in tile, tile, o] = a sum of a few products, by position
 
-A third axis in front of the tiles is one over groups of channels, each with planes and weights of its own.
+A further axis in front of the tiles is one over groups of channels, each with planes and weights of its own.
+
+Tiles may lie along one axis only: there are planes[j, …] then, and perhaps no other axis of places.
 
 There may be another axis of places, of which each product sums over neighbours too (three dimensions: the tiles lie in
 the inner two, `planes[i, j, place + tap, tile, c] * weights[i, j, tap, c, o]`).
@@ -26,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import gcd
 from typing import Any
 
 from warpbeam.cost.winograd_prior import Blocks, Layer, plan, ranked
@@ -42,7 +45,7 @@ from warpbeam.tir.arith import poly, simplify
 from warpbeam.tir.expr import FloorDiv, FloorMod, PrimExpr, Var, as_expr, const_int
 
 _MOST_PLANES = 64
-_PLANE_AXES = 2
+_PLANE_AXES = (1, 2)
 Cutter = Callable[..., tuple[list[str], str, str, str]]  # of (group, parts, blocks, layer); see `_result`
 
 
@@ -50,7 +53,7 @@ Cutter = Callable[..., tuple[list[str], str, str, str]]  # of (group, parts, blo
 class Parts:
     """The stages by what they do. inlined: those that become part of others. first: the stage that `planes` mixes, or
     None. sizes: results of a tile along rows and columns; apart: how far apart these lie. flat: where one axis has all
-    tiles of all images, what its extent is a multiple of; else 0.
+    tiles of all images, what its extent is a multiple of; else 0. groups: of channels, each with products of its own.
     """
 
     first: ComputeOp | None
@@ -63,11 +66,11 @@ class Parts:
     sizes: tuple[int, int]
     apart: tuple[int, int]
     flat: int = 0
+    groups: int = 1
 
     @property
-    def groups(self) -> int:
-        """Groups of channels, each with products of its own."""
-        return extent(self.products.axis[_PLANE_AXES].extent) or 1 if len(self.roles.batch) > _PLANE_AXES else 1
+    def plane_axes(self) -> int:
+        return len(self.roles.batch) - (self.groups > 1)
 
 
 def fits(group: Group) -> bool:
@@ -92,7 +95,12 @@ def find(group: Group) -> Parts | None:
     if len(users) != 1 or len(results) != 1 or any(expensive(o) for o in (*before, planes)):
         return None
     flat = _whole(op.axis[-2].extent) if len(roles.m) == 1 else 0
-    found = _flat_sizes(results[0], back, op, flat) if flat else _tile_sizes(results[0], back, op, roles)
+    grouped = _grouped(results[0], back, roles)
+    if len(roles.batch) - grouped not in _PLANE_AXES or (grouped and (flat or len(roles.k) > 1)):
+        return None
+    if product([a.extent for a in op.axis[: len(roles.batch) - grouped]]) > _MOST_PLANES:
+        return None
+    found = _flat_sizes(results[0], back, op, flat) if flat else _tile_sizes(results[0], back, op, roles, grouped)
     after = [s for s in group.stages if s.op not in (*before, planes, op, back)]
     if found is None or not _finishing(after, results[0], out):
         return None
@@ -100,7 +108,8 @@ def find(group: Group) -> Parts | None:
     first = makers[0] if len(makers) == 1 and isinstance(makers[0], ComputeOp) else None
     inlined: list[Operation] = [o for o in before if o is not first]
     inlined += [s.op for s in after if s.op is not out]
-    return Parts(first, planes, op, roles, back, out, inlined, *found, flat)
+    groups = extent(op.axis[len(roles.batch) - 1].extent) or 1 if grouped else 1
+    return Parts(first, planes, op, roles, back, out, inlined, *found, flat, groups)
 
 
 def _planes_of_rows(group: Group, op: ComputeOp, roles: Contraction) -> bool:
@@ -109,17 +118,14 @@ def _planes_of_rows(group: Group, op: ComputeOp, roles: Contraction) -> bool:
     """
     axes = [a.var for a in op.axis]
     sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
-    if len(roles.m) not in (1, 2, 3, 4) or len(roles.n) != 1 or len(roles.batch) not in (_PLANE_AXES, _PLANE_AXES + 1):
-        return False
-    if len(roles.batch) > _PLANE_AXES and (len(roles.m) == 1 or len(roles.k) > 1):
+    if len(roles.m) not in (1, 2, 3, 4) or len(roles.n) != 1 or not roles.batch:
         return False
     if axes != [*roles.batch, *roles.m, *roles.n] or not _at_places(roles):
         return False
-    tiles = roles.m[-2:] if len(roles.m) > 1 else []
-    known = [sizes[v] for v in (*roles.batch, *roles.m[1:-2], *tiles, *roles.n, *roles.k)]
+    known = [sizes[v] for v in (*roles.batch, *roles.m[1:], *roles.n, *roles.k)]
     if None in known or not isinstance(roles.lhs.tensor.op, ComputeOp) or len(group.readers.get(op, [])) != 1:
         return False
-    return _count(op, roles) <= _MOST_PLANES and packing.packable(group, roles, axes[-1])
+    return packing.packable(group, roles, axes[-1])
 
 
 def _at_places(roles: Contraction) -> bool:
@@ -133,13 +139,6 @@ def _at_places(roles: Contraction) -> bool:
         return not moved
     deep = roles.m[-3] if len(roles.m) > 2 else None
     return deep is not None and [v for _, v in moved] == [deep] and moved[0][0] is simplify(deep + taps[0])
-
-
-def _count(op: ComputeOp, roles: Contraction) -> int:
-    planes = 1
-    for a in op.axis[:_PLANE_AXES]:
-        planes *= extent(a.extent) or 1
-    return planes
 
 
 def _upstream(op: ComputeOp) -> list[ComputeOp]:
@@ -163,7 +162,15 @@ def _finishing(after: list[Any], result: ComputeOp, out: ComputeOp) -> bool:
     return any(s.op is out for s in after)
 
 
-def _tile_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contraction) -> tuple[Any, Any] | None:
+def _grouped(result: ComputeOp, back: ComputeOp, roles: Contraction) -> bool:
+    """Whether the last of the batch axes is one over groups: where a result reads it, its channel tells."""
+    channel, last = result.axis[-1].var, len(roles.batch) - 1
+    return any(r.tensor.op is back and channel in variables(r.indices[last]) for r in loads(result))
+
+
+def _tile_sizes(
+    result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contraction, grouped: bool
+) -> tuple[Any, Any] | None:
     """(Results of a tile along rows and columns, how far apart they lie): what the last two row axes are divided by to
     find a tile, and their rest; None where tiles are found in another way.
     """
@@ -171,26 +178,29 @@ def _tile_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, roles: Contra
     if len(axes) != len(roles.m) + 1 or any(r.tensor.op is not op for r in loads(back)):
         return None
     for load in reads:
-        if load.tensor.op is not back or not _own_channels(load.indices, axes[-1], op, roles):
+        if load.tensor.op is not back or not _own_channels(load.indices, axes[-1], op, len(roles.batch), grouped):
             return None
-    spots = {r.indices[-3:-1] for r in reads}
-    found = [_tile_of(v, index) for v, index in zip(axes[-3:-1], spots.pop(), strict=True)]
-    if spots or None in found:
+    lines = min(2, len(roles.m))  # axes with tiles
+    spots = {r.indices[-1 - lines : -1] for r in reads}
+    found = [_tile_of(v, index) for v, index in zip(axes[-1 - lines : -1], spots.pop(), strict=True)]
+    if spots or None in found or all(f == (1, 1) for f in found):
         return None
-    counts = [extent(a.extent) for a in op.axis[-3:-1]]
-    whole = [extent(a.extent) for a in result.axis[-3:-1]]
-    for (size, apart), count, results in zip(found, counts, whole, strict=True):
-        if count is None or results is None or count != -(-results // (size * apart)) * apart:
+    for f, tiles, made in zip(found, op.axis[-1 - lines : -1], result.axis[-1 - lines : -1], strict=True):
+        count, results = extent(tiles.extent), extent(made.extent)
+        if f == (1, 1):
+            if simplify(tiles.extent) is not simplify(made.extent):
+                return None
+        elif f is None or count is None or results is None or count != -(-results // (f[0] * f[1])) * f[1]:
             return None
-    sizes, apart = zip(*found, strict=True)
-    return sizes, apart
+    (high, apart_high), (across, apart_across) = [(1, 1), *found][-2:]  # type: ignore[misc]
+    return (high, across), (apart_high, apart_across)
 
 
-def _own_channels(indices: Sequence[PrimExpr], axis: Var, op: ComputeOp, roles: Contraction) -> bool:
+def _own_channels(indices: Sequence[PrimExpr], axis: Var, op: ComputeOp, batch: int, grouped: bool) -> bool:
     """Whether the last index is a channel `axis`; where there are groups, its place in the group that is read."""
-    if len(roles.batch) == _PLANE_AXES:
+    if not grouped:
         return indices[-1] is axis and not any(axis in variables(i) for i in indices[:-1])
-    _, _, group, *places, channel = indices
+    group, *places, channel = indices[batch - 1 :]
     size = op.axis[-1].extent
     same = simplify(group) is simplify(axis // size) and simplify(channel) is simplify(axis % size)
     return same and not any(axis in variables(i) for i in places)
@@ -198,6 +208,8 @@ def _own_channels(indices: Sequence[PrimExpr], axis: Var, op: ComputeOp, roles: 
 
 def _tile_of(axis: Var, index: PrimExpr) -> tuple[int, int] | None:
     """(size, apart) of axis // (size * apart) * apart + axis % apart, where `apart` may be 1."""
+    if index is axis:
+        return 1, 1
     by = {const_int(n.b) for n in post_order(index) if isinstance(n, FloorDiv) and n.a is axis}
     rests = {const_int(n.b) for n in post_order(index) if isinstance(n, FloorMod) and n.a is axis}
     whole, apart = (by or {None}).pop(), (rests or {1}).pop()
@@ -208,27 +220,30 @@ def _tile_of(axis: Var, index: PrimExpr) -> tuple[int, int] | None:
 
 
 def _whole(size: Any) -> int:
-    """The number that an extent is rounded up to a multiple of: 8 for (n + 7) // 8 * 8; 0 for none."""
-    terms = poly.of_expr(size)
-    return next(iter(terms.values())) if len(terms) == 1 else 0
+    """The number that an open extent is rounded up to a multiple of: 8 for (n + 7) // 8 * 8; 0 for none."""
+    if extent(size) is not None:
+        return 0
+    whole = gcd(*poly.of_expr(size).values())
+    return whole if whole > 1 else 0
 
 
 def _flat_sizes(result: ComputeOp, back: ComputeOp, op: ComputeOp, whole: int) -> tuple[Any, Any] | None:
     """As `_tile_sizes`, where one axis has the tiles of all images, row by row, rounded up to a multiple of `whole`."""
     axes, reads = [a.var for a in result.axis], list(loads(result))
-    if len(axes) != 4 or any(r.tensor.op is not op for r in loads(back)) or any(r.tensor.op is not back for r in reads):
+    if any(r.tensor.op is not op for r in loads(back)) or any(r.tensor.op is not back for r in reads):
         return None
     spots = {r.indices[-2:] for r in reads}
     at, last = spots.pop()
-    found = {n.a: const_int(n.b) for n in post_order(at) if isinstance(n, FloorDiv) and n.a in axes[1:3]}
-    row, column = found.get(axes[1]), found.get(axes[2])
-    if spots or last is not axes[-1] or row is None or column is None:
+    divided = {n.a: const_int(n.b) for n in post_order(at) if isinstance(n, FloorDiv) and n.a in axes[:-1]}
+    sizes = [1, *(divided.get(v) or 1 for v in axes[:-1])]
+    if spots or last is not axes[-1] or len(axes) > 4 or sizes[-2:] == [1, 1] or set(sizes[:-2]) > {1}:
         return None
-    high, wide = (a.extent + (s - 1) for a, s in zip(result.axis[1:3], (row, column), strict=True))
-    spot = (axes[0] * (high // row) + axes[1] // row) * (wide // column) + axes[2] // column
-    count = result.axis[0].extent * (high // row) * (wide // column)
+    spot, count = as_expr(0), as_expr(1)
+    for a, size in zip(result.axis[:-1], sizes[1:], strict=True):
+        tiles = (a.extent + (size - 1)) // size
+        spot, count = spot * tiles + a.var // size, count * tiles
     same = [(at, spot), (op.axis[-2].extent, (count + (whole - 1)) // whole * whole)]
-    return ((row, column), (1, 1)) if all(simplify(a) is simplify(b) for a, b in same) else None
+    return (tuple(sizes[-2:]), (1, 1)) if all(simplify(a) is simplify(b) for a, b in same) else None
 
 
 # ------------------------------------------------------------------------------------------------------------ decisions
@@ -240,6 +255,8 @@ def describe(group: Group, parts: Parts) -> Layer:
     sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
     bits, choice = dt.bits(op.body[0].dtype), dot.find(group, op, roles)
     batch, deep, high, wide = [1, 1, 1, *(sizes[v] for v in roles.m)][-4:]
+    if high is None:  # as many images of one row
+        batch, high = None, 1
     if len(roles.m) == 3 and len(roles.k) == 1:
         batch, deep = deep, 1
     if parts.flat:  # as many images, each of as many tiles as a block may have
@@ -250,7 +267,7 @@ def describe(group: Group, parts: Parts) -> Layer:
         columns=wide or 1,
         inputs=sizes[roles.k[-1]] or 1,
         outputs=sizes[roles.n[0]] or 1,
-        planes=_count(op, roles),
+        planes=product([a.extent for a in op.axis[: parts.plane_axes]]),
         lanes=max(1, group.target.vector_bits // bits) if choice is None else choice.lanes,
         bytes=bits // 8,
         group=1 if choice is None else choice.group,
@@ -337,20 +354,21 @@ def _result(group: Group, parts: Parts, blocks: Blocks, layer: Layer) -> tuple[l
     products, the loops over chunks and over a chunk's vectors.
     """
     sch, block, lanes = group.sch, group.blocks[parts.out], layer.lanes
-    *batch, high, across, channel = sch.loops(block)
-    rows, row, y = _cut(group, high, blocks.rows, parts.sizes[0], parts.apart[0])
-    columns, column, x = _cut(group, across, blocks.columns, parts.sizes[1], parts.apart[1])
+    *batch, across, channel = sch.loops(block)
+    cut = [_cut(group, batch.pop(), blocks.rows, parts.sizes[0], parts.apart[0])] if batch else []
+    cut.append(_cut(group, across, blocks.columns, parts.sizes[1], parts.apart[1]))
+    ranges, tiles, places = (list(names) for names in zip(*cut, strict=True))
     if layer.parts > 1:
         part, chunk, vector, lane = sch.split(channel, [layer.parts, None, blocks.chunk // lanes, lanes])
         batch.append(part)
     else:
         chunk, vector, lane = sch.split(channel, [None, -(-blocks.chunk // lanes), lanes])
-    outer = [*batch, rows, columns]
+    outer = [*batch, *ranges]
     around = [chunk, *outer] if blocks.columns_outer else [*outer, chunk]
-    sch.reorder(*around, row, column, vector, y, x, lane)
+    sch.reorder(*around, *tiles, vector, *places, lane)
     sch.vectorize(lane)
-    sch.unroll(y)
-    sch.unroll(x)
+    for name in places:
+        sch.unroll(name)
     if parts.apart != (1, 1):
         sch.loop_axes(block)
     return outer, around[-1], chunk, vector
@@ -385,17 +403,20 @@ def tiled(group: Group, names: list[str], parts: Parts, lanes: int) -> str:
 def _flat_result(group: Group, parts: Parts, blocks: Blocks, layer: Layer) -> tuple[list[str], str, str, str]:
     """As `_result`, in blocks of tiles that follow each other in a map, and from one to the next."""
     sch, block, lanes = group.sch, group.blocks[parts.out], layer.lanes
-    image, high, across, channel = sch.loops(block)
-    row, y = sch.split(high, [None, parts.sizes[0]], guard="kept")
-    column, x = sch.split(across, [None, parts.sizes[1]], guard="kept")
+    *images, channel = sch.loops(block)
+    lines = [images.pop() for _ in images[-2:]][::-1]
+    sizes = parts.sizes[-len(lines) :]
+    cut = [sch.split(name, [None, size], guard="kept") for name, size in zip(lines, sizes, strict=True)]
+    tiles, places = (list(names) for names in zip(*cut, strict=True))
     chunk, vector, lane = sch.split(channel, [None, -(-blocks.chunk // lanes), lanes])
-    sch.reorder(image, row, column, chunk, vector, y, x, lane)
-    outer, tile = sch.split(sch.fuse(image, row, column), [None, blocks.columns], guard="kept")
+    sch.reorder(*images, *tiles, chunk, vector, *places, lane)
+    spots = [*images, *tiles]
+    outer, tile = sch.split(sch.fuse(*spots) if len(spots) > 1 else spots[0], [None, blocks.columns], guard="kept")
     around = [chunk, outer] if blocks.columns_outer else [outer, chunk]
-    sch.reorder(*around, tile, vector, y, x, lane)
+    sch.reorder(*around, tile, vector, *places, lane)
     sch.vectorize(lane)
-    sch.unroll(y)
-    sch.unroll(x)
+    for name in places:
+        sch.unroll(name)
     if blocks.parallel:
         sch.parallel(around[0])
     sch.loop_axes(block)
@@ -452,7 +473,7 @@ def _transform(group: Group, parts: Parts, at: str | None, lanes: int) -> list[s
     """The transform of the data below a loop (None: on its own); gives its loops over tiles and vectors."""
     sch, block = group.sch, group.blocks[parts.planes]
     names = list(sch.loops(block)) if at is None else below(group, block, at)
-    planes, tiles, channel = names[:_PLANE_AXES], names[_PLANE_AXES:-1], names[-1]
+    planes, tiles, channel = names[: parts.plane_axes], names[parts.plane_axes : -1], names[-1]
     vector, lane = sch.split(channel, [None, lanes])
     sch.reorder(*tiles, vector, *planes, lane)
     for name in planes:

@@ -1,12 +1,12 @@
-"""Chooses how each convolution by 3x3 taps, or by Kx3x3 over three dimensions, is computed: as the plain sum, or by
-Winograd's tiles with fewer products.
+"""Chooses how each convolution by 3x3 taps, by Kx3x3 over three dimensions, or by 3 along one, is computed: as the
+plain sum, or by Winograd's tiles with fewer products.
 
-Legal: the same stride of 1 or 2 for rows and columns, float32, constant weights, known channels, channels last, over
-three dimensions known maps with stride 1 in front and one group, known maps where there are more groups, and where taps
-are dilated known maps with stride 1. The cost model predicts both on the target, with weights coming from memory (in a
-whole model they do) and open maps of a likely size; Winograd's is taken where it is clearly faster. What was decided,
-and what the other would have cost, goes out as events of stage "choice"; of tiles that lose digits also the errors,
-measured with the weights at hand.
+Legal: the same stride of 1 or 2 for rows and columns (1 where there is one tap), float32, constant weights, known
+channels, channels last, over three dimensions known maps with stride 1 in front and one group, known maps where there
+are more groups or one dimension of taps, and where taps are dilated known maps with stride 1. The cost model predicts
+both on the target, with weights coming from memory (in a whole model they do) and open maps of a likely size;
+Winograd's is taken where it is clearly faster. What was decided, and what the other would have cost, goes out as events
+of stage "choice"; of tiles that lose digits also the errors, measured with the weights at hand.
 
 Where another precision is asked for, products of pairs of short numbers are compared: sums of transformed data are
 rounded too, so tiles of 2x2 are all that is considered. `ToMixedPrecision` does the rounding later.
@@ -24,8 +24,8 @@ from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Node
 from warpbeam.ir.rewrite import add_origins, origins, post_order
 from warpbeam.ir.transform import Event, PassContext, function_pass
-from warpbeam.op.nn_conv import Conv2d, Conv3d
-from warpbeam.op.nn_winograd import WinogradNd
+from warpbeam.op.nn_conv import ConvNd
+from warpbeam.op.nn_winograd import WinogradNd, tiles_of
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Var
 from warpbeam.relay.types import TensorType
 from warpbeam.sketch.base import supposed
@@ -33,7 +33,7 @@ from warpbeam.sketch.select import predict
 from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
 from warpbeam.topi.nn.common import Layout, spatial_letters
-from warpbeam.topi.nn.winograd import TAPS, TILES
+from warpbeam.topi.nn.winograd import TAPS, TILES, taps_of
 from warpbeam.topi.nn.winograd_error import measured_errors
 from warpbeam.transform.graph import call, constant, rewrite_function, same_call
 from warpbeam.transform.to_mixed_precision import parse, takes_pairs
@@ -63,9 +63,13 @@ def check_accuracy(accuracy: Any) -> str:
     return accuracy
 
 
-def name_of(tile: int) -> str:
-    """What reports call a way: "direct" (0) or "winograd F(2x2,3x3)"."""
-    return f"winograd F({tile}x{tile},{TAPS}x{TAPS})" if tile else "direct"
+def name_of(tile: int, node: Call) -> str:
+    """What reports call a way: "direct" (0), "winograd F(2x2,3x3)", or of one dimension "winograd F(2,3)"."""
+    if not tile:
+        return "direct"
+    taps = _taps(node)[-node.op.nd :]
+    sizes = "x".join(str(1 if n == 1 else tile) for n in taps)
+    return f"winograd F({sizes},{'x'.join(map(str, taps))})"
 
 
 @function_pass(opt_level=3, name="ChooseConvolution", required=["InferType"])
@@ -105,7 +109,9 @@ class ChooseConvolution:
         key = (w, tile, _stride(node), node.attrs["groups"], node.attrs["kernel_layout"])
         if tile and tile not in _TILES["default"]:
             if key not in self.errors:
-                self.errors[key] = dict(zip((name_of(tile), name_of(0)), _measured(node, tile), strict=True))
+                self.errors[key] = dict(
+                    zip((name_of(tile, node), name_of(0, node)), _measured(node, tile), strict=True)
+                )
             told["errors"] = self.errors[key]
         ctx.emit(Event("choice", names[0] if names else "", data=told))
         if not tile:
@@ -129,7 +135,7 @@ class ChooseConvolution:
 
 def _legal(node: Call) -> bool:
     """Whether a call is a convolution that tiles can compute, as fast sketches need it."""
-    return isinstance(node.op, Conv2d | Conv3d) and isinstance(node.args[1], Constant) and _fits(node)
+    return isinstance(node.op, ConvNd) and isinstance(node.args[1], Constant) and _fits(node)
 
 
 def _fits(node: Call) -> bool:
@@ -141,51 +147,74 @@ def _fits(node: Call) -> bool:
     data, kernel, out = node.op.maps(node.attrs)
     moves = node.op.windows(node.attrs)
     borders = (*moves.begins, *moves.ends)
-    plain = {*moves.strides[:-2], *moves.dilation[:-2]} == ({1} if len(moves.strides) > 2 else set()) and data == out
-    plain = plain and len({*moves.strides[-2:]}) == 1 and data["C"] == len(x.shape) - 1
+    taps = _taps(node)
+    tapped = [c for c, n in zip("HW", taps, strict=True) if n == TAPS]
+    steps = dict(zip("DHW"[-len(moves.strides) :], moves.strides, strict=True))
+    plain = {*moves.strides[:-2], *moves.dilation[:-2]} <= {1} and data == out and data["C"] == len(x.shape) - 1
+    plain = plain and set(taps) <= {1, TAPS} and len(tapped) >= (2 if node.op.nd == 3 else 1)
+    plain = plain and len({steps[c] for c in tapped}) == 1 and all(steps[c] == 1 for c in steps if c not in tapped)
     known = all(isinstance(p, int) and p >= 0 for p in borders)
     channels = [t.shape[m["C"]] for t, m in ((x, data), (node.ty, out))]
     if "D" in data:
         known = known and all(isinstance(t.shape[m[c]], int) for t, m in ((x, data), (node.ty, out)) for c in "DHW")
         known = known and isinstance(w.shape[kernel["D"]], int) and node.ty.shape[out["D"]] != 1
-    whole = all(isinstance(t.shape[m[c]], int) for t, m in ((x, data), (node.ty, out)) for c in "HW")
+    whole = all(isinstance(t.shape[m[c]], int) for t, m in ((x, data), (node.ty, out)) for c in "HW" if c in m)
+    if len(tapped) == 1:
+        plain = plain and whole
     if _dilation(node) != (1, 1):
         plain = plain and _stride(node) == 1 and whole
     if node.attrs["groups"] > 1:
         plain = plain and whole and "D" not in data and w.shape[kernel["I"]] > 1
-    small = any(isinstance(node.ty.shape[out[c]], int) and node.ty.shape[out[c]] <= 2 for c in "HW")
+    small = any(isinstance(node.ty.shape[out[c]], int) and node.ty.shape[out[c]] <= 2 for c in tapped)
     known = known and all(isinstance(c, int) for c in channels)
-    return plain and known and not small and all(w.shape[kernel[c]] == TAPS for c in "HW")
+    return plain and known and not small
+
+
+def _taps(node: Call) -> tuple[Any, Any]:
+    """Those along rows and along columns; of one dimension one row."""
+    if isinstance(node.op, WinogradNd):
+        high, across = taps_of(tiles_of(node.op.nd, node.attrs))
+        return high, across
+    kernel = node.op.maps(node.attrs)[1]
+    return node.args[1].ty.shape[kernel["H"]] if "H" in kernel else 1, node.args[1].ty.shape[kernel["W"]]
+
+
+def _sizes(node: Call, tile: int) -> int | tuple[int, ...]:
+    """The attribute for tiles of `tile` results along each dimension that has taps."""
+    taps = _taps(node)
+    return tile if set(taps) == {TAPS} else tuple(1 if n == 1 else tile for n in taps)
 
 
 def _weights(node: Call, tile: int) -> Call:
     """The transform of a convolution's weights."""
     name, kernel = _WEIGHT.format(nd=node.op.nd), node.attrs["kernel_layout"]
-    attrs = {"tile_size": tile, "stride": _stride(node), "groups": node.attrs["groups"], "kernel_layout": kernel}
+    attrs = {"tile_size": _sizes(node, tile), "stride": _stride(node), "kernel_layout": kernel}
+    attrs.update(groups=node.attrs["groups"])
     return call(name, node.args[1], **attrs)
 
 
 def _stride(node: Call) -> int:
-    """That of rows and columns."""
-    return int(node.op.windows(node.attrs).strides[-1])
+    """That of rows and columns, where there are taps."""
+    return int(max(node.op.windows(node.attrs).strides[-2:]))
 
 
 def _dilation(node: Call) -> tuple[int, int]:
-    """That of rows and columns."""
-    high, across = node.op.windows(node.attrs).dilation[-2:]
-    return int(high), int(across)
+    """That of rows and columns, 1 where there is one tap."""
+    spread = (1, *node.op.windows(node.attrs).dilation)[-2:]
+    high, across = (1 if n == 1 else int(d) for n, d in zip(_taps(node), spread, strict=True))
+    return high, across
 
 
 def _measured(node: Call, tile: int) -> tuple[float, float]:
     """Errors on normal data of a convolution by tiles and of the plain sum; outer taps are summed with the channels."""
     kernel = node.op.maps(node.attrs)[1]
     taps = node.args[1].numpy().transpose([kernel[c] for c in "HWDIO" if c in kernel])
-    return measured_errors(taps.reshape(TAPS, TAPS, -1, taps.shape[-1]), tile, _stride(node))
+    return measured_errors(taps.reshape(*_taps(node), -1, taps.shape[-1]), tile, _stride(node))
 
 
 def _offered(node: Call, accuracy: str) -> tuple[int, ...]:
     """The tiles by which a convolution may be computed, in the types that it has."""
-    short = () if node.attrs["groups"] > 1 else _SHORT_TILES
+    short = _SHORT_TILES if node.attrs["groups"] == 1 and set(_taps(node)) == {TAPS} else ()
     tiles = _TILES[accuracy] if node.args[0].ty.dtype == "float32" else short
     return tuple(t for t in tiles if t in _TILES[accuracy] and (t, _stride(node)) in TILES)
 
@@ -193,7 +222,7 @@ def _offered(node: Call, accuracy: str) -> tuple[int, ...]:
 def _tiled(node: Call, weights: Expr, tile: int) -> Call:
     """The convolution by tiles of `tile` results per dimension."""
     name, data = _CONV.format(nd=node.op.nd), node.attrs["data_layout"]
-    attrs = {"tile_size": tile, "stride": _stride(node), "padding": _borders(node), "data_layout": data}
+    attrs = {"tile_size": _sizes(node, tile), "stride": _stride(node), "padding": _borders(node), "data_layout": data}
     attrs.update(dilation=_dilation(node), groups=node.attrs["groups"])
     if node.args[0].ty.dtype != node.ty.dtype:
         attrs.update(plane_dtype=node.args[0].ty.dtype, out_dtype=node.ty.dtype)
@@ -207,11 +236,12 @@ def _borders(node: Call) -> tuple[Any, ...]:
 
 
 def signature(node: Call) -> str:
-    """What a convolution by 3x3 taps computes, the same for each way to do it: shapes, strides, borders, layout."""
+    """What a convolution by 3 taps computes, the same for each way to do it: shapes, strides, borders, layout."""
     shapes = [[d if isinstance(d, int) else "?" for d in ty.shape] for ty in (node.args[0].ty, node.ty)]
     spread = _dilation(node)
     apart = "" if spread == (1, 1) else f" {spread}"
     apart += "" if node.attrs["groups"] == 1 else f" in {node.attrs['groups']}"
+    apart += "" if set(_taps(node)) == {TAPS} else f" by {_taps(node)}"
     return f"{shapes[0]} -> {shapes[1]} {_stride(node)}{apart} {_borders(node)} {node.attrs['data_layout']}"
 
 
@@ -220,17 +250,19 @@ def _decided(found: tuple[int, Choice], node: Call, tiles: tuple[int, ...], ctx:
     tile = ctx.config.get(DECIDED, {}).get(signature(node))
     if tile is None or tile not in (0, *tiles):
         return found
-    return tile, Choice(name_of(tile), found[1].cycles)
+    return tile, Choice(name_of(tile, node), found[1].cycles)
 
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A fused group with another way to compute its convolution: `tile` (0: the plain sum) instead of `own`, and
-    `signature` for the config, and the group. The parameter of the weights has another type, and keeps its place.
+    """A fused group with another way to compute its convolution: `tile` (0: the plain sum) instead of `own`, what
+    reports call it, and `signature` for the config, and the group. The parameter of the weights has another type, and
+    keeps its place.
     """
 
     tile: int
     own: int
+    name: str
     signature: str
     group: Function
 
@@ -238,14 +270,14 @@ class Other:
 def others(fn: Function, accuracy: str) -> list[Other]:
     """Other ways to compute the one convolution of a fused group that are legal with `accuracy`."""
     calls = [n for n in post_order(fn.body) if isinstance(n, Call)]
-    found = [n for n in calls if isinstance(n.op, WinogradNd) or (isinstance(n.op, Conv2d | Conv3d) and _fits(n))]
+    found = [n for n in calls if isinstance(n.op, WinogradNd) or (isinstance(n.op, ConvNd) and _fits(n))]
     if len(found) != 1 or found[0].args[1] not in fn.params:
         return []
     node = found[0]
     x, w = node.args
     if sum(a is w for n in calls for a in n.args) != 1:
         return []
-    own = node.attrs["tile_size"] if isinstance(node.op, WinogradNd) else 0
+    own = max(tiles_of(node.op.nd, node.attrs)) if isinstance(node.op, WinogradNd) else 0
     letters = spatial_letters(node.op.nd)
     made = []
     for tile in (0, *_offered(node, accuracy)):
@@ -253,9 +285,9 @@ def others(fn: Function, accuracy: str) -> list[Other]:
             continue
         groups = node.attrs["groups"]
         kept = w.ty.shape[2:] if groups == 1 else (*w.ty.shape[3:-1], groups * w.ty.shape[-1])
-        shape = (TAPS, TAPS, *kept) if own else w.ty.shape
+        shape = (*_taps(node)[-node.op.nd :], *kept) if own else w.ty.shape
         taps = Var(w.name, TensorType(shape, w.ty.dtype))
-        layout = f"HW{letters[:-2]}IO" if own else node.attrs["kernel_layout"]
+        layout = f"{letters[-2:]}{letters[:-2]}IO" if own else node.attrs["kernel_layout"]
         attrs = {"padding": _borders(node), "data_layout": node.attrs["data_layout"], "kernel_layout": layout}
         moves = node.op.windows(node.attrs)
         attrs.update(strides=moves.strides, dilation=moves.dilation, groups=groups, out_dtype=node.attrs["out_dtype"])
@@ -266,7 +298,7 @@ def others(fn: Function, accuracy: str) -> list[Other]:
             new = _tiled(plain, param, tile)
         group = rewrite_function(fn, lambda n, new=new: new if n is node else None)  # type: ignore[misc]
         params = tuple(param if p is w else p for p in fn.params)
-        made.append(Other(tile, own, signature(node), group.replace(params=params)))
+        made.append(Other(tile, own, name_of(tile, node), signature(node), group.replace(params=params)))
     return made
 
 
@@ -279,7 +311,7 @@ def choose(node: Call, tiles: tuple[int, ...], target: Target) -> tuple[int, Cho
     best = min(known, key=lambda t: (known[t], t), default=0)
     if 0 not in known or known[best] > _CLEARLY * known[0]:
         best = 0
-    return best, Choice(name_of(best), {name_of(t): c for t, c in known.items()})
+    return best, Choice(name_of(best, node), {name_of(t, node): c for t, c in known.items()})
 
 
 def predicted(node: Call, target: Target) -> float | None:
@@ -287,7 +319,7 @@ def predicted(node: Call, target: Target) -> float | None:
     current config allows them.
     """
     accuracy = check_accuracy(PassContext.current().config.get(ACCURACY, "default"))
-    tiles = _offered(node, accuracy) if isinstance(node.op, Conv2d | Conv3d) and _fits(node) else ()
+    tiles = _offered(node, accuracy) if isinstance(node.op, ConvNd) and _fits(node) else ()
     return min(choose(node, tiles, target)[1].cycles.values(), default=None)
 
 

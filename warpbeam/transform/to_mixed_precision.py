@@ -65,7 +65,7 @@ WIDENS = frozenset(
 
 CATEGORIES: dict[str, str] = {
     **{f"nn.conv{n}d": ALWAYS for n in (1, 2, 3)},
-    **{f"nn.contrib_conv{n}d_winograd_without_weight_transform": ALWAYS for n in (2, 3)},
+    **{f"nn.contrib_conv{n}d_winograd_without_weight_transform": ALWAYS for n in (1, 2, 3)},
     **dict.fromkeys(("nn.dense", "nn.matmul", "nn.batch_matmul"), ALWAYS),
     **dict.fromkeys(sorted(MOVES | WIDENS), FOLLOW),
     **dict.fromkeys((

@@ -15,6 +15,13 @@ once per addition and once where a factor is no power of two, and the weights, t
 m = 2 that is n = 2 + 4 + 1 = 7, and with all |d| <= D and |g| <= W the bound is at most 81 C (C + 7) u D W; that of the
 plain sum is 9 C (9 C) u D W: the same constant. For m = 4 the constant is some hundred times larger.
 
+Along one dimension F(m, 3) has m + 2 products in place of 3 m: 1.5 times fewer for m = 2, twice for m = 4. The matrices
+of the other dimension are then (1), and the bound is the same with what they lose, which is nothing:
+
+    (C + n) u [ sum of (|g| |G^T|) * (|d| |B|) ] |A|
+
+n = 1 + 2 + 1 = 4 for m = 2, at most 9 C (C + 4) u D W where the plain sum has 3 C (3 C) u D W.
+
 With stride 2 a dimension is a convolution by the taps g0, g2 of the even inputs, for which three products give two
 results, and one by g1 of the odd ones, which two do:
 
@@ -34,13 +41,14 @@ with the channels: C stands for K C then, and a transformed plane serves the K r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from warpbeam.te import tensor as te
 from warpbeam.tir.expr import EQ, Min, PrimExpr, Select, as_expr, cast, const
 from warpbeam.topi import dims
 from warpbeam.topi.common import TopiError, accumulation, convert_stage, rounded
-from warpbeam.topi.nn.common import Layout, arrange, pad_stage, reduce_vars
+from warpbeam.topi.nn.common import Layout, arrange, pad_stage, reduce_vars, tuple_of
 
 TAPS = 3
 Matrix = tuple[tuple[float, ...], ...]
@@ -77,17 +85,27 @@ _MATRICES: dict[tuple[int, int], tuple[Matrix, Matrix, Matrix]] = {
         ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
     ),
 }
+_ALONE: Matrix = ((1,),)  # one tap, one result
 TILES = tuple(_MATRICES)  # (m, stride)
 _TOGETHER = 8  # tiles of open maps that are multiplied together
 
 
 def matrices(tile: int, stride: int = 1) -> tuple[Matrix, Matrix, Matrix]:
-    """(B^T, G, A^T) of F(tile x tile, 3 x 3) with a stride. Raises TopiError for others than `TILES`."""
+    """(B^T, G, A^T) of F(tile, 3) with a stride, along one dimension; with a tile of 1 those of one tap, whatever the
+    stride is. Raises TopiError for others than `TILES`.
+    """
+    if tile == 1:
+        return _ALONE, _ALONE, _ALONE
     found = _MATRICES.get((tile, stride))
     if found is None:
         known = ", ".join(f"{m} with stride {s}" for m, s in TILES)
-        raise TopiError(f"there is no F({tile}x{tile}, 3x3) with stride {stride} here", hint=f"tile sizes are {known}")
+        raise TopiError(f"there is no F({tile}, 3) with stride {stride} here", hint=f"tile sizes are {known}")
     return found
+
+
+def taps_of(tiles: Sequence[int]) -> tuple[int, ...]:
+    """The taps that tiles are for: 3 along a dimension, or 1 where the tile has one result."""
+    return tuple(1 if t == 1 else TAPS for t in tiles)
 
 
 def _mixed(row: Sequence[float], value: Callable[[int], PrimExpr]) -> PrimExpr:
@@ -113,12 +131,14 @@ def _row(matrix: Matrix, index: Any, value: Callable[[int], PrimExpr]) -> PrimEx
     return out
 
 
-def winograd_weight(w: te.Tensor, tile: int, kernel: Layout, stride: int = 1, groups: int = 1) -> te.Tensor:
-    """G g G^T of a kernel (O, I, [K,] 3, 3) in a layout: [rows of G, rows of G, [K,] I, O] in the kernel's dtype; of
-    several groups [rows of G, rows of G, groups, [K,] I, O / groups].
+def winograd_weight(
+    w: te.Tensor, tiles: int | Sequence[int], kernel: Layout, stride: int = 1, groups: int = 1
+) -> te.Tensor:
+    """G g G^T of a kernel (O, I, [[K,] 3,] 3) in a layout: [rows of G, rows of G, [K,] I, O] in the kernel's dtype; of
+    several groups [rows of G, rows of G, groups, [K,] I, O / groups]. tiles: of rows and of columns, one number for
+    both or two.
     """
-    g, inner = matrices(tile, stride)[1], accumulation(w.dtype)
-    size = len(g)
+    (high, across), inner = (matrices(t, stride)[1] for t in tuple_of(tiles, 2)), accumulation(w.dtype)
     rest = [c for c in "DIO" if c in kernel]
     kept = [w.shape[kernel[c]] for c in rest]
     if groups > 1:
@@ -128,11 +148,15 @@ def winograd_weight(w: te.Tensor, tile: int, kernel: Layout, stride: int = 1, gr
         if groups > 1:
             others = (*others[1:-1], others[0] * kept[-1] + others[-1])
         at = dict(zip(rest, others, strict=True))
-        return cast(inner, w[arrange(kernel, {**at, "H": as_expr(y), "W": x})])
+        return cast(inner, w[arrange(kernel, {**at, "H": as_expr(y), "W": as_expr(x)})])
 
-    rows = te.compute((size, TAPS, *kept), lambda a, x, *t: _row(g, a, lambda y: tap(t, y, x)), name="weight_rows")
+    rows = te.compute(
+        (len(high), len(across[0]), *kept), lambda a, x, *t: _row(high, a, lambda y: tap(t, y, x)), name="weight_rows"
+    )
     out = te.compute(
-        (size, size, *kept), lambda a, b, *t: _row(g, b, lambda x: rows[(a, as_expr(x), *t)]), name="weight_planes"
+        (len(high), len(across), *kept),
+        lambda a, b, *t: _row(across, b, lambda x: rows[(a, as_expr(x), *t)]),
+        name="weight_planes",
     )
     return convert_stage(out, w.dtype, "weight_cast")
 
@@ -140,7 +164,7 @@ def winograd_weight(w: te.Tensor, tile: int, kernel: Layout, stride: int = 1, gr
 def winograd(
     x: te.Tensor,
     u: te.Tensor,
-    tile: int,
+    tiles: int | Sequence[int],
     maps: tuple[Layout, Layout],
     begins: Sequence[Any],
     shape: Sequence[Any],
@@ -152,24 +176,24 @@ def winograd(
 ) -> te.Tensor:
     """The convolution of x by transformed weights u [rows of G, rows of G, [groups,] [K,] I, O], as te stages.
 
-    maps: letter (N, C, [D,] H, W) -> axis of data and result. begins: zeros before the data in each spatial dimension.
-    shape: the result's; zeros behind the data go as far as it needs. stride: of rows and of columns. plane_dtype: what
+    tiles: results of a tile along rows and along columns (one number for both or two), 1 where there is one tap. maps:
+    letter (N, C, [[D,] H,] W) -> axis of data and result. begins: zeros before the data in each spatial dimension.
+    shape: the result's; zeros behind the data go as far as it needs. stride: of dimensions with taps. plane_dtype: what
     transformed data is rounded to, by default nothing. out_dtype: the result's, by default that of x. dilation: of rows
-    and of columns of known extent, with stride 1. groups: more than one over two dimensions of known extent.
+    and of columns of known extent, with stride 1. groups: more than one over one or two dimensions of known extent.
     """
     data, out = maps
-    bt, _, at = matrices(tile, stride)
-    size, step = len(bt), tile * stride
-    tiles = [_count(shape[out[c]], tile, d) for c, d in zip("HW", dilation, strict=True)]
-    reach = [dims.dim((t // d - 1) * step * d + size * d) for t, d in zip(tiles, dilation, strict=True)]
+    walks = tuple(_Walk(t, 1 if t == 1 else stride, d) for t, d in zip(tuple_of(tiles, 2), dilation, strict=True))
+    counts = [walk.count(shape[out[c]]) for c, walk in zip("HW", walks, strict=True) if c in out]
+    reach = [walk.reach(n) for walk, n in zip(walks[-len(counts) :], counts, strict=True)]
     padded = _padded(x, u, maps, begins, shape, reach)
-    high, across = dilation
+    high, across = walks
     deep = "D" in data
     lead = (x.shape[data["N"]], *([padded.shape[data["D"]]] if deep else []))
     inputs, outputs = x.shape[data["C"]], shape[out["C"]]
     inner = accumulation(x.dtype)
 
-    spots, origin, spot = _spots(lead, tiles)
+    spots, origin, spot = _spots(lead, counts)
     own = [] if groups == 1 else [groups]  # the axis over groups
     within, made = (dims.exact_div(n, groups) for n in (inputs, outputs))
 
@@ -183,62 +207,92 @@ def winograd(
             group, *at_tile = at_tile
             c = group * within + c
         *outer, p, q = origin(at_tile)
-        left = _begin(q, step, across) + s * across
-        return _row(bt, i, lambda r: element(outer, _begin(p, step, high) + r * high, left, c))
+        left = across.input(q, s)
+        return _row(high.matrices[0], i, lambda r: element(outer, high.input(p, r), left, c))
 
     spots = (*own, *spots)
-    rows = te.compute((*spots, size, size, within), row, name="data_rows")
+    sizes = (high.size, across.size)
+    rows = te.compute((*spots, *sizes, within), row, name="data_rows")
     planes = te.compute(
-        (size, size, *spots, within),
-        lambda i, j, *t: rounded(_row(bt, j, lambda s: rows[(*t[:-1], i, as_expr(s), t[-1])]), plane_dtype or inner),
+        (*sizes, *spots, within),
+        lambda i, j, *t: rounded(
+            _row(across.matrices[0], j, lambda s: rows[(*t[:-1], i, as_expr(s), t[-1])]), plane_dtype or inner
+        ),
         name="data_planes",
     )
-    places = (lead[0], shape[out["D"]], *tiles) if deep else spots
-    products = _products(planes, u, (size, size, *places, made), deep)
-    y = _result(products, at, out, shape, spot, dilation, groups)
+    places = (lead[0], shape[out["D"]], *counts) if deep else spots
+    products = _products(planes, u, (*sizes, *places, made), deep)
+    y = _result(products, walks, out, shape, spot, groups)
     return convert_stage(y, out_dtype or x.dtype, "winograd_cast")
 
 
 def _result(
     products: te.Tensor,
-    at: Matrix,
+    walks: tuple[_Walk, _Walk],
     out: Layout,
     shape: Sequence[Any],
     spot: Callable[..., Any],
-    dilation: Sequence[int],
     groups: int,
 ) -> te.Tensor:
     """A^T [products] A, each result from its place in its tile."""
-    tile, (size, *places), made = len(at), products.shape[1:-1], products.shape[-1]
+    high, across = walks
+    places, made = products.shape[2:-1], products.shape[-1]
     back = te.compute(
-        (tile, size, *places, made),
-        lambda a, j, *t: _row(at, a, lambda i: products[(as_expr(i), j, *t)]),
+        (high.tile, across.size, *places, made),
+        lambda a, j, *t: _row(high.matrices[2], a, lambda i: products[(as_expr(i), j, *t)]),
         name="result_rows",
     )
 
     def result(*idx: Any) -> PrimExpr:
-        *outer, h, w, o = (idx[out[c]] for c in "NDHWC" if c in out)
-        where = spot(*outer, *(_place(i, tile, d) for i, d in zip((h, w), dilation, strict=True)))
-        y, x = ((i if d == 1 else i // d) % tile for i, d in zip((h, w), dilation, strict=True))
+        at = {c: idx[axis] for c, axis in out.items()}
+        h, w, o = at.get("H", as_expr(0)), at["W"], at["C"]
+        where = spot(*(at[c] for c in "ND" if c in at), high.place(h), across.place(w))
         spot_of = (*where, o) if groups == 1 else (o // made, *where, o % made)
-        return _row(at, x, lambda j: back[(y, as_expr(j), *spot_of)])
+        return _row(across.matrices[2], across.rest(w), lambda j: back[(high.rest(h), as_expr(j), *spot_of)])
 
     return te.compute(tuple(shape), result, name="winograd")
 
 
-def _count(extent: Any, tile: int, dilation: int) -> Any:
-    """Tiles along a dimension of results, as many for each convolution of a dilated one."""
-    return dims.dim((extent + tile * dilation - 1) // (tile * dilation) * dilation)
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """How tiles lie along a dimension: results of one, and the convolution's stride and dilation."""
 
+    tile: int
+    stride: int
+    dilation: int
 
-def _begin(tile: Any, step: int, dilation: int) -> Any:
-    """The first input of a tile; tiles of one convolution are `step` of its inputs apart."""
-    return tile * step if dilation == 1 else tile // dilation * (step * dilation) + tile % dilation
+    @property
+    def matrices(self) -> tuple[Matrix, Matrix, Matrix]:
+        return matrices(self.tile, self.stride)
 
+    @property
+    def size(self) -> int:
+        """Inputs of a tile."""
+        return len(self.matrices[0])
 
-def _place(position: Any, tile: int, dilation: int) -> Any:
-    """The tile that a result is in."""
-    return position // tile if dilation == 1 else position // (tile * dilation) * dilation + position % dilation
+    def count(self, extent: Any) -> Any:
+        """Tiles for an extent of results, as many for each convolution of a dilated one."""
+        whole = self.tile * self.dilation
+        return dims.dim((extent + whole - 1) // whole * self.dilation)
+
+    def reach(self, count: Any) -> Any:
+        """Inputs that so many tiles read, borders included."""
+        return dims.dim(((count // self.dilation - 1) * self.tile * self.stride + self.size) * self.dilation)
+
+    def input(self, tile: Any, k: Any) -> Any:
+        """Where a tile's k-th input is; tiles of one convolution are tile * stride of its inputs apart."""
+        step, apart = self.tile * self.stride, self.dilation
+        begin = tile * step if apart == 1 else tile // apart * (step * apart) + tile % apart
+        return begin + k * apart
+
+    def place(self, position: Any) -> Any:
+        """The tile that a result is in."""
+        tile, apart = self.tile, self.dilation
+        return position // tile if apart == 1 else position // (tile * apart) * apart + position % apart
+
+    def rest(self, position: Any) -> Any:
+        """Which of its tile's results it is."""
+        return (position if self.dilation == 1 else position // self.dilation) % self.tile
 
 
 def _padded(
@@ -249,12 +303,12 @@ def _padded(
     shape: Sequence[Any],
     reach: Sequence[Any],
 ) -> te.Tensor:
-    """The data with zeros around it, as far as whole tiles `reach` in rows and columns, and taps in front and behind;
+    """The data with zeros around it, as far as whole tiles `reach` in (rows and) columns, and taps in front and behind;
     without what no tap reaches.
     """
     data, out = maps
     before, after = [0] * x.ndim, [0] * x.ndim
-    needed = dict(zip("HW", reach, strict=True))
+    needed = dict(zip("HW"[-len(reach) :], reach, strict=True))
     if "D" in data:
         needed["D"] = shape[out["D"]] + u.shape[2] - 1
     for c, begin in zip([c for c in "DHW" if c in data], begins, strict=True):
@@ -285,14 +339,17 @@ def _products(planes: te.Tensor, u: te.Tensor, shape: Sequence[Any], deep: bool)
 
 
 def _spots(lead: Sequence[Any], tiles: Sequence[Any]) -> tuple[Sequence[Any], Callable[..., Any], Callable[..., Any]]:
-    """The axes over tiles, what (image, [depth,] row, column) of tiles a spot on them is, and which spot those are.
+    """The axes over tiles, what (image, [depth,] row, column) of tiles a spot on them is, and which spot those are. Of
+    one dimension the row is always 0.
 
     Where only the run tells how many tiles there are, one axis has them all, and a few more that make a multiple of
     `_TOGETHER`: blocks of it are whole, and do not depend on how wide a map is.
     """
     if all(isinstance(d, int) for d in tiles):
+        if len(tiles) == 1:
+            return (*lead, *tiles), lambda spot: (spot[0], 0, spot[1]), lambda n, p, q: (n, q)
         return (*lead, *tiles), lambda spot: spot, lambda *place: place
-    (batch,), (high, wide) = lead, tiles
+    (batch,), (high, wide) = lead, (1, *tiles)[-2:]
 
     def origin(spot: Sequence[Any]) -> Any:
         image = Min(spot[0] // (high * wide), as_expr(batch - 1))
@@ -302,4 +359,4 @@ def _spots(lead: Sequence[Any], tiles: Sequence[Any]) -> tuple[Sequence[Any], Ca
     return (count,), origin, lambda n, p, q: ((n * high + p) * wide + q,)
 
 
-__all__ = ["TAPS", "TILES", "matrices", "winograd", "winograd_weight"]
+__all__ = ["TAPS", "TILES", "matrices", "taps_of", "winograd", "winograd_weight"]
