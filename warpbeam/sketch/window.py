@@ -39,7 +39,7 @@ from warpbeam.tir.expr import Var
 MAX_TAPS = 49  # 7x7: a tile of eight results is 400 products in a row
 MAX_UNROLLED = 400
 PARALLEL_WORK = 65536
-_AHEAD_BYTES = 4096
+_AHEAD_BYTES = 4096  # before it is read, data is asked for: a page, where the processor stops fetching by itself
 _FEW_TAPS = 16  # steps one after the other, of which results in turn hide the latency
 _WORTH_TWO = 4  # results of a tile that has a version without conditions
 
