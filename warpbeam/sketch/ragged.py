@@ -61,10 +61,13 @@ def cut(
     if len(loops) > 1:
         group.sch.reorder(*free, *[loops[v] for v in order])
     pieces = [Piece(out, dict(loops), tile)]
+    fused = any(group.sch.extent(name) is None for name in free) and not tile.columns_outer  # see `_share`
     for v in order:
-        height = None if v is column else tile.rows[rows.index(v)]
-        open_size = const_int(sizes[v]) is None
-        pieces = [part for p in pieces for part in _divide(group, p, v, sizes[v] if open_size else None, height)]
+        height, known = None if v is column else tile.rows[rows.index(v)], const_int(sizes[v])
+        if known is not None and height is not None and known % height and fused and v is order[0]:
+            pieces = _apart(group, pieces[0], v, known, height)
+            continue
+        pieces = [part for p in pieces for part in _divide(group, p, v, sizes[v] if known is None else None, height)]
     for p in pieces:
         inner = [n for v in (*rows, column) for n in p.inner[v]]
         if len(inner) > 1:
@@ -95,6 +98,24 @@ def _divide(group: Group, p: Piece, axis: Var, size: Any, height: int | None) ->
                 return [*parts, part]
             p, rest = p.copied(new), rest - whole
         _tile(group, part, axis, (count, lanes), height is None)
+        parts.append(part)
+    return parts
+
+
+def _apart(group: Group, p: Piece, axis: Var, size: int, height: int) -> list[Piece]:
+    """Whole tiles of a known size and what is left over, where the loop over tiles becomes one with open ones and could
+    not be partitioned after that.
+    """
+    parts: list[Piece] = []
+    for h in shorter(height):
+        part, count = p, size // h * h
+        if not count:
+            continue
+        size -= count
+        if size:
+            _, _, new = group.sch.partition(p.loops[axis], count)
+            p = p.copied(new)
+        _tile(group, part, axis, (h, 1), False)
         parts.append(part)
     return parts
 
@@ -131,30 +152,34 @@ def finish(group: Group, free: list[str], pieces: list[Piece], sizes: dict[Var, 
 
     panels: elements of a tile along each tiled axis.
     """
-    _share(group, free, pieces)
+    _share(group, free, pieces, sizes)
     sch = group.sch
     known = {v: const_int(sizes[v]) for v in panels}
     for depth in reversed(range(len(pieces[0].outer))):
-        for v, name in dict.fromkeys(p.outer[depth] for p in pieces):
+        cut = dict.fromkeys(p.outer[depth] for p in pieces)
+        for v, name in cut:
             size = known[v]
-            if size is not None and size % panels[v]:
+            if size is not None and size % panels[v] and (depth or len(cut) == 1):  # else it is cut already
                 for copy in copies(group, name):
                     sch.partition(copy, size // panels[v])
 
 
-def _share(group: Group, free: list[str], pieces: list[Piece]) -> None:
-    """The parallel loop. Where the loops around the tiles may have few iterations, those over tiles are shared out."""
+def _share(group: Group, free: list[str], pieces: list[Piece], sizes: dict[Var, Any]) -> None:
+    """The parallel loop. Where the loops around the tiles may have few iterations, those over tiles are shared out: as
+    one loop, or, where that would be divided by a size which may come out as nothing, after each other.
+    """
     sch, tile = group.sch, pieces[0].tile
+    divides = prove(as_expr(sizes[pieces[0].outer[0][0]]) >= 1) is True
     first = list(dict.fromkeys(p.outer[0][1] for p in pieces))
     few = any(sch.extent(name) is None for name in free)
     if tile.parallel == "none":
         return
-    if few and len(first) == 1 and not tile.columns_outer:
+    if few and len(first) == 1 and not tile.columns_outer and divides:
         sch.parallel(sch.fuse(*free, *first))
     elif few and not tile.columns_outer and tile.parallel == "first":
         sch.annotate(sch.fuse(*free) if len(free) > 1 else free[0], "joined", first[0])
         _joined(sch, first)
-    elif tile.parallel == "free" and not (few and len(first) == 1):
+    elif tile.parallel == "free" and not (few and len(first) == 1 and divides):
         sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
     else:
         _joined(sch, first)

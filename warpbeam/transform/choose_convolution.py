@@ -29,7 +29,7 @@ from warpbeam.op.nn_winograd import WinogradNd, tiles_of
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Var
 from warpbeam.relay.types import TensorType
 from warpbeam.sketch.base import supposed
-from warpbeam.sketch.select import predict
+from warpbeam.sketch.select import predict, schedule
 from warpbeam.target import Target, get
 from warpbeam.te import tensor as te
 from warpbeam.topi.nn.common import Layout, spatial_letters
@@ -311,7 +311,21 @@ def choose(node: Call, tiles: tuple[int, ...], target: Target) -> tuple[int, Cho
     best = min(known, key=lambda t: (known[t], t), default=0)
     if 0 not in known or known[best] > _CLEARLY * known[0]:
         best = 0
+    if best and not _schedulable(_tiled(node, _weights(node, best), best), target):
+        best = 0
     return best, Choice(name_of(best, node), {name_of(t, node): c for t, c in known.items()})
+
+
+def _schedulable(node: Call, target: Target) -> bool:
+    """Whether a convolution by tiles gets its sketch. Over maps of open sizes not all blocks can be told apart, and the
+    plain sum is faster than plain loops.
+    """
+    data, *_ = node.op.maps(node.attrs)
+    if all(isinstance(node.args[0].ty.shape[data[c]], int) for c in data if c not in "NC"):
+        return True
+    inputs = [te.placeholder(a.ty.shape, a.ty.dtype, f"p{i}") for i, a in enumerate(node.args)]
+    result = node.op.compute(node.attrs, inputs, node.ty)
+    return schedule(inputs, [result], target, frozenset({inputs[1].op.name})).sketch == "winograd"
 
 
 def predicted(node: Call, target: Target) -> float | None:
