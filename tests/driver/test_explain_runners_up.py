@@ -9,7 +9,6 @@ import pytest
 from warpbeam import op
 from warpbeam.driver.api import compile_with_report
 from warpbeam.relay.expr import Function, IRModule, const, var
-from warpbeam.sketch.base import Plan
 from warpbeam.target import get
 
 
@@ -48,7 +47,7 @@ def test_the_next_best_decisions_are_told_in_order(sketch, model) -> None:
     own = re.match(r" +(\d+) thousand cycles predicted", lines[at + 1])
     others = lines[at + 1].split("next best: ")[1].split(" | ")
     cycles = [int(own[1]), *(int(o.rsplit(" ", 1)[1]) for o in others)]
-    assert len(others) == 2 and all(a <= b * 1.02 for a, b in pairwise(cycles))  # ranked by three digits
+    assert len(others) == 2 and all(a <= 1.01 * b + 1 for a, b in pairwise(cycles))  # ranked by three digits
     decided = lines[at].split()[2:]
     for other in others:  # only what differs
         assert "=" in other and not any(part.rstrip(",") in decided for part in other.rsplit(" ", 1)[0].split(", "))
@@ -66,4 +65,3 @@ def test_what_decides_nothing_says_why_only() -> None:
     x = var("x", shape=(64, 128))
     text = _text(op.get("nn.softmax")(x, axis=-1), x)
     assert "one pass over memory per row" in text and "next best" not in text
-    assert Plan.__dataclass_fields__["others"].default is None

@@ -58,6 +58,17 @@ def chosen(mod, target=TARGET, **config):
     return any("winograd" in n for n in names)
 
 
+def same_bits(module, **inputs):
+    """The module's one result, which is the same on one and on two threads."""
+    results = []
+    for threads in (1, 2):
+        module.num_threads = threads
+        (got,) = module.run(inputs).values()
+        results.append(got.copy())
+    assert results[0].tobytes() == results[1].tobytes()
+    return results[0]
+
+
 def test_a_large_layer_is_computed_by_tiles():
     assert chosen(network((1, 28, 28, 128), 128))
     assert chosen(network((1, 28, 28, 128), 128, strides=2))
@@ -135,13 +146,8 @@ def test_compiled_values_of_three_dimensions(taps):
     x = np.random.default_rng(1).standard_normal((2, 3, 13, 14, 40)).astype(np.float32)
     module, report = compile_with_report(mod, cache=False, target=TARGET)
     assert [r["sketch"] for r in report.rows] == ["winograd"]
-    results = []
-    for threads in (1, 2):
-        module.num_threads = threads
-        (got,) = module.run({"x": x}).values()
-        assert (np.abs(got - direct_3d(x, w, borders)) <= error_bound_3d(x, w, borders)).all()
-        results.append(got.tobytes())
-    assert results[0] == results[1]
+    got = same_bits(module, x=x)
+    assert (np.abs(got - direct_3d(x, w, borders)) <= error_bound_3d(x, w, borders)).all()
 
 
 def test_accuracy_decides_what_is_considered():
@@ -200,13 +206,8 @@ def test_compiled_values(shape, o, borders, stride, monkeypatch):
     bound = error_bound(x, weights(shape[3], o), borders, 2, stride) + 2.0**-23 * (
         np.abs(plain) + np.abs(bias) + np.abs(r)
     )
-    results = []
-    for threads in (1, 2):
-        module.num_threads = threads
-        (got,) = module.run({"x": x, "r": r}).values()
-        assert (np.abs(got - np.maximum(plain + bias + r, 0)) <= bound).all()
-        results.append(got.copy())
-    assert results[0].tobytes() == results[1].tobytes()
+    got = same_bits(module, x=x, r=r)
+    assert (np.abs(got - np.maximum(plain + bias + r, 0)) <= bound).all()
 
 
 def test_symbolic_batch(monkeypatch):
@@ -245,12 +246,7 @@ def test_taps_that_lie_apart(shape, monkeypatch):
     assert [r["sketch"] for r in report.rows] == ["winograd"]
     count = shape[0] if isinstance(shape[0], int) else 3
     x = np.random.default_rng(0).standard_normal((count, *shape[1:], 64)).astype(np.float32)
-    results = []
-    for threads in (1, 2):
-        module.num_threads = threads
-        (got,) = module.run({"x": x}).values()
-        results.append(got.copy())
-    assert results[0].tobytes() == results[1].tobytes()
+    got = same_bits(module, x=x)
     want, bound = (dilated(fn, x, weights(64, 64), borders, apart) for fn in (direct, error_bound))
     assert (np.abs(got - want) <= bound).all()
 
@@ -264,12 +260,7 @@ def test_groups(monkeypatch):
     module, report = compile_with_report(mod, cache=False, target=replace(TARGET, fork_cycles=1))
     assert [r["sketch"] for r in report.rows] == ["winograd"]
     x = np.random.default_rng(0).standard_normal((3, 15, 14, 192)).astype(np.float32)
-    results = []
-    for threads in (1, 2):
-        module.num_threads = threads
-        (got,) = module.run({"x": x}).values()
-        results.append(got.copy())
-    assert results[0].tobytes() == results[1].tobytes()
+    got = same_bits(module, x=x)
     for g in range(3):
         part = slice(64 * g, 64 * g + 64)
         error = np.abs(got[..., part] - direct(x[..., part], k[..., part], borders))
@@ -289,12 +280,7 @@ def test_open_maps(monkeypatch):
     assert [r["sketch"] for r in report.rows] == ["winograd"]
     for size in ((1, 1, 2), (1, 10, 10), (2, 7, 19), (3, 13, 3)):
         x = np.random.default_rng(size).standard_normal((*size, 32)).astype(np.float32)
-        results = []
-        for threads in (1, 2):
-            module.num_threads = threads
-            (got,) = module.run({"x": x}).values()
-            results.append(got.copy())
-        assert results[0].tobytes() == results[1].tobytes()
+        got = same_bits(module, x=x)
         error = np.abs(got - direct(x, weights(32, 48), (1, 1, 1, 1)))
         assert (error <= error_bound(x, weights(32, 48), (1, 1, 1, 1))).all()
 

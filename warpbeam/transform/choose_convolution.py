@@ -329,12 +329,13 @@ def _schedulable(node: Call, target: Target) -> bool:
 
 
 def predicted(node: Call, target: Target) -> float | None:
-    """Cycles that the cost model predicts of a convolution with constant weights, by tiles where that is faster and the
-    current config allows them.
+    """Cycles that the cost model predicts of a convolution with constant weights, by tiles where these would be chosen
+    and the current config allows them.
     """
     accuracy = check_accuracy(PassContext.current().config.get(ACCURACY, "default"))
     tiles = _offered(node, accuracy) if isinstance(node.op, ConvNd) and _fits(node) else ()
-    return min(choose(node, tiles, target)[1].cycles.values(), default=None)
+    choice = choose(node, tiles, target)[1]
+    return choice.cycles.get(choice.chosen)
 
 
 def _cycles(node: Call, target: Target) -> float | None:

@@ -187,15 +187,32 @@ def winograd(
     counts = [walk.count(shape[out[c]]) for c, walk in zip("HW", walks, strict=True) if c in out]
     reach = [walk.reach(n) for walk, n in zip(walks[-len(counts) :], counts, strict=True)]
     padded = _padded(x, u, maps, begins, shape, reach)
-    high, across = walks
     deep = "D" in data
     lead = (x.shape[data["N"]], *([padded.shape[data["D"]]] if deep else []))
-    inputs, outputs = x.shape[data["C"]], shape[out["C"]]
-    inner = accumulation(x.dtype)
-
     spots, origin, spot = _spots(lead, counts)
-    own = [] if groups == 1 else [groups]  # the axis over groups
-    within, made = (dims.exact_div(n, groups) for n in (inputs, outputs))
+    inputs, outputs = (dims.exact_div(n, groups) for n in (x.shape[data["C"]], shape[out["C"]]))
+    spots = spots if groups == 1 else (groups, *spots)
+    planes = _planes(padded, data, walks, (*spots, inputs), origin, groups, plane_dtype)
+    places = (lead[0], shape[out["D"]], *counts) if deep else spots
+    products = _products(planes, u, (*(w.size for w in walks), *places, outputs), deep)
+    y = _result(products, walks, out, shape, spot, groups)
+    return convert_stage(y, out_dtype or x.dtype, "winograd_cast")
+
+
+def _planes(
+    padded: te.Tensor,
+    data: Layout,
+    walks: tuple[_Walk, _Walk],
+    shape: Sequence[Any],
+    origin: Callable[..., Any],
+    groups: int,
+    plane_dtype: str,
+) -> te.Tensor:
+    """B^T d B of each tile d of the padded data: [rows of B^T, rows of B^T, *shape], the shape [groups, …tiles, C]
+    without an axis for a single group.
+    """
+    high, across = walks
+    inner = accumulation(padded.dtype)
 
     def element(outer: Sequence[Any], h: Any, w: Any, c: Any) -> PrimExpr:
         place = dict(zip("ND", outer, strict=False))
@@ -203,27 +220,20 @@ def winograd(
 
     def row(*idx: Any) -> PrimExpr:
         *at_tile, i, s, c = idx
-        if own:
+        if groups > 1:
             group, *at_tile = at_tile
-            c = group * within + c
+            c = group * shape[-1] + c
         *outer, p, q = origin(at_tile)
         left = across.input(q, s)
         return _row(high.matrices[0], i, lambda r: element(outer, high.input(p, r), left, c))
 
-    spots = (*own, *spots)
-    sizes = (high.size, across.size)
-    rows = te.compute((*spots, *sizes, within), row, name="data_rows")
-    planes = te.compute(
-        (*sizes, *spots, within),
-        lambda i, j, *t: rounded(
-            _row(across.matrices[0], j, lambda s: rows[(*t[:-1], i, as_expr(s), t[-1])]), plane_dtype or inner
-        ),
-        name="data_planes",
-    )
-    places = (lead[0], shape[out["D"]], *counts) if deep else spots
-    products = _products(planes, u, (*sizes, *places, made), deep)
-    y = _result(products, walks, out, shape, spot, groups)
-    return convert_stage(y, out_dtype or x.dtype, "winograd_cast")
+    rows = te.compute((*shape[:-1], high.size, across.size, shape[-1]), row, name="data_rows")
+
+    def plane(i: Any, j: Any, *t: Any) -> PrimExpr:
+        mixed = _row(across.matrices[0], j, lambda s: rows[(*t[:-1], i, as_expr(s), t[-1])])
+        return rounded(mixed, plane_dtype or inner)
+
+    return te.compute((high.size, across.size, *shape), plane, name="data_planes")
 
 
 def _result(
