@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,13 @@ def measure(case: Case, where: str, threads: int, rounds: int, seconds: float) -
     return Outcome(f"{case.name}, {where}", threads, moved / 1e6, kernel, plain, share, low, high, ok)
 
 
+def _pin(cores: set[int]) -> None:
+    """Keeps all threads of the process, also those that wait for work, on some cores."""
+    tasks = Path("/proc/self/task")
+    for task in tasks.iterdir() if cores and tasks.exists() else ():
+        os.sched_setaffinity(int(task.name), cores)
+
+
 def main() -> None:
     """Measure, print the table, exit by the bar."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,8 +218,7 @@ def main() -> None:
     outcomes = []
     print("|case|threads|MB moved|us|copy us|of the copy's speed|ok|\n|-|-|-|-|-|-|-|")
     for threads in (int(t) for t in args.threads.split(",")):
-        if cores:
-            os.sched_setaffinity(0, set(cores[:threads]))
+        _pin(set(cores[:threads]))
         for case in [c for c in CASES if c.name.startswith(tuple(args.cases.split(",")))]:
             for where in args.sets.split(","):
                 o = measure(case, where, threads, args.repeat, args.seconds)

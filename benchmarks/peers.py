@@ -182,13 +182,14 @@ class Torch(Peer):
 
 
 class Inductor(Torch):
-    """`torch.compile` with frozen weights; needs a C++ compiler and tens of seconds a model."""
+    """`torch.compile`, weights frozen, recurrent layers traced; needs a C++ compiler and tens of seconds a model."""
 
     def compiled(self) -> Any:
         """What is called: the compiled module."""
+        import torch._dynamo.config as tracing
         import torch._inductor.config as config
 
-        config.freezing = True
+        config.freezing, tracing.allow_rnn = True, True
         return self.torch.compile(self.module, fullgraph=True, dynamic=False)
 
 

@@ -59,6 +59,33 @@ def test_blocks_follow_rows_of_the_source_where_those_crowd_a_cache(shape, along
         np.testing.assert_array_equal(out, a.transpose(0, 2, 1))
 
 
+@pytest.mark.parametrize(
+    ("shape", "l1", "blocks"),
+    [
+        ((1, 512, 70), 48 << 10, "64 x 128"),  # rows of the result 2 KiB apart
+        ((2, 1024, 130), 32 << 10, "32 x 128"),
+        ((1, 1024, 17), 48 << 10, "64 x 128"),
+        ((1, 512, 15), 48 << 10, None),
+        ((1, 480, 70), 48 << 10, None),
+        ((1, 544, 70), 48 << 10, None),
+    ],
+)
+def test_results_whose_rows_crowd_a_cache_go_by_way_of_a_buffer(shape, l1, blocks):
+    """Rows 2 KiB or a multiple apart share places: lines of few of them stay until they are whole."""
+    b, m, n = shape
+    x = te.placeholder(shape, name="x")
+    y = te.compute((b, n, m), lambda i, j, k: x[i, k, j], name="y")
+    plan = schedule([x], [y], get(MACHINE).replace(l1=l1))
+    assert ("by way of a buffer" in plan.notes[0]) == (blocks is not None)
+    assert blocks is None or f"blocks of {blocks} " in plan.notes[0]
+    a, out = np.arange(b * m * n, dtype=np.float32).reshape(shape), np.zeros((b, n, m), np.float32)
+    run(
+        plan.lowered,
+        *[v.reshape([int(d) for d in p.shape]) for v, p in zip((a, out), plan.lowered.params, strict=False)],
+    )
+    np.testing.assert_array_equal(out, a.transpose(0, 2, 1))
+
+
 def test_what_is_done_to_a_transposed_value_is_done_in_blocks_too():
     x = te.placeholder((3, 32, 48), name="x")
     y = te.compute((3, 48, 32), lambda i, j, k: x[i, k, j], name="y")

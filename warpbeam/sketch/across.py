@@ -1,0 +1,152 @@
+"""Pointwise stages that read across the rows of what they write (transposes): in blocks, so that each line of the
+source is used up while it is near, and each line of the result is whole when it is stored.
+
+How blocks follow each other is decided by where rows lie. Rows that are a power of two apart share few places of a
+cache: of such a source blocks go along its rows; of such a result a larger block is turned into a buffer first, which
+is then copied row by row. Of what goes past the caches several blocks each way are taken together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+from warpbeam.cost.tile_prior import WAY_BYTES
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.rewrite import post_order
+from warpbeam.sketch.base import Group, extent, product
+from warpbeam.sketch.structure import Stage
+from warpbeam.te.tensor import ProducerLoad, Tensor, loads
+from warpbeam.tir.analysis.access import as_block
+from warpbeam.tir.analysis.tree import tree_of
+from warpbeam.tir.expr import BufferLoad, Call
+from warpbeam.tir.transform.bypass_caches import past_caches
+
+PARALLEL_ELEMENTS = 16384
+_TASKS = 4  # iterations of a parallel loop for each core that blocks taken together leave
+_STRIPS = 4  # blocks along the source's rows
+_TOGETHER = (8, 4)  # blocks along the source's rows, and along the result's, where that goes past the caches
+_BUFFER = (4, 8)  # the same, of what is turned into a buffer; fewer of the first if they do not fit the nearest cache
+_CROWDED = 2048  # rows that are a multiple of this apart have two places there at most
+
+
+@dataclass(frozen=True, slots=True)
+class Across:
+    """A read along axis `at` of a stage, from the tensor `source`.
+
+    order: "far" if the result goes past the caches, "buffered" if its rows crowd few places of the nearest cache,
+    "along" if only those of the source do, else "blocks".
+    """
+
+    at: int
+    source: str
+    order: str
+
+
+def find(group: Group, stage: Stage) -> Across | None:
+    """The axis of a stage along which a read is contiguous while the innermost one strides through it (a transpose):
+    one of its own, or of what is inlined, if that is no matter of a condition.
+    """
+    found = as_block(tree_of(group.sch.func).block(group.blocks[stage.op]))
+    always = post_order(found.body, enter=lambda n: not (isinstance(n, Call) and n.op == "if_then_else"))
+    reads = [(a.var for a in stage.op.axis), (a.var for a in found.axes)]
+    for axes, loaded in zip(reads, (loads(stage.op), always), strict=True):
+        *outer, last = axes
+        for load in loaded:
+            if not isinstance(load, ProducerLoad | BufferLoad) or not any(i is last for i in load.indices[:-1]):
+                continue
+            at = next((k for k, v in enumerate(outer) if v is load.indices[-1]), None)
+            if at is not None and all((extent(stage.op.axis[k].extent) or 8) >= 8 for k in (at, -1)):
+                tensor = load.tensor if isinstance(load, ProducerLoad) else load.buffer
+                behind = next(k for k, i in enumerate(load.indices) if i is last) + 1
+                pitch = dt.nbytes(load.dtype) * product(tensor.shape[behind:])
+                name = tensor.op.name if isinstance(tensor, Tensor) else tensor.name
+                return Across(at, name, _order(group, stage, at, pitch))
+    return None
+
+
+def _order(group: Group, stage: Stage, at: int, pitch: int) -> str:
+    """How blocks of a stage follow each other, whose source's rows are `pitch` bytes apart."""
+    if _far(group, stage):
+        return "far"
+    sizes = [extent(a.extent) or 0 for a in stage.op.axis]
+    lanes = max(1, group.target.vector_bits // 32)
+    own = gcd(dt.nbytes(stage.op.body[0].dtype) * product([a.extent for a in stage.op.axis[at + 1 :]]), WAY_BYTES)
+    if own >= _CROWDED:
+        whole = sizes[at] >= lanes and sizes[-1] % (_BUFFER[1] * lanes) == 0 < sizes[-1]
+        return "buffered" if whole and group.is_output(stage.op) else "blocks"
+    return "along" if gcd(pitch, WAY_BYTES) >= _CROWDED else "blocks"
+
+
+def _far(group: Group, stage: Stage) -> bool:
+    """Whether whole rows of a stage's result, in whole lines, go past the caches."""
+    shapes = [t.shape for t in group.inputs] + [t.shape for t in group.outputs]
+    if any(extent(n) is None for shape in shapes for n in shape) or not group.is_output(stage.op):
+        return False
+    size = dt.nbytes(stage.op.body[0].dtype)
+    total = sum(product(t.shape) * dt.nbytes(t.dtype) for t in (*group.inputs, *group.outputs))
+    own = [a.extent for a in stage.op.axis]
+    return product(own[-1:]) * size % group.target.line == 0 and past_caches(group.target, product(own) * size, total)
+
+
+def schedule(group: Group, block: str, names: list[str], across: Across, elements: int) -> str:
+    """Schedules a block whose loops are `names` (the innermost ones); of `elements` enough, on all cores. Returns what
+    was done.
+
+    Where the result goes past the caches, some blocks each way are taken together: several lines of each row are
+    stored at once, and several of each of the source's are asked for, row by row, while the blocks before are turned.
+    """
+    if across.order == "buffered":
+        return _buffered(group, block, names, across, elements)
+    sch, cores, far = group.sch, group.target.cores, across.order == "far"
+    lanes = max(1, group.target.vector_bits // 32)
+    strips, panels = _TOGETHER if far else (_STRIPS if across.order == "along" else 1, 1)
+    pieces = product([sch.extent(n) for k, n in enumerate(names[:-1]) if k != across.at])
+    while far and strips > 1 and pieces * (sch.extent(names[across.at]) or 0) < strips * lanes * _TASKS * cores:
+        strips //= 2
+    strip, near, row = sch.split(names[across.at], [None, strips, lanes])
+    panel, beside, lane = sch.split(names[-1], [None, panels, lanes])
+    outer = [*(n for k, n in enumerate(names[:-1]) if k != across.at), strip]
+    sch.reorder(*outer, panel, near, beside, row, lane)
+    sch.vectorize(lane)
+    if far and any(t.op.name == across.source for t in group.inputs):
+        sch.prefetch(panel, across.source, 1, beside)
+    _share(group, outer, elements)
+    order = {"far": " some each way", "along": " along the source"}.get(across.order, "")
+    return f"{block}: {elements} elements, blocks of {lanes} x {lanes}{order}"
+
+
+def _buffered(group: Group, block: str, names: list[str], across: Across, elements: int) -> str:
+    """Blocks turned into a buffer, along the source's rows, and copied along the result's, one row after the other.
+
+    Rows a power of two apart share few places: lines of as many of them as are turned at once would push each other
+    out of the nearest cache before they are whole.
+    """
+    sch, lanes = group.sch, max(1, group.target.vector_bits // 32)
+    rows, vectors = _BUFFER
+    size = dt.nbytes(sch.block(block).body.value.dtype)
+    while rows > 1 and rows * (vectors + 1) * lanes * lanes * size > group.target.l1:
+        rows //= 2
+    out = sch.cache_write(block, "local")
+    names = list(sch.loops(out))[-len(names) :]
+    strip, row = sch.split(names[across.at], [None, rows * lanes])
+    panel, column = sch.split(names[-1], [None, vectors * lanes])
+    outer = [*(n for k, n in enumerate(names[:-1]) if k != across.at), strip]
+    sch.reorder(*outer, panel, row, column)
+    lane = sch.split(column, [None, vectors // 2, lanes])[-1]
+    sch.vectorize(lane)
+    sch.compute_at(block, panel)
+    sch.set_scope(block, "local")
+    sch.storage_align(block, len(names) - 2, lanes)
+    inner = list(sch.loops(block))[-len(names) :]
+    strips, near = sch.split(inner[across.at], [None, lanes])
+    beside, lane = sch.split(inner[-1], [None, lanes])
+    sch.reorder(beside, strips, near, lane)
+    sch.vectorize(lane)
+    _share(group, outer, elements)
+    return f"{block}: {elements} elements, blocks of {rows * lanes} x {vectors * lanes} by way of a buffer"
+
+
+def _share(group: Group, outer: list[str], elements: int) -> None:
+    if elements >= PARALLEL_ELEMENTS:
+        group.sch.parallel(group.sch.fuse(*outer) if len(outer) > 1 else outer[0])
