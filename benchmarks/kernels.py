@@ -129,7 +129,7 @@ def bind_entry(module: Any, inputs: dict[str, np.ndarray]) -> tuple[Callable[[],
     module._call(context, module._entry, inputs, out)
     entry, pointer, arguments, count = module._entry, context.pointer, context.arguments, context.count
 
-    def call(bound: Any = (inputs, out)) -> None:  # keeps the bound arrays alive
+    def call(bound: Any = (module, inputs, out)) -> None:  # keeps the code and the bound arrays alive
         if entry(pointer, arguments, count):
             raise RuntimeError(context.message() or "the kernel failed")
 

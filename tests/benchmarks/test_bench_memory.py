@@ -9,7 +9,7 @@ from benchmarks import memory
 
 @pytest.mark.parametrize("case", memory.CASES, ids=lambda c: c.name)
 def test_values_of_a_case_are_checked(case: memory.Case) -> None:
-    values = memory.operands(case, "near")
+    values = memory.operands(case, 1)
     assert all(v.ctypes.data % 64 == 0 for v in values)
     module = memory.compiled(case, values)
     (got,) = module.run({f"x{k}": v for k, v in enumerate(values)}).values()
@@ -37,4 +37,5 @@ def test_a_case_that_is_slower_or_wrong_is_not_ok(
     if not right:
         monkeypatch.setattr(memory, "close", lambda *a: False)
     outcome = memory.measure(memory.CASES[0], "near", 1, 3, 0.001)
+    assert outcome.alone == pytest.approx(share / 8)  # an eighth of the bytes in the same time
     assert outcome.ok is ok and outcome.share == pytest.approx(share) and outcome.copy == pytest.approx(2e6)
