@@ -16,6 +16,8 @@ from warpbeam.sketch.base import Group
 from warpbeam.sketch.collapse import collapse
 from warpbeam.sketch.select import schedule, variant
 from warpbeam.target import get as target
+from warpbeam.tir.analysis.access import as_loop
+from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.expr import const_int
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule.layout import apply_layout
@@ -157,6 +159,39 @@ def parts(mod):
     return chain.find(Group(*collapse(*group_tensors(mod["main"])), target("generic-x86-64-v4")))
 
 
+def described(mod):
+    """What the prior is told of a function."""
+    group = Group(*collapse(*group_tensors(mod["main"])), target("generic-x86-64-v4"))
+    return chain.describe(group, chain.find(group))
+
+
+def test_operands_of_which_only_the_order_changes_are_read_where_they_lie():
+    shape = (1, 32, 32, 3, 16)
+    plain, scaled = described(attention(*shape, "plain")), described(attention(*shape, "scaled operands"))
+    assert (plain.made, plain.moved, plain.row_bytes) == (False, True, 3 * 16 * 4)
+    assert [p.made for p in plain.products] == [True, False]  # vectors of keys go along their columns
+    assert (scaled.made, scaled.row_bytes) == (True, 0)
+    assert [p.made for p in scaled.products] == [True, True]
+
+
+@pytest.mark.parametrize("form", ["plain", "scaled operands"])
+def test_operands_of_the_next_of_the_batch_are_asked_for_ahead(form):
+    made = kernel(attention(1, 32, 32, 3, 16, form))
+    asked = [f.annotations["prefetch"] for f in map(as_loop, tree_of(made.func).loops.values())
+             if "prefetch" in f.annotations]  # fmt: skip
+    assert [sorted(name for name, *_ in what) for what in asked] == [["k", "q", "v"]]
+    assert all(offset == 1 and through for what in asked for _, offset, through in what)
+
+
+def test_what_is_the_same_for_all_of_the_batch_is_not_asked_for():
+    x, w, v = var("x", shape=(4, 32, 16)), var("w", shape=(16, 24)), var("v", shape=(4, 24, 16))
+    s = call("nn.softmax", call("nn.matmul", x, w), axis=-1)
+    made = kernel(passes.InferType()(IRModule.from_expr(Function((x, w, v), call("nn.matmul", s, v)))))
+    assert made.sketch == "chain"
+    asked = [f.annotations.get("prefetch", ()) for f in map(as_loop, tree_of(made.func).loops.values())]
+    assert sorted(name for what in asked for name, *_ in what) == ["v", "x"]
+
+
 def test_what_is_no_such_chain():
     x, w = var("x", shape=(8, 16)), var("w", shape=(16, 24))
     v, u = var("v", shape=(24, 16)), var("u", shape=(16, 24))
@@ -190,6 +225,13 @@ def test_the_prior_joins_what_fits_a_stack():
     assert plan(made, replace(machine, l2=0)) is None  # a small machine's stack
     found = [b.cycles for b in ranked(made, machine, 3)]
     assert len(found) == 3 and found == sorted(found)
+
+
+def test_the_prior_counts_a_kernel_for_rows_that_only_a_chain_reads_in_place():
+    machine, made = target("generic-x86-64-v4"), heads(12, 128, 128)
+    placed = replace(made, made=False, row_bytes=3072)
+    assert separate(placed, machine) == separate(made, machine)
+    assert plan(placed, machine).cycles < plan(made, machine).cycles
 
 
 def test_the_prior_does_not_join_where_cores_would_idle():

@@ -41,7 +41,8 @@ class Product:
 @dataclass(frozen=True, slots=True)
 class Chain:
     """Products that follow each other, of a batch of so many rows each. made: whether rows of the first are computed
-    into a buffer; moved: from elements that lie in another order.
+    into a buffer; moved: whether they come from elements that lie in another order; row_bytes: between these, where the
+    first product reads them in place.
     """
 
     batch: int
@@ -51,6 +52,7 @@ class Chain:
     lanes: int
     bytes: int = 4
     moved: bool = False
+    row_bytes: int = 0
 
     @property
     def left(self) -> int:
@@ -131,7 +133,8 @@ def separate(chain: Chain, target: Target) -> float:
         work += rows * _reductions(chain, columns) * reduced
         forks += reduced
     made = [(p.inner * p.columns, p.moved) for p in chain.products if p.made or p.moved]
-    for elements, elsewhere in [(chain.left * chain.rows, chain.moved), *made]:
+    left = chain.products[0].inner * chain.rows * (chain.made or chain.moved)
+    for elements, elsewhere in [(left, chain.moved), *made]:
         through = 2 * elements * chain.bytes / MOVED_RATE * elsewhere
         work += chain.batch * max(_COPY_CYCLES * elements / chain.lanes, through)
         forks += elements > 0
@@ -173,7 +176,8 @@ def _block(chain: Chain, rows: int, target: Target) -> Block:
 
 def _tile(chain: Chain, product: Product, rows: int, target: Target) -> Tile:
     """The best tile of one of the products of a block."""
-    tile = choose(_shape(chain, product, rows, 1), target)
+    shape = _shape(chain, product, rows, 1)
+    tile = choose(replace(shape, row_bytes=chain.row_bytes) if product is chain.products[0] else shape, target)
     apart = not product.made and product.columns * chain.bytes >= FAR
     return replace(tile, parallel="none", cycles=tile.cycles * (scattered(tile.vectors) if apart else 1.0))
 

@@ -39,7 +39,7 @@ from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
 from warpbeam.sketch.structure import Stage, contraction, row_key, variables
 from warpbeam.target import Target
 from warpbeam.te.tensor import ComputeOp, Operation, PlaceholderOp, ProducerLoad, loads
-from warpbeam.tir.expr import Add, FloorDiv, FloorMod, Sub, as_expr
+from warpbeam.tir.expr import Add, FloorDiv, FloorMod, Sub, as_expr, const_int
 
 
 @dataclass(slots=True)
@@ -118,7 +118,8 @@ def find(group: Group) -> Parts | None:
         return None
     read = [links[0].left.tensor.op, *(x.right.tensor.op for x in links)]
     feeding = [s for s in group.stages if s.op not in behind and s.op is not ends[0]]
-    operands = [s for s in feeding if s.op in read and (s.op is read[0] or not _in_place(s.op))]
+    lone = read[0] if len(links) == 1 else None  # it is a chain for what makes its rows
+    operands = [s for s in feeding if s.op in read and (s.op is lone or not _in_place(s.op))]
     if any(len(group.readers[s.op]) != 1 or read.count(s.op) != 1 for s in operands):
         return None
     if any(op in behind for op in read) or (len(links) == 1 and read[0] not in [s.op for s in operands]):
@@ -178,11 +179,11 @@ def _joined(group: Group, a: Link, b: Link) -> bool:
 
 
 def _in_place(op: ComputeOp) -> bool:
-    """Whether a stage only gives what it reads another order of rows: the product that has it on its right reads these
-    where they lie.
-    """
+    """Whether a stage only gives what it reads another order of rows: a product reads these where they lie."""
     load = op.body[0]
-    return isinstance(load, ProducerLoad) and load.indices[-1] is op.axis[-1].var
+    if not isinstance(load, ProducerLoad) or not isinstance(load.tensor.op, PlaceholderOp):
+        return False
+    return load.indices[-1] is op.axis[-1].var
 
 
 def _downstream(group: Group, op: Operation) -> set[Operation]:
@@ -273,7 +274,20 @@ def describe(group: Group, parts: Parts) -> Chain:
         lanes=max(1, group.target.vector_bits // dt.bits(dtype)),
         bytes=dt.nbytes(dtype),
         moved=_moved(group, parts.links[0].left.tensor.op),
+        row_bytes=0 if any(parts.is_left(s) for s in parts.operands) else _row_bytes(group, parts.links[0]),
     )
+
+
+def _row_bytes(group: Group, first: Link) -> int:
+    """Bytes between rows of the first product that are read where they lie; 0 where that is not constant."""
+    load, row = first.left, first.op.axis[-2].var
+    maker = load.tensor.op
+    if isinstance(maker, ComputeOp):  # a permutation of them
+        (read,) = maker.body
+        assert isinstance(read, ProducerLoad)
+        load, row = read, maker.axis[-2].var
+    strides = tile.flat_strides(load, [row])
+    return (0 if strides is None else const_int(strides[row]) or 0) * dt.nbytes(load.dtype)
 
 
 def _moved(group: Group, op: Operation) -> bool:
@@ -364,14 +378,29 @@ def apply(group: Group, parts: Parts, decided: Blocks) -> None:
     for stage in parts.operands:
         if not parts.is_left(stage):
             _operand(group, stage, free[-1] if free else None)
-    for p in pieces:
-        _piece(group, parts, p)
-    if decided.parallel == "batch":
-        sch.parallel(sch.fuse(*free) if len(free) > 1 else free[0])
-    elif decided.parallel == "rows":
+    steps = [_piece(group, parts, p) for p in pieces]
+    if decided.parallel == "rows":
         for p in pieces:
             sch.parallel(p.at)
             sch.annotate(p.at, "joined", pieces[0].at)
+    elif free:
+        batch = sch.fuse(*free) if len(free) > 1 else free[0]
+        if decided.parallel == "batch":
+            sch.parallel(batch)
+        for name in _own(group, parts):  # each of the batch would begin with a wait
+            sch.prefetch(batch, name, 1, steps[0])
+
+
+def _own(group: Group, parts: Parts) -> list[str]:
+    """The inputs of which each of the batch reads a part of its own as operands."""
+    found: list[str] = []
+    for load in (parts.links[0].left, *(x.right for x in parts.links if x.batched)):
+        size, todo = product(load.tensor.shape), [load.tensor]
+        for t in todo:
+            todo += t.op.input_tensors if isinstance(t.op, ComputeOp) else []
+        whole = (t.op.name for t in todo if isinstance(t.op, PlaceholderOp) and product(t.shape) >= size)
+        found += [name for name in whole if name not in group.constants and name not in found]
+    return found
 
 
 def _blocks(group: Group, parts: Parts, decided: Blocks) -> tuple[list[str], list[Piece]]:
@@ -404,22 +433,26 @@ def _blocks(group: Group, parts: Parts, decided: Blocks) -> tuple[list[str], lis
     return free, [first, first.copied(new, rest, decided.last)]
 
 
-def _piece(group: Group, parts: Parts, p: Piece) -> None:
-    """One loop over blocks: products by register tiles, reductions row by row."""
+def _piece(group: Group, parts: Parts, p: Piece) -> str:
+    """One loop over blocks: products by register tiles, reductions row by row. Gives the loop over the steps of the
+    first product's tiles.
+    """
     group = copy(group)
     group.blocks = p.blocks
     for stage in parts.operands:
         if parts.is_left(stage):
             _operand(group, stage, p.at)
+    steps: list[str] = []
     for x, done, sums, shape in zip(parts.links, p.done, p.sums, p.decided.tiles, strict=True):
         if x is not parts.links[-1]:
             group.sch.set_scope(done, "local")
-        _tiled(group, x, done, sums, p, shape)
+        steps.append(_tiled(group, x, done, sums, p, shape))
         if x.ready is not None:
             block = p.blocks[x.ready.op]
             group.sch.set_scope(block, "local")
             _, cols = row_key(next(s.op for s in x.reduced if s.kind == "row"))
             rows.below(group, x.ready, x.reduced, group.sch.loops(block)[-2], cols)
+    return steps[0]
 
 
 def _staged(group: Group, parts: Parts, x: Link) -> bool:
@@ -429,14 +462,14 @@ def _staged(group: Group, parts: Parts, x: Link) -> bool:
     return any(expensive(op) for op in ways)
 
 
-def _tiled(group: Group, x: Link, done: str, sums: str, p: Piece, shape: Tile) -> None:
-    """A product of a block's rows in register tiles, finished by the block `done`."""
+def _tiled(group: Group, x: Link, done: str, sums: str, p: Piece, shape: Tile) -> str:
+    """A product of a block's rows in register tiles, finished by the block `done`; gives the loop over their steps."""
     names = group.sch.loops(done)
     axes = [a.var for a in x.op.axis]
     loops = dict(zip(axes[-2:], names[-2:], strict=True))
     sizes = {axes[-2]: as_expr(p.decided.rows), axes[-1]: x.op.axis[-1].extent}
     v = tile.Variant(done, p.blocks[x.op], loops, sizes, shape, bool(sums), sums=sums)
-    tile.nest(group, v, axes, [axes[-2]], None)
+    return tile.nest(group, v, axes, [axes[-2]], None)[1]
 
 
 def _operand(group: Group, stage: Stage, at: str | None) -> None:
