@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ _STRIDES: NodeMemo[list[E.PrimExpr]] = NodeMemo()
 
 const_int = E.const_int
 _TYPED = (E.Buffer, E.PrimExpr)
+_LONG = 24  # nodes of a computation that is worth being interleaved with its like
+_ABREAST = 4  # such computations, whose values between fit the registers
 
 
 def check_lowered(func: S.PrimFunc) -> list[Node]:
@@ -155,6 +157,39 @@ def _partition(places: set[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             out.append((start, lanes))
     return out
+
+
+def abreast(stmts: Sequence[S.Stmt], start: int) -> int:
+    """How many statements from `start` on are stores of vectors whose values are best computed side by side: long
+    computations of one form, each of which would wait for its own instructions, and none reads what one before stores.
+    """
+    first = _chain(stmts[start])
+    if first is None:
+        return 1
+    end, stored = start, set[E.Buffer]()
+    while end < min(start + _ABREAST, len(stmts)):
+        s = stmts[end]
+        found = _chain(s)
+        if (
+            found is None
+            or len(found) != len(first)
+            or any(n.buffer in stored for n in found if type(n) is E.BufferLoad)
+        ):
+            break
+        assert isinstance(s, S.BufferStore)
+        stored.add(s.buffer)
+        end += 1
+    return max(1, end - start)
+
+
+def _chain(stmt: S.Stmt) -> list[Any] | None:
+    """The vectors of a long computation that a statement stores as a vector, which asks no condition first."""
+    if not isinstance(stmt, S.BufferStore) or dt.lanes(stmt.value.dtype) == 1:
+        return None
+    nodes: list[Any] = list(post_order(stmt.value))
+    if len(nodes) < _LONG or any(type(n) is E.Let or (type(n) is E.Call and n.op == "if_then_else") for n in nodes):
+        return None
+    return [n for n in nodes if isinstance(n, E.PrimExpr) and dt.lanes(n.dtype) > 1 and type(n) is not E.Ramp]
 
 
 def first_access(stmt: S.Stmt, buffer: E.Buffer) -> str | None:

@@ -84,12 +84,20 @@ def allocate(fn: FunctionPrinter, buffer: E.Buffer) -> None:
 
 
 def _sequence(fn: FunctionPrinter, node: S.SeqStmt) -> None:
-    for s in node.stmts:
-        statement(fn, s)
+    """Statements one after the other; of stores of long computations, some are computed together."""
+    k = 0
+    while k < len(node.stmts):
+        count = analysis.abreast(node.stmts, k) if fn.noalias else 1
+        together = node.stmts[k : k + count]
+        if count > 1:
+            fn.ahead = dict(zip(together, fn.values([s.value for s in together]), strict=True))
+        for s in together:
+            statement(fn, s)
+        k += count
 
 
 def _store(fn: FunctionPrinter, node: S.BufferStore) -> None:
-    memory.store(fn, node.buffer, node.indices, node.value)
+    memory.store(fn, node.buffer, node.indices, node.value, fn.ahead.pop(node, None))
 
 
 def _evaluate(fn: FunctionPrinter, node: S.Evaluate) -> None:

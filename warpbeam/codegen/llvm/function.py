@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from warpbeam.codegen.llvm.types import float_literal, int_literal, splat, value
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
 from warpbeam.tir import expr as E
+from warpbeam.tir import stmt as S
 
 if TYPE_CHECKING:
     from warpbeam.codegen.llvm.address import Terms
@@ -35,6 +36,7 @@ class FunctionPrinter(Emitter):
         self.known_nonneg: set[E.Var] = set()
         self.atom_order: dict[E.PrimExpr, int] = {}
         self.memo: dict[Node, Value] = {}
+        self.ahead: dict[S.BufferStore, Value] = {}  # values of stores that are computed before their turn
         self.polynomials: dict[tuple[E.PrimExpr, int], tuple[Terms, int]] = {}
         self.places: dict[tuple[object, ...], Value] = {}  # addresses by buffer and what is added to it
         self.mask: Value | None = None
@@ -101,23 +103,38 @@ class FunctionPrinter(Emitter):
         done: dict[Node, Value] = {}
         stack: list[E.PrimExpr] = [expr]
         while stack:
+            self._advance(stack, done)
+        return done[expr]
+
+    def values(self, exprs: Sequence[E.PrimExpr]) -> list[Value]:
+        """The values of several expressions, a node of each in turn: chains of dependent instructions side by side."""
+        done: dict[Node, Value] = {}
+        stacks: list[list[E.PrimExpr]] = [[e] for e in exprs]
+        while any(stacks):
+            for stack in stacks:
+                self._advance(stack, done)
+        return [done[e] for e in exprs]
+
+    def _advance(self, stack: list[E.PrimExpr], done: dict[Node, Value]) -> None:
+        """Goes on with what waits on the stack until a node is emitted or nothing waits."""
+        while stack:
             node = stack[-1]
             if node in done:
                 stack.pop()
                 continue
             ready = self._ready(node)
-            if ready is None:
-                parts = self._parts(node)
-                missing = [p for p in parts if p not in done]
-                if missing:
-                    stack.extend(reversed(missing))
-                    continue
-                ready = self._emit(node, [done[p] for p in parts])
-                if ready.pure and self.mask is None:
-                    self.memo[node] = ready
-            done[node] = ready
-            stack.pop()
-        return done[expr]
+            if ready is not None:
+                done[stack.pop()] = ready
+                continue
+            parts = self._parts(node)
+            missing = [p for p in parts if p not in done]
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            done[stack.pop()] = ready = self._emit(node, [done[p] for p in parts])
+            if ready.pure and self.mask is None:
+                self.memo[node] = ready
+            return
 
     def _ready(self, node: E.PrimExpr) -> Value | None:
         if type(node) is E.Var:

@@ -301,9 +301,11 @@ def _insert(fn: FunctionPrinter, whole: Value, value: Value, at: int, lanes: int
 # --------------------------------------------------------------------------------------------------------------- stores
 
 
-def store(fn: FunctionPrinter, buffer: E.Buffer, indices: tuple[E.PrimExpr, ...], expr: E.PrimExpr) -> None:
-    """Stores the value of `expr`."""
-    value = fn.value(expr)
+def store(
+    fn: FunctionPrinter, buffer: E.Buffer, indices: tuple[E.PrimExpr, ...], expr: E.PrimExpr, value: Value | None = None
+) -> None:
+    """Stores the value of `expr`, computed here unless it is given."""
+    value = value or fn.value(expr)
     lanes = max([dt.lanes(i.dtype) for i in indices], default=1)
     if lanes > 1 and dt.lanes(expr.dtype) == 1:
         value = splat(fn, value, lanes)
