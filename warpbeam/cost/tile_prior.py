@@ -32,6 +32,7 @@ _REUSED = 8  # tiles that a copy of their panel pays for
 _SCATTERED = (1.7, 1.08)  # as long take products with rows far apart: panels of one or two vectors, and wider ones
 _FETCH_CYCLES = 60.0  # to copy a panel's part of one such row
 _MIXED = 1.8  # a tile of whole and shorter vectors: code generators keep few of them in registers
+_CROWDED = 1.02  # times as slow by rows in few sets: noticeable
 WAY_BYTES = 4096  # of one way of the nearest cache: after so many, lines share a place there
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
 FETCHED = 0.1  # the same where data is asked for before it is needed
@@ -342,6 +343,13 @@ def _aliasing(shape: Shape, rows: tuple[int, ...], target: Target) -> float:
     ways = max(1, target.l1 // WAY_BYTES)
     crowd = rows[-1] / min(distinct, rows[-1])
     return 1.0 + 0.008 * max(0.0, crowd - ways / 4)
+
+
+def crowded(shape: Shape, tile: Tile, target: Target) -> bool:
+    """Whether a tile's lhs rows lie in so few sets of the first-level cache that it is noticeably slower; where memory
+    is so small that there is no second level, it is not the cache that counts.
+    """
+    return target.l2 > 0 and _aliasing(shape, tile.rows, target) >= _CROWDED
 
 
 def cache_rate(resident: int, target: Target) -> float:

@@ -223,12 +223,12 @@ class KernelSet:
         outputs = len(fn.body.ty.fields) if hasattr(fn.body.ty, "fields") else 1
         return Kernel(symbol, low, len(fn.params), outputs, plan, layouts, _flops(fn), sizes)
 
-    def widened(self, kernel: Kernel, result: int, run: int, pitch: int) -> Kernel | None:
-        """The kernel that leaves gaps in a result, so that runs of `run` elements begin `pitch` elements apart; None
-        if its result has no dimension that ends there.
+    def widened(self, kernel: Kernel, number: int, run: int, pitch: int) -> Kernel | None:
+        """The kernel with gaps in an operand or, numbered after these, a result, so that runs of `run` elements begin
+        `pitch` elements apart; None if that has no dimension that ends there.
         """
-        buffer = kernel.func.buffers[kernel.inputs + result]
-        symbol = f"{kernel.symbol}_wide_{result}_{run}_{pitch}"
+        buffer = kernel.func.buffers[number]
+        symbol = f"{kernel.symbol}_wide_{number}_{run}_{pitch}"
         if symbol not in self.built:
             func = widen_buffer(kernel.func.replace(name=symbol), buffer, run, pitch)
             if func is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from warpbeam.driver import late, plan_carry, plan_check, plan_pieces, plan_share
+from warpbeam.driver import late, plan_carry, plan_check, plan_gaps, plan_pieces, plan_share
 from warpbeam.driver.constants import Constants
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.plan_place import place, storage_of
@@ -93,6 +93,7 @@ class Planner:
         if self.sharing:
             plan_carry.carry(self.steps, self.kernels, self.late.is_late)
             plan_share.overwrite(self.steps, self.slots, self.kernels, self.late.is_late)
+            plan_gaps.spread(self.steps, self.slots, self.kernels)
         self._settle_kernels()
         plan_share.settle(self.slots)
         placed = place(self.slots, self.late, self.symbols)
@@ -231,7 +232,8 @@ class Planner:
         for j in range(kernel.outputs):
             result = TupleGetItem(call, j) if isinstance(call.ty, TupleType) else call
             piece = self.pieces.get(result)
-            wide = kernel if piece is None or piece.dense else self.kernels.widened(kernel, j, piece.run, piece.pitch)
+            at, apart = kernel.inputs + j, piece is not None and not piece.dense
+            wide = self.kernels.widened(kernel, at, piece.run, piece.pitch) if piece and apart else kernel
             kernel, piece = (kernel, None) if wide is None else (wide, piece)
             placed.append(piece)
         return kernel, placed

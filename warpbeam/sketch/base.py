@@ -34,7 +34,7 @@ class Plan:
 
     cycles: what the prior expects on all cores with constant operands in memory; None where it has no opinion.
     others: gives the next best decisions, up to a number of them, each with what the prior expects; None where there
-    is no such list.
+    is no such list. gaps: inputs whose rows of so many elements should not follow each other without a gap.
     """
 
     func: PrimFunc
@@ -44,6 +44,7 @@ class Plan:
     lowered: PrimFunc | None = None
     cycles: float | None = None
     others: Callable[[int], list[tuple[dict[str, Any], float]]] | None = None
+    gaps: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from warpbeam.cost.tile_prior import Tile
+from warpbeam.cost.tile_prior import Shape, Tile, crowded
+from warpbeam.ir import dtype as dt
 from warpbeam.sketch import dot
-from warpbeam.sketch.base import Group
+from warpbeam.sketch.base import Group, extent
 from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.structure import Contraction, variables
 from warpbeam.te.tensor import PlaceholderOp
@@ -30,6 +31,18 @@ def pack(group: Group, roles: Contraction, last: Var, tile: Tile, choice: DotCho
     group.sch.transform_layout(
         roles.rhs.tensor.name, [("//", column, panel), *[f"i{k}" for k in order], ("%", column, panel)]
     )
+
+
+def gaps(group: Group, roles: Contraction | None, shape: Shape, tile: Tile) -> dict[str, int]:
+    """The lhs with its row's elements, where a tile's rows of it share few places of the nearest cache."""
+    if roles is None or not crowded(shape, tile, group.target):
+        return {}
+    source, index = roles.lhs.tensor, roles.lhs.indices
+    row = extent(source.shape[-1])
+    own = isinstance(source.op, PlaceholderOp) and source.op.name not in group.constants and index[-1] in roles.k
+    if not own or row is None or row * dt.nbytes(roles.lhs.dtype) != shape.row_bytes:
+        return {}
+    return {source.op.name: row}
 
 
 def _reduce_position(roles: Contraction, k: int) -> tuple[int, int]:

@@ -116,7 +116,8 @@ def build(group: Group, rank: int = 0) -> Plan:
     weights = _weights(group, roles)
     others = partial(_next_best, shape, weights, group.target, choice)
     cycles = _elapsed(shape, weights, group.target, tile)
-    return Plan(group.sch.func, "tile", _decisions(tile, choice), (tile.reason,), cycles=cycles, others=others)
+    gaps, notes = packing.gaps(group, roles, shape, tile), (tile.reason,)
+    return Plan(group.sch.func, "tile", _decisions(tile, choice), notes, cycles=cycles, others=others, gaps=gaps)
 
 
 def _decisions(tile: Tile, choice: DotChoice | None) -> dict[str, Any]:
