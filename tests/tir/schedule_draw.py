@@ -14,7 +14,7 @@ from warpbeam import te
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.te.create import create_prim_func
 from warpbeam.tir import expr as e
-from warpbeam.tir.analysis.access import as_block, as_loop, binding_vars, carries, is_param, read, written
+from warpbeam.tir.analysis.access import as_block, as_loop, binding_vars, carries, is_param, read, writers, written
 from warpbeam.tir.analysis.tree import Place, Tree, tree_of
 from warpbeam.tir.expr import Buffer, BufferLoad, Ramp, const_int
 from warpbeam.tir.schedule import Schedule
@@ -222,6 +222,21 @@ def _pad(d: Draw) -> Any:
     return d.call("pad_einsum", block, [d.rng.choice([1, 2, 4, 5]) for _ in d.s_block(block).axes])
 
 
+def _skip(d: Draw) -> Any:
+    """Skips what lies in a border, mostly for a sum that reads one."""
+
+    def border(b: Buffer) -> bool:
+        made = [as_block(p).body for p in writers(d.tree, b)]
+        return any(isinstance(x, BufferStore) and getattr(x.value, "op", "") == "if_then_else" for x in made)
+
+    found = [(n, b) for n, p in d.tree.blocks.items() if reduces(p) for b in read(as_block(p)) if border(b)]
+    block, buffer = d.pick([(n, b.name) for n, b in found], lambda: (d.block(), d.buffer()))
+    if d.s_block(block).init is not None:
+        carrying = [n for n in d.s.loops(block) if carries(d.s_block(block), d.s.loop(n).var)]
+        d.call("decompose_reduction", block, carrying[0] if carrying else d.loop(block))
+    return d.call("skip_zeros", block, buffer, sorted(d.rng.sample(range(4), d.rng.choice([1, 2]))))
+
+
 def _merge(d: Draw) -> Any:
     found = []
     for a, p in d.tree.loops.items():
@@ -355,6 +370,7 @@ STEPS: dict[str, tuple[float, Callable[[Draw], Any]]] = {
     "blockize": (0.4, lambda d: d.call("blockize", d.loop())),
     "loop_axes": (0.4, lambda d: d.call("loop_axes", d.block())),
     "pad_einsum": (1, _pad),
+    "skip_zeros": (1, _skip),
     "tensorize": (2, _tensorize),
 }  # fmt: skip
 PRIMITIVES = [name for name in STEPS if name != "staged"]  # what coverage counts

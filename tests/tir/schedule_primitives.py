@@ -9,7 +9,7 @@ from schedule_draw import intrinsics
 
 from warpbeam import te
 from warpbeam.te.create import create_prim_func
-from warpbeam.tir.expr import maximum
+from warpbeam.tir.expr import const, if_then_else, land, maximum
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import PrimFunc
 
@@ -38,6 +38,15 @@ def window() -> PrimFunc:
     r = te.reduce_axis(3, "r")
     y = te.compute((6, 6), lambda i, j: te.max(p[i + r, j], axis=r), name="Y")
     return create_prim_func([x], [y], "window")
+
+
+def bordered() -> PrimFunc:
+    """Sums of three neighbours, weighted, of a line with a zero at each end."""
+    x, w = te.placeholder((6, 4), name="X"), te.placeholder((3, 4), name="W")
+    p = te.compute((8, 4), lambda i, c: if_then_else(land(i >= 1, i < 7), x[i - 1, c], const(0.0, "float32")), name="P")
+    t = te.reduce_axis(3, "t")
+    y = te.compute((6, 4), lambda i, c: te.sum(p[i + t, c] * w[t, c], axis=t), name="Y")
+    return create_prim_func([x, w], [y], "bordered")
 
 
 PRIMITIVES: dict[str, tuple[Callable[[], PrimFunc], Callable[[Schedule], Any]]] = {}
@@ -197,6 +206,12 @@ def blockize(s: Schedule) -> None:
 @primitive(product)
 def pad_einsum(s: Schedule) -> None:
     s.pad_einsum("C", [4, 4, 4])
+
+
+@primitive(bordered)
+def skip_zeros(s: Schedule) -> None:
+    s.decompose_reduction("Y", s.loops("Y")[2])
+    s.skip_zeros("Y", "P", [0])
 
 
 @primitive(product)

@@ -291,6 +291,28 @@ def test_hoist_conditions():
     becomes(hoist_if_then_else, text, text)
 
 
+def test_what_asks_ahead_is_hoisted_with_the_condition():
+    becomes(
+        hoist_if_then_else,
+        """
+        def f(A: float32[4, 8], B: float32[4, 8]):
+            for i in range(4):
+                for j in range(8):
+                    eval prefetch[int64](A[min(i + 1, 3), j])
+                    if i < 3:
+                        B[i, j] = A[i, j]
+        """,
+        """
+        def f(A: float32[4, 8], B: float32[4, 8]):
+            for i in range(4):
+                if i < 3:
+                    for j in range(8):
+                        eval prefetch[int64](A[min(i + 1, 3), j])
+                        B[i, j] = A[i, j]
+        """,
+    )
+
+
 def test_pragmas_unroll():
     becomes(
         unroll_pragmas,

@@ -78,6 +78,31 @@ def test_prefetch_spread_over_an_inner_loop():
     assert to_text(got).count("prefetch[int64]") == 1
 
 
+def test_prefetch_spread_over_the_parts_of_a_loop():
+    """8 lines of a panel in 3 + 5 iterations of loops that follow each other: one in each."""
+    becomes(
+        inject_prefetch,
+        """
+    def f(A: float32[5, 8, 16], B: float32[5, 8]):
+        for i in range(5) {"prefetch": (("A", 1, ("k", "k_p1")),)}:
+            for k in range(3):
+                B[i, k] = A[i, k, 0]
+            for k_p1 in range(5):
+                B[i, k_p1 + 3] = A[i, k_p1 + 3, 15]
+    """,
+        """
+    def f(A: float32[5, 8, 16], B: float32[5, 8]):
+        for i in range(5):
+            for k in range(3):
+                eval prefetch[int64](A[min(i + 1, 4), k, 0])
+                B[i, k] = A[i, k, 0]
+            for k_p1 in range(5):
+                eval prefetch[int64](A[min(i + 1, 4), k_p1 + 3, 0])
+                B[i, k_p1 + 3] = A[i, k_p1 + 3, 15]
+    """,
+    )
+
+
 def test_prefetch_spread_where_one_iteration_asks_for_several_lines_of_several_rows():
     """64 x 16 elements of rows of 32: 64 lines, in 16 iterations; the loop of an unknown extent counts as some."""
     got = inject_prefetch(

@@ -122,6 +122,26 @@ def test_pad_einsum():
         s.pad_einsum("C", [2, 2])
 
 
+def test_skip_zeros_refuses_what_adds_no_product_with_a_border():
+    f = schedule_programs.program("conv2d")
+    s = Schedule(f)
+    with pytest.raises(ScheduleError, match="decompose_reduction first"):
+        s.skip_zeros("Y", "P", [1])
+    s.decompose_reduction("Y", s.loops("Y")[4])
+    with pytest.raises(ScheduleError, match="Y does not add a product with X"):
+        s.skip_zeros("Y", "X", [1])
+    with pytest.raises(ScheduleError, match="W is no copy with a border of zeros"):
+        s.skip_zeros("Y", "W", [0])
+    with pytest.raises(ScheduleError, match=r"along dimensions \(4,\)"):
+        s.skip_zeros("Y", "P", [4])
+    before = s.func
+    s.skip_zeros("Y", "P", [0])
+    assert s.func is before, "there is no border along the batch"
+    s.skip_zeros("Y", "P", [1, 2])
+    assert s.func is not before
+    check(f, s.func)
+
+
 def test_notes_and_pragmas():
     f = two_rows()
     s = Schedule(f)

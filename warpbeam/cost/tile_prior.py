@@ -19,12 +19,15 @@ from itertools import product as cartesian
 from math import gcd, prod
 from typing import Any
 
+from warpbeam.cost import skipping
+from warpbeam.cost.skipping import Inside
 from warpbeam.target import Target
 
 _UNKNOWN = 64
 _FEW = 4  # rows that are worth a thought where their number is not known
 _NARROW = 8  # columns of a map
 _CALL_CYCLES = 30.0
+_TAP_CYCLES = 8.0  # to begin and end the steps of one tap where others are left out
 FAR = 1024  # bytes between the rows of a matrix that are far apart
 STACK = 240 << 10  # bytes of all buffers of one thread: as lowering allows, less small ones
 _PANEL = 256 << 10  # bytes of a copied panel, on a thread's stack: what lowering puts there at most
@@ -48,7 +51,8 @@ class Shape:
     far: whether the rhs is no constant and its rows lie far apart in memory. own: whether it is a constant, another one
     for each of `outer`. supposed: what rows may be, for each of
     them; where they are known it says nothing. multiples: what the rows of a tile are a multiple of, where not of 1.
-    latency: cycles from one sum of a result to the next.
+    latency: cycles from one sum of a result to the next. inside: for each of rows, which of them meet the map for each
+    tap of a window, None where all do. share: the part of the taps along `outer` that meet the map.
     """
 
     rows: tuple[int | None, ...]
@@ -67,6 +71,8 @@ class Shape:
     supposed: tuple[int, ...] = ()
     multiples: tuple[int, ...] = ()
     latency: int = 4
+    inside: tuple[Inside | None, ...] = ()
+    share: float = 1.0
     counts: tuple[int, ...] = field(init=False, compare=False, repr=False)  # the rows with a number for each
 
     def __post_init__(self) -> None:
@@ -80,7 +86,8 @@ class Tile:
     """Decisions of the tile sketch.
 
     parallel: "free" (axes that are not tiled), "first" (first tiled loop), "all" (both, as one loop) or "none". near:
-    whether a panel of the rhs is copied before it is used. cycles: predicted, on all cores that the parallel loop uses.
+    whether a panel of the rhs is copied before it is used. skips: for each of rows, whether taps outside of the map are
+    left out. cycles: predicted, on all cores that the parallel loop uses.
     """
 
     rows: tuple[int, ...]
@@ -92,6 +99,7 @@ class Tile:
     unroll_window: bool
     packed: bool
     near: bool = False
+    skips: tuple[bool, ...] = ()
     reason: str = ""
     cycles: float = 0.0
 
@@ -101,6 +109,7 @@ class Tile:
             "vectors": f"{self.vectors}x{self.lanes}",
             "order": "columns outer" if self.columns_outer else "rows outer",
             "parallel": self.parallel,
+            **({"taps": "inside only"} if any(self.skips) else {}),
         }
 
 
@@ -123,7 +132,7 @@ def alike(a: Tile, b: Tile) -> bool:
     loop, and a quarter more rows at most.
     """
     rows = sorted(prod(t.rows) for t in (a, b))
-    same = (a.vectors, a.columns_outer, a.parallel) == (b.vectors, b.columns_outer, b.parallel)
+    same = (a.vectors, a.columns_outer, a.parallel, a.skips) == (b.vectors, b.columns_outer, b.parallel, b.skips)
     return same and rows[1] <= 1.25 * rows[0]
 
 
@@ -149,24 +158,28 @@ def _scored(shape: Shape, target: Target) -> tuple[int, list[tuple[Any, ...]]]:
         for vectors in range(1, min(6, -(-columns // lanes)) + 1):
             if not _fits_registers(rows, vectors, shape, target) or (shape.whole[-1] and columns % (vectors * lanes)):
                 continue
-            for columns_outer in (True, False):
-                cycles = _cycles(shape, rows, vectors, lanes, columns_outer, target)
+            for columns_outer, skips in cartesian((True, False), _skip_choices(shape, rows, vectors)):
+                cycles = _cycles(shape, rows, vectors, lanes, columns_outer, target, skips)
                 panels = -(-columns // (vectors * lanes))
                 heights = [-(-e // r) for e, r in zip(shape.counts, rows, strict=True)]
                 first = panels if columns_outer or not heights else heights[0]
                 even = columns % (vectors * lanes) if columns_outer or not rows else shape.counts[0] % rows[0]
                 known = shape.outer > 1 and None not in shape.rows and shape.columns is not None
-                parallel, speedup = _parallel(shape, first, cycles, target, known and even == 0)
+                apart = not columns_outer and any(skips[:1]) and rows[0] > 1
+                parallel, speedup = _parallel(shape, first, cycles, target, known and even == 0 and not apart)
+                if parallel == "first" and not columns_outer and any(skips):
+                    spans = shape.inside[0] if skips[0] else None
+                    speedup *= skipping.balance(spans, shape.counts[0], rows[0], target.cores) / shared(first, target)
                 if parallel in ("first", "all"):
                     speedup = cycles / (cycles / speedup + _exchanged(shape, columns_outer, target))
-                key = (_quantise(cycles / speedup), vectors, rows, columns_outer)
+                key = (_quantise(cycles / speedup), vectors, rows, columns_outer, skips)
                 found.append((key, cycles, parallel, speedup))
     return lanes, found
 
 
 def _tile(shape: Shape, target: Target, lanes: int, entry: tuple[Any, ...]) -> Tile:
     """The decisions of one entry of `_scored`."""
-    (_, vectors, rows, columns_outer), cycles, parallel, speedup = entry
+    (_, vectors, rows, columns_outer, skips), cycles, parallel, speedup = entry
     flops = 2.0 * shape.outer * (shape.columns or _UNKNOWN) * shape.reduce
     flops *= prod(shape.counts)
     peak = 2 * target.fma_rate * shape.lanes
@@ -180,6 +193,7 @@ def _tile(shape: Shape, target: Target, lanes: int, entry: tuple[Any, ...]) -> T
         not shape.broadcast,
         shape.packed,
         copied(shape, rows, vectors * lanes, columns_outer, target),
+        skips,
         f"{100 * flops / (cycles * peak):.0f} % of a core's multiply-add ceiling",
         cycles / speedup,
     )
@@ -217,6 +231,18 @@ def _row_choices(shape: Shape) -> list[list[int]]:
     return choices
 
 
+def _skip_choices(shape: Shape, rows: tuple[int, ...], vectors: int) -> list[tuple[bool, ...]]:
+    """Along which rows a tile may leave out taps outside of the map, without too long a kernel."""
+    if not any(shape.inside):
+        return [()]
+    choices: list[tuple[bool, ...]] = [()]
+    for skips in cartesian(*((False, True) if x else (False,) for x in shape.inside)):
+        insides = [(x if s else None, n, r) for x, s, n, r in zip(shape.inside, skips, shape.counts, rows, strict=True)]
+        if any(skips) and skipping.written(insides) * prod(rows) * vectors * 2 <= skipping.MOST_PRODUCTS:
+            choices.append(skips)
+    return choices
+
+
 def _fits_registers(rows: tuple[int, ...], vectors: int, shape: Shape, target: Target) -> bool:
     count = vectors
     for r in rows:
@@ -238,7 +264,13 @@ def step(rows: int, vectors: int, shape: Shape, target: Target) -> float:
 
 
 def _cycles(
-    shape: Shape, rows: tuple[int, ...], vectors: int, lanes: int, columns_outer: bool, target: Target
+    shape: Shape,
+    rows: tuple[int, ...],
+    vectors: int,
+    lanes: int,
+    columns_outer: bool,
+    target: Target,
+    skips: tuple[bool, ...] = (),
 ) -> float:
     columns = shape.columns or _UNKNOWN
     panel = vectors * lanes
@@ -250,17 +282,24 @@ def _cycles(
         parts = [(n, r)] + ([(1, tail)] if tail else []) if size is not None else ladder(count, r)
         heights = [(a * b, h * g) for a, h in heights for b, g in parts if a * b]
     mixed = rest > lanes and rest % lanes != 0
+    steps = skipping.left([*zip(shape.inside, skips, shape.counts, rows, strict=True)]) if any(skips) else heights
+    taps = prod(len(x) for x, skip in zip(shape.inside, skips, strict=False) if x and skip)
     total = 0.0
     for nh, h in heights:
         for nw, w in widths:
             cycles = step(h, w, shape, target) * (_MIXED if mixed and w * lanes > rest else 1.0)
-            total += nh * nw * (cycles * shape.reduce + _CALL_CYCLES + 2.0 * h * w)
-    tiles = sum(n for n, _ in heights)
+            total += nh * nw * (cycles * shape.reduce * (steps is heights) + _CALL_CYCLES + 2.0 * h * w)
+    for nh, h in steps if steps is not heights else ():
+        for nw, w in widths:
+            cycles = step(h, w, shape, target) * (_MIXED if mixed and w * lanes > rest else 1.0)
+            total += nh * nw * (cycles * shape.reduce / skipping.MARGIN + taps * _TAP_CYCLES)
+    tiles = sum(n for n, _ in steps)
     total *= _aliasing(shape, rows, target)
     if copied(shape, rows, panel, columns_outer, target):
         total += _FETCH_CYCLES * shape.reduce * columns / panel
     elif shape.far:
         total *= scattered(vectors)
+    total *= shape.share
     return shape.outer * (total + _traffic(shape, tiles, full + (1 if rest else 0), panel, columns_outer, target))
 
 
@@ -359,13 +398,18 @@ def cache_rate(resident: int, target: Target) -> float:
     return 1.0 / (target.l2_rate if resident <= target.l2 * 3 // 4 else target.l3_rate)
 
 
+def shared(count: int, target: Target) -> float:
+    """The part of their time that cores are busy which share so many equal parts."""
+    return count / (-(-count // target.cores) * target.cores)
+
+
 def _parallel(shape: Shape, first: int, cycles: float, target: Target, fusible: bool) -> tuple[str, float]:
     """(which loop is parallel, share of the cores' time that is used)."""
     cores = target.cores
     if cores < 2 or cycles < 4 * target.fork_cycles:
         return "none", 1.0
     choices = [("free", shape.outer), *([("all", shape.outer * first)] if fusible else []), ("first", first)]
-    scored = [(n / (-(-n // cores) * cores), n >= 4 * cores, -k, name) for k, (name, n) in enumerate(choices) if n > 1]
+    scored = [(shared(n, target), n >= 4 * cores, -k, name) for k, (name, n) in enumerate(choices) if n > 1]
     if not scored:
         return "none", 1.0
     used, _, _, name = max(scored)

@@ -37,6 +37,7 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import dot, pointwise, rows, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
 from warpbeam.sketch.structure import Stage, contraction, row_key, variables
+from warpbeam.sketch.tile_shape import flat_strides
 from warpbeam.target import Target
 from warpbeam.te.tensor import ComputeOp, Operation, PlaceholderOp, ProducerLoad, loads
 from warpbeam.tir.expr import Add, FloorDiv, FloorMod, Sub, as_expr, const_int
@@ -286,7 +287,7 @@ def _row_bytes(group: Group, first: Link) -> int:
         (read,) = maker.body
         assert isinstance(read, ProducerLoad)
         load, row = read, maker.axis[-2].var
-    strides = tile.flat_strides(load, [row])
+    strides = flat_strides(load, [row])
     return (0 if strides is None else const_int(strides[row]) or 0) * dt.nbytes(load.dtype)
 
 

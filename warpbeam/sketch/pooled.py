@@ -25,6 +25,7 @@ from warpbeam.ir.rewrite import substitute
 from warpbeam.sketch import dot, tile, winograd
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.structure import classify, contraction
+from warpbeam.sketch.tile_shape import describe
 from warpbeam.te.tensor import ComputeOp, Operation, loads
 from warpbeam.tir.arith import linear
 from warpbeam.tir.expr import PrimExpr, const_int
@@ -185,8 +186,8 @@ def _in_tiles(found: Windows, group: Group) -> Choice | None:
     steps = tuple(walks[v].step for v in rows)
     sizes = tuple(walks[v].count * walks[v].step for v in rows)
     even = tuple(walks[v].size != n for v, n in zip(rows, sizes, strict=True))  # what no window reads ends no tile
-    shape = tile.describe(found.inner, parts, roles)
-    shape = replace(shape, rows=sizes, multiples=steps, whole=(*even, False))
+    shape = describe(found.inner, parts, roles)
+    shape = replace(shape, rows=sizes, multiples=steps, whole=(*even, False), inside=(), share=1.0)
     decided = choose(shape, group.target)
     return Choice(parts, shape, decided, decided.cycles)
 

@@ -12,31 +12,30 @@ own.
         out = epilogue(acc)
 
 Free decisions: rows per tile along up to two axes, vectors per tile, order of the outer loops, which of them is
-parallel.
+parallel, along which axes taps outside of a map are left out (`border`).
 `cost.tile_prior` chooses; see there for the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from warpbeam.cost.tile_prior import EXPOSED, FAR, FETCHED, Shape, Tile, choose, elapsed, ranked
+from warpbeam.cost.tile_prior import EXPOSED, FETCHED, Shape, Tile, choose, elapsed, ranked
 from warpbeam.ir import dtype as dt
-from warpbeam.ir.rewrite import substitute
-from warpbeam.sketch import dot, packing, pointwise, ragged
+from warpbeam.sketch import border, dot, packing, pointwise, ragged
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.ragged import copies as _copies
 from warpbeam.sketch.structure import Contraction, Stage, contraction, load_vars, variables
+from warpbeam.sketch.tile_shape import describe
 from warpbeam.target import Target
 from warpbeam.te.tensor import ComputeOp, PlaceholderOp
 from warpbeam.tir.analysis.access import as_block, written
 from warpbeam.tir.analysis.tree import tree_of
-from warpbeam.tir.arith import linear, simplify
-from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
+from warpbeam.tir.expr import Var, const_int
 
 _HEAVY = ("contraction", "window", "reduce", "row")
 
@@ -92,18 +91,6 @@ def _contiguous(load: Any, var: Var) -> bool:
     return var in load_vars(load)
 
 
-def flat_strides(load: Any, variables: list[Var]) -> dict[Var, Any] | None:
-    """Elements by which a read moves per step of each variable, or None where its address is not linear."""
-    address: PrimExpr = as_expr(0)
-    for index, size in zip(load.indices, load.tensor.shape, strict=True):
-        address = address * size + index
-    found = linear(address, variables)
-    if found is None:
-        return None
-    coefs, _ = found
-    return {v: coefs.get(v, 0) for v in variables}
-
-
 def build(group: Group, rank: int = 0) -> Plan:
     """Schedules the group with the tile that the prior finds best; with `rank`, the next best that differ from it."""
     parts = anatomy(group)
@@ -153,7 +140,7 @@ def _stepped(shape: Shape, choice: DotChoice | None) -> Shape:
     if choice is None:
         return shape
     steps = shape.reduce // choice.group
-    return replace(shape, reduce=steps, lanes=choice.lanes, far=False, latency=choice.latency)
+    return replace(shape, reduce=steps, lanes=choice.lanes, far=False, latency=choice.latency, inside=(), share=1.0)
 
 
 def _weights(group: Group, roles: Contraction | None) -> int:
@@ -173,58 +160,6 @@ def _elapsed(shape: Shape, weights: int, target: Target, tile: Tile) -> float:
     return elapsed(tile.cycles, weights, target, 1, tiles / cores)
 
 
-def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
-    """The extents the prior needs, by role."""
-    op = parts.anchor.op
-    axes = [a.var for a in op.axis]
-    sizes = {a.var: extent(a.extent) for a in op.axis}
-    rows = [v for v in axes[:-1] if roles is None or v in roles.m]
-    tiled = rows[-2:]
-    reduce = product([a.extent for a in op.reduce_axis])
-    lanes = max(1, group.target.vector_bits // dt.bits(op.body[0].dtype))
-    outer = product([_least(a.extent) for a in op.axis[:-1] if a.var not in tiled])
-    packed = roles is not None and packing.packable(group, roles, axes[-1])
-    return Shape(
-        rows=tuple(sizes[v] for v in tiled),
-        columns=sizes[axes[-1]],
-        reduce=reduce,
-        outer=outer,
-        lanes=lanes,
-        broadcast=roles is not None and axes[-1] in roles.n,
-        packed=packed,
-        bytes=dt.nbytes(op.body[0].dtype),
-        reads=len(_reads(op)),
-        row_bytes=_row_bytes(roles, tiled),
-        far=roles is not None and not packed and _far(roles, axes[-1], sizes[axes[-1]]),
-        own=packed and roles is not None and len(roles.batch) + len(roles.n) > 1,
-        supposed=tuple(supposed(a.extent) for a in op.axis if a.var in tiled),
-    )
-
-
-def _far(roles: Contraction, last: Var, columns: int | None) -> bool:
-    """Whether the rows of the rhs, along the vector axis, lie so far apart that each is a page or line of its own."""
-    sizes = [extent(s) for s, i in zip(roles.rhs.tensor.shape, roles.rhs.indices, strict=True) if variables(i)]
-    own = roles.rhs.indices[-1] is last and None not in sizes
-    return own and (columns or 0) * dt.nbytes(roles.rhs.dtype) >= FAR
-
-
-def _least(size: PrimExpr) -> int:
-    """A number of iterations that may be relied on: an open batch may be of one."""
-    known = extent(size)
-    if known is None:
-        known = const_int(simplify(substitute(size, {v: as_expr(1) for v in variables(size)})))
-    return max(1, known or 1)
-
-
-def _row_bytes(roles: Contraction | None, rows: list[Var]) -> int:
-    """Bytes between the lhs elements of neighbouring rows of a tile; 0 where that is not constant."""
-    if roles is None or not rows:
-        return 0
-    strides = flat_strides(roles.lhs, rows)
-    step = None if strides is None else const_int(strides[rows[-1]])
-    return 0 if step is None else step * dt.nbytes(roles.lhs.dtype)
-
-
 @dataclass(slots=True)
 class Variant:
     """One nest over the output: the blocks of output and reduction, loop and extent of each axis, and the tile.
@@ -232,6 +167,7 @@ class Variant:
     staged: whether what follows the reduction is so much work that it is a loop over a copy of the tile's sums. In
     registers, the sums would leave none for it. sums: the block that makes this copy, if there is one already. near:
     the operand of which a panel is copied before it is used, or "". windows: places what reads the tile's results.
+    borders: those of `operand` that the tile's sums do not read, by axis.
     """
 
     out: str
@@ -243,6 +179,8 @@ class Variant:
     near: str = ""
     sums: str = ""
     windows: Callable[[str], None] | None = None
+    operand: str = ""
+    borders: dict[Var, border.Border] = field(default_factory=dict)
 
 
 def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, choice: DotChoice | None = None) -> None:
@@ -264,22 +202,31 @@ def place(
     steps of a tile, and whether all sizes are known.
     """
     sch, tile = group.sch, x.tile
-    for stage in parts.before:
-        _before(group, stage, parts, roles)
     axes = [a.var for a in parts.anchor.op.axis]
     rows = rows_of(parts, roles)
+    known = all(const_int(x.sizes[v]) is not None for v in (axes[-1], *rows))
+    if roles is not None and known and choice is None and x.windows is None:
+        found = border.borders(parts.anchor.op, roles, parts.before, rows)
+        skips = dict(zip(rows, tile.skips, strict=False))
+        x.borders = {v: b for v, b in found.items() if skips.get(v, v not in rows)}
+        if x.borders:
+            x.operand = written(sch.block(group.blocks[roles.lhs.tensor.op]))[0].name
+    first, last = ((), parts.before) if x.borders else (parts.before, ())  # a border is told by the copy as a whole
+    for stage in first:
+        _before(group, stage, parts, roles)
     if roles is not None and tile.packed:
         packing.pack(group, roles, axes[-1], tile, choice)
-    known = all(const_int(x.sizes[v]) is not None for v in (axes[-1], *rows))
     if roles is not None and tile.near:
         x.near = roles.rhs.tensor.name
     outer, steps = (nest if known else _open)(group, x, axes, rows, choice)
+    for stage in last:
+        _before(group, stage, parts, roles)
     free = [v for v in axes[:-1] if v not in rows]
     if roles is not None and _ahead(x, rows):  # the next panel comes from memory while this one is used
-        if sch.extent(outer[0]) != 1:
-            sch.prefetch(outer[0], roles.rhs.tensor.name, 1, steps)
-        elif len(free) == 1 and free[0] in roles.batch:  # it is that of the next product
-            sch.prefetch(x.loops[free[0]], roles.rhs.tensor.name, 1, steps)
+        own = sch.extent(outer[0]) != 1
+        if own or (len(free) == 1 and free[0] in roles.batch):  # of this product or of the next one
+            at = outer[0] if own else x.loops[free[0]]
+            sch.prefetch(at, roles.rhs.tensor.name, 1, border.parts(group, at, steps) if x.borders else steps)
     return outer, steps, known
 
 
@@ -349,11 +296,16 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
     group.sch.compute_at(x.block, outer[-1])
     steps, neighbours = _tile_reduction(group, x.block, outer[-1], axes, tile, choice)
     group.sch.set_scope(x.block, "register")
-    whole: list[PrimExpr | None] = []
+    border.skip(group, x.block, x.operand, [b.dim for b in x.borders.values()])
+    points: list[list[int]] = []
     for v, f in zip([axes[-1], *rows], [tile.vectors * tile.lanes, *tile.rows], strict=True):
         size = const_int(x.sizes[v])
-        whole.append(None if size is None or size % f == 0 else as_expr(size // f))
-    _finish(group, free, outer, whole if tile.columns_outer else [*whole[1:], whole[0]], tile)
+        assert size is not None
+        apart = border.cuts(x.borders[v].inside, size, f) if v in x.borders else []
+        points.append(sorted({*apart, size // f} - {0, size / f}))
+    _finish(group, free, outer, points if tile.columns_outer else [*points[1:], points[0]], tile)
+    if x.borders:
+        border.write_out(group, x.block)
     if choice is not None:
         dot.tensorize(group, _copies(group, neighbours), choice)
     return outer, steps
@@ -476,12 +428,12 @@ def _tile_reduction(
     return reduce[-2 if tile.unroll > 1 else -1], near[0] if near else ""
 
 
-def _finish(group: Group, free: list[str], outer: list[str], whole: list[PrimExpr | None], tile: Tile) -> None:
-    """Copies of the nest for the remainders, so that every tile has constant extents; then the parallel loop.
+def _finish(group: Group, free: list[str], outer: list[str], points: list[list[int]], tile: Tile) -> None:
+    """Copies of the nest for the remainders, so that every tile has constant extents, and for tiles at a border; then
+    the parallel loop.
 
-    free: the loops of axes that are not tiled; outer: the outer loops of tiled axes, outermost first; whole: number
-    of full
-    tiles of each of these, None where all tiles are full.
+    free: the loops of axes that are not tiled; outer: the outer loops of tiled axes, outermost first; points: where
+    each of these is cut, ascending.
     """
     sch = group.sch
     if tile.parallel == "first":
@@ -492,8 +444,6 @@ def _finish(group: Group, free: list[str], outer: list[str], whole: list[PrimExp
     elif tile.parallel == "all":
         outer[0] = sch.fuse(*free, outer[0])
         sch.parallel(outer[0])
-    for name, count in reversed(list(zip(outer, whole, strict=True))):
-        if count is None:
-            continue
-        for copy in _copies(group, name):
-            sch.partition(copy, count)
+    for name, cuts in reversed(list(zip(outer, points, strict=True))):
+        for at in reversed(cuts):
+            sch.partition(name, at)

@@ -23,6 +23,7 @@ from warpbeam.tir.schedule.partition import Names, Partition
 from warpbeam.tir.schedule.place import ComputeAt, ReverseComputeAt
 from warpbeam.tir.schedule.reduction import DecomposeReduction, RFactor
 from warpbeam.tir.schedule.root import ComputeRoot
+from warpbeam.tir.schedule.skip import SkipZeros
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.schedule.storage import (
     DoubleBuffer,
@@ -221,6 +222,10 @@ class Schedule:
         """Makes the axes of a sum of products multiples of numbers; gives the names of the copying blocks."""
         return self.step(PadEinsum(block, tuple(padding)))  # type: ignore[no-any-return]
 
+    def skip_zeros(self, block: str, buffer: str, dims: Sequence[int]) -> None:
+        """The updates of a sum of products without those that read an operand's border of zeros along `dims`."""
+        self.step(SkipZeros(block, buffer, tuple(dims)))
+
     def tensorize(self, target: str, intrin: Any, preserve_unit_iters: bool = True) -> str:
         """An intrinsic (a name, a record or te.decl_tensor_intrin's) in place of a loop or block; see Tensorize."""
         return self.step(Tensorize(target, intrin, preserve_unit_iters))  # type: ignore[no-any-return]
@@ -254,11 +259,14 @@ class Schedule:
         """Keeps what the last iteration has computed of a block's result."""
         self.step(RollingBuffer(block))
 
-    def prefetch(self, loop: str, buffer: str, offset: int | PrimExpr = 1, through: str = "", onto: str = "") -> None:
-        """Asks in each iteration for what a later one reads of a buffer; spread over an inner loop's iterations. Past
-        the loop's end come the first iterations of the next one of `onto`, a loop around it.
+    def prefetch(
+        self, loop: str, buffer: str, offset: int | PrimExpr = 1, through: str | Sequence[str] = "", onto: str = ""
+    ) -> None:
+        """Asks in each iteration for what a later one reads of a buffer; spread over the iterations of an inner loop,
+        or of several that follow each other. Past the loop's end come the first iterations of the next one of `onto`,
+        a loop around it.
         """
-        self.step(Prefetch(loop, buffer, offset, through, onto))
+        self.step(Prefetch(loop, buffer, offset, through if isinstance(through, str) else tuple(through), onto))
 
     def alternate(self, loop: str, around: str) -> None:
         """Walks a loop backwards in every other iteration of a loop around it."""

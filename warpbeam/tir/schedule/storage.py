@@ -146,6 +146,8 @@ class Prefetch(Step):
             for k in 768:                                for k in 768:
                 … W[p, k, 0:32]                              prefetch(next panel's line min(768*t + k, 1535)); …
 
+    `through` may be several loops, parts of one that was partitioned: each has its share.
+
     With `onto`, a loop around it, what comes after the last iteration is the first of the next iteration of that loop.
 
     Recorded on the loop as ("prefetch": ((buffer name, offset), (buffer name, offset, inner loop), (buffer name,
@@ -156,7 +158,7 @@ class Prefetch(Step):
     loop: str
     buffer: str
     offset: int | PrimExpr = 1
-    through: str = ""
+    through: str | tuple[str, ...] = ""
     onto: str = ""
 
     def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
@@ -174,11 +176,11 @@ class Prefetch(Step):
             raise ScheduleError(f"prefetch: {self.buffer} is computed and read inside loop {self.loop}")
         if not reading and not writing:
             raise ScheduleError(f"prefetch: nothing under {self.loop} reads or writes {self.buffer}")
-        if self.through:
-            inner = tree.loop(self.through)
-            if inner is target or not inner.within(target) or as_loop(inner).kind != "serial":
+        for name in (self.through,) if isinstance(self.through, str) else self.through:
+            inner = tree.loop(name) if name else None
+            if inner is not None and (inner is target or not inner.within(target) or as_loop(inner).kind != "serial"):
                 raise ScheduleError(
-                    f"prefetch: spread from loop {self.loop} over loop {self.through}",
+                    f"prefetch: spread from loop {self.loop} over loop {name}",
                     hint="this must be a serial loop inside of that",
                 )
         if self.onto and (tree.loop(self.onto) is target or not target.within(tree.loop(self.onto))):

@@ -6,12 +6,13 @@ for i in n:                      if c < 4:
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, free_vars
 from warpbeam.tir.expr import PrimExpr
-from warpbeam.tir.stmt import For, IfThenElse, PrimFunc, Stmt
+from warpbeam.tir.stmt import Evaluate, For, IfThenElse, PrimFunc, SeqStmt, Stmt, seq
 from warpbeam.tir.transform.mutate import map_up
 from warpbeam.tir.transform.setting import Setting
 
@@ -32,15 +33,28 @@ def hoist_if_then_else(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
 
 
 def _hoisted(s: Any, kinds: tuple[str, ...]) -> Stmt:
-    if not isinstance(s, For) or s.kind not in kinds or not isinstance(s.body, IfThenElse):
+    if not isinstance(s, For) or s.kind not in kinds:
         return s  # type: ignore[no-any-return]
-    branch = s.body
+    asks, branch = _asked(s.body)
+    if not isinstance(branch, IfThenElse):
+        return s
     fixed, moving = _split(branch.cond, s)
     if not fixed or (moving and branch.orelse is not None):
         return s
     inner = IfThenElse(e.land(*moving), branch.then) if moving else branch.then
-    orelse = None if branch.orelse is None else _over(s, branch.orelse)
-    return IfThenElse(e.land(*fixed), _over(s, inner), orelse)
+    orelse = None if branch.orelse is None else _over(s, seq(*asks, branch.orelse))
+    return IfThenElse(e.land(*fixed), _over(s, seq(*asks, inner)), orelse)
+
+
+def _asked(body: Stmt) -> tuple[list[Stmt], Stmt]:
+    """What a body asks memory for ahead, which changes nothing, and what it does."""
+    parts = list(body.stmts) if isinstance(body, SeqStmt) else [body]
+    asks = list(takewhile(_asks, parts))
+    return asks, seq(*parts[len(asks) :])
+
+
+def _asks(s: Stmt) -> bool:
+    return isinstance(s, Evaluate) and isinstance(s.value, e.Call) and s.value.op == "prefetch"
 
 
 def _over(s: For, body: Stmt) -> Stmt:

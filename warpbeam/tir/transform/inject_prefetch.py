@@ -138,30 +138,35 @@ def _at_once(ask: Ask) -> Stmt:
     return out
 
 
-def _spread(s: For, ask: Ask, through: str) -> For:
-    """The loop with an even share of the asking in each iteration of an inner one; as it is where that is gone."""
-    path = _path(s, through)
-    if not path:
+def _spread(s: For, ask: Ask, through: str | tuple[str, ...]) -> For:
+    """The loop with an even share of the asking in each iteration of inner ones; as it is where these are gone."""
+    names = (through,) if isinstance(through, str) else through
+    paths = [path for path in (_path(s, name) for name in names) if path]
+    runs = [prod(e.const_int(f.extent) or _LIKELY for f in path) for path in paths]
+    if not paths:
         return s
     head = len(ask.counts) - 1  # dimensions from here on lie next to each other in memory
     while head > 0 and e.const_int(ask.buffer.shape[head]) == ask.counts[head]:
         head -= 1
     lines = -(-prod(ask.counts[head:]) // ask.step)
     total = lines * prod(ask.counts[:head])
-    share = -(-total // prod(e.const_int(f.extent) or _LIKELY for f in path))
-    position: PrimExpr = e.as_expr(0)
-    for f in path:
-        ask.facts.bind(f.var, f.min, f.extent)
-        position = e.add(e.mul(position, f.extent), e.sub(f.var, f.min))
-    asks = []
-    for k in range(share):
-        at = simplify(e.minimum(e.add(e.mul(position, share), k), total - 1), ask.facts)
-        inner = e.mul(at if lines == total else e.floormod(at, lines), ask.step)
-        outer = e.floordiv(at, lines)
-        sizes = [ask.counts[:head], ask.counts[head:]]
-        asks.append(ask.load([*_unravel(outer, sizes[0]), *_unravel(inner, sizes[1])]))
-    changed = _before(path[-1], asks, path[-1].annotations)
-    body = map_up(s.body, lambda x: changed if x is path[-1] else x)
+    share = -(-total // sum(runs))
+    changes: dict[Any, Stmt] = {}
+    for j, path in enumerate(paths):
+        position: PrimExpr = e.as_expr(0)
+        for f in path:
+            ask.facts.bind(f.var, f.min, f.extent)
+            position = e.add(e.mul(position, f.extent), e.sub(f.var, f.min))
+        position = e.add(position, sum(runs[:j]))
+        asks = []
+        for k in range(share):
+            at = simplify(e.minimum(e.add(e.mul(position, share), k), total - 1), ask.facts)
+            inner = e.mul(at if lines == total else e.floormod(at, lines), ask.step)
+            outer = e.floordiv(at, lines)
+            sizes = [ask.counts[:head], ask.counts[head:]]
+            asks.append(ask.load([*_unravel(outer, sizes[0]), *_unravel(inner, sizes[1])]))
+        changes[path[-1]] = _before(path[-1], asks, path[-1].annotations)
+    body = map_up(s.body, lambda x: changes.get(x, x))
     return rebuilt(s, body)  # type: ignore[return-value]
 
 
