@@ -97,6 +97,21 @@ def test_partition_gives_private_buffers_a_copy():
     assert lowered.attrs["workspace"] == 0
 
 
+def test_partition_keeps_blocks_apart_that_have_the_names_of_buffers():
+    """The copy of block C by the second partition is neither that by the first nor named as the copy of buffer C."""
+    f = programs.matmul(10, 6, 5)
+    s = Schedule(f)
+    s.compute_inline("D")
+    i, _ = s.loops("E")
+    s.compute_at("C", i)
+    k = s.loops("C")[-1]
+    s.decompose_reduction("C", k)
+    s.partition(k, 2)
+    _, _, names = s.partition(i, 4)
+    assert names["C"] != "C_p1" and len(s.blocks()) == len(set(s.blocks())) == 8
+    check(f, s.func)
+
+
 def test_inline_both_ways():
     f = programs.matmul(5, 6, 7)
     s = Schedule(f)

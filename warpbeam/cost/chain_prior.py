@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from warpbeam.cost.tile_prior import EXPOSED, FAR, STACK, Shape, Tile, cache_rate, choose, scattered
+from warpbeam.cost.tile_prior import EXPOSED, FAR, MOVED_RATE, STACK, Shape, Tile, cache_rate, choose, scattered
 from warpbeam.target import Target
 
 _ROWS = (8, 16, 32, 64)  # of a block
 _UNEVEN = 1.02  # a shorter last block is code of its own
 _SURE = 0.95  # of the time apart at most: predictions are no better than that
-MOVED_RATE = 12.0  # bytes per cycle through memory of a kernel that puts elements in another order
 _COPY_CYCLES = 3.0  # to fetch a vector of an operand from where it lies and put it in a buffer
 _ROW_CYCLES = 60.0  # to begin and end the reductions of a row
 _VECTOR_CYCLES = 24.0  # of the reductions of a row, for each vector of it

@@ -12,7 +12,7 @@ smaller tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product as cartesian
@@ -30,16 +30,16 @@ _CALL_CYCLES = 30.0
 _TAP_CYCLES = 8.0  # to begin and end the steps of one tap where others are left out
 FAR = 1024  # bytes between the rows of a matrix that are far apart
 STACK = 240 << 10  # bytes of all buffers of one thread: as lowering allows, less small ones
-_PANEL = 256 << 10  # bytes of a copied panel, on a thread's stack: what lowering puts there at most
-_REUSED = 8  # tiles that a copy of their panel pays for
 _SCATTERED = (1.7, 1.08)  # as long take products with rows far apart: panels of one or two vectors, and wider ones
-_FETCH_CYCLES = 60.0  # to copy a panel's part of one such row
-_MIXED = 1.8  # a tile of whole and shorter vectors: code generators keep few of them in registers
+_IN_PLACE = (1.4, 1.06, 1.03)  # the same by vectors of a panel, next to what the caches cost
+_WAYS = 16  # of the second-level cache
+_MIXED = 2.0  # a tile of whole and shorter vectors: code generators keep few of them in registers
 _CROWDED = 1.02  # times as slow by rows in few sets: noticeable
 WAY_BYTES = 4096  # of one way of the nearest cache: after so many, lines share a place there
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
 FETCHED = 0.1  # the same where data is asked for before it is needed
 REMOTE = 0.1  # cycles a byte from another core's cache: 0.04 where the cores share the third level, more where not
+MOVED_RATE = 12.0  # bytes per cycle through memory of a kernel that puts elements in another order
 FAR_BYTES_PER_CYCLE = 6.0  # what all cores walk through again and again beyond their own caches
 
 
@@ -48,8 +48,8 @@ class Shape:
     """Extents by role; None is symbolic. rows: the last two row axes; outer: iterations of all other outer axes.
 
     whole: for each of rows, then columns, whether tiles must divide the extent (a part of a larger axis).
-    far: whether the rhs is no constant and its rows lie far apart in memory. own: whether it is a constant, another one
-    for each of `outer`. supposed: what rows may be, for each of
+    stride: bytes between the rows of an rhs that is no constant, where they lie so in memory. own: whether the rhs is a
+    constant, another one for each of `outer`. supposed: what rows may be, for each of
     them; where they are known it says nothing. multiples: what the rows of a tile are a multiple of, where not of 1.
     latency: cycles from one sum of a result to the next. inside: for each of rows, which of them meet the map for each
     tap of a window, None where all do. share: the part of the taps along `outer` that meet the map.
@@ -66,7 +66,7 @@ class Shape:
     reads: int = 2
     row_bytes: int = 0
     whole: tuple[bool, ...] = (False, False, False)
-    far: bool = False
+    stride: int = 0
     own: bool = False
     supposed: tuple[int, ...] = ()
     multiples: tuple[int, ...] = ()
@@ -80,14 +80,19 @@ class Shape:
         counts = tuple(n if size is None else size for size, n in zip(self.rows, likely, strict=True))
         object.__setattr__(self, "counts", counts)
 
+    @property
+    def far(self) -> bool:
+        """Whether the rows of the rhs lie so far apart that each is a page, or lines of its own."""
+        return self.stride >= FAR
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """Decisions of the tile sketch.
 
-    parallel: "free" (axes that are not tiled), "first" (first tiled loop), "all" (both, as one loop) or "none". near:
-    whether a panel of the rhs is copied before it is used. skips: for each of rows, whether taps outside of the map are
-    left out. cycles: predicted, on all cores that the parallel loop uses.
+    parallel: "free" (axes that are not tiled), "first" (first tiled loop), "all" (both, as one loop) or "none". skips:
+    for each of rows, whether taps outside of the map are left out. cycles: predicted, on all cores that the parallel
+    loop uses.
     """
 
     rows: tuple[int, ...]
@@ -98,7 +103,6 @@ class Tile:
     unroll: int
     unroll_window: bool
     packed: bool
-    near: bool = False
     skips: tuple[bool, ...] = ()
     reason: str = ""
     cycles: float = 0.0
@@ -131,9 +135,14 @@ def alike(a: Tile, b: Tile) -> bool:
     """Whether tiles differ in less than what their times could differ by: same vectors, order of loops and parallel
     loop, and a quarter more rows at most.
     """
-    rows = sorted(prod(t.rows) for t in (a, b))
     same = (a.vectors, a.columns_outer, a.parallel, a.skips) == (b.vectors, b.columns_outer, b.parallel, b.skips)
-    return same and rows[1] <= 1.25 * rows[0]
+    return same and alike_rows(a.rows, b.rows)
+
+
+def alike_rows(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether one tile has a quarter more rows than the other at most."""
+    few, many = sorted((prod(a), prod(b)))
+    return many <= 1.25 * few
 
 
 def apart(candidates: Iterable[Any], alike: Callable[[Any, Any], bool], count: int) -> list[Any]:
@@ -154,27 +163,34 @@ def _scored(shape: Shape, target: Target) -> tuple[int, list[tuple[Any, ...]]]:
     while lanes > 1 and lanes // 2 >= columns:
         lanes //= 2
     found: list[tuple[Any, ...]] = []
+    for rows, vectors in legal(shape, lanes, target):
+        for columns_outer, skips in cartesian((True, False), _skip_choices(shape, rows, vectors)):
+            cycles = _cycles(shape, rows, vectors, lanes, columns_outer, target, skips)
+            panels = -(-columns // (vectors * lanes))
+            heights = [-(-e // r) for e, r in zip(shape.counts, rows, strict=True)]
+            first = panels if columns_outer or not heights else heights[0]
+            even = columns % (vectors * lanes) if columns_outer or not rows else shape.counts[0] % rows[0]
+            known = shape.outer > 1 and None not in shape.rows and shape.columns is not None
+            apart = not columns_outer and any(skips[:1]) and rows[0] > 1
+            parallel, speedup = _parallel(shape, first, cycles, target, known and even == 0 and not apart)
+            if parallel == "first" and not columns_outer and any(skips):
+                spans = shape.inside[0] if skips[0] else None
+                speedup *= skipping.balance(spans, shape.counts[0], rows[0], target.cores) / shared(first, target)
+            if parallel in ("first", "all"):
+                speedup = cycles / (cycles / speedup + exchanged(shape, columns_outer, target))
+            key = (quantise(cycles / speedup), vectors, rows, columns_outer, skips)
+            found.append((key, cycles, parallel, speedup))
+    return lanes, found
+
+
+def legal(shape: Shape, lanes: int, target: Target) -> Iterator[tuple[tuple[int, ...], int]]:
+    """(Rows, vectors) of all tiles whose sums registers hold."""
+    columns = shape.columns or _UNKNOWN
     for rows in cartesian(*_row_choices(shape)):
         for vectors in range(1, min(6, -(-columns // lanes)) + 1):
-            if not _fits_registers(rows, vectors, shape, target) or (shape.whole[-1] and columns % (vectors * lanes)):
-                continue
-            for columns_outer, skips in cartesian((True, False), _skip_choices(shape, rows, vectors)):
-                cycles = _cycles(shape, rows, vectors, lanes, columns_outer, target, skips)
-                panels = -(-columns // (vectors * lanes))
-                heights = [-(-e // r) for e, r in zip(shape.counts, rows, strict=True)]
-                first = panels if columns_outer or not heights else heights[0]
-                even = columns % (vectors * lanes) if columns_outer or not rows else shape.counts[0] % rows[0]
-                known = shape.outer > 1 and None not in shape.rows and shape.columns is not None
-                apart = not columns_outer and any(skips[:1]) and rows[0] > 1
-                parallel, speedup = _parallel(shape, first, cycles, target, known and even == 0 and not apart)
-                if parallel == "first" and not columns_outer and any(skips):
-                    spans = shape.inside[0] if skips[0] else None
-                    speedup *= skipping.balance(spans, shape.counts[0], rows[0], target.cores) / shared(first, target)
-                if parallel in ("first", "all"):
-                    speedup = cycles / (cycles / speedup + _exchanged(shape, columns_outer, target))
-                key = (_quantise(cycles / speedup), vectors, rows, columns_outer, skips)
-                found.append((key, cycles, parallel, speedup))
-    return lanes, found
+            whole = not shape.whole[-1] or columns % (vectors * lanes) == 0
+            if whole and _fits_registers(rows, vectors, shape, target):
+                yield rows, vectors
 
 
 def _tile(shape: Shape, target: Target, lanes: int, entry: tuple[Any, ...]) -> Tile:
@@ -192,7 +208,6 @@ def _tile(shape: Shape, target: Target, lanes: int, entry: tuple[Any, ...]) -> T
         2 if shape.broadcast and shape.reduce % 2 == 0 else 1,
         not shape.broadcast,
         shape.packed,
-        copied(shape, rows, vectors * lanes, columns_outer, target),
         skips,
         f"{100 * flops / (cycles * peak):.0f} % of a core's multiply-add ceiling",
         cycles / speedup,
@@ -210,7 +225,7 @@ def elapsed(
     return max(first, memory) + exposed * min(first, memory) + cycles - first
 
 
-def _quantise(cycles: float) -> float:
+def quantise(cycles: float) -> float:
     """Three significant digits, so that rounding noise never decides."""
     return float(f"{cycles:.3g}")
 
@@ -272,35 +287,46 @@ def _cycles(
     target: Target,
     skips: tuple[bool, ...] = (),
 ) -> float:
-    columns = shape.columns or _UNKNOWN
     panel = vectors * lanes
-    full, rest = divmod(columns, panel)
-    widths = [(full, vectors)] + ([(1, -(-rest // lanes))] if rest else [])
+    tiles, total = work(shape, rows, vectors, lanes, target, skips=skips)
+    if shape.far:
+        total *= in_place(vectors)
+    panels = -(-(shape.columns or _UNKNOWN) // panel)
+    return shape.outer * (total * shape.share + _traffic(shape, tiles, panels, panel, columns_outer, target))
+
+
+def work(
+    shape: Shape,
+    rows: tuple[int, ...],
+    vectors: int,
+    lanes: int,
+    target: Target,
+    passes: int = 1,
+    skips: tuple[bool, ...] = (),
+) -> tuple[float, float]:
+    """(Tiles along the rows, cycles of all tiles of one of `outer` with their operands near); sums are begun and put
+    aside so many times.
+    """
+    full, rest = divmod(shape.columns or _UNKNOWN, vectors * lanes)
+    mixed = _MIXED if rest > lanes and rest % lanes else 1.0
+    widths = [(full, vectors, 1.0)] + ([(1, -(-rest // lanes), mixed)] if rest else [])
     heights: list[tuple[float, int]] = [(1, 1)]
     for size, count, r in zip(shape.rows, shape.counts, rows, strict=True):
         n, tail = divmod(count, r)
         parts = [(n, r)] + ([(1, tail)] if tail else []) if size is not None else ladder(count, r)
         heights = [(a * b, h * g) for a, h in heights for b, g in parts if a * b]
-    mixed = rest > lanes and rest % lanes != 0
     steps = skipping.left([*zip(shape.inside, skips, shape.counts, rows, strict=True)]) if any(skips) else heights
     taps = prod(len(x) for x, skip in zip(shape.inside, skips, strict=False) if x and skip)
     total = 0.0
     for nh, h in heights:
-        for nw, w in widths:
-            cycles = step(h, w, shape, target) * (_MIXED if mixed and w * lanes > rest else 1.0)
-            total += nh * nw * (cycles * shape.reduce * (steps is heights) + _CALL_CYCLES + 2.0 * h * w)
+        for nw, w, longer in widths:
+            cycles = longer * step(h, w, shape, target) * shape.reduce * (steps is heights)
+            total += nh * nw * (cycles + passes * (_CALL_CYCLES + 2.0 * h * w))
     for nh, h in steps if steps is not heights else ():
-        for nw, w in widths:
-            cycles = step(h, w, shape, target) * (_MIXED if mixed and w * lanes > rest else 1.0)
+        for nw, w, longer in widths:
+            cycles = longer * step(h, w, shape, target)
             total += nh * nw * (cycles * shape.reduce / skipping.MARGIN + taps * _TAP_CYCLES)
-    tiles = sum(n for n, _ in steps)
-    total *= _aliasing(shape, rows, target)
-    if copied(shape, rows, panel, columns_outer, target):
-        total += _FETCH_CYCLES * shape.reduce * columns / panel
-    elif shape.far:
-        total *= scattered(vectors)
-    total *= shape.share
-    return shape.outer * (total + _traffic(shape, tiles, full + (1 if rest else 0), panel, columns_outer, target))
+    return sum(n for n, _ in steps), total * _aliasing(shape, rows, target)
 
 
 def shorter(height: int) -> list[int]:
@@ -332,12 +358,24 @@ def ladder(count: int, height: int) -> list[tuple[float, int]]:
     return [(n * count / sizes, h) for h, n in found.items()]
 
 
-def copied(shape: Shape, rows: tuple[int, ...], panel: int, columns_outer: bool, target: Target) -> bool:
-    """Whether a panel whose rows lie far apart is copied side by side: it fits the stack, and many tiles use it."""
-    known = columns_outer and None not in shape.rows
-    tiles = prod(-(-(size or 1) // r) for size, r in zip(shape.rows, rows, strict=True))
-    room = _PANEL if target.threads else 0
-    return shape.far and known and tiles >= _REUSED and shape.reduce * panel * shape.bytes <= room
+def held(shape: Shape, steps: int, panel: int, target: Target) -> int:
+    """Bytes of the caches that so many rows of a panel of the rhs fill: more than they have where the rows begin near
+    the same place of a cache, as their lines then share few of its sets.
+    """
+    own = steps * panel * shape.bytes
+    if not shape.far or not target.l2:
+        return own
+    crowd = steps * gcd(shape.stride, WAY_BYTES)
+    if crowd > target.l1 // 2:
+        own = max(own, target.l1)
+    return max(own, target.l2) if steps * gcd(shape.stride, target.l2 // _WAYS) > target.l2 * 3 // 4 else own
+
+
+def in_place(vectors: int) -> float:
+    """How much longer a product takes, next to what caches cost, that reads panels of so many vectors where they lie:
+    each row is a page of its own, and begins where no vector does.
+    """
+    return _IN_PLACE[min(vectors, 3) - 1]
 
 
 def scattered(vectors: int) -> float:
@@ -353,7 +391,8 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
     one_panel = shape.reduce * panel * shape.bytes
     lhs = prod(shape.counts) * shape.reduce * shape.bytes
     if columns_outer:
-        panel_from = 0.0 if one_panel <= target.l1 // 2 else cache_rate(2 * one_panel, target)  # with the next one
+        filled = held(shape, shape.reduce, panel, target)
+        panel_from = 0.0 if filled <= target.l1 // 2 else cache_rate(2 * filled, target)  # with the next one
         cost = tiles * panels * one_panel * panel_from + panels * lhs * cache_rate(lhs, target) + rhs / target.l3_rate
     else:
         far = 1.0 / FAR_BYTES_PER_CYCLE if rhs > target.l2 else cache_rate(rhs, target)
@@ -363,7 +402,7 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
     return EXPOSED * cost
 
 
-def _exchanged(shape: Shape, columns: bool, target: Target) -> float:
+def exchanged(shape: Shape, columns: bool, target: Target) -> float:
     """Cycles of each core to fetch what others hold too, where cores share the columns or the rows: of columns, what is
     read and written, as in most other kernels each core makes or reads whole rows; of rows, the other operand.
     """

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from warpbeam.ir.diagnostics import LowerError, ScheduleError
 from warpbeam.sketch import (
+    blocked,
     chain,
     columns,
     generic,
@@ -36,11 +37,12 @@ _SKETCHES = (
     ("pooled", pooled),
     ("lines", lines),
     ("chain", chain),
+    ("blocked", blocked),
     ("tile", tile),
     ("winograd", winograd),
     ("columns", columns),
 )
-_RANKED = (tile, winograd, window, chain)
+_RANKED = (tile, blocked, winograd, window, chain)
 
 
 def schedule(
@@ -103,7 +105,7 @@ def predict(
     if _empty(outs):
         return None
     group = Group(ins, outs, target, constants)
-    found = (sketch.predict(group) for sketch in (tile, winograd, chain))
+    found = (sketch.predict(group) for sketch in (blocked, tile, winograd, chain))
     return next((cycles for cycles in found if cycles is not None), None)
 
 
@@ -115,13 +117,17 @@ def _empty(outputs: Sequence[Tensor]) -> bool:
 def chained(
     inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target, constants: frozenset[str] = frozenset()
 ) -> bool | None:
-    """Whether contractions that follow each other, or whose rows are computed, would be faster as one kernel than
+    """Whether contractions that follow each other, or one whose operand is computed, would be faster as one kernel than
     apart; None where the group is no such chain, or one kernel cannot hold what lies between.
     """
     if any(chain.slides(op) for op in operations(list(outputs))):
         return None
     ins, outs = divide(*collapse(inputs, outputs))
-    return None if _empty(outs) else chain.pays(Group(ins, outs, target, constants))
+    if _empty(outs):
+        return None
+    group = Group(ins, outs, target, constants)
+    found = chain.pays(group)
+    return blocked.pays(group) if found is None else found
 
 
 def with_windows(
@@ -146,9 +152,10 @@ def with_windows(
 def schedulable(
     inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target, constants: frozenset[str] = frozenset()
 ) -> bool:
-    """Whether the sketch for chains really schedules a group that it fits."""
+    """Whether the sketch for chains, or that for blocks, really schedules a group that it fits."""
+    group = Group(*divide(*collapse(inputs, outputs)), target, constants)
     try:
-        chain.build(Group(*divide(*collapse(inputs, outputs)), target, constants))
-    except ScheduleError:
+        lower((chain if chain.fits(group) else blocked).build(group).func, target)
+    except (ScheduleError, LowerError):
         return False
     return True

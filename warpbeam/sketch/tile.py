@@ -140,7 +140,7 @@ def _stepped(shape: Shape, choice: DotChoice | None) -> Shape:
     if choice is None:
         return shape
     steps = shape.reduce // choice.group
-    return replace(shape, reduce=steps, lanes=choice.lanes, far=False, latency=choice.latency, inside=(), share=1.0)
+    return replace(shape, reduce=steps, lanes=choice.lanes, stride=0, latency=choice.latency, inside=(), share=1.0)
 
 
 def _weights(group: Group, roles: Contraction | None) -> int:
@@ -165,9 +165,8 @@ class Variant:
     """One nest over the output: the blocks of output and reduction, loop and extent of each axis, and the tile.
 
     staged: whether what follows the reduction is so much work that it is a loop over a copy of the tile's sums. In
-    registers, the sums would leave none for it. sums: the block that makes this copy, if there is one already. near:
-    the operand of which a panel is copied before it is used, or "". windows: places what reads the tile's results.
-    borders: those of `operand` that the tile's sums do not read, by axis.
+    registers, the sums would leave none for it. sums: the block that makes this copy, if there is one already. windows:
+    places what reads the tile's results. borders: those of `operand` that the tile's sums do not read, by axis.
     """
 
     out: str
@@ -176,7 +175,6 @@ class Variant:
     sizes: dict[Var, Any]
     tile: Tile
     staged: bool = False
-    near: str = ""
     sums: str = ""
     windows: Callable[[str], None] | None = None
     operand: str = ""
@@ -213,14 +211,12 @@ def place(
             x.operand = written(sch.block(group.blocks[roles.lhs.tensor.op]))[0].name
     first, last = ((), parts.before) if x.borders else (parts.before, ())  # a border is told by the copy as a whole
     for stage in first:
-        _before(group, stage, parts, roles)
+        before(group, stage, parts, roles)
     if roles is not None and tile.packed:
         packing.pack(group, roles, axes[-1], tile, choice)
-    if roles is not None and tile.near:
-        x.near = roles.rhs.tensor.name
     outer, steps = (nest if known else _open)(group, x, axes, rows, choice)
     for stage in last:
-        _before(group, stage, parts, roles)
+        before(group, stage, parts, roles)
     free = [v for v in axes[:-1] if v not in rows]
     if roles is not None and _ahead(x, rows):  # the next panel comes from memory while this one is used
         own = sch.extent(outer[0]) != 1
@@ -271,7 +267,7 @@ def _open(
     for block, p in zip(blocks, pieces, strict=True):
         at = p.outer[-1][1]
         sch.compute_at(block, at)
-        found.append(_tile_reduction(group, block, at, axes, p.tile, choice))
+        found.append(tile_reduction(group, block, at, axes, p.tile, choice))
         sch.set_scope(block, "register")
     tiles = [x.tile.vectors * x.tile.lanes, *x.tile.rows]
     ragged.finish(group, free, pieces, x.sizes, dict(zip([axes[-1], *rows], tiles, strict=True)))
@@ -287,14 +283,12 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
     """
     tile = x.tile
     free, outer = _tile_output(group, x.loops, axes, rows, tile, x.staged)
-    if x.near:
-        _near(group, x, outer[0])
     if x.staged:
-        _stage(group, x, outer[-1])
+        stage_sums(group, x, outer[-1])
     if x.windows is not None:
         x.windows(outer[-1])
     group.sch.compute_at(x.block, outer[-1])
-    steps, neighbours = _tile_reduction(group, x.block, outer[-1], axes, tile, choice)
+    steps, neighbours = tile_reduction(group, x.block, outer[-1], axes, tile, choice)
     group.sch.set_scope(x.block, "register")
     border.skip(group, x.block, x.operand, [b.dim for b in x.borders.values()])
     points: list[list[int]] = []
@@ -311,24 +305,13 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
     return outer, steps
 
 
-def _near(group: Group, x: Variant, at: str) -> None:
-    """A panel of an operand that is no constant is copied side by side before it is used for many tiles."""
-    sch = group.sch
-    copy = sch.cache_read(x.block, x.near, "local")
-    sch.compute_at(x.block, at)
-    sch.compute_at(copy, at)
-    below = list(sch.loops(copy))
-    _, lane = sch.split(below[-1], [None, x.tile.lanes])
-    sch.vectorize(lane)
-
-
 def copy_sums(group: Group, block: str, out: str) -> str:
     """A block that copies the sums of a reduction for `out` to read; gives its name."""
     (sums,) = written(as_block(tree_of(group.sch.func).block(block)))
     return group.sch.cache_read(out, sums.name, "local")
 
 
-def _stage(group: Group, x: Variant, at: str) -> None:
+def stage_sums(group: Group, x: Variant, at: str) -> None:
     """What follows the reduction reads a copy of the tile's sums in the nearest cache."""
     sch = group.sch
     copy = x.sums or copy_sums(group, x.block, x.out)
@@ -341,7 +324,7 @@ def _stage(group: Group, x: Variant, at: str) -> None:
         sch.unroll(name)
 
 
-def _before(group: Group, stage: Stage, parts: Anatomy, roles: Contraction | None) -> None:
+def before(group: Group, stage: Stage, parts: Anatomy, roles: Contraction | None) -> None:
     """Work that feeds the reduction: a nest of its own at the root; cores share it by rows, as they do the results."""
     if stage.kind == "elementwise" and not group.readers[stage.op][0].reduce_axis:
         group.sch.compute_inline(group.blocks[stage.op])
@@ -391,7 +374,7 @@ def _tile_output(
     return free, outer
 
 
-def _tile_reduction(
+def tile_reduction(
     group: Group, block: str, at: str, axes: list[Var], tile: Tile, choice: DotChoice | None
 ) -> tuple[str, str]:
     """Loops of the reduction below the tile: k outside, rows and vectors unrolled inside. Gives the innermost loop

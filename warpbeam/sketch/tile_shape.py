@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from warpbeam.cost.skipping import share
-from warpbeam.cost.tile_prior import FAR, Shape
+from warpbeam.cost.tile_prior import Shape
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import substitute
 from warpbeam.sketch import border, packing
@@ -44,7 +44,7 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
         bytes=dt.nbytes(op.body[0].dtype),
         reads=len(list(loads(op))),
         row_bytes=_row_bytes(roles, tiled),
-        far=roles is not None and not packed and _far(roles, axes[-1], sizes[axes[-1]]),
+        stride=0 if roles is None or packed else _stride(roles, axes[-1], sizes[axes[-1]]),
         own=packed and roles is not None and len(roles.batch) + len(roles.n) > 1,
         supposed=tuple(supposed(a.extent) for a in op.axis if a.var in tiled),
         inside=tuple(inside.get(v) for v in tiled) if any(v in inside for v in tiled) else (),
@@ -52,11 +52,11 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
     )
 
 
-def _far(roles: Contraction, last: Var, columns: int | None) -> bool:
-    """Whether the rows of the rhs, along the vector axis, lie so far apart that each is a page or line of its own."""
+def _stride(roles: Contraction, last: Var, columns: int | None) -> int:
+    """Bytes from one row of the rhs to the next, where rows lie along the vector axis and its sizes are known."""
     sizes = [extent(s) for s, i in zip(roles.rhs.tensor.shape, roles.rhs.indices, strict=True) if variables(i)]
     own = roles.rhs.indices[-1] is last and None not in sizes
-    return own and (columns or 0) * dt.nbytes(roles.rhs.dtype) >= FAR
+    return (columns or 0) * dt.nbytes(roles.rhs.dtype) * own
 
 
 def _least(size: PrimExpr) -> int:

@@ -122,7 +122,7 @@ class _Copier:
         for buffer in _private(tree, place, inside):
             new = Buffer(namer.buffer(f"{buffer.name}_p1"), buffer.shape, buffer.dtype, buffer.scope)
             self.buffers[buffer] = new
-            self.names[buffer.name] = new.name
+            self.names.setdefault(buffer.name, new.name)  # a block of the same name comes first
 
     def copy(self, loop: For, at: PrimExpr, extent: PrimExpr) -> Stmt:
         new = self.vars[loop.var]
