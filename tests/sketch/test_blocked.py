@@ -95,6 +95,14 @@ def test_values_with_remainders_of_blocks_tiles_vectors_and_parts(decided, size,
         close(results(each, arrays, outs), expected(form, *arrays), terms=64 + 10)
 
 
+@pytest.mark.parametrize(("height", "depth"), [(18, 40), (50, 40), (18, 24), (25, 24)])
+def test_every_tile_has_sums_in_registers_whatever_is_left_of_rows(height, depth):
+    ins, outs = product(50, 48, 40)
+    lowered = lower(forced(ins, outs, Blocking((6,), 2, 16, depth, height, True, "none", 0.0)), TARGET)
+    assert "min(" not in "".join(x for x in to_text(lowered).splitlines() if "for " in x and "init" not in x)
+    close(results(lowered, given(ins), outs), expected("", *given(ins)), terms=40)
+
+
 @pytest.mark.parametrize(("parallel", "columns"), [("free", 50), ("rows", 50), ("panels", 64)])
 @pytest.mark.parametrize("depth", [32, 64])
 def test_values_of_batches_whatever_the_parallel_loop_goes_over(parallel, columns, depth):

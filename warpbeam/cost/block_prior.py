@@ -45,7 +45,8 @@ _SUMS = 3.0  # cycles to begin and to finish a vector of sums that are put aside
 class Blocking:
     """Rows of a tile by axis, its vectors; steps of a part of the sum, rows of the first row axis in a block, whether
     the right operand's part is copied, and how many of the loops over free axes, blocks of rows and panels are parallel
-    ("free", "rows", "panels" or "none"). cycles: predicted on all cores.
+    ("free", "rows", "panels" or "none"). cycles: predicted on all cores. Blocks of some rows whose
+    sums have one part hold whole tiles.
     """
 
     rows: tuple[int, ...]
@@ -86,7 +87,7 @@ def ranked(shape: Shape, last: int, made: bool, target: Target, count: int) -> l
         for depth in _depths(last)
         if depth == shape.reduce
         or prod(rows) * vectors <= target.vector_registers * 3 // 4  # `tir.AccumulateRegisters`
-        for height in _heights(shape, rows[0])
+        for height in _heights(shape, rows[0], depth < shape.reduce)
         for near in ((True,) if made or depth == shape.reduce else (True, False))  # tiles alone are another sketch
         if _bytes(shape, rows, vectors, depth, height, near) <= STACK
     ]
@@ -109,14 +110,17 @@ def _depths(last: int) -> list[int]:
     return [*(even[-1:] + even[:1] if even else [most]), *([last] if last <= _WHOLE else [])]
 
 
-def _heights(shape: Shape, rows: int) -> list[int]:
-    """Rows of the first row axis in a block: all, or what leaves equal blocks if possible, in whole tiles if not."""
+def _heights(shape: Shape, rows: int, parts: bool) -> list[int]:
+    """Rows of the first row axis in a block: all, or what leaves equal blocks if possible, in whole tiles if not; where
+    sums are not put aside always in whole tiles.
+    """
     size, inner = shape.counts[0], prod(shape.counts[1:])
     found = []
     for most in (_ROWS, _ROWS // 4):
         blocks = -(-size * inner // most)
-        even = next((n for n in range(blocks, 2 * blocks) if size % n == 0), None)
-        found.append(size // even if even else min(size, -(-size // blocks // rows) * rows))
+        equal = (size // n for n in range(blocks, 2 * blocks) if size % n == 0)
+        even = next((h for h in equal if parts or h == size or h % rows == 0), None)
+        found.append(even or min(size, -(-size // blocks // rows) * rows))
     return sorted(set(found))
 
 

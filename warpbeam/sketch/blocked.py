@@ -187,12 +187,28 @@ def apply(group: Group, parts: Parts, d: Blocking) -> None:
     if parts.source:
         part = cuts[2][0] if d.depth != parts.shape.reduce else ""
         sch.prefetch(part or panels, parts.source, 1, steps, panels if part else "")
-    for name, size, by in reversed(cuts):
-        for copy in copies(group, name) if size % by else ():
-            sch.partition(copy, size // by)
+    _cut(group, cuts, len(rows))
 
 
 Cut = tuple[str, int, int]  # a loop over pieces, the size that is cut, and the length of a piece
+
+
+def _cut(group: Group, cuts: list[Cut], rows: int) -> None:
+    """Copies for all remainders, so that every tile has constant extents. cuts: the loop over blocks of rows, that over
+    panels, that over parts, if there is one, and those over tiles, one for each of so many row axes.
+    """
+    sch = group.sch
+    (blocks, size, height), *between, (tiles, _, by) = cuts[: len(cuts) - rows + 1]
+    found = [(tiles, height)]
+    if size % height:
+        _, _, new = sch.partition(blocks, size // height)
+        found.append((new[tiles], size % height))
+    for name, length in found:
+        if length % by:
+            sch.partition(name, length // by)
+    for name, length, by in reversed([*between, *cuts[len(cuts) - rows + 1 :]]):
+        for copy in copies(group, name) if length % by else ():
+            sch.partition(copy, length // by)
 
 
 def _variant(group: Group, parts: Parts, d: Blocking) -> Variant:
