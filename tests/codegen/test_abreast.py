@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import cg_native as native
 import numpy as np
@@ -69,10 +70,16 @@ def test_values_stay_bit_by_bit(count: int) -> None:
     assert got[: count * LANES].all()
 
 
-def test_what_is_read_from_where_one_before_stores_waits_for_it() -> None:
+def first(buffer: Buffer, k: int) -> E.PrimExpr:
+    """The first element of a block, in all lanes."""
+    return Broadcast(BufferLoad(buffer, (E.const(k * LANES),)), LANES)
+
+
+@pytest.mark.parametrize("read", [at, first], ids=["vector", "element"])
+def test_what_is_read_from_where_one_before_stores_waits_for_it(read: Callable[[Buffer, int], E.PrimExpr]) -> None:
     """y[1] is made of y[0], y[3] of y[2]."""
     x, y = buffers()
-    stores = [store(y, k, horner(at(y, k - 1) if k % 2 else at(x, k))) for k in range(4)]
+    stores = [store(y, k, horner(read(y, k - 1) if k % 2 else read(x, k))) for k in range(4)]
     assert [abreast(stores, k) for k in range(4)] == [1, 2, 1, 1]
     func = PrimFunc("chains", (x, y), seq(*stores))
     given = np.random.default_rng(1).standard_normal(128).astype(np.float32)

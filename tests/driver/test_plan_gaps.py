@@ -13,6 +13,7 @@ from warpbeam.ir.transform import PassContext
 from warpbeam.relay.expr import Call, Function, IRModule, Tuple, const, var
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get as target
+from warpbeam.tir.expr import SizeVar
 from warpbeam.transform import passes
 from warpbeam.transform.fuse_ops import group_tensors
 
@@ -35,13 +36,13 @@ def layers(*, inner: int = 1024, rows: int = 64) -> tuple[Any, Any]:
     return x, call("nn.relu", product(x, 96, inner))
 
 
-def gaps(body: Any, x: Any) -> tuple[list[tuple[int, ...]], Any]:
+def gaps(body: Any, x: Any, shape: tuple[int, ...] = ()) -> tuple[list[tuple[Any, ...]], Any]:
     """Strides of values with gaps; results are the same to the bit as with each value in memory of its own."""
     func = Function([x], body)
     module = warpbeam.compile(func, cache=False)
     with PassContext(config={"driver.share_memory": False}):
         plain = warpbeam.compile(func, cache=False)
-    given = RNG.standard_normal(x.ty.shape).astype(np.float32)
+    given = RNG.standard_normal(shape or x.ty.shape).astype(np.float32)
     want = plain(given)
     for threads in (1, 2):
         module.num_threads = threads
@@ -81,6 +82,15 @@ def test_what_something_else_reads_has_none(other: str) -> None:
 def test_inputs_have_none() -> None:
     x = var("x", shape=(64, 1024))
     assert gaps(product(x, 1024), x)[0] == []
+
+
+@pytest.mark.parametrize("shape", [(2, 33), (5, 1), (1, 64)])
+def test_open_sizes_stand_in_strides(shape: tuple[int, int]) -> None:
+    x = var("x", shape=(SizeVar("n"), SizeVar("m"), 96))
+    body = product(call("nn.relu", product(x, 96, 1024)), 1024)
+    found, module = gaps(body, x, (*shape, 96))
+    assert found == [(("mul", 1024 + LINE, "m"), 1024 + LINE, 1)]
+    assert any("_wide_" in k.name for k in module.artifact.manifest.kernels)
 
 
 @pytest.mark.parametrize(("inner", "constants", "asked"), [

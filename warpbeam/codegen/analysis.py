@@ -170,11 +170,7 @@ def abreast(stmts: Sequence[S.Stmt], start: int) -> int:
     while end < min(start + _ABREAST, len(stmts)):
         s = stmts[end]
         found = _chain(s)
-        if (
-            found is None
-            or len(found) != len(first)
-            or any(n.buffer in stored for n in found if type(n) is E.BufferLoad)
-        ):
+        if found is None or found[0] != first[0] or found[1] & stored:
             break
         assert isinstance(s, S.BufferStore)
         stored.add(s.buffer)
@@ -182,14 +178,17 @@ def abreast(stmts: Sequence[S.Stmt], start: int) -> int:
     return max(1, end - start)
 
 
-def _chain(stmt: S.Stmt) -> list[Any] | None:
-    """The vectors of a long computation that a statement stores as a vector, which asks no condition first."""
+def _chain(stmt: S.Stmt) -> tuple[int, set[E.Buffer]] | None:
+    """How many vectors the long computation has that a statement stores as a vector, and the buffers it reads; None
+    where it is short or asks a condition first.
+    """
     if not isinstance(stmt, S.BufferStore) or dt.lanes(stmt.value.dtype) == 1:
         return None
     nodes: list[Any] = list(post_order(stmt.value))
     if len(nodes) < _LONG or any(type(n) is E.Let or (type(n) is E.Call and n.op == "if_then_else") for n in nodes):
         return None
-    return [n for n in nodes if isinstance(n, E.PrimExpr) and dt.lanes(n.dtype) > 1 and type(n) is not E.Ramp]
+    vectors = sum(isinstance(n, E.PrimExpr) and dt.lanes(n.dtype) > 1 and type(n) is not E.Ramp for n in nodes)
+    return vectors, {n.buffer for n in nodes if isinstance(n, E.BufferLoad | E.BufferRef)}
 
 
 def first_access(stmt: S.Stmt, buffer: E.Buffer) -> str | None:

@@ -434,7 +434,7 @@ class Planner:
                 storage=storage_of(s),
                 name=s.name,
                 origins=s.origins,
-                strides=s.strides or (),
+                strides=tuple(to_shape_expr(d, self.symbols) for d in s.strides or ()),
             )
             for s in self.slots
         )

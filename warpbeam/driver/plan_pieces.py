@@ -33,12 +33,15 @@ class Piece:
     def dense(self) -> bool:
         return self.outer == 1
 
-    def strides(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Elements between neighbours along each axis of an operand of this shape."""
-        out: list[int] = []
-        step = 1
+    def strides(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Elements between neighbours along each axis of an operand of a shape; sizes outside of runs may be open."""
+        out: list[Any] = []
+        step: Any = 1
+        within = True
         for extent in reversed(shape):
-            out.append(step if step < self.run else step // self.run * self.pitch)
+            if within and step >= self.run:
+                step, within = step // self.run * self.pitch, False
+            out.append(step)
             step *= extent
         return tuple(reversed(out))
 
