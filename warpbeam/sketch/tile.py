@@ -296,7 +296,7 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
         size = const_int(x.sizes[v])
         assert size is not None
         apart = border.cuts(x.borders[v].inside, size, f) if v in x.borders else []
-        points.append(sorted({*apart, size // f} - {0, size / f}))
+        points.append(sorted({*apart, size // f} - {size / f}))  # at 0 where no tile is whole
     _finish(group, free, outer, points if tile.columns_outer else [*points[1:], points[0]], tile)
     if x.borders:
         border.write_out(group, x.block)
