@@ -155,6 +155,12 @@ def test_blocks_are_taken_where_panels_would_not_stay_near(rows, columns, inner,
     assert schedule(*product(rows, columns, inner), TARGET).sketch == found
 
 
+@pytest.mark.parametrize(("l2", "sketch"), [(1 << 20, "blocked"), (8 << 20, "tile")])
+def test_rows_pages_apart_that_no_near_cache_holds_are_asked_for_ahead(l2, sketch):
+    """Each row of a panel is a page of its own, which only a copy can ask for ahead."""
+    assert schedule(*product(64, 20000, 64), TARGET.replace(l2=l2)).sketch == sketch
+
+
 def test_known_operands_are_packed_and_not_copied():
     assert schedule(*product(256, 1024, 1024), TARGET, frozenset({"b"})).sketch == "tile"
 

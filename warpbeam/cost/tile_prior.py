@@ -315,18 +315,18 @@ def work(
         n, tail = divmod(count, r)
         parts = [(n, r)] + ([(1, tail)] if tail else []) if size is not None else ladder(count, r)
         heights = [(a * b, h * g) for a, h in heights for b, g in parts if a * b]
-    steps = skipping.left([*zip(shape.inside, skips, shape.counts, rows, strict=True)]) if any(skips) else heights
-    taps = prod(len(x) for x, skip in zip(shape.inside, skips, strict=False) if x and skip)
-    total = 0.0
-    for nh, h in heights:
-        for nw, w, longer in widths:
-            cycles = longer * step(h, w, shape, target) * shape.reduce * (steps is heights)
-            total += nh * nw * (cycles + passes * (_CALL_CYCLES + 2.0 * h * w))
-    for nh, h in steps if steps is not heights else ():
-        for nw, w, longer in widths:
-            cycles = longer * step(h, w, shape, target)
-            total += nh * nw * (cycles * shape.reduce / skipping.MARGIN + taps * _TAP_CYCLES)
-    return sum(n for n, _ in steps), total * _aliasing(shape, rows, target)
+    sums = sum(nh * nw * passes * (_CALL_CYCLES + 2.0 * h * w) for nh, h in heights for nw, w, _ in widths)
+    begin, margin = 0.0, 1.0
+    if any(skips):  # taps are begun and ended one by one
+        heights = skipping.left([*zip(shape.inside, skips, shape.counts, rows, strict=True)])
+        begin = _TAP_CYCLES * prod(len(x) for x, s in zip(shape.inside, skips, strict=True) if x and s)
+        margin = skipping.MARGIN
+    steps = sum(
+        nh * nw * (longer * step(h, w, shape, target) * shape.reduce / margin + begin)
+        for nh, h in heights
+        for nw, w, longer in widths
+    )
+    return sum(n for n, _ in heights), (sums + steps) * _aliasing(shape, rows, target)
 
 
 def shorter(height: int) -> list[int]:
@@ -399,7 +399,8 @@ def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: b
         cost = tiles * rhs * far + lhs / target.l3_rate
         if shape.own:  # the next weights come from memory, and nothing asks for them ahead
             cost += rhs / target.memory_rate
-    return EXPOSED * cost
+    alone = shape.stride >= WAY_BYTES and rhs > target.l2 > 0  # each row of a panel is a page that nothing asks for
+    return EXPOSED * cost + alone * rhs / target.memory_rate
 
 
 def exchanged(shape: Shape, columns: bool, target: Target) -> float:

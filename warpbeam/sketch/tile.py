@@ -296,7 +296,8 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
         size = const_int(x.sizes[v])
         assert size is not None
         apart = border.cuts(x.borders[v].inside, size, f) if v in x.borders else []
-        points.append(sorted({*apart, size // f} - {size / f}))  # at 0 where no tile is whole
+        rest = [size // f] if size % f else []  # at 0 where no tile is whole
+        points.append(sorted({*apart, *rest}))
     _finish(group, free, outer, points if tile.columns_outer else [*points[1:], points[0]], tile)
     if x.borders:
         border.write_out(group, x.block)
