@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from on_threads import same_bits
 from winograd_bound import dilated, direct, error_bound
 
 from warpbeam.driver.api import compile_with_report
@@ -42,17 +43,6 @@ def network(shape, w, tail=False, **attrs):
     r = var("r", shape=passes.InferType()(IRModule.from_expr(Function([x], y)))["main"].body.ty.shape)
     y = call("add", call("add", y, const(np.linspace(-1, 1, w.shape[-1], dtype=np.float32))), r)
     return IRModule.from_expr(Function([x, r], call("nn.relu", y)))
-
-
-def on_threads(module, inputs):
-    """The result, which has the same bits on one thread and on two."""
-    found = []
-    for threads in (1, 2):
-        module.num_threads = threads
-        (got,) = module.run(inputs).values()
-        found.append(got.copy())
-    assert found[0].tobytes() == found[1].tobytes()
-    return found[0]
 
 
 def built(mod, tile=2, accuracy="default"):
@@ -98,7 +88,7 @@ def test_lines(shape, o, borders, stride, tail):
             bias = np.linspace(-1, 1, o, dtype=np.float32)
             bound = bound + 2.0**-23 * (np.abs(want) + np.abs(bias) + np.abs(inputs["r"]))
             want = np.maximum(want + bias + inputs["r"], 0)
-        assert (np.abs(on_threads(module, inputs) - want) <= bound).all()
+        assert (np.abs(same_bits(module, inputs) - want) <= bound).all()
 
 
 MAPS = [
@@ -122,7 +112,7 @@ def test_maps(shape, taps, o, borders, stride):
     for n in (3, 11) if N in shape else (0,):
         x = np.random.default_rng(n).standard_normal([n if d is N else d for d in shape]).astype(np.float32)
         want, bound = (fn(x, w, borders, stride=stride) for fn in (direct, error_bound))
-        assert (np.abs(on_threads(module, {"x": x}) - want) <= bound).all()
+        assert (np.abs(same_bits(module, {"x": x}) - want) <= bound).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 61, 64), (2, 40, 48)])
@@ -132,7 +122,7 @@ def test_taps_that_lie_apart(shape):
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     parts = (x[:, None], w[None], (0, 3, 0, 1), (1, 3))
     want, bound = (dilated(fn, *parts)[:, 0] for fn in (direct, error_bound))
-    assert (np.abs(on_threads(module, {"x": x}) - want) <= bound).all()
+    assert (np.abs(same_bits(module, {"x": x}) - want) <= bound).all()
 
 
 @pytest.mark.parametrize("shape, taps", [((2, 41, 64), (3,)), ((1, 9, 10, 64), (1, 3)), ((3, 9, 10, 64), (3, 1))])
@@ -140,7 +130,7 @@ def test_groups(shape, taps):
     w = weights(taps, 32, 64)
     module, _ = built(network(shape, w, padding=0, groups=2))
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    got = on_threads(module, {"x": x})
+    got = same_bits(module, {"x": x})
     if w.ndim == 3:
         x, w, got = x[:, None], w[None], got[:, None]
     for g in range(2):
@@ -159,7 +149,7 @@ def test_larger_tiles(taps, name):
     assert choice["chosen"] == f"winograd {name}" and set(choice["errors"]) == {f"winograd {name}", "direct"}
     assert 0 < choice["errors"]["direct"] < choice["errors"][f"winograd {name}"] < 1e-4
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    got = on_threads(module, {"x": x})
+    got = same_bits(module, {"x": x})
     if w.ndim == 3:
         x, w, got = x[:, None], w[None], got[:, None]
     want, bound = direct(x, w, (0, 0, 0, 0)), error_bound(x, w, (0, 0, 0, 0), 4)

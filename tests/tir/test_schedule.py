@@ -85,12 +85,18 @@ def test_partition_makes_extents_constant():
     check(f, s.func)
 
 
-def test_partition_gives_private_buffers_a_copy():
+def sums_inside_rows():
+    """A product whose sums are made inside the loop over rows: the function, its schedule, that loop."""
     f = programs.matmul(10, 6, 5)
     s = Schedule(f)
     s.compute_inline("D")
     i, _ = s.loops("E")
     s.compute_at("C", i)
+    return f, s, i
+
+
+def test_partition_gives_private_buffers_a_copy():
+    f, s, i = sums_inside_rows()
     _, _, names = s.partition(i, 4)
     assert names["C"] in s.blocks() and names["E"] in s.blocks()
     lowered = check(f, s.func)
@@ -99,11 +105,7 @@ def test_partition_gives_private_buffers_a_copy():
 
 def test_partition_keeps_blocks_apart_that_have_the_names_of_buffers():
     """The copy of block C by the second partition is neither that by the first nor named as the copy of buffer C."""
-    f = programs.matmul(10, 6, 5)
-    s = Schedule(f)
-    s.compute_inline("D")
-    i, _ = s.loops("E")
-    s.compute_at("C", i)
+    f, s, i = sums_inside_rows()
     k = s.loops("C")[-1]
     s.decompose_reduction("C", k)
     s.partition(k, 2)

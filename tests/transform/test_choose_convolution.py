@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from on_threads import same_bits
 
 import warpbeam
 from warpbeam.driver.api import compile_with_report
@@ -56,17 +57,6 @@ def chosen(mod, target=TARGET, **config):
         new = ChooseConvolution(target)(passes.InferType()(mod))
     names = [op_name(n) for n in post_order(new["main"].body) if "conv" in op_name(n)]
     return any("winograd" in n for n in names)
-
-
-def same_bits(module, **inputs):
-    """The module's one result, which is the same on one and on two threads."""
-    results = []
-    for threads in (1, 2):
-        module.num_threads = threads
-        (got,) = module.run(inputs).values()
-        results.append(got.copy())
-    assert results[0].tobytes() == results[1].tobytes()
-    return results[0]
 
 
 def test_a_large_layer_is_computed_by_tiles():
@@ -146,7 +136,7 @@ def test_compiled_values_of_three_dimensions(taps):
     x = np.random.default_rng(1).standard_normal((2, 3, 13, 14, 40)).astype(np.float32)
     module, report = compile_with_report(mod, cache=False, target=TARGET)
     assert [r["sketch"] for r in report.rows] == ["winograd"]
-    got = same_bits(module, x=x)
+    got = same_bits(module, {"x": x})
     assert (np.abs(got - direct_3d(x, w, borders)) <= error_bound_3d(x, w, borders)).all()
 
 
@@ -206,7 +196,7 @@ def test_compiled_values(shape, o, borders, stride, monkeypatch):
     bound = error_bound(x, weights(shape[3], o), borders, 2, stride) + 2.0**-23 * (
         np.abs(plain) + np.abs(bias) + np.abs(r)
     )
-    got = same_bits(module, x=x, r=r)
+    got = same_bits(module, {"x": x, "r": r})
     assert (np.abs(got - np.maximum(plain + bias + r, 0)) <= bound).all()
 
 
@@ -246,7 +236,7 @@ def test_taps_that_lie_apart(shape, monkeypatch):
     assert [r["sketch"] for r in report.rows] == ["winograd"]
     count = shape[0] if isinstance(shape[0], int) else 3
     x = np.random.default_rng(0).standard_normal((count, *shape[1:], 64)).astype(np.float32)
-    got = same_bits(module, x=x)
+    got = same_bits(module, {"x": x})
     want, bound = (dilated(fn, x, weights(64, 64), borders, apart) for fn in (direct, error_bound))
     assert (np.abs(got - want) <= bound).all()
 
@@ -260,7 +250,7 @@ def test_groups(monkeypatch):
     module, report = compile_with_report(mod, cache=False, target=replace(TARGET, fork_cycles=1))
     assert [r["sketch"] for r in report.rows] == ["winograd"]
     x = np.random.default_rng(0).standard_normal((3, 15, 14, 192)).astype(np.float32)
-    got = same_bits(module, x=x)
+    got = same_bits(module, {"x": x})
     for g in range(3):
         part = slice(64 * g, 64 * g + 64)
         error = np.abs(got[..., part] - direct(x[..., part], k[..., part], borders))
@@ -280,7 +270,7 @@ def test_open_maps(monkeypatch):
     assert [r["sketch"] for r in report.rows] == ["winograd"]
     for size in ((1, 1, 2), (1, 10, 10), (2, 7, 19), (3, 13, 3)):
         x = np.random.default_rng(size).standard_normal((*size, 32)).astype(np.float32)
-        got = same_bits(module, x=x)
+        got = same_bits(module, {"x": x})
         error = np.abs(got - direct(x, weights(32, 48), (1, 1, 1, 1)))
         assert (error <= error_bound(x, weights(32, 48), (1, 1, 1, 1))).all()
 
