@@ -12,6 +12,7 @@ from warpbeam.tir import expr as E
 from warpbeam.tir.mathlib import FUNCTIONS
 from warpbeam.tir.stmt import BufferStore, For, PrimFunc
 from warpbeam.tir.transform.expand_math import expand_math
+from warpbeam.tir.transform.setting import Setting
 
 _ERF = np.vectorize(math.erf, otypes=[float])
 _REFERENCE = {
@@ -28,14 +29,14 @@ _SPECIAL = [
 ]  # fmt: skip
 
 
-def kernel(op: str, dtype: str, count: int, lanes: int, operands: int = 1) -> PrimFunc:
+def kernel(op: str, dtype: str, count: int, lanes: int, operands: int = 1, at: Setting | None = None) -> PrimFunc:
     i = E.Var("i")
-    at = (E.Ramp(i * lanes, E.as_expr(1), lanes),)
+    places = (E.Ramp(i * lanes, E.as_expr(1), lanes),)
     sources = [E.Buffer(f"a{k}", (count,), dtype) for k in range(operands)]
     out = E.Buffer("out", (count,), dtype)
-    value = E.call(op, *(E.BufferLoad(s, at) for s in sources))
-    body = For(i, 0, count // lanes, "serial", BufferStore(out, value, at))
-    return expand_math(PrimFunc(f"wb_{op}", (*sources, out), body))
+    value = E.call(op, *(E.BufferLoad(s, places) for s in sources))
+    body = For(i, 0, count // lanes, "serial", BufferStore(out, value, places))
+    return expand_math(PrimFunc(f"wb_{op}", (*sources, out), body), at)
 
 
 def samples(dtype: str, op: str, seed: int) -> np.ndarray:

@@ -203,10 +203,15 @@ def _ldexp(values: Values, dtype: str) -> Any:
     return np.ldexp(x, np.clip(by, -5000, 5000).astype(np.int32)).astype(dt.to_numpy(dtype))
 
 
+def _lookup(values: Values, dtype: str) -> Any:
+    index, *numbers = values
+    return np.asarray(numbers).astype(dt.to_numpy(dtype))[np.asarray(index) & (len(numbers) - 1)]
+
+
 def _scale2(values: Values, dtype: str) -> Any:
     x, n = (np.asarray(v).astype(np.float64) for v in values)
     whole = np.isfinite(n)
-    value = np.ldexp(x, np.where(whole, n, 0).astype(np.int32))
+    value = np.ldexp(x, np.floor(np.where(whole, n, 0)).astype(np.int32))
     return np.where(whole, value, x * np.exp2(n)).astype(dt.to_numpy(dtype))
 
 
@@ -297,7 +302,8 @@ _LANES: list[tuple[str, Any, str]] = [
 ]
 _OTHERS: list[Intrin] = [
     Intrin("fma", 3, "a*b + c rounded once (16-bit floats: to float32, and then again)", fma),
-    Intrin("scale2", 2, "x * 2^n rounded once, for a whole n within attrs low, high and 1/2 <= |x| < 2", _scale2),
+    Intrin("scale2", 2, "x * 2^floor(n) rounded once, for n within attrs low, high, 1/2 <= |x| < 2", _scale2),
+    Intrin("lookup", 17, "v[i mod 16] of 16 numbers v; operands i, v[0], ..., v[15]", _lookup, result="any"),
     Intrin("popcount", 1, "number of bits set", _popcount),
     Intrin("clz", 1, "number of leading zero bits; the width for 0", _clz),
     Intrin("reinterpret", 1, "the same bits as another dtype of equal size", _reinterpret, result="any", across=True),

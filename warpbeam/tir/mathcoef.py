@@ -3,6 +3,7 @@
 Each is the polynomial through the Chebyshev nodes of the interval, computed with 60 digits and rounded.
 
     exp     (e^r - 1 - r) / r^2                     |r| <= ln(2)/2
+    exp_part  the same, |r| <= ln(2)/32, of the least largest error of e^r
     exp2    (2^r - 1) / r                           |r| <= 1/2
     log1p   (log(1+f) - f + f^2/2) / f^3            sqrt(1/2) <= 1+f <= sqrt(2)
     log     log(1+f) = f - f^2/2 + s(f^2/2 + R), s = f/(2+f): R as a polynomial in s^2 (fdlibm e_log.c)
@@ -20,6 +21,7 @@ from __future__ import annotations
 # fmt: off
 COEFFICIENTS: dict[tuple[str, str], tuple[float, ...]] = {
     ("exp", "float32"): (0.5, 0.166665733, 0.0416665487, 0.00836377405, 0.00139269268),
+    ("exp_part", "float32"): (0.5000162, 0.16667058),
     ("exp", "float64"): (
         0.5, 0.1666666666666667, 0.04166666666666619, 0.008333333333325544, 0.0013888888889101781,
         0.00019841269876864356, 2.48015869194851e-05, 2.755725283351691e-06, 2.7557604406565774e-07,

@@ -3,7 +3,8 @@
 All are free of branches and calls, work on vectors, and give the same bits in interpreter, C and LLVM (where fma is
 fused). NaN, infinities, signed zeros and subnormal numbers are treated as IEEE 754 asks. Largest errors found by
 sweeps over all exponents, in ulp: float32 exp exp2 log sqrt sigmoid erf pow sin cos 1-2, others up to 4; float64 alike,
-but sin, cos and tan beyond 2^27 have an absolute error of 2^-48. float16 and bfloat16 are computed in float32.
+but sin, cos and tan beyond 2^27 have an absolute error of 2^-48. float16 and bfloat16 are computed in float32. Targets
+that look up elements of a vector by an instruction have exp and sigmoid with other last bits than targets without.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ from warpbeam.tir.mathbase import (
     table,
 )
 from warpbeam.tir.mathpair import atan2, fmod, hypot, ldexp, nextafter
-from warpbeam.tir.mathscale import less, nearest, scale2
+from warpbeam.tir.mathscale import PARTS, less, nearest, part_power, scale2
 from warpbeam.tir.mathtrig import acos, asin, atan, cos, sin, tan
 
 
-def expand(op: str, args: Sequence[X], attrs: Mapping[str, Any] | None = None) -> X:
+def expand(op: str, args: Sequence[X], attrs: Mapping[str, Any] | None = None, lookup: bool = False) -> X:
     """The value of function `op` of `args` (one dtype) without a call of it; `scale2` may be called.
 
-    `attrs`: what is known of the arguments, see `intrin`.
+    `attrs`: what is known of the arguments, see `intrin`. lookup: whether the machine looks up elements of a vector by
+    an instruction: exponentials of float32 are then made with `lookup`.
 
     Raises:
         LowerError: if there is no such function.
@@ -52,23 +54,24 @@ def expand(op: str, args: Sequence[X], attrs: Mapping[str, Any] | None = None) -
     if op not in FUNCTIONS:
         raise LowerError(f"no expansion of {op!r}", hint=f"there are: {', '.join(sorted(FUNCTIONS))}")
     dtype = dt.scalar(args[0].dtype)
+    known = {**(attrs or {}), **({"lookup": True} if lookup and op in _WITH_LOOKUP else {})}
     if dtype in ("float16", "bfloat16") and op != "nextafter":
         wide = [E.cast("float32", a) if dt.is_float(a.dtype) else a for a in args]
-        return E.cast(dtype, FUNCTIONS[op](*wide, **(attrs or {})))
+        return E.cast(dtype, FUNCTIONS[op](*wide, **known))
     if dtype not in FORMAT and not (op == "nextafter" and dt.is_float(dtype)):
         raise LowerError(f"{op} of {dtype}", why="it is defined for floats only", hint="cast the operand")
-    return FUNCTIONS[op](*args, **(attrs or {}))
+    return FUNCTIONS[op](*args, **known)
 
 
 # -------------------------------------------------------------------------------------------------------- exponentials
 
 
-def exp(x: X, most: float = math.inf) -> X:
+def exp(x: X, most: float = math.inf, lookup: bool = False) -> X:
     """e^x; `most`: what x is known not to exceed."""
-    return _exp_scaled(x, 0, most)
+    return _exp_scaled(x, 0, most, lookup)
 
 
-def _exp_scaled(x: X, shift: int, most: float = math.inf) -> X:
+def _exp_scaled(x: X, shift: int, most: float = math.inf, lookup: bool = False) -> X:
     """e^x * 2^shift."""
     low, high = (-104.0, 89.0) if single(x) else (-746.0, 710.0)
     high += 0.7 * max(-shift, 0)
@@ -76,15 +79,19 @@ def _exp_scaled(x: X, shift: int, most: float = math.inf) -> X:
     if most > high:
         x = E.minimum(lit(high, x), x)
     within = math.floor(low / math.log(2)) + shift, math.ceil(min(most, high) / math.log(2)) + shift
-    n = nearest(x, 1 / math.log(2), within)
-    return scale2(_exp_rest(x, n), less(n, -shift) if shift else n, within)
+    parts = PARTS if lookup and single(x) else 1
+    n = nearest(x, 1 / math.log(2), within, parts)
+    return scale2(_exp_rest(x, n, parts), less(n, -shift) if shift else n, within, parts)
 
 
-def _exp_rest(x: X, n: X) -> X:
-    """e^x / 2^n, where n is x / log 2 rounded."""
+def _exp_rest(x: X, n: X, parts: int = 1) -> X:
+    """e^x / 2^floor(n), where n is x / log 2 rounded to so many parts of one."""
     hi, lo = LN2[dt.scalar(x.dtype)]
     r = fma(n, lit(-lo, x), fma(n, lit(-hi, x), x))
-    return poly(r, (1.0, 1.0, *table("exp", x)))
+    if parts == 1:
+        return poly(r, (1.0, 1.0, *table("exp", x)))
+    power = part_power(n)
+    return fma(power, fma(poly(r, table("exp_part", x)), r * r, r), power)
 
 
 def _exp_normal(x: X) -> X:
@@ -333,9 +340,9 @@ def atanh(x: X) -> X:
 # --------------------------------------------------------------------------------------------------------------- others
 
 
-def sigmoid(x: X) -> X:
+def sigmoid(x: X, lookup: bool = False) -> X:
     """1 / (1 + e^-x) as e^min(x,0) / (1 + e^-|x|), which keeps small results."""
-    e = exp(mag(x) * lit(-1, x), 0.0)
+    e = exp(mag(x) * lit(-1, x), 0.0, lookup)
     one = lit(1, x)
     return E.select(x < lit(0, x), e, one) / (one + e)
 
@@ -376,3 +383,4 @@ FUNCTIONS: dict[str, Callable[..., X]] = {
     "cosh": cosh, "tanh": tanh, "asinh": asinh, "acosh": acosh, "atanh": atanh, "sigmoid": sigmoid, "rsqrt": rsqrt,
     "erf": erf, "exp10": exp10, "atan2": atan2, "fmod": fmod, "hypot": hypot, "ldexp": ldexp, "nextafter": nextafter,
 }  # fmt: skip
+_WITH_LOOKUP = ("exp", "sigmoid")  # what can be made with elements of a vector that are looked up

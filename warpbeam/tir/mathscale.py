@@ -3,6 +3,9 @@
     n = nearest(x, 1 / log 2, (-150, 0))        # x / log 2 rounded
     e = scale2(p, n, (-150, 0))               # p * 2^n, rounded once
 
+Where the machine looks up elements of a vector by an instruction, n may be rounded to sixteenths: `part_power` gives
+the power of two of what is more than a whole number, which leaves a polynomial less to do.
+
 Where there is no instruction, factors of 2 are made from the bits of n. How many it takes, and which number is best
 added to round n, depends on the range that n is known to lie in, so it is told twice.
 """
@@ -12,7 +15,8 @@ from __future__ import annotations
 from warpbeam.tir import expr as E
 from warpbeam.tir.mathbase import X, bits_of, fma, from_bits, int_lit, layout, lit, shl, shr
 
-SCALE = "scale2"
+SCALE, LOOKUP = "scale2", "lookup"
+PARTS = 16  # of a power of two, that are looked up; floats of a vector
 Range = tuple[int, int]
 _LIFT = 64  # what a number is larger by while its exponent is put together, where the result may be subnormal
 
@@ -27,15 +31,29 @@ def _offset(x: X, within: Range) -> int:
     return bias + _LIFT if low >= 2 - bias - _LIFT and high < bias - _LIFT else 2 * bias
 
 
-def nearest(x: X, factor: float, within: Range) -> X:
-    """round(x * factor), which lies `within` a range, as a float; NaN stays NaN."""
-    magic = lit(1.5 * 2.0 ** layout(x)[0] + _offset(x, within), x)
+def nearest(x: X, factor: float, within: Range, parts: int = 1) -> X:
+    """x * factor, which lies `within` a range, rounded to a multiple of 1/parts (1 or PARTS), as a float; NaN stays
+    NaN."""
+    magic = lit(_middle(x, parts) + _offset(x, within), x)
     return fma(x, lit(factor, x), magic) - magic
 
 
-def scale2(value: X, n: X, within: Range) -> X:
-    """value * 2^n rounded once, for 1/2 <= |value| < 2 and a whole n `within` a range."""
-    return E.call(SCALE, value, n, low=within[0], high=within[1])
+def _middle(x: X, parts: int) -> float:
+    """What a small number is added to so that the low bits of the sum are the number, in so many parts of one."""
+    return 1.5 * 2.0 ** layout(x)[0] / parts
+
+
+def part_power(n: X) -> X:
+    """2^(n - floor(n)), where n is what `nearest` gives with PARTS: looked up by the low bits of what it was rounded
+    by."""
+    assert isinstance(n, E.Sub)
+    return E.call(LOOKUP, bits_of(n.a), *(E.const(2.0 ** (k / PARTS)) for k in range(PARTS)), dtype=n.dtype)
+
+
+def scale2(value: X, n: X, within: Range, parts: int = 1) -> X:
+    """value * 2^floor(n) rounded once, for 1/2 <= |value| < 2 and n, a multiple of 1/parts, `within` a range."""
+    attrs = {"low": within[0], "high": within[1], **({} if parts == 1 else {"parts": parts})}
+    return E.Call(value.dtype, SCALE, (value, n), attrs)
 
 
 def less(n: X, by: int) -> X:
@@ -51,7 +69,7 @@ def expanded(node: E.Call) -> X:
     within = int(node.attrs["low"]), int(node.attrs["high"])
     bits, bias, _ = layout(value)
     offset = _offset(value, within)
-    raw = _raw(n, offset)
+    raw = _raw(n, offset, int(node.attrs.get("parts", 1)))
     if offset < 2 * bias:
         scaled = value * from_bits(shl(raw, bits), value)
         return scaled if offset == bias else scaled * lit(2.0**-_LIFT, value)
@@ -59,14 +77,17 @@ def expanded(node: E.Call) -> X:
     return value * from_bits(shl(half, bits), value) * from_bits(shl(raw - half, bits), value)
 
 
-def _raw(n: X, offset: int) -> X:
-    """An integer whose low bits are n + offset: those of a number that n was rounded by, if it shows."""
-    bits = layout(n)[0]
-    middle = 1.5 * 2.0**bits
-    if isinstance(n, E.Sub) and (magic := _number(n.b)) is not None and abs(magic - middle) < 2.0 ** (bits - 2):
+def _raw(n: X, offset: int, parts: int) -> X:
+    """An integer whose low bits are floor(n) + offset: those of a number that n was rounded by, if it shows."""
+    middle = _middle(n, parts)
+    raw, rest = None, 0
+    if isinstance(n, E.Sub) and (magic := _number(n.b)) is not None and abs(magic - middle) < middle / 6:
         raw, rest = bits_of(n.a), offset - int(magic - middle)
-        return raw + int_lit(rest, raw) if rest else raw
-    return bits_of(n + lit(middle + offset, n))
+    if raw is None:
+        raw = bits_of(n + lit(middle + offset, n))
+    if parts > 1:
+        raw = shr(raw, parts.bit_length() - 1)
+    return raw + int_lit(rest, raw) if rest else raw
 
 
 def _number(x: X) -> float | None:

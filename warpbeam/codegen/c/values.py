@@ -15,6 +15,7 @@ from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
 from warpbeam.tir import expr as E
 from warpbeam.tir import intrin_llvm
+from warpbeam.tir.mathscale import LOOKUP
 from warpbeam.tir.transform.expand_math import IN_STEPS, in_steps
 
 if TYPE_CHECKING:
@@ -196,6 +197,8 @@ class Lanes:
             return self._lazy(node, parts[0])
         if op in IN_STEPS:
             return parts[0]
+        if op == LOOKUP:
+            return self._lookup(node, parts)
         if op in external.OPS:
             return external.call(self, node, parts)
         if op.startswith("vector_reduce_"):
@@ -250,6 +253,11 @@ class Lanes:
         table = self.p.fresh("t")
         self.p.line(f"{self.d.table} uint16_t {table}[] = {{{', '.join(map(str, node.indices))}}};")
         return f"{array}[{table}[{self.lane or 0}]]"
+
+    def _lookup(self, node: E.Call, parts: list[str]) -> str:
+        table, (index, *numbers) = self.p.fresh("t"), parts
+        self.p.line(f"{self.d.table} {value_type(node.dtype)} {table}[] = {{{', '.join(numbers)}}};")
+        return f"{table}[({index}) & {len(numbers) - 1}]"
 
     def _reduce(self, node: E.Call) -> str:
         source = node.args[0]

@@ -10,6 +10,7 @@ vector_reduce_{add,mul,min,max,and,or}   by halves: [0,h) with [h,2h), lanes abo
 dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, the last first, as wide as acc
 to_bfloat16(x)                       float32 as bfloat16, subnormal numbers as zero
 scale2(x, n)                         x * 2^n rounded once
+lookup(i, v0, …)                     v[i mod 16], of constants
 add_pairs(acc, v)                    acc[i] + (v[2*i] + v[2*i+1]), as wide as acc
 call_llvm_intrin(name, …)            a function of LLVM, whose signature is checked
 """
@@ -28,6 +29,7 @@ from warpbeam.codegen.llvm.types import value_type, vector
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.tir import expr as E
+from warpbeam.tir.mathscale import LOOKUP, PARTS
 from warpbeam.tir.transform.expand_math import instruction
 
 if TYPE_CHECKING:
@@ -218,6 +220,24 @@ def _scale2(fn: FunctionPrinter, node: E.Call, a: Value, n: Value) -> Value:
     return made
 
 
+def _lookup(fn: FunctionPrinter, node: E.Call, index: Value, *numbers: Value) -> Value:
+    """Constants by the low bits of an index, by the target's instruction."""
+    template = fn.target.intrinsic(f"{instruction(node)}.x{PARTS}")
+    if template is None:
+        raise _not_expanded(fn, node)
+    lanes = dt.lanes(node.dtype)
+    table = fn.literal(f"<{', '.join(map(str, numbers))}>", vector(numbers[0].type, PARTS))
+    made = []
+    for k in range(0, lanes, PARTS):
+        picked = index if lanes <= PARTS else memory.shuffle_one(fn, index, range(k, min(k + PARTS, lanes)))
+        made.append(fn.template(template, table, _resized(fn, picked, PARTS)))
+    while len(made) > 1:  # neighbours side by side
+        made += made[-1:] * (len(made) % 2)
+        both = list(range(2 * memory.lanes_of(made[0])))
+        made = [memory.shuffle(fn, a, b, both) for a, b in zip(made[::2], made[1::2], strict=True)]
+    return _resized(fn, made[0], lanes)
+
+
 def _not_expanded(fn: FunctionPrinter, node: E.Call) -> LowerError:
     return LowerError(f"{node.op} to {node.dtype} cannot be printed", where=fn.func_name, hint="run expand_math")
 
@@ -325,6 +345,7 @@ _TABLE: dict[str, Callable[..., Value]] = {
     **{f"vector_reduce_{k}": _reduce for k in _REDUCE},
     "to_bfloat16": _to_bfloat16,
     "scale2": _scale2,
+    LOOKUP: _lookup,
     "dot4": _dot,
     "dot2": _dot,
     "add_pairs": _add_pairs,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Node
 from warpbeam.ir.rewrite import rewrite
 from warpbeam.tir import expr as E
 from warpbeam.tir import mathlib
-from warpbeam.tir.mathscale import SCALE
+from warpbeam.tir.mathscale import LOOKUP, PARTS, SCALE
 from warpbeam.tir.mathscale import expanded as scaled
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform.setting import Setting
@@ -26,13 +27,14 @@ def expand_math(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
     after:  C[i] = (explicit polynomial and bit operations of A[i])
     """
     left: set[str] = set()  # what the target may have an instruction for
+    lookup = at is not None and at.target is not None and can_look_up(at.target)
 
     def expand(node: Node) -> Node | None:
         if not isinstance(node, E.Call):
             return None
         if node.op in mathlib.FUNCTIONS:
             left.add(SCALE)
-            return mathlib.expand(node.op, node.args, node.attrs)
+            return mathlib.expand(node.op, node.args, node.attrs, lookup)
         left.update({node.op} & IN_STEPS.keys())
         return None
 
@@ -41,6 +43,11 @@ def expand_math(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
 
     func = rewrite(func, expand)
     return rewrite(func, without) if left else func
+
+
+def can_look_up(target: Any) -> bool:
+    """Whether the target has an instruction for `lookup`."""
+    return target.intrinsic(f"{LOOKUP}.float32.x{PARTS}") is not None
 
 
 def in_steps(node: E.Call) -> E.PrimExpr | None:
