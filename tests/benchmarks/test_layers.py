@@ -31,11 +31,13 @@ def test_nodes_stand_beside_the_kernel_that_was_made_of_them() -> None:
     assert found == {0: nodes[:2], 1: nodes[2:3]} and rest == nodes[3:]
 
 
-def test_the_table_of_a_model() -> None:
+@pytest.mark.parametrize("top", [3, 99])
+def test_the_table_of_a_model(top: int) -> None:
+    """Whichever kernels take longest: what computes several of a node's parts stands beside it once."""
     pytest.importorskip("onnxruntime")
-    text = layers.report("dcgan", 1, 2, 3)
+    text = layers.report("dcgan", 1, 2, top)
     cells = [line.split("|")[1:-1] for line in text.splitlines()]
     rows = [row for row in cells if len(row) == 6 and row[1].isdigit()]
     rows = [row for row in rows if row[0] not in ("ours", "onnxruntime")]
-    assert len(rows) == 3 and any(float(row[5]) > 0 for row in rows if row[5] != "-")
+    assert len(rows) == 3 if top == 3 else any(float(row[5]) > 0 for row in rows if row[5] != "-")
     assert "|ours|" in text and "|onnxruntime|" in text
