@@ -66,6 +66,17 @@ def poly(x: X, coefficients: Sequence[float]) -> X:
     return out
 
 
+def poly_split(x: X, coefficients: Sequence[float], last: int) -> X:
+    """Horner's scheme for the `last` lowest powers, and for even and odd powers of the rest apart: one product more,
+    but operations wait for each other about half as long.
+    """
+    rest, square = coefficients[last:], x * x
+    out = fma(poly(square, rest[1::2]), x, poly(square, rest[::2]))
+    for c in reversed(coefficients[:last]):
+        out = fma(out, x, lit(c, x))
+    return out
+
+
 def table(name: str, x: X) -> tuple[float, ...]:
     return COEFFICIENTS[name, dt.scalar(x.dtype)]
 

@@ -14,6 +14,12 @@ Each is the polynomial through the Chebyshev nodes of the interval, computed wit
     sinh    (sinh r - r) / r^3               in r^2, |r| <= 1
     erf     erf(x) / x                       in x^2, |x| <= 1
     erfcx   e^(x^2) erfc(x)                  in (x-2)/(x+2), 1 <= x <= 6
+
+These two have the least largest error of the result (Lawson's algorithm), with coefficients rounded one after the other
+from the lowest and the others fitted anew:
+
+    erf_rest   erf(x) / x - 1                in x^2, |x| <= 0.88
+    erfc_root  sqrt(erfc(x))                 in x - 1, 0.88 <= x <= 4
 """
 
 from __future__ import annotations
@@ -64,6 +70,13 @@ COEFFICIENTS: dict[tuple[str, str], tuple[float, ...]] = {
     ("sinh", "float64"): (
         0.16666666666666666, 0.008333333333333333, 0.00019841269841269768, 2.7557319224043122e-06,
         2.5052108363187792e-08, 1.6059048534903938e-10, 7.646614499148207e-13, 2.8448590004367615e-15,
+    ),
+    ("erf_rest", "float32"): (
+        0.12837917, -0.37612578, 0.1128267, -0.026797565, 0.005039384, -0.00062330556,
+    ),
+    ("erfc_root", "float32"): (
+        0.39660963, -0.52331996, 0.17806536, 0.06050748, -0.047382757, -0.0021801211, 0.007009083, 0.00017782507,
+        -0.0016420282, 0.00065458583, -0.000112824346, 7.664547e-06,
     ),
     ("erf", "float64"): (
         1.1283791670955126, -0.3761263890318375, 0.11283791670954876, -0.02686617064507627, 0.005223977624812638,

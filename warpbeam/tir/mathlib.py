@@ -31,6 +31,7 @@ from warpbeam.tir.mathbase import (
     nan,
     odd,
     poly,
+    poly_split,
     shl,
     shr,
     sign_of,
@@ -92,14 +93,6 @@ def _exp_rest(x: X, n: X, parts: int = 1) -> X:
         return poly(r, (1.0, 1.0, *table("exp", x)))
     power = part_power(n)
     return fma(power, fma(poly(r, table("exp_part", x)), r * r, r), power)
-
-
-def _exp_normal(x: X) -> X:
-    """e^x where it is known to be a normal number: the same bits as `exp`, but for NaNs."""
-    _, bias, _ = layout(x)
-    within = 2 - bias, bias - 1
-    n = nearest(x, 1 / math.log(2), within)
-    return scale2(_exp_rest(x, n), n, within)
 
 
 def exp2(x: X) -> X:
@@ -352,7 +345,9 @@ def rsqrt(x: X) -> X:
 
 
 def erf(x: X) -> X:
-    """float32 after N. Juffa's erff (< 1 ulp); float64 by series below 1, else 1 - e^(-x^2) erfcx(x)."""
+    """By a polynomial near 0; else float32 is 1 - sqrt(erfc(x))^2, where the root is a polynomial too and small, so
+    that its errors count half or less (< 0.95 ulp), and float64 is 1 - e^(-x^2) erfcx(x).
+    """
     size = mag(x)
     if not single(x):
         u = E.minimum(lit(6, x), E.maximum(lit(1, x), size))
@@ -364,17 +359,10 @@ def erf(x: X) -> X:
         near = poly(x * x, table("erf", x)) * x
         value = E.select(size > lit(1, x), far, near)
         return E.select(E.call("isnan", x, dtype=flags(x)), x, value)
-    t = E.minimum(lit(4, x), size)
-    s = t * t
-    r = fma(lit(-1.72853470e-5, x), t, lit(3.83197126e-4, x))
-    u = fma(lit(-3.88396438e-3, x), t, lit(2.42546219e-2, x))
-    r = fma(r, s, u)
-    for c in (-1.06777877e-1, -6.34846687e-1, -1.28717512e-1):
-        r = fma(r, t, lit(c, x))
-    r = fma(r, t, -t)
-    far = sign_of(lit(1, x) - _exp_normal(r), x)  # -18 <= r <= 0
-    q = poly(s, (1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4))
-    return E.select(size > lit(0.927734375, x), far, fma(q, x, x))
+    root = poly_split(E.minimum(lit(4, x), size) - lit(1, x), table("erfc_root", x), 2)
+    far = sign_of(fma(root * lit(-1, x), root, lit(1, x)), x)
+    near = fma(poly(x * x, table("erf_rest", x)), x, x)
+    return E.select(size > lit(0.88, x), far, near)
 
 
 FUNCTIONS: dict[str, Callable[..., X]] = {
