@@ -76,6 +76,12 @@ def test_what_fits_a_cache_stays_there() -> None:
     assert KEY not in relu(32, 64, small("generic-x86-64-v4")).attrs
 
 
+def test_what_passes_by_a_cache_one_and_a_half_times_does_not_stay() -> None:
+    """When its reader comes, half of it and more is gone."""
+    assert KEY not in relu(44, 64, small("generic-x86-64-v4")).attrs
+    assert relu(48, 64, small("generic-x86-64-v4")).attrs[KEY] == (1,)
+
+
 def test_what_is_read_again_stays() -> None:
     """The first result is read by the second loop, and is no result that nobody will miss."""
     n = 16384

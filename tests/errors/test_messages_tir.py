@@ -246,6 +246,10 @@ CASES: list[Case] = [
         "prefetch: from the end of loop i on to the next iteration of i",
         do(COPY, lambda s: s.prefetch("i", "A", onto="i")),
     ),
+    ("the second is not directly inside the first", do(COPY, lambda s: s.diagonal("i", "i"))),
+    ("one is not serial from 0", steps(
+        TWO + SQUARE, lambda s: s.parallel("i"), lambda s: s.diagonal("i", "j"))),
+    ("the second's extent depends on the first", do(TWO + TRIANGLE, lambda s: s.diagonal("i", "j"))),
     ("alternate: loop i by loop i", do(COPY, lambda s: s.alternate("i", "i"))),
     ("pipeline: loop i is parallel", steps(COPY, lambda s: s.parallel("i"), lambda s: s.pipeline("i", [0]))),
     ("statements share a parameter across stages", do(FED, lambda s: s.pipeline("i", [0, 1]))),

@@ -277,6 +277,12 @@ def prefetch(s: Schedule) -> None:
 
 
 @primitive(product)
+def diagonal(s: Schedule) -> None:
+    i, j, _ = s.loops("C")
+    s.diagonal(i, j)
+
+
+@primitive(product)
 def alternate(s: Schedule) -> None:
     i, j, _ = s.loops("C")
     s.alternate(j, i)

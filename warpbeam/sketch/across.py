@@ -2,8 +2,11 @@
 source is used up while it is near, and each line of the result is whole when it is stored.
 
 How blocks follow each other is decided by where rows lie. Rows that are a power of two apart share few places of a
-cache: of such a source blocks go along its rows; of such a result a larger block is turned into a buffer first, which
-is then copied row by row. Of what goes past the caches several blocks each way are taken together.
+cache, and lines that are on their way at the same time, of this block and of some before, push each other out of them.
+Blocks along the source's rows read from other places each time; blocks along the result's rows write to others;
+diagonals of a larger block do both. Where even one block's lines of the result share a place, a larger block is turned
+into a buffer first, which is then copied row by row. Of what goes past the caches several blocks each way are taken
+together.
 """
 
 from __future__ import annotations
@@ -25,17 +28,21 @@ from warpbeam.tir.transform.bypass_caches import past_caches
 PARALLEL_ELEMENTS = 16384
 _TASKS = 4  # iterations of a parallel loop for each core that blocks taken together leave
 _STRIPS = 4  # blocks along the source's rows
-_TOGETHER = (8, 4)  # blocks along the source's rows, and along the result's, where that goes past the caches
+_DIAGONAL = 8  # blocks each way of a larger one whose diagonals are walked; fewer where these do not divide it
+_FAR = {"far": (8, 4), "far along": (4, 4)}  # the same, and along the result's rows, where that goes past the caches
 _BUFFER = (4, 8)  # the same, of what is turned into a buffer; fewer of the first if they do not fit the nearest cache
 _CROWDED = 2048  # rows that are a multiple of this apart have two places there at most
+_CLOSE = 1024  # the same, four; enough for what is stored at once, too few for that of the blocks before
 
 
 @dataclass(frozen=True, slots=True)
 class Across:
     """A read along axis `at` of a stage, from the tensor `source`.
 
-    order: "far" if the result goes past the caches, "buffered" if its rows crowd few places of the nearest cache,
-    "along" if only those of the source do, else "blocks".
+    order: "far along" (the source's rows) if the result goes past the caches, or "far" (along its own) if the source's
+    rows crowd few places of the nearest one; "buffered" if one block's lines of it share a place of the nearest
+    cache, "diagonal" if those of some blocks share few places, and the source's do, "blocks" (along the result's rows)
+    if only the result's do, else "along" (the source's rows).
     """
 
     at: int
@@ -67,15 +74,30 @@ def find(group: Group, stage: Stage) -> Across | None:
 
 def _order(group: Group, stage: Stage, at: int, pitch: int) -> str:
     """How blocks of a stage follow each other, whose source's rows are `pitch` bytes apart."""
+    source = gcd(pitch, WAY_BYTES)
     if _far(group, stage):
-        return "far"
+        return "far" if source >= _CROWDED else "far along"
     sizes = [extent(a.extent) or 0 for a in stage.op.axis]
-    lanes = max(1, group.target.vector_bits // 32)
-    own = gcd(dt.nbytes(stage.op.body[0].dtype) * product([a.extent for a in stage.op.axis[at + 1 :]]), WAY_BYTES)
-    if own >= _CROWDED:
+    lanes, size = max(1, group.target.vector_bits // 32), dt.nbytes(stage.op.body[0].dtype)
+    own = gcd(size * product([a.extent for a in stage.op.axis[at + 1 :]]), WAY_BYTES)
+    source, lines = (
+        gcd(pitch, WAY_BYTES),
+        lanes * size >= group.target.line and group.is_output(stage.op) and all(sizes),
+    )
+    if own >= (WAY_BYTES if lines else _CROWDED):
         whole = sizes[at] >= lanes and sizes[-1] % (_BUFFER[1] * lanes) == 0 < sizes[-1]
         return "buffered" if whole and group.is_output(stage.op) else "blocks"
-    return "along" if gcd(pitch, WAY_BYTES) >= _CROWDED else "blocks"
+    if not lines:
+        return "along" if source >= _CROWDED else "blocks"
+    if own < _CLOSE:
+        return "along"
+    even = all(_even(n, lanes) > 1 for n in (sizes[at], sizes[-1]))
+    return "diagonal" if even and (own < _CROWDED or source >= _CLOSE) else "blocks"
+
+
+def _even(size: int, lanes: int) -> int:
+    """How many blocks each way of a larger one divide `size` elements."""
+    return gcd(size, _DIAGONAL * lanes) // lanes if size % lanes == 0 else 1
 
 
 def _far(group: Group, stage: Stage) -> bool:
@@ -98,22 +120,42 @@ def schedule(group: Group, block: str, names: list[str], across: Across, element
     """
     if across.order == "buffered":
         return _buffered(group, block, names, across, elements)
-    sch, cores, far = group.sch, group.target.cores, across.order == "far"
-    lanes = max(1, group.target.vector_bits // 32)
-    strips, panels = _TOGETHER if far else (_STRIPS if across.order == "along" else 1, 1)
-    pieces = product([sch.extent(n) for k, n in enumerate(names[:-1]) if k != across.at])
-    while far and strips > 1 and pieces * (sch.extent(names[across.at]) or 0) < strips * lanes * _TASKS * cores:
-        strips //= 2
+    sch, lanes = group.sch, max(1, group.target.vector_bits // 32)
+    strips, panels = _together(group, names, across, elements)
     strip, near, row = sch.split(names[across.at], [None, strips, lanes])
     panel, beside, lane = sch.split(names[-1], [None, panels, lanes])
-    outer = [*(n for k, n in enumerate(names[:-1]) if k != across.at), strip]
-    sch.reorder(*outer, panel, near, beside, row, lane)
+    shared = [n for k, n in enumerate(names[:-1]) if k != across.at]
+    walk = [panel, strip] if across.order == "far along" else [strip, panel]
+    sch.reorder(*shared, *walk, near, beside, row, lane)
+    done = {"far": " some each way", "far along": " some each way, along the source"}.get(across.order, "")
+    if across.order == "along" and strips > 1:
+        done = " along the source"
+    if across.order == "diagonal" and min(strips, panels) > 1:
+        sch.diagonal(near, beside)
+        done = " on diagonals"
     sch.vectorize(lane)
-    if far and any(t.op.name == across.source for t in group.inputs):
-        sch.prefetch(panel, across.source, 1, beside)
-    _share(group, outer, elements)
-    order = {"far": " some each way", "along": " along the source"}.get(across.order, "")
-    return f"{block}: {elements} elements, blocks of {lanes} x {lanes}{order}"
+    if across.order in _FAR and any(t.op.name == across.source for t in group.inputs):
+        sch.prefetch(walk[1], across.source, 1, beside)
+    _share(group, [*shared, walk[0]], elements)
+    return f"{block}: {elements} elements, blocks of {lanes} x {lanes}{done}"
+
+
+def _together(group: Group, names: list[str], across: Across, elements: int) -> tuple[int, int]:
+    """How many blocks along the source's rows, and along the result's, are taken together: as many as leave work for
+    all cores.
+    """
+    sch, lanes = group.sch, max(1, group.target.vector_bits // 32)
+    sizes = [sch.extent(n) for n in names]
+    counts = list({**_FAR, "along": (_STRIPS, 1)}.get(across.order, (1, 1)))
+    if across.order == "diagonal":
+        counts = [_even(sizes[k] or 0, lanes) for k in (across.at, -1)]
+    if elements < PARALLEL_ELEMENTS:
+        return counts[0], counts[1]
+    cut, of = (1, -1) if across.order == "far along" else (0, across.at)
+    rows = product([n for k, n in enumerate(sizes[:-1]) if k != across.at]) * (sizes[of] or elements)
+    while counts[cut] > 1 and rows < counts[cut] * lanes * _TASKS * group.target.cores:
+        counts[cut] //= 2
+    return counts[0], counts[1]
 
 
 def _buffered(group: Group, block: str, names: list[str], across: Across, elements: int) -> str:

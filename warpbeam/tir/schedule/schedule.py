@@ -12,6 +12,7 @@ from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.expr import PrimExpr, const_int
 from warpbeam.tir.schedule.blockize import Blockize
 from warpbeam.tir.schedule.cache import CacheRead, CacheWrite, Clone, SetScope
+from warpbeam.tir.schedule.diagonal import Diagonal
 from warpbeam.tir.schedule.inline import ComputeInline, ReverseComputeInline
 from warpbeam.tir.schedule.layout import TransformLayout, plain_map
 from warpbeam.tir.schedule.loop_axes import LoopAxes
@@ -131,6 +132,10 @@ class Schedule:
     def reorder(self, *loops: str) -> None:
         """The named loops in the given order, outer first."""
         self.step(Reorder(loops))
+
+    def diagonal(self, outer: str, inner: str) -> None:
+        """Walks two directly nested loops along diagonals: the outer one's variable moves on with the inner one's."""
+        self.step(Diagonal(outer, inner))
 
     def tile(self, x: str, y: str, x_factor: int, y_factor: int, guard: bool = False) -> tuple[str, str, str, str]:
         """Two loops as tiles; gives (x outer, y outer, x inner, y inner), in this order from outside.

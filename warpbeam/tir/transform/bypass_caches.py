@@ -3,9 +3,10 @@
 def relu(A: float32[64, 1048576], B: float32[64, 1048576]) {"bypass": (1,)}
 
 An ordinary store first reads the line that it changes, and then drives out of the caches what is still of use. Neither
-serves a result that is gone from them before anybody reads it: one of a size like the third-level cache's, in a kernel
-that passes twice as much by it. What a kernel reads again itself stays as it is, and so does what it asks for
-ahead: where results come in bursts, at the end of each row, stores into lines that are there wait less.
+serves a result that is gone from them before anybody reads it: one of half the third-level cache's size or more, in a
+kernel that passes one and a half times that cache's by it (from there on a kernel and its reader together take less).
+What a kernel reads again itself stays as it is, and so does what it asks for ahead: where results come in bursts, at
+the end of each row, stores into lines that are there wait less.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def possible(target: Any) -> bool:
 
 def past_caches(target: Any, result: int, total: int) -> bool:
     """Whether a result of so many bytes goes past the caches, in a kernel that reads and writes `total`."""
-    return possible(target) and 2 * result >= target.l3 and total >= 2 * target.l3
+    return possible(target) and 2 * result >= target.l3 and 2 * total >= 3 * target.l3
 
 
 def bypass_caches(func: PrimFunc, at: Setting) -> PrimFunc:

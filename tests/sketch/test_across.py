@@ -1,0 +1,127 @@
+"""In which order transposes take their blocks: by where rows of the source and of the result lie in a cache."""
+
+import numpy as np
+import pytest
+
+from warpbeam.ir.rewrite import post_order
+from warpbeam.sketch.base import Plan
+from warpbeam.sketch.select import schedule
+from warpbeam.target import Target, get
+from warpbeam.te import tensor as te
+from warpbeam.tir.expr import const_int
+from warpbeam.tir.interp import run
+from warpbeam.tir.stmt import For
+
+ORDERS = ("by way of a buffer", "along the source", "on diagonals")
+
+
+def machine(**facts: int) -> Target:
+    """One with 16 lanes, which fill a line."""
+    return get("generic-x86-64-v4").replace(**{"cores": 2, "l1": 48 << 10, **facts})
+
+
+def turned(shape: tuple[int, ...], target: Target, dtype: str = "float32") -> Plan:
+    """The last two axes change places."""
+    b, m, n = shape
+    x = te.placeholder(shape, dtype, name="x")
+    return schedule([x], [te.compute((b, n, m), lambda i, j, k: x[i, k, j], name="y")], target)
+
+
+def order(plan: Plan) -> str:
+    return next((o for o in ORDERS if o in plan.notes[0]), "")
+
+
+def check(plan: Plan, shape: tuple[int, ...], dtype: str = "float32") -> None:
+    a = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
+    out = np.zeros((shape[0], shape[2], shape[1]), dtype)
+    args = zip((a, out), plan.lowered.params, strict=False)
+    run(plan.lowered, *[v.reshape([int(d) for d in p.shape]) for v, p in args])
+    np.testing.assert_array_equal(out, a.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1, 40, 1024), "along the source"),  # rows of the result share no places
+        ((2, 24, 1008), "along the source"),
+        ((1, 128, 600), "along the source"),
+        ((1, 256, 256), "on diagonals"),  # 1 KiB apart: too near for rows of several blocks
+        ((1, 512, 1024), "on diagonals"),  # 2 KiB, and the source's are crowded
+        ((2, 512, 256), "on diagonals"),
+        ((1, 512, 240), ""),  # the source's are not
+        ((1, 512, 70), ""),
+        ((1, 256, 40), ""),  # no larger block is whole
+        ((1, 1024, 70), "by way of a buffer"),  # rows of one block share a place
+        ((1, 1024, 1024), "by way of a buffer"),
+        ((1, 300, 64), ""),  # cores would be left without work
+    ],
+)
+def test_order(shape: tuple[int, ...], expected: str) -> None:
+    plan = turned(shape, machine())
+    assert order(plan) == expected
+    if shape[0] * shape[1] * shape[2] < 1 << 17:
+        check(plan, shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1, 256, 256), ""),
+        ((1, 512, 1024), "by way of a buffer"),
+        ((1, 40, 1024), "along the source"),
+        ((1, 40, 500), ""),
+    ],
+)
+def test_blocks_that_store_parts_of_lines_stay_by_them(shape: tuple[int, ...], expected: str) -> None:
+    """8 lanes: the other half of a line is stored by the next block along the result."""
+    assert order(turned(shape, get("generic-x86-64-v3").replace(cores=2))) == expected
+
+
+@pytest.mark.parametrize("cores,blocks", [(2, 8), (4, 4), (8, 2), (64, 1)])
+def test_diagonals_leave_work_for_all_cores(cores: int, blocks: int) -> None:
+    plan = turned((1, 512, 1024), machine(cores=cores))
+    loops = [n for n in post_order(plan.func.body) if isinstance(n, For)]
+    assert const_int(next(n for n in loops if n.kind == "parallel").extent) == 1024 // (16 * blocks)
+
+
+@pytest.mark.parametrize(
+    ("shape", "l1", "blocks"),
+    [((2, 1024, 130), 32 << 10, "32 x 128"), ((1, 1024, 17), 48 << 10, "64 x 128"), ((1, 1024, 15), 48 << 10, None),
+     ((1, 1056, 70), 48 << 10, None), ((1, 1120, 70), 48 << 10, None)],
+)  # fmt: skip
+def test_blocks_that_go_by_way_of_a_buffer(shape: tuple[int, ...], l1: int, blocks: str | None) -> None:
+    """As large as fits the nearest cache; where rows of the result are whole blocks, and there are enough of them."""
+    plan = turned(shape, machine(l1=l1))
+    assert (order(plan) == "by way of a buffer") == (blocks is not None)
+    assert blocks is None or f"blocks of {blocks} " in plan.notes[0]
+    check(plan, shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "cores", "expected", "counts"),
+    [
+        ((1, 256, 1024), 2, "some each way", (8, 4)),
+        ((1, 256, 1024), 4, "some each way", (4, 4)),
+        ((1, 256, 1024), 64, "some each way", (1, 4)),
+        ((1, 512, 250), 2, "some each way, along the source", (4, 4)),
+        ((1, 256, 250), 4, "some each way, along the source", (4, 1)),
+        ((3, 256, 100), 2, "some each way, along the source", (4, 4)),
+        ((1, 257, 1024), 2, None, ()),  # no whole lines
+    ],
+)
+def test_past_the_caches(shape: tuple[int, ...], cores: int, expected: str | None, counts: tuple[int, ...]) -> None:
+    """Several blocks each way together: lines of each row, of the source and of the result; fewer where cores would be
+    left without work. They go along the source's rows, unless these crowd few places.
+    """
+    plan = turned(shape, machine(l1=2048, l2=8192, l3=16384, cores=cores))
+    assert plan.notes[0].endswith(expected or "blocks of 16 x 16 along the source")
+    check(plan, shape)
+    if expected is not None:
+        loops = [n for n in post_order(plan.func.body) if isinstance(n, For)]
+        asked = next(n for n in loops if "prefetch" in n.annotations)
+        assert tuple(const_int(f.extent) or const_int(f.extent.a) for f in (asked.body, asked.body.body)) == counts
+
+
+def test_what_some_cache_holds_is_not_taken_together() -> None:
+    for l3 in (1 << 25, 0):
+        assert "some each way" not in turned((1, 256, 1024), machine(l1=2048, l2=8192, l3=l3)).notes[0]
