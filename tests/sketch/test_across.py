@@ -64,17 +64,24 @@ def test_order(shape: tuple[int, ...], expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
+    ("lanes", "dtype", "shape", "expected"),
     [
-        ((1, 256, 256), ""),
-        ((1, 512, 1024), "by way of a buffer"),
-        ((1, 40, 1024), "along the source"),
-        ((1, 40, 500), ""),
+        (16, "float16", (1, 512, 256), "on diagonals"),
+        (16, "float16", (1, 512, 1024), "on diagonals"),
+        (16, "float16", (1, 1024, 512), "by way of a buffer"),
+        (16, "float16", (1, 40, 1280), "along the source"),
+        (16, "float16", (1, 40, 640), ""),
+        (8, "float32", (1, 256, 256), "on diagonals"),
+        (8, "float32", (1, 512, 256), "by way of a buffer"),
+        (8, "float32", (1, 40, 640), "along the source"),
+        (8, "float32", (1, 40, 320), ""),
+        (16, "int8", (1, 1024, 512), ""),  # quarters
+        (16, "int8", (1, 24, 1280), ""),
     ],
 )
-def test_blocks_that_store_parts_of_lines_stay_by_them(shape: tuple[int, ...], expected: str) -> None:
-    """8 lanes: the other half of a line is stored by the next block along the result."""
-    assert order(turned(shape, get("generic-x86-64-v3").replace(cores=2))) == expected
+def test_order_where_blocks_store_parts_of_lines(lanes: int, dtype: str, shape: tuple[int, ...], expected: str) -> None:
+    """The rest is stored by the next block along the result."""
+    assert order(turned(shape, machine(vector_bits=32 * lanes), dtype)) == expected
 
 
 @pytest.mark.parametrize("cores,blocks", [(2, 8), (4, 4), (8, 2), (64, 1)])

@@ -33,6 +33,7 @@ _FAR = {"far": (8, 4), "far along": (4, 4)}  # the same, and along the result's 
 _BUFFER = (4, 8)  # the same, of what is turned into a buffer; fewer of the first if they do not fit the nearest cache
 _CROWDED = 2048  # rows that are a multiple of this apart have two places there at most
 _CLOSE = 1024  # the same, four; enough for what is stored at once, too few for that of the blocks before
+_HALVES = 512  # the same, eight; too few where the block beside the next one stores the other halves of lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +81,14 @@ def _order(group: Group, stage: Stage, at: int, pitch: int) -> str:
     sizes = [extent(a.extent) or 0 for a in stage.op.axis]
     lanes, size = max(1, group.target.vector_bits // 32), dt.nbytes(stage.op.body[0].dtype)
     own = gcd(size * product([a.extent for a in stage.op.axis[at + 1 :]]), WAY_BYTES)
-    source, lines = (
-        gcd(pitch, WAY_BYTES),
-        lanes * size >= group.target.line and group.is_output(stage.op) and all(sizes),
-    )
-    if own >= (WAY_BYTES if lines else _CROWDED):
+    known, parts = group.is_output(stage.op) and all(sizes), group.target.line // (lanes * size)  # of a line
+    if own >= (WAY_BYTES if known and parts <= 1 else _CROWDED):
         whole = sizes[at] >= lanes and sizes[-1] % (_BUFFER[1] * lanes) == 0 < sizes[-1]
         return "buffered" if whole and group.is_output(stage.op) else "blocks"
-    if not lines:
+    if not known or parts > 2:
         return "along" if source >= _CROWDED else "blocks"
     if own < _CLOSE:
-        return "along"
+        return "along" if parts <= 1 or source >= _HALVES else "blocks"
     even = all(_even(n, lanes) > 1 for n in (sizes[at], sizes[-1]))
     return "diagonal" if even and (own < _CROWDED or source >= _CLOSE) else "blocks"
 
