@@ -222,6 +222,17 @@ def _pad(d: Draw) -> Any:
     return d.call("pad_einsum", block, [d.rng.choice([1, 2, 4, 5]) for _ in d.s_block(block).axes])
 
 
+def _rescale(d: Draw) -> Any:
+    """Brings sums together with the maximum that their weights need, mostly where there are such."""
+    powers = [
+        n for n, p in d.tree.blocks.items() if getattr(getattr(as_block(p).body, "value", None), "op", "") == "exp"
+    ]
+    weights = d.pick(powers, d.block)
+    sums = d.s.get_consumers(weights)
+    top = d.pick([n for n in d.s.get_producers(weights) if reduces(d.tree.block(n))], d.block)
+    return d.call("rescale", top, weights, sums if d.rng.random() < 0.9 else sums[:1])
+
+
 def _skip(d: Draw) -> Any:
     """Skips what lies in a border, mostly for a sum that reads one."""
 
@@ -371,6 +382,7 @@ STEPS: dict[str, tuple[float, Callable[[Draw], Any]]] = {
     "blockize": (0.4, lambda d: d.call("blockize", d.loop())),
     "loop_axes": (0.4, lambda d: d.call("loop_axes", d.block())),
     "pad_einsum": (1, _pad),
+    "rescale": (1, _rescale),
     "skip_zeros": (1, _skip),
     "tensorize": (2, _tensorize),
 }  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from schedule_draw import intrinsics
+from schedule_programs import weighted
 
 from warpbeam import te
 from warpbeam.te.create import create_prim_func
@@ -206,6 +207,11 @@ def blockize(s: Schedule) -> None:
 @primitive(product)
 def pad_einsum(s: Schedule) -> None:
     s.pad_einsum("C", [4, 4, 4])
+
+
+@primitive(weighted)
+def rescale(s: Schedule) -> None:
+    s.rescale("T", "W", ["N", "S"])
 
 
 @primitive(bordered)

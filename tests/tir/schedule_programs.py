@@ -10,7 +10,7 @@ import numpy as np
 
 from warpbeam import te
 from warpbeam.te.create import create_prim_func
-from warpbeam.tir.expr import const, floordiv, floormod, if_then_else, land, maximum, select
+from warpbeam.tir.expr import call, const, floordiv, floormod, if_then_else, land, maximum, select
 from warpbeam.tir.stmt import PrimFunc
 
 
@@ -162,11 +162,24 @@ def tuples() -> PrimFunc:
     return create_prim_func([x], [u, v], "tuples")
 
 
+def weighted() -> PrimFunc:
+    """Sums of what lies at each row's largest element: others are so much less that their exponential is 0."""
+    x, v = te.placeholder((6, 10), name="X"), te.placeholder((6, 10, 8), name="V")
+    k, r, q = te.reduce_axis(10, "k"), te.reduce_axis(10, "r"), te.reduce_axis(10, "q")
+    m = te.compute((6, 10), lambda i, j: x[i, j] * 1000.0, name="M")
+    t = te.compute((6,), lambda i: te.max(m[i, k], axis=k, init=const(-9000.0, "float32")), name="T")
+    w = te.compute((6, 10), lambda i, j: call("exp", m[i, j] - t[i], most=0.0), name="W")
+    n = te.compute((6,), lambda i: te.sum(w[i, r] * x[i, r], axis=r), name="N")
+    s = te.compute((6, 8), lambda i, c: te.sum(w[i, q] * v[i, q, c], axis=q), name="S")
+    out = te.compute((6, 8), lambda i, c: s[i, c] - n[i], name="E")
+    return create_prim_func([x, v], [out], "weighted")
+
+
 PROGRAMS: dict[str, Callable[[], PrimFunc]] = {
     f.__name__: f  # type: ignore[attr-defined]
     for f in (
         *(matmul, conv2d, depthwise, softmax, scan, argmax),
-        *(transposed, primes, symbolic, rows, chain, tuples),
+        *(transposed, primes, symbolic, rows, chain, tuples, weighted),
     )
 }
 SIZES: dict[str, tuple[dict[str, int], ...]] = {"symbolic": ({"n": 1}, {"n": 7}, {"n": 32})}

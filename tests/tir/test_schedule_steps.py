@@ -14,6 +14,7 @@ from warpbeam import te
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.te.create import create_prim_func
 from warpbeam.tir.expr import Buffer, SizeVar, Var, const
+from warpbeam.tir.expr import call as intrinsic
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import Block, BufferStore, For, IterVar, PrimFunc
@@ -139,6 +140,49 @@ def test_skip_zeros_refuses_what_adds_no_product_with_a_border():
     assert s.func is before, "there is no border along the batch"
     s.skip_zeros("Y", "P", [1, 2])
     assert s.func is not before
+    check(f, s.func)
+
+
+def distances(begin=-9000.0, fn="exp", more=False, swapped=False, count=10):
+    """As `weighted`, with something else in one place."""
+    x = te.placeholder((6, 10), name="X")
+    k, r = te.reduce_axis(10, "k"), te.reduce_axis(count, "r")
+    t = te.compute((6,), lambda i: te.max(x[i, k], axis=k, init=const(begin, "float32")), name="T")
+    w = te.compute((6, 10), lambda i, j: intrinsic(fn, x[i, j] - t[i]), name="W")
+    s = te.compute((6,), lambda i: te.sum(w[i, r] + x[i, r] if swapped else w[i, r] * x[i, r], axis=r), name="S")
+    out = te.compute((6, 10), lambda i, j: s[i] + (w[i, j] if more else x[i, j]), name="E")
+    return create_prim_func([x], [out], "distances")
+
+
+def test_rescale_refuses_what_are_no_weights_below_a_maximum():
+    def refused(words, func, top="T", weights="W", sums=("S",), before=lambda s: None):
+        s = Schedule(func)
+        before(s)
+        with pytest.raises(ScheduleError, match=words):
+            s.rescale(top, weights, sums)
+
+    refused("begins with a finite number", distances(float("-inf")))
+    refused("is not the exponential of how far", distances(fn="sqrt"))
+    refused("W is not read by S alone", distances(more=True))
+    refused("S is no sum, from zero, of values times W", distances(swapped=True))
+    halves = schedule_programs.program("weighted")
+    refused("write S", halves, sums=("N", "S", "S_p1"), before=lambda s: s.partition(s.loops("S")[0], 3))
+    refused("S has not one loop over all that is reduced", distances(count=9))
+    refused("do not follow each other", distances(), top="W", weights="T")
+    refused("not one loop over all that is reduced", distances(), before=lambda s: s.split(s.loops("T")[1], [None, 5]))
+    refused("not one loop over all that is reduced", distances(), before=lambda s: s.parallel(s.loops("W")[0]))
+    refused("do not follow each other", distances(), before=lambda s: s.decompose_reduction("S", s.loops("S")[1]))
+
+
+def test_rescale_takes_what_was_placed_in_a_loop():
+    f = schedule_programs.program("weighted")
+    s = Schedule(f)
+    at, _ = s.split(s.loops("E")[0], [None, 2])
+    for name in ("S", "N", "W", "T"):
+        s.compute_at(name, at)
+    loop = s.rescale("T", "W", ["N", "S"])
+    s.compute_at("M", loop)
+    assert s.loops("M")[:2] == [at, loop]
     check(f, s.func)
 
 

@@ -36,7 +36,7 @@ from warpbeam.tir.schedule.legal import (
     loops_at_once,
     same_iteration,
 )
-from warpbeam.tir.schedule.step import Namer, Step, serial, top_nest
+from warpbeam.tir.schedule.step import Namer, Step, serial
 from warpbeam.tir.stmt import Block, For, PrimFunc, SeqStmt, Stmt, seq
 
 
@@ -333,12 +333,11 @@ class ReverseComputeAt(Step):
                         f"its result is not complete inside",
                         hint="choose a loop outside the reduction",
                     )
-        last = top_nest(target)
         order = list(tree.blocks.values())
-        top = tree.blocks_below(last)
+        inside = tree.blocks_below(target)
         for buffer in read(block):
             for p in writers(tree, buffer):
-                if order.index(p) > order.index(top[-1]) or (p in top and not p.within(target)):
+                if order.index(p) > order.index(inside[-1]):
                     raise ScheduleError(
                         f"{self.block} also needs {as_block(p).name}, which is not ready in {self.loop}"
                     )

@@ -23,6 +23,7 @@ from warpbeam.tir.schedule.pad import PadEinsum
 from warpbeam.tir.schedule.partition import Names, Partition
 from warpbeam.tir.schedule.place import ComputeAt, ReverseComputeAt
 from warpbeam.tir.schedule.reduction import DecomposeReduction, RFactor
+from warpbeam.tir.schedule.rescale import Rescale
 from warpbeam.tir.schedule.root import ComputeRoot
 from warpbeam.tir.schedule.skip import SkipZeros
 from warpbeam.tir.schedule.step import Step
@@ -226,6 +227,10 @@ class Schedule:
     def pad_einsum(self, block: str, padding: Sequence[int]) -> tuple[str, ...]:
         """Makes the axes of a sum of products multiples of numbers; gives the names of the copying blocks."""
         return self.step(PadEinsum(block, tuple(padding)))  # type: ignore[no-any-return]
+
+    def rescale(self, top: str, weights: str, sums: Sequence[str]) -> str:
+        """Sums whose weights are exponentials of the distance from a maximum in one loop with that; gives its name."""
+        return self.step(Rescale(top, weights, tuple(sums)))  # type: ignore[no-any-return]
 
     def skip_zeros(self, block: str, buffer: str, dims: Sequence[int]) -> None:
         """The updates of a sum of products without those that read an operand's border of zeros along `dims`."""
