@@ -252,10 +252,16 @@ def test_views_between_movers_join_with_them():
 
 
 def test_what_does_not_fit_a_stack_stays_apart_and_says_why():
-    func = attention(size=64, queries=8, keys=8192)
+    func = attention(size=64, queries=8, keys=8191)  # a prime number: rows have no parts of one size
     assert all(g.count("nn.matmul") <= 1 for g in chains(func))
     text = to_text(explain(func, 3, MACHINE))
     assert "products, reductions and what lies between" in text
+
+
+def test_what_does_not_fit_a_stack_joins_where_rows_can_be_taken_in_parts():
+    func = attention(size=64, queries=8, keys=8192)
+    assert [g.count("nn.matmul") for g in chains(func)] == [2]
+    assert "rows are taken in parts" in to_text(explain(func, 3, MACHINE))
 
 
 @pytest.mark.parametrize("reader", [None, "negative"])

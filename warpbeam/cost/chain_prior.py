@@ -18,7 +18,7 @@ from warpbeam.target import Target
 _ROWS = (8, 16, 32, 64)  # of a block
 _UNEVEN = 1.02  # a shorter last block is code of its own
 _SURE = 0.95  # of the time apart at most: predictions are no better than that
-_COPY_CYCLES = 3.0  # to fetch a vector of an operand from where it lies and put it in a buffer
+COPY_CYCLES = 3.0  # to fetch a vector of an operand from where it lies and put it in a buffer
 _ROW_CYCLES = 60.0  # to begin and end the reductions of a row
 _VECTOR_CYCLES = 24.0  # of the reductions of a row, for each vector of it
 
@@ -135,7 +135,7 @@ def separate(chain: Chain, target: Target) -> float:
     left = chain.products[0].inner * chain.rows * (chain.made or chain.moved)
     for elements, elsewhere in [(left, chain.moved), *made]:
         through = 2 * elements * chain.bytes / MOVED_RATE * elsewhere
-        work += chain.batch * max(_COPY_CYCLES * elements / chain.lanes, through)
+        work += chain.batch * max(COPY_CYCLES * elements / chain.lanes, through)
         forks += elements > 0
     return products + (work + EXPOSED * moved) / cores + forks * target.fork_cycles * (cores > 1)
 
@@ -151,9 +151,9 @@ def _score(chain: Chain, rows: int, target: Target) -> Blocks | None:
     room = STACK if target.l2 else 0  # small machines have small stacks
     if (chain.rights + (rows + rest) * row) * chain.bytes > room:
         return None
-    whole = _block(chain, rows, target)
-    last = _block(chain, rest, target) if rest else None
-    total = whole.cycles * count + (last.cycles if last else 0.0) + _COPY_CYCLES * chain.rights / chain.lanes
+    whole = block(chain, rows, target)
+    last = block(chain, rest, target) if rest else None
+    total = whole.cycles * count + (last.cycles if last else 0.0) + COPY_CYCLES * chain.rights / chain.lanes
     total *= chain.batch
     cores = target.cores if target.threads else 1
     units, parallel = (count, "rows") if chain.batch == 1 and not chain.rights else (chain.batch, "batch")
@@ -162,10 +162,10 @@ def _score(chain: Chain, rows: int, target: Target) -> Blocks | None:
     return Blocks(whole, last, parallel, total * -(-units // cores) / units + target.fork_cycles)
 
 
-def _block(chain: Chain, rows: int, target: Target) -> Block:
+def block(chain: Chain, rows: int, target: Target) -> Block:
     """The best tiles of so many rows, on one core."""
     tiles = tuple(_tile(chain, p, rows, replace(target, cores=1)) for p in chain.products)
-    total = sum(t.cycles for t in tiles) + _COPY_CYCLES * chain.left * rows / chain.lanes
+    total = sum(t.cycles for t in tiles) + COPY_CYCLES * chain.left * rows / chain.lanes
     for columns, reduced in chain.between:
         size = rows * columns * chain.bytes
         total += EXPOSED * (2 + 2 * reduced) * size * cache_rate(size, target)

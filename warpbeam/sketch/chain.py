@@ -32,7 +32,6 @@ from warpbeam.cost import chain_prior
 from warpbeam.cost.chain_prior import Block, Blocks, Chain, Product, plan, ranked
 from warpbeam.cost.tile_prior import Tile
 from warpbeam.ir import dtype as dt
-from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import dot, pointwise, rows, tile
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product
@@ -82,7 +81,9 @@ class Parts:
 
 
 def fits(group: Group) -> bool:
-    return find(group) is not None
+    """Whether the group is such a chain, and a block's buffers fit the stack."""
+    parts = find(group)
+    return parts is not None and plan(describe(group, parts), group.target) is not None
 
 
 def slides(op: Operation) -> bool:
@@ -324,8 +325,7 @@ def build(group: Group, rank: int = 0) -> Plan:
     assert parts is not None
     chain = describe(group, parts)
     decided = nth(ranked(chain, group.target, rank + 1), rank) if rank else plan(chain, group.target)
-    if decided is None:
-        raise ScheduleError("no block of rows is small enough", hint="compute the products one after the other")
+    assert decided is not None  # it fits
     apply(group, parts, decided)
     others = partial(_next_best, chain, group.target)
     return Plan(group.sch.func, "chain", _decisions(decided), cycles=decided.cycles, others=others)

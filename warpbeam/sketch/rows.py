@@ -46,7 +46,7 @@ def build(group: Group) -> Plan:
     for stage in reversed(group.stages):
         if stage.op in keeping or (stage.op is out and out.reduce_axis):
             _place(group, stage, row, cols, short)
-    passes = [(s, _vectorise(group, s, row, short)) for s in group.stages if s.op in keeping or s.op is out]
+    passes = [(s, vectorise(group, s, row, short)) for s in group.stages if s.op in keeping or s.op is out]
     if row is not None:
         _fetch_ahead(group, row, product(lead) * product(cols), [(s, loops[0]) for s, loops in passes if loops])
     notes = ("one pass over memory per row", *(["rows in registers"] if short else []))
@@ -89,7 +89,7 @@ def below(group: Group, out: Stage, stages: list[Stage], row: str, cols: tuple[o
     for stage in reversed(stages):
         _place(group, stage, row, cols, short)
     for stage in (*stages, out):
-        _vectorise(group, stage, row, short)
+        vectorise(group, stage, row, short)
 
 
 def _short(group: Group, out: ComputeOp, cols: tuple[object, ...]) -> int:
@@ -158,7 +158,7 @@ def _place(group: Group, stage: Stage, row: str | None, cols: tuple[object, ...]
         sch.set_scope(block, "local")
 
 
-def _vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> list[str]:
+def vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> list[str]:
     """Vectors along the row: elementwise stages directly, reductions through partial results per lane. Gives the loops
     over groups of vectors of an elementwise stage, of which rows that stay in registers have none.
     """

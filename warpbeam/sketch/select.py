@@ -12,6 +12,7 @@ from warpbeam.sketch import (
     columns,
     generic,
     lines,
+    online,
     pointwise,
     pooled,
     rows,
@@ -37,12 +38,13 @@ _SKETCHES = (
     ("pooled", pooled),
     ("lines", lines),
     ("chain", chain),
+    ("online", online),
     ("blocked", blocked),
     ("tile", tile),
     ("winograd", winograd),
     ("columns", columns),
 )
-_RANKED = (tile, blocked, winograd, window, chain)
+_RANKED = (tile, blocked, winograd, window, chain, online)
 
 
 def schedule(
@@ -105,7 +107,7 @@ def predict(
     if _empty(outs):
         return None
     group = Group(ins, outs, target, constants)
-    found = (sketch.predict(group) for sketch in (blocked, tile, winograd, chain))
+    found = (sketch.predict(group) for sketch in (blocked, tile, winograd, chain, online))
     return next((cycles for cycles in found if cycles is not None), None)
 
 
@@ -126,8 +128,8 @@ def chained(
     if _empty(outs):
         return None
     group = Group(ins, outs, target, constants)
-    found = chain.pays(group)
-    return blocked.pays(group) if found is None else found
+    found = (sketch.pays(group) for sketch in (chain, online, blocked))
+    return next((better for better in found if better is not None), None)
 
 
 def with_windows(
@@ -151,11 +153,16 @@ def with_windows(
 
 def schedulable(
     inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Target, constants: frozenset[str] = frozenset()
-) -> bool:
-    """Whether the sketch for chains, or that for blocks, really schedules a group that it fits."""
+) -> str:
+    """The name of the sketch, of those for chains and blocks, that really schedules a group; "" if none does."""
     group = Group(*divide(*collapse(inputs, outputs)), target, constants)
-    try:
-        lower((chain if chain.fits(group) else blocked).build(group).func, target)
-    except (ScheduleError, LowerError):
-        return False
-    return True
+    for label, sketch in (("chain", chain), ("online", online), ("blocked", blocked)):
+        if not sketch.fits(group):
+            continue
+        try:
+            lower(sketch.build(group).func, target)
+        except (ScheduleError, LowerError):
+            group.restart()
+            continue
+        return label
+    return ""

@@ -36,7 +36,7 @@ class _Search:
     def __init__(self, fuser: Fuser, target: Target) -> None:
         self.fuser, self.target = fuser, target
         self.judged: dict[Any, bool | None] = {}
-        self.scheduled: dict[Any, bool] = {}
+        self.scheduled: dict[Any, str] = {}
 
     def end(self, node: Call, several: bool) -> bool:
         """Joins the chain that ends in the group of a contraction, if there is one and it pays: `several` contractions,
@@ -49,13 +49,18 @@ class _Search:
         if several and not before:
             return False
         if before and self._judge(members) is None:
-            self._refuse(before, "products, reductions and what lies between are not of a form that is joined")
+            self._refuse(
+                before, "products, reductions and what lies between are not of a form that is joined, or fit no buffer"
+            )
             return False
         members = self._with_result(self._with_operands(members))
         others = [m for m in members if self._group(m) is not group]
         if all(hasattr(m.op, "boxes") for m in others):  # a cut may cost nothing where it is
             return False
-        if self._judge(members) and self._certain(members):
+        way = self._way(members) if self._judge(members) else ""
+        if way == "online":
+            self.fuser.remarks[node] = "rows are taken in parts, as whole ones do not fit a buffer"
+        if way:
             for m in others:
                 self.fuser.union(self.fuser.groups[node], self.fuser.groups[m])
             return True
@@ -145,10 +150,10 @@ class _Search:
             self.judged[key] = None if made is None else chained(*made[:2], self.target, made[2])
         return self.judged[key]
 
-    def _certain(self, members: list[Call]) -> bool:
-        """Whether the kernel that would be faster can be scheduled."""
+    def _way(self, members: list[Call]) -> str:
+        """The sketch that can schedule the kernel that would be faster; "" if none can."""
         key = self.fuser.alike(members)
         if key not in self.scheduled:
             made = self.fuser.tensors(members)
-            self.scheduled[key] = made is not None and schedulable(*made[:2], self.target, made[2])
+            self.scheduled[key] = "" if made is None else schedulable(*made[:2], self.target, made[2])
         return self.scheduled[key]

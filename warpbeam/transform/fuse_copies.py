@@ -70,4 +70,5 @@ def _takes(fuser: Fuser, target: Target, group: Group, node: Call) -> bool:
         users = [u for u in fuser.graph.users[node] if u in group.members]
         return all(hasattr(u.op, "joins") or same_shape(shape_of(u), shape_of(node)) for u in users)
     made = fuser.tensors([*group.members, *group.copies, node], {*group.copies, node})
-    return made is not None and bool(chained(*made[:2], target, made[2])) and schedulable(*made[:2], target, made[2])
+    found = () if made is None else (*made[:2], target, made[2])
+    return bool(found) and bool(chained(*found)) and bool(schedulable(*found))

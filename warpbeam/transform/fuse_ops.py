@@ -191,6 +191,7 @@ class Fuser:
         self.graph = Graph(body)
         self.target = target
         self.reasons: dict[Call, str] = {}  # why a call did not join a chain of contractions
+        self.remarks: dict[Call, str] = {}  # how a chain is computed, where that is not as usual
         self.spread: set[Call] = set()  # calls that each reader does
         self.limit = int(PassContext.current().config.get(DEPTH, MAX_GROUP))
         self.groups: dict[Call, Group] = {}

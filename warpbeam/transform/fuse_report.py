@@ -21,7 +21,8 @@ from warpbeam.transform.fuse_ops import VIEW, Fuser, fused
 @dataclass(frozen=True, slots=True)
 class Joined:
     """A group: its operators in order, source nodes, and bytes of results that nothing outside reads; None where a
-    size is symbolic. `apart`: (number of a group that reads it, reason why it did not join).
+    size is symbolic. `apart`: (number of a group that reads it, reason why it did not join). `remark`: how it is
+    computed, where that is not as usual.
     """
 
     number: int
@@ -29,6 +30,7 @@ class Joined:
     nodes: tuple[str, ...]
     kept: int | None
     apart: tuple[tuple[int, str], ...]
+    remark: str = ""
 
 
 def explain(func: Function, opt_level: int = 3, target: Target | None = None) -> list[Joined]:
@@ -64,7 +66,8 @@ def _joined(fuser: Fuser, number: dict[int, int], calls: list[Call], k: int) -> 
             apart[-1, "the caller reads it"] = None
     names = tuple(c.op.name for c in calls if isinstance(c.op, Op))
     nodes = tuple(sorted({name for c in calls for name in origins(c)}))
-    return Joined(k, names, nodes, kept, tuple(sorted(apart)))
+    remark = next((fuser.remarks[c] for c in calls if c in fuser.remarks), "")
+    return Joined(k, names, nodes, kept, tuple(sorted(apart)), remark)
 
 
 def _readers(fuser: Fuser, users: list[Expr]) -> Iterator[Call]:
@@ -115,6 +118,8 @@ def to_text(groups: list[Joined]) -> str:
         kept = "" if g.kept == 0 else f"; {g.kept / 1e3:.1f} kB stay out of memory" if g.kept else "; sizes vary"
         nodes = ", ".join(g.nodes[:3]) + (f" and {len(g.nodes) - 3} more" if len(g.nodes) > 3 else "")
         lines.append(f"{g.number}: {' + '.join(g.operators)}{kept}" + (f"  [{nodes}]" if nodes else ""))
+        if g.remark:
+            lines.append(f"     {g.remark}")
         for there, why in g.apart:
             goal = "" if there < 0 else f" -> {there} ({groups[there].operators[0]})"
             lines.append(f"     apart{goal}: {why}")
