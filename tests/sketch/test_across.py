@@ -84,6 +84,14 @@ def test_order_where_blocks_store_parts_of_lines(lanes: int, dtype: str, shape: 
     assert order(turned(shape, machine(vector_bits=32 * lanes), dtype)) == expected
 
 
+def test_no_buffer_where_operands_fill_the_last_cache() -> None:
+    """Waiting for what is read, and then for what is written, takes longer there than rows that push each other out."""
+    size = 2 * 1024 * 1024 * 4
+    assert order(turned((1, 1024, 1024), machine(l3=size * 3 // 2))) == "by way of a buffer"
+    assert order(turned((1, 1024, 1024), machine(l3=size * 3 // 2 - 1))) == "on diagonals"
+    assert order(turned((1, 1024, 70), machine(l3=size // 16))) == ""
+
+
 @pytest.mark.parametrize("cores,blocks", [(2, 8), (4, 4), (8, 2), (64, 1)])
 def test_diagonals_leave_work_for_all_cores(cores: int, blocks: int) -> None:
     plan = turned((1, 512, 1024), machine(cores=cores))

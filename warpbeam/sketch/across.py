@@ -31,6 +31,7 @@ _STRIPS = 4  # blocks along the source's rows
 _DIAGONAL = 8  # blocks each way of a larger one whose diagonals are walked; fewer where these do not divide it
 _FAR = {"far": (8, 4), "far along": (4, 4)}  # the same, and along the result's rows, where that goes past the caches
 _BUFFER = (4, 8)  # the same, of what is turned into a buffer; fewer of the first if they do not fit the nearest cache
+_FILLING = 1.5  # times what a kernel reads and writes, if that is more than the last cache: the buffer then costs more
 _CROWDED = 2048  # rows that are a multiple of this apart have two places there at most
 _CLOSE = 1024  # the same, four; enough for what is stored at once, too few for that of the blocks before
 _HALVES = 512  # the same, eight; too few where the block beside the next one stores the other halves of lines
@@ -82,7 +83,9 @@ def _order(group: Group, stage: Stage, at: int, pitch: int) -> str:
     lanes, size = max(1, group.target.vector_bits // 32), dt.nbytes(stage.op.body[0].dtype)
     own = gcd(size * product([a.extent for a in stage.op.axis[at + 1 :]]), WAY_BYTES)
     known, parts = group.is_output(stage.op) and all(sizes), group.target.line // (lanes * size)  # of a line
-    if own >= (WAY_BYTES if known and parts <= 1 else _CROWDED):
+    lines = known and parts <= 1
+    filling = lines and _FILLING * _bytes(group) > group.target.l3 > 0
+    if own >= (WAY_BYTES if lines else _CROWDED) and not filling:
         whole = sizes[at] >= lanes and sizes[-1] % (_BUFFER[1] * lanes) == 0 < sizes[-1]
         return "buffered" if whole and group.is_output(stage.op) else "blocks"
     if not known or parts > 2:
@@ -103,10 +106,14 @@ def _far(group: Group, stage: Stage) -> bool:
     shapes = [t.shape for t in group.inputs] + [t.shape for t in group.outputs]
     if any(extent(n) is None for shape in shapes for n in shape) or not group.is_output(stage.op):
         return False
-    size = dt.nbytes(stage.op.body[0].dtype)
-    total = sum(product(t.shape) * dt.nbytes(t.dtype) for t in (*group.inputs, *group.outputs))
-    own = [a.extent for a in stage.op.axis]
-    return product(own[-1:]) * size % group.target.line == 0 and past_caches(group.target, product(own) * size, total)
+    size, own = dt.nbytes(stage.op.body[0].dtype), [a.extent for a in stage.op.axis]
+    lines = product(own[-1:]) * size % group.target.line == 0
+    return lines and past_caches(group.target, product(own) * size, _bytes(group))
+
+
+def _bytes(group: Group) -> int:
+    """Of all operands and results."""
+    return sum(product(t.shape) * dt.nbytes(t.dtype) for t in (*group.inputs, *group.outputs))
 
 
 def schedule(group: Group, block: str, names: list[str], across: Across, elements: int) -> str:
