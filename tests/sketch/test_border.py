@@ -67,6 +67,9 @@ CASES = {  # data, taps and channels in a group and results, strides, padding, d
     "groups": ((1, 7, 7, 64), (3, 3, 16, 128), (1, 1), (1, 1, 1, 1), (1, 1), 4),
     "line": ((2, 12, 40), (5, 40, 32), (1,), (2, 2), (1,), 1),
     "line, dilated": ((1, 10, 24), (5, 24, 32), (1,), (6, 3), (3,), 1),
+    "line, long": ((1, 20, 48), (33, 24, 64), (1,), (17, 15), (1,), 2),
+    "line, long, two": ((2, 30, 16), (24, 16, 32), (2,), (12, 12), (1,), 1),
+    "long and wide": ((1, 13, 12, 16), (7, 7, 16, 32), (1, 1), (3, 3, 3, 3), (1, 1), 1),
     "volume": ((1, 4, 6, 5, 12), (3, 3, 3, 12, 32), (1, 1, 1), (1, 1, 1, 1, 1, 1), (1, 1, 1), 1),
 }
 
@@ -82,6 +85,27 @@ def test_what_is_left_out_changes_no_bit(monkeypatch, name):
     assert got.tobytes() == want.tobytes()
     assert row["sketch"] == plain["sketch"] == "tile" and "taps" not in plain["decisions"]
     assert row["decisions"]["taps"] == "inside only", row
+
+
+@pytest.mark.parametrize("skips", [(2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("name", ["stride", "after only", "five", "mixed", "volume"])
+def test_taps_left_out_by_tiles_change_no_bit(monkeypatch, name, skips):
+    """Whatever the prior finds best: tiles of two rows by three, taps tested for all rows of an axis or for each."""
+    data, w, *how = CASES[name]
+    rng = np.random.default_rng(len(name))
+    x = rng.standard_normal(data).astype(np.float32)
+    mod = network(data, rng.standard_normal(w).astype(np.float32), *how)
+    want, _ = results(monkeypatch, mod, x, False)
+    chosen = tile.choose
+
+    def decide(shape: Shape, target: object) -> Tile:
+        found = tuple(k if inside else 0 for k, inside in zip(skips, shape.inside, strict=True))
+        return replace(chosen(shape, target), rows=(2, 3), skips=found)
+
+    monkeypatch.setattr(tile, "choose", decide)
+    got, row = results(monkeypatch, mod, x, True)
+    assert row["sketch"] == "tile" and row["decisions"]["rows"] == "2x3"
+    assert got.tobytes() == want.tobytes()
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -183,8 +207,29 @@ def test_rows_that_meet_the_map_are_counted(height, size):
     want = [sum(low <= h < high for h in t) for t in tiles for low, high in inside]
     assert sorted(found.elements()) == sorted(n for n in want if n)
     assert sum(n * h for h, n in found.items()) == round(skipping.share(inside, size) * size * len(inside))
+    some = skipping.met(inside, size, height)
+    assert sum(some.values()) == sum(n > 0 for n in want)
+    assert sum(n * h for h, n in some.items()) == sum(
+        len(t) for t in tiles for low, high in inside if any(low <= h < high for h in t)
+    )
     apart = skipping.static_tiles(inside, size, height)
     assert apart == ([] if height == 1 else [k for k, t in enumerate(tiles) if t[0] < 2 or t[-1] >= size - 3])
+
+
+def test_of_many_taps_tall_tiles_leave_out_those_that_meet_the_map_with_no_row():
+    """With all taps written out such tiles would be too long; one test for a tap stands outside of its loops."""
+    from warpbeam.sketch.select import schedule
+
+    x, w = te.placeholder((1, 99, 48), "float32", "x"), te.placeholder((128, 48, 48), "float32", "w")
+    y = nn.conv1d(x, w, 1, (64, 64), 1, data_layout="NWC", kernel_layout="WIO")
+    group = Group([x, w], [y], TARGET, frozenset({"w"}))
+    parts = tile.anatomy(group)
+    decided = choose(describe(group, parts, contraction(parts.anchor.op)), TARGET)
+    assert decided.rows[-1] > 4 and decided.skips[-1] == skipping.BY_TILE
+    plan = schedule([x, w], [y], TARGET, frozenset({"w"}))
+    assert plan.decisions["taps"] == "inside only"
+    tests = [n for n in post_order(plan.lowered.body) if isinstance(n, IfThenElse)]
+    assert tests and all(any(isinstance(n, For) for n in post_order(t.then)) for t in tests)
 
 
 def test_cores_wait_for_tiles_that_leave_out_nothing():

@@ -245,7 +245,9 @@ def _skip(d: Draw) -> Any:
     if d.s_block(block).init is not None:
         carrying = [n for n in d.s.loops(block) if carries(d.s_block(block), d.s.loop(n).var)]
         d.call("decompose_reduction", block, carrying[0] if carrying else d.loop(block))
-    return d.call("skip_zeros", block, buffer, sorted(d.rng.sample(range(4), d.rng.choice([1, 2]))))
+    dims = sorted(d.rng.sample(range(4), d.rng.choice([1, 2])))
+    loops = list(d.s.loops(block)) if d.rng.random() < 0.3 else []
+    return d.call("skip_zeros", block, buffer, dims, *([d.rng.sample(loops, 1)] if loops else []))
 
 
 def _merge(d: Draw) -> Any:

@@ -186,6 +186,23 @@ def test_rescale_takes_what_was_placed_in_a_loop():
     check(f, s.func)
 
 
+def test_skip_zeros_for_iterations_together():
+    f = schedule_programs.program("conv2d")
+    s = Schedule(f)
+    loops = s.loops("Y")
+    s.decompose_reduction("Y", loops[4])
+    apart = Schedule(s.func)
+    apart.skip_zeros("Y", "P", [1])
+    s.skip_zeros("Y", "P", [1], [loops[1]])
+    assert s.func is not apart.func
+    check(f, s.func)
+    s = Schedule(f)
+    fused = s.fuse(*s.loops("Y")[1:3])
+    s.decompose_reduction("Y", s.loops("Y")[3])
+    with pytest.raises(ScheduleError, match=f"how the border depends on {fused} is not known"):
+        s.skip_zeros("Y", "P", [1], [fused])
+
+
 def test_notes_and_pragmas():
     f = two_rows()
     s = Schedule(f)

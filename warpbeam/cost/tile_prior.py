@@ -20,7 +20,7 @@ from math import gcd, prod
 from typing import Any
 
 from warpbeam.cost import skipping
-from warpbeam.cost.skipping import Inside
+from warpbeam.cost.skipping import BY_ROW, BY_TILE, Inside
 from warpbeam.target import Target
 
 _UNKNOWN = 64
@@ -91,8 +91,8 @@ class Tile:
     """Decisions of the tile sketch.
 
     parallel: "free" (axes that are not tiled), "first" (first tiled loop), "all" (both, as one loop) or "none". skips:
-    for each of rows, whether taps outside of the map are left out. cycles: predicted, on all cores that the parallel
-    loop uses.
+    for each of rows, how taps outside of the map are left out (`skipping.BY_ROW`, `BY_TILE`; 0: not at all). cycles:
+    predicted, on all cores that the parallel loop uses.
     """
 
     rows: tuple[int, ...]
@@ -103,7 +103,7 @@ class Tile:
     unroll: int
     unroll_window: bool
     packed: bool
-    skips: tuple[bool, ...] = ()
+    skips: tuple[int, ...] = ()
     reason: str = ""
     cycles: float = 0.0
 
@@ -171,7 +171,7 @@ def _scored(shape: Shape, target: Target) -> tuple[int, list[tuple[Any, ...]]]:
             first = panels if columns_outer or not heights else heights[0]
             even = columns % (vectors * lanes) if columns_outer or not rows else shape.counts[0] % rows[0]
             known = shape.outer > 1 and None not in shape.rows and shape.columns is not None
-            apart = not columns_outer and any(skips[:1]) and rows[0] > 1
+            apart = not columns_outer and skips[:1] == (BY_ROW,) and rows[0] > 1
             parallel, speedup = _parallel(shape, first, cycles, target, known and even == 0 and not apart)
             if parallel == "first" and not columns_outer and any(skips):
                 spans = shape.inside[0] if skips[0] else None
@@ -246,13 +246,15 @@ def _row_choices(shape: Shape) -> list[list[int]]:
     return choices
 
 
-def _skip_choices(shape: Shape, rows: tuple[int, ...], vectors: int) -> list[tuple[bool, ...]]:
+def _skip_choices(shape: Shape, rows: tuple[int, ...], vectors: int) -> list[tuple[int, ...]]:
     """Along which rows a tile may leave out taps outside of the map, without too long a kernel."""
     if not any(shape.inside):
         return [()]
-    choices: list[tuple[bool, ...]] = [()]
-    for skips in cartesian(*((False, True) if x else (False,) for x in shape.inside)):
-        insides = [(x if s else None, n, r) for x, s, n, r in zip(shape.inside, skips, shape.counts, rows, strict=True)]
+    choices: list[tuple[int, ...]] = [()]
+    ways = [(0, BY_ROW, *([BY_TILE] if r > 1 else [])) if x else (0,) for x, r in zip(shape.inside, rows, strict=True)]
+    for skips in cartesian(*ways):
+        each = zip(shape.inside, skips, shape.counts, rows, strict=True)
+        insides = [(x if s == BY_ROW else None, n, r) for x, s, n, r in each]
         if any(skips) and skipping.written(insides) * prod(rows) * vectors * 2 <= skipping.MOST_PRODUCTS:
             choices.append(skips)
     return choices
@@ -285,7 +287,7 @@ def _cycles(
     lanes: int,
     columns_outer: bool,
     target: Target,
-    skips: tuple[bool, ...] = (),
+    skips: tuple[int, ...] = (),
 ) -> float:
     panel = vectors * lanes
     tiles, total = work(shape, rows, vectors, lanes, target, skips=skips)
@@ -302,7 +304,7 @@ def work(
     lanes: int,
     target: Target,
     passes: int = 1,
-    skips: tuple[bool, ...] = (),
+    skips: tuple[int, ...] = (),
 ) -> tuple[float, float]:
     """(Tiles along the rows, cycles of all tiles of one of `outer` with their operands near); sums are begun and put
     aside so many times.
@@ -320,7 +322,7 @@ def work(
     if any(skips):  # taps are begun and ended one by one
         heights = skipping.left([*zip(shape.inside, skips, shape.counts, rows, strict=True)])
         begin = _TAP_CYCLES * prod(len(x) for x, s in zip(shape.inside, skips, strict=True) if x and s)
-        margin = skipping.MARGIN
+        margin = skipping.TILES_MARGIN if BY_TILE in skips else skipping.MARGIN
     steps = sum(
         nh * nw * (longer * step(h, w, shape, target) * shape.reduce / margin + begin)
         for nh, h in heights

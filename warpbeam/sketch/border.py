@@ -1,7 +1,8 @@
 """Borders of zeros around the operand of a convolution: taps that lie outside of the map are left out of a tile's sums.
 
-For each tap along an axis it is known which rows meet the map with it. A tile of one row tests that once for each tap.
-Taller tiles at the border stand apart, with their taps written out, so that each tap has the rows that meet the map:
+For each tap along an axis it is known which rows meet the map with it. A tile of one row tests that once for each tap,
+and so may a taller tile: a tap is left out where none of its rows meets the map with it. Of few taps more are left out
+where tiles at the border stand apart, with their taps written out, so that each tap has the rows that meet the map:
 
     for first tile:                               for inner tiles:
         tap 0: acc[1] += …                            for taps: acc[0] += …; acc[1] += …
@@ -30,10 +31,13 @@ from warpbeam.tir.expr import GE, GT, LE, LT, Call, FloatImm, PrimExpr, Var, con
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """A border along one dimension of the operand, and for each tap the rows of an axis whose read is inside."""
+    """A border along one dimension of the operand, and for each tap the rows of an axis whose read is inside. by_tile:
+    whether a tap is left out for all rows of a tile or none.
+    """
 
     dim: int
     inside: Inside
+    by_tile: bool = False
 
 
 def borders(
@@ -101,10 +105,18 @@ def _inside(
     return tuple(found) if any(x != (0, rows) for x in found) else None
 
 
-def skip(group: Group, block: str, operand: str, dims: list[int]) -> None:
+def skip(group: Group, block: str, operand: str, found: Sequence[Border]) -> None:
     """The updates of a block, below a tile, without those that read the operand's border along some dimensions."""
-    if dims:
-        group.sch.skip_zeros(block, operand, dims)
+    rows = [b.dim for b in found if not b.by_tile]
+    tiles = [b.dim for b in found if b.by_tile]
+    if rows:
+        group.sch.skip_zeros(block, operand, rows)
+    if tiles:
+        place = tree_of(group.sch.func).block(block)
+        own = as_block(place)
+        taps = {v for a, at in zip(own.axes, own.bindings, strict=True) if a.kind == "reduce" for v in free_vars(at)}
+        loops = [f.var.name for f in place.loops() if f.kind == "unrolled" and f.var not in taps]
+        group.sch.skip_zeros(block, operand, tiles, loops)
 
 
 def cuts(inside: Inside, size: int, tile: int) -> list[int]:

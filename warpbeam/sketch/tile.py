@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from warpbeam.cost.skipping import BY_TILE
 from warpbeam.cost.tile_prior import EXPOSED, FETCHED, Shape, Tile, choose, elapsed, ranked
 from warpbeam.ir import dtype as dt
 from warpbeam.sketch import border, dot, packing, pointwise, ragged
@@ -206,7 +207,9 @@ def place(
     if roles is not None and known and choice is None and x.windows is None:
         found = border.borders(parts.anchor.op, roles, parts.before, rows)
         skips = dict(zip(rows, tile.skips, strict=False))
-        x.borders = {v: b for v, b in found.items() if skips.get(v, v not in rows)}
+        x.borders = {
+            v: replace(b, by_tile=skips.get(v) == BY_TILE) for v, b in found.items() if skips.get(v, v not in rows)
+        }
         if x.borders:
             x.operand = written(sch.block(group.blocks[roles.lhs.tensor.op]))[0].name
     first, last = ((), parts.before) if x.borders else (parts.before, ())  # a border is told by the copy as a whole
@@ -290,12 +293,12 @@ def nest(group: Group, x: Variant, axes: list[Var], rows: list[Var], choice: Dot
     group.sch.compute_at(x.block, outer[-1])
     steps, neighbours = tile_reduction(group, x.block, outer[-1], axes, tile, choice)
     group.sch.set_scope(x.block, "register")
-    border.skip(group, x.block, x.operand, [b.dim for b in x.borders.values()])
+    border.skip(group, x.block, x.operand, list(x.borders.values()))
     points: list[list[int]] = []
     for v, f in zip([axes[-1], *rows], [tile.vectors * tile.lanes, *tile.rows], strict=True):
         size = const_int(x.sizes[v])
         assert size is not None
-        apart = border.cuts(x.borders[v].inside, size, f) if v in x.borders else []
+        apart = border.cuts(x.borders[v].inside, size, f) if v in x.borders and not x.borders[v].by_tile else []
         rest = [size // f] if size % f else []  # at 0 where no tile is whole
         points.append(sorted({*apart, *rest}))
     _finish(group, free, outer, points if tile.columns_outer else [*points[1:], points[0]], tile)

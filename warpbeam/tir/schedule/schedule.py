@@ -232,9 +232,11 @@ class Schedule:
         """Sums whose weights are exponentials of the distance from a maximum in one loop with that; gives its name."""
         return self.step(Rescale(top, weights, tuple(sums)))  # type: ignore[no-any-return]
 
-    def skip_zeros(self, block: str, buffer: str, dims: Sequence[int]) -> None:
-        """The updates of a sum of products without those that read an operand's border of zeros along `dims`."""
-        self.step(SkipZeros(block, buffer, tuple(dims)))
+    def skip_zeros(self, block: str, buffer: str, dims: Sequence[int], together: Sequence[str] = ()) -> None:
+        """The updates of a sum of products without those that read an operand's border of zeros along `dims`; all
+        iterations of the loops `together`, or none.
+        """
+        self.step(SkipZeros(block, buffer, tuple(dims), tuple(together)))
 
     def tensorize(self, target: str, intrin: Any, preserve_unit_iters: bool = True) -> str:
         """An intrinsic (a name, a record or te.decl_tensor_intrin's) in place of a loop or block; see Tensorize."""

@@ -9,7 +9,9 @@ from warpbeam.ir.rewrite import substitute
 from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, as_block, free_vars, plain_axes, writers
 from warpbeam.tir.analysis.predicate import conjuncts, unconditional
-from warpbeam.tir.analysis.tree import Place, Tree, tree_of
+from warpbeam.tir.analysis.regions import upper_bound
+from warpbeam.tir.analysis.tree import Place, Tree, facts_at, tree_of
+from warpbeam.tir.arith import linear
 from warpbeam.tir.expr import BufferLoad, PrimExpr, Var
 from warpbeam.tir.schedule.step import Step
 from warpbeam.tir.stmt import Block, BufferStore, PrimFunc
@@ -26,11 +28,14 @@ class SkipZeros(Step):
                                                                                C[h] = C[h] + P[h + k] * W[k]
 
     Sums stay what they are for finite operands. The start of the sum must stand apart (decompose_reduction).
+
+    together: loops of which all iterations are left out or none: where one of them may read no border, all add.
     """
 
     block: str
     buffer: str
     dims: tuple[int, ...]
+    together: tuple[str, ...] = ()
 
     def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
         tree = tree_of(func)
@@ -40,9 +45,26 @@ class SkipZeros(Step):
         axes, inside = self._border(tree, load)
         at = dict(zip(axes, load.indices, strict=True))
         own = {a.var: b for a, b in zip(block.axes, block.bindings, strict=True)}
-        tests = [substitute(substitute(c, at), own) for c in inside]
+        tests = [self._weakest(substitute(substitute(c, at), own), place) for c in inside]
         predicate = e.land(block.predicate, *tests)
         return tree.update({place: _with_predicate(place, predicate)}), None
+
+    def _weakest(self, test: PrimExpr, place: Place) -> PrimExpr:
+        """A condition that holds where the given one does for some iteration of the loops taken together."""
+        for f in place.loops():
+            if f.var.name not in self.together or f.var not in free_vars(test):
+                continue
+            first, count, slope = e.const_int(f.min), upper_bound(f.extent, facts_at(place)), None
+            if isinstance(test, e.LT | e.LE | e.GT | e.GE):
+                form = linear(test.b - test.a if isinstance(test, e.LT | e.LE) else test.a - test.b, [f.var])
+                slope = None if form is None else e.const_int(form[0].get(f.var, 0))
+            if first is None or count is None or slope is None:
+                raise ScheduleError(
+                    f"skip_zeros: how the border depends on {f.var.name} is not known",
+                    hint="loops taken together are of bounded extents, and the border begins and ends along them once",
+                )
+            test = substitute(test, {f.var: e.const(first + (count - 1) * (slope > 0), f.var.dtype)})
+        return test
 
     def _factor(self, block: Block) -> BufferLoad:
         """The read of the operand, a factor of what a block adds to its result."""
