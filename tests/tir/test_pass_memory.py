@@ -16,10 +16,8 @@ from warpbeam.tir.text import to_text
 from warpbeam.tir.transform.compact_buffers import compact_buffers
 from warpbeam.tir.transform.inject_double_buffer import inject_double_buffer
 from warpbeam.tir.transform.inject_rolling_buffer import inject_rolling_buffer
-from warpbeam.tir.transform.inject_software_pipeline import inject_software_pipeline
 from warpbeam.tir.transform.pipeline import lower
-from warpbeam.tir.transform.setting import Setting, survey
-from warpbeam.tir.transform.simplify import simplify_program
+from warpbeam.tir.transform.setting import Setting
 from warpbeam.tir.transform.storage_rewrite import storage_rewrite
 
 LOAD_USE = """
@@ -81,65 +79,6 @@ def test_double_buffer_of_symbolic_loops(size):
         """
     )
     check.agree(func, inject_double_buffer(func), n=size)
-
-
-def test_pipeline_of_three_stages():
-    becomes(
-        inject_software_pipeline,
-        """
-        def f(A: float32[16], B: float32[16]):
-            for i in range(16) {"software_pipeline_order": (2, 1, 0), "software_pipeline_stage": (0, 1, 2)}:
-                alloc S: float32[1] @local
-                alloc T: float32[1] @local
-                S[0] = A[i]
-                T[0] = S[0] * 2.0
-                B[i] = T[0] + 1.0
-        """,
-        """
-        def f(A: float32[16], B: float32[16]):
-            alloc S: float32[2, 1] @local
-            alloc T: float32[2, 1] @local
-            S[0, 0] = A[0]
-            T[0, 0] = S[0, 0] * 2.0
-            S[1, 0] = A[1]
-            for i in range(14):
-                B[i] = T[i % 2, 0] + 1.0
-                T[(i + 1) % 2, 0] = S[(i + 1) % 2, 0] * 2.0
-                S[i % 2, 0] = A[i + 2]
-            B[14] = T[0, 0] + 1.0
-            T[1, 0] = S[1, 0] * 2.0
-            B[15] = T[1, 0] + 1.0
-        """,
-    )
-
-
-def test_stages_follow_statements_out_of_a_loop_of_one_iteration():
-    text = """
-        def f(A: float32[16], B: float32[16]):
-            for i in range(16) {"software_pipeline_stage": (0,)}:
-                for j in range(1) {"software_pipeline_stage": (0, 1)}:
-                    alloc S: float32[1] @local
-                    S[0] = A[i + j]
-                    B[i + j] = S[0] * 2.0
-        """
-    func = check.program(text)
-    bare = simplify_program(func, Setting(None, {}, survey(func)))
-    assert bare.body.annotations["software_pipeline_stage"] == (0, 0)
-    check.agree(func, inject_software_pipeline(bare))
-
-
-def test_pipelines_that_cannot_be_are_refused():
-    text = """
-        def f(A: float32[16], B: float32[16]):
-            for i in range(16) {"software_pipeline_stage": (1, 0)}:
-                alloc S: float32[1] @local
-                S[0] = A[i]
-                B[i] = S[0]
-        """
-    with pytest.raises(LowerError, match="written in stage 1 and read in stage 0"):
-        inject_software_pipeline(check.program(text))
-    with pytest.raises(LowerError, match="2 statements"):
-        inject_software_pipeline(check.program(text.replace("(1, 0)", "(0,)")))
 
 
 def test_rolling_buffer():

@@ -9,7 +9,7 @@ single vectors, and the rest (a shorter vector where its size is known, else one
 from __future__ import annotations
 
 from warpbeam.ir import dtype as dt
-from warpbeam.sketch import pieces
+from warpbeam.sketch import pieces, row_stages
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.structure import Stage, row_key
 from warpbeam.te.tensor import ComputeOp, Operation
@@ -42,18 +42,28 @@ def build(group: Group) -> Plan:
     last = sch.cache_write(group.blocks[out], "register") if out.reduce_axis else group.blocks[out]
     vectors = _short(group, out, cols)
     short = vectors > 0
-    row = _row_loop(group, last, lead, cols, vectors)
+    order = [s for s in group.stages if s.op in keeping or s.op is out]
+    parallel = _divided(lead, cols)
+    staged = None if short else row_stages.of_rows(group, order, lead, cols, parallel)
+    row = _row_loop(group, last, lead, vectors, parallel and staged is None)
     for stage in reversed(group.stages):
         if stage.op in keeping or (stage.op is out and out.reduce_axis):
             _place(group, stage, row, cols, short)
-    passes = [(s, vectorise(group, s, row, short)) for s in group.stages if s.op in keeping or s.op is out]
+    most = pieces.MOST if staged is None else row_stages.VECTORS
+    passes = [(s, vectorise(group, s, row, short, most)) for s in order]
+    if staged is not None:
+        assert row is not None
+        row = row_stages.apply(group, row, staged, [x for _, loops in passes for x in loops], parallel)
     if row is not None:
-        _fetch_ahead(group, row, product(lead) * product(cols), [(s, loops[0]) for s, loops in passes if loops])
-    notes = ("one pass over memory per row", *(["rows in registers"] if short else []))
+        _fetch_ahead(group, row, product(lead) * product(cols), [(s, loops[0]) for s, loops in passes if loops], staged)
+    how = ["rows in registers"] if short else ["passes of neighbouring rows in one loop"] if staged else []
+    notes = ("one pass over memory per row", *how)
     return Plan(sch.func, "rows", {"rows": product(lead), "columns": product(cols)}, notes)
 
 
-def _fetch_ahead(group: Group, row: str, elements: int, passes: list[tuple[Stage, str]]) -> None:
+def _fetch_ahead(
+    group: Group, row: str, elements: int, passes: list[tuple[Stage, str]], staged: row_stages.Rows | None
+) -> None:
     """Asks for the next row's operands, and for the lines of this row's result: the first pass would begin with a wait,
     as nothing tells that more is needed after a row's end, and stores wait for lines to be read.
 
@@ -61,13 +71,15 @@ def _fetch_ahead(group: Group, row: str, elements: int, passes: list[tuple[Stage
     half of its bytes. Others have that time only for what the third-level cache holds: next rows are asked for in the
     last pass, results in the one before. Of what comes from memory, asking there only takes the way of what is written.
 
-    passes: those with a loop over groups of vectors, the result's own last. Measured on Zen 5: softmax of 512 rows of
+    passes: those with a loop over groups of vectors, the result's own last. staged: several rows at once; then it is
+    what the first and the last pass come to in the next step. Measured on Zen 5, row by row: softmax of 512 rows of
     1024 takes 0.89 of the time, of 8192 rows 0.73, of 64 rows (half of the second-level cache) 0.94, of 64 rows of 512
     1.03; layer normalisation of 512 rows of 1024 takes 0.82, of 8192 rows 1.05.
     """
     target, out = group.target, group.outputs[0]
     rows = {t.op.name: product(t.shape) * dt.nbytes(t.dtype) for t in group.inputs if product(t.shape) >= elements}
     written = product(out.shape) * dt.nbytes(out.dtype) if product(out.shape) >= elements else 0
+    ahead = {} if staged is None else {loop: staged.passes[s.op] for s, loop in passes}
     costly = next((loop for s, loop in passes if s.op is not out.op and expensive(s.op)), "")
     if costly:
         asked = [name for name in rows if 2 * (sum(rows.values()) + written) >= target.l2]
@@ -77,9 +89,10 @@ def _fetch_ahead(group: Group, row: str, elements: int, passes: list[tuple[Stage
         asked = [name for name, size in rows.items() if fit and target.l2 < size]
         after = passes[-2][1] if asked and written and len(passes) > 1 else ""
     for name in asked:
-        group.sch.prefetch(row, name, 1, costly or (passes[-1][1] if passes else ""))
+        through = costly or (passes[-1][1] if passes else "")
+        group.sch.prefetch(row, name, 1 + ahead.get(through, 0), through)
     if after:
-        group.sch.prefetch(row, out.op.name, 0, after)
+        group.sch.prefetch(row, out.op.name, 0 if staged is None else 1 + ahead[after] - staged.last, after)
 
 
 def below(group: Group, out: Stage, stages: list[Stage], row: str, cols: tuple[object, ...]) -> None:
@@ -98,9 +111,15 @@ def _short(group: Group, out: ComputeOp, cols: tuple[object, ...]) -> int:
     return vectors if len(cols) == 1 and vectors <= _REGISTER_VECTORS else 0
 
 
-def _row_loop(group: Group, block: str, lead: tuple[object, ...], cols: tuple[object, ...], vectors: int) -> str | None:
-    """The one loop over rows or, where a row has few `vectors`, small groups of rows: their latencies overlap. It is
-    parallel if that pays; None for a single row.
+def _divided(lead: tuple[object, ...], cols: tuple[object, ...]) -> bool:
+    """Whether it pays that threads share the rows. How many there are may not be known: then they are many."""
+    open_size = any(extent(s) is None for s in lead)
+    return open_size or (product(lead) * product(cols) >= _PARALLEL_ELEMENTS and product(lead) > 1)
+
+
+def _row_loop(group: Group, block: str, lead: tuple[object, ...], vectors: int, parallel: bool) -> str | None:
+    """The one loop over rows or, where a row has few `vectors`, small groups of rows: their latencies overlap. None for
+    a single row.
     """
     sch = group.sch
     names = list(sch.loops(block))[: len(lead)]
@@ -108,8 +127,7 @@ def _row_loop(group: Group, block: str, lead: tuple[object, ...], cols: tuple[ob
         return None
     row = sch.fuse(*names) if len(names) > 1 else names[0]
     row = _together(group, row, vectors)
-    open_size = any(extent(s) is None for s in lead)  # how many is not known: prepare for many
-    if open_size or (product(lead) * product(cols) >= _PARALLEL_ELEMENTS and product(lead) > 1):
+    if parallel:
         sch.parallel(row)
     return row
 
@@ -158,7 +176,7 @@ def _place(group: Group, stage: Stage, row: str | None, cols: tuple[object, ...]
         sch.set_scope(block, "local")
 
 
-def vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> list[str]:
+def vectorise(group: Group, stage: Stage, row: str | None, short: bool, most: int = pieces.MOST) -> list[str]:
     """Vectors along the row: elementwise stages directly, reductions through partial results per lane. Gives the loops
     over groups of vectors of an elementwise stage, of which rows that stay in registers have none.
     """
@@ -173,7 +191,7 @@ def vectorise(group: Group, stage: Stage, row: str | None, short: bool) -> list[
     if stage.kind == "row":
         axes = inner[-len(stage.op.reduce_axis) :]
         sch.decompose_reduction(block, axes[0])
-        for piece in pieces.cut(group, block, axes[-1], lanes, 4 if short else pieces.MOST):
+        for piece in pieces.cut(group, block, axes[-1], lanes, 4 if short else most):
             loops.append(pieces.partial(group, piece, short))
         return [] if short else loops
     if not inner or sch.loop(inner[-1]).kind != "serial":  # a single column has no loop

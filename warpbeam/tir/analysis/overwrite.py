@@ -164,10 +164,8 @@ class _Walk:
             raise _Unknown
         if node in lets or isinstance(node, e.BufferLoad):
             self.unknown.add(node)
-        if isinstance(node, e.FloorDiv | e.FloorMod) and isinstance(node.a, Var):
-            c = e.const_int(node.b)
-            if c is not None and c > 1:
-                self.divisors.setdefault(node.a, set()).add(c)
+        if isinstance(node, e.BufferLoad | S.BufferStore) and node.buffer in (self.source, self.result):
+            self._divided(node.indices)
         inside = children(node)
         if not isinstance(node, S.Stmt) and any(c in self.unknown for c in inside):
             self.unknown.add(node)
@@ -181,6 +179,14 @@ class _Walk:
                 self.below[node] = ()
         elif found:
             self.below[node] = found[0] if len(found) == 1 else tuple(dict.fromkeys(x for f in found for x in f))
+
+    def _divided(self, indices: Sequence[PrimExpr]) -> None:
+        """Notes what indices divide variables by."""
+        for node in post_order(*indices):
+            if isinstance(node, e.FloorDiv | e.FloorMod) and isinstance(node.a, Var):
+                c = e.const_int(node.b)
+                if c is not None and c > 1:
+                    self.divisors.setdefault(node.a, set()).add(c)
 
     def _arms(self, node: S.IfThenElse, env: dict[Any, Any]) -> tuple[_Arm, _Arm]:
         self.places += 1

@@ -254,7 +254,7 @@ def check_stages(tree: Tree, place: Place, stages: tuple[int, ...], order: tuple
         )
     if len(stmts) == 1:
         return
-    below = [[p for p in tree.blocks_below(place) if _child_index(place, p) == k] for k in range(len(stmts))]
+    below = [[p for p in tree.blocks_below(place) if child_index(place, p) == k] for k in range(len(stmts))]
     made = [{b for p in mine for b in written(as_block(p))} for mine in below]
     used = [made[k] | {b for p in mine for b in read(as_block(p))} for k, mine in enumerate(below)]
     for k in range(len(stmts)):
@@ -285,7 +285,8 @@ def _check_private(tree: Tree, place: Place, buffer: Buffer) -> None:
             )
 
 
-def _child_index(place: Place, below: Place) -> int:
+def child_index(place: Place, below: Place) -> int:
+    """The number of the statement of a loop's body, one of several, that holds a place below."""
     chain = [below, *below.ancestors()]
     at = chain.index(place)
     return chain[at - 2].index

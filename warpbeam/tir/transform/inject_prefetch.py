@@ -46,6 +46,15 @@ def inject_prefetch(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
     return func if body is func.body else func.replace(body=body)
 
 
+def unasked(s: Stmt) -> Stmt:
+    """A statement without the asking in it, which neither reads nor writes."""
+    return map_up(s, lambda x: None if _asks(x) else x)
+
+
+def _asks(s: Stmt) -> bool:
+    return isinstance(s, Evaluate) and isinstance(s.value, e.Call) and s.value.op == "prefetch"
+
+
 def _loop(s: Any, line: int) -> Stmt:
     if not isinstance(s, For) or NOTE not in s.annotations:
         return s  # type: ignore[no-any-return]

@@ -36,19 +36,6 @@ def map_up(body: Stmt, change: Callable[[Stmt], Stmt | None]) -> Stmt:
     return wrap(allocs, _map(inner, change) or SeqStmt(()))
 
 
-def map_down(body: Stmt, change: Callable[[Stmt], Stmt]) -> Stmt:
-    """Every statement below the root allocations goes through `change`, outermost first, then what it has become."""
-    allocs, inner = peel(body)
-    return wrap(allocs, _map_down(inner, change))
-
-
-def _map_down(s: Stmt, change: Callable[[Stmt], Stmt]) -> Stmt:
-    s = change(s)
-    below = kids(s)
-    new: list[Any] = [_map_down(c, change) for c in below]
-    return s if all(a is b for a, b in zip(new, below, strict=True)) else with_kids(s, new) or s
-
-
 def _map(s: Stmt, change: Callable[[Stmt], Stmt | None]) -> Stmt | None:
     below = kids(s)
     if below:

@@ -38,6 +38,7 @@ from warpbeam.tir.transform.legalize_floats import bf16_compute_legalize, fp8_co
 from warpbeam.tir.transform.lift_workspace import lift_workspace
 from warpbeam.tir.transform.loop_partition import loop_partition
 from warpbeam.tir.transform.lower_init import lower_init
+from warpbeam.tir.transform.merge_loops import merge_loops
 from warpbeam.tir.transform.merge_parallel import merge_parallel
 from warpbeam.tir.transform.peel_tails import peel_tails
 from warpbeam.tir.transform.place_allocations import place_allocations
@@ -98,6 +99,7 @@ LOOPS: tuple[Entry, ...] = (  # loops get the form in which they run
     Entry("tir.InjectVirtualThread", inject_virtual_thread, _seen("thread:vthread", "thread:cthread")),
     Entry("tir.InjectSoftwarePipeline", inject_software_pipeline, _seen("note:software_pipeline_stage")),
     Entry("tir.InjectDoubleBuffer", inject_double_buffer, _seen("note:double_buffer")),
+    Entry("tir.MergeLoops", _one(merge_loops), _seen("note:together")),
     Entry("tir.LoopPartition", loop_partition, _seen("call:likely")),
     Entry("tir.HoistIfThenElse", hoist_if_then_else, _seen("If")),
     Entry("tir.PeelTails", _one(peel_tails), _always),

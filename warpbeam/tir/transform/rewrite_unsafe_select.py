@@ -9,7 +9,7 @@ from typing import Any
 
 from warpbeam.ir.rewrite import post_order, rewrite
 from warpbeam.tir import expr as e
-from warpbeam.tir.arith import Facts, bounds
+from warpbeam.tir.arith import Facts, bounds, prove
 from warpbeam.tir.expr import BufferLoad, Select
 from warpbeam.tir.stmt import For, PrimFunc
 from warpbeam.tir.transform.setting import Setting
@@ -42,6 +42,8 @@ def _unsafe(sides: tuple[Any, ...], facts: Facts) -> bool:
                     continue
                 low, high = bounds(i, facts)
                 whole = e.const_int(size)
-                if (low is not None and low < 0) or (high is not None and whole is not None and high >= whole):
+                below = low is not None and low < 0 and prove(i >= 0, facts) is not True
+                above = high is not None and whole is not None and high >= whole and prove(i < whole, facts) is not True
+                if below or above:
                     return True
     return False
