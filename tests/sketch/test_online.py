@@ -31,6 +31,7 @@ SHAPES = [
     (2, 9, 192, 2, 17),  # a batch of batches
     (1, 3, 130, 2, 4),  # less than a tile
     (1, 300, 256, 1, 16),  # one pair of products; a last block
+    (1, 120, 197, 2, 8),  # a prime number of columns: the last part begins earlier
 ]
 
 
@@ -64,15 +65,17 @@ def test_values(shape, form):
         assert within_bound(got, *given, form)
 
 
-def test_the_stages_of_parts_compute_the_same_in_any_order():
-    mod = attention(2, 9, 192, 2, 17, "masked")
+@pytest.mark.parametrize(("columns", "count"), [(192, 3), (193, 4)])
+@pytest.mark.parametrize("form", ["masked", "plain"])  # without anything that finishes scores, too
+def test_the_stages_of_parts_compute_the_same_in_any_order(columns, count, form):
+    mod = attention(2, 9, columns, 2, 17, form)
     found = group(mod)
     parts = online.find(found)
     split = online.online_stages.split(found, parts.parts, parts.softmax, 64)
-    assert (split.count, split.size) == (3, 64)
+    assert (split.count, split.size) == (count, 64)
     func = create_prim_func(list(found.inputs), [split.out], "plain")
     got = results(func, arrays(mod)).reshape(2, 9, 2, 17)
-    assert within_bound(got, *arrays(mod), "masked")
+    assert within_bound(got, *arrays(mod), form)
 
 
 def masked_by_rows(rows, columns, size):
@@ -107,10 +110,11 @@ def operands(rows=19, columns=192, size=8):
 
 @pytest.mark.parametrize("kind", ["causal", "first parts", "last parts", "single", "lowest", "steps"])
 def test_masks(kind):
-    q, k, v = operands()
-    m = np.zeros((19, 192), np.float32)
+    columns = 192 if kind in ("first parts", "single") else 197
+    q, k, v = operands(columns=columns)
+    m = np.zeros((19, columns), np.float32)
     if kind == "causal":
-        m[np.arange(192)[None] > 5 + 9 * np.arange(19)[:, None]] = -np.inf
+        m[np.arange(columns)[None] > 5 + 9 * np.arange(19)[:, None]] = -np.inf
     elif kind == "first parts":
         m[:, :150] = -np.inf
     elif kind == "last parts":
@@ -121,8 +125,8 @@ def test_masks(kind):
     elif kind == "lowest":  # what exporters write in place of -inf
         m[:, ::2] = np.finfo(np.float32).min
     else:  # maxima that grow from part to part, and fall
-        m += np.linspace(-300, 300, 192, dtype=np.float32) * np.where(np.arange(19) % 2, 1, -1)[:, None]
-    got = by_rows(masked_by_rows(19, 192, 8), [q, k, v, m])
+        m += np.linspace(-300, 300, columns, dtype=np.float32) * np.where(np.arange(19) % 2, 1, -1)[:, None]
+    got = by_rows(masked_by_rows(19, columns, 8), [q, k, v, m])
     want, bound = want_by_rows(q, k, v, m)
     assert np.isfinite(want).all()
     assert (np.abs(got - want) <= bound).all()
@@ -215,15 +219,15 @@ def heads(batch, rows, columns, size=64):
 
 
 def test_the_prior_decides_on_parts_that_fit():
-    for columns in (1500, 4096, 1 << 20):
+    for columns in (1500, 4096, 4099, 1 << 20):
         for d in online_prior.ranked(heads(2, 1000, columns), MACHINE, 5):
-            assert columns % d.size == 0 and d.size < columns
+            assert d.size < columns
             rows = d.whole.rows + (1000 % d.whole.rows)
             assert rows * (2 * d.size + 64) * 4 + d.size * 64 * 4 < online_prior.STACK
             assert (d.last is None) == (1000 % d.whole.rows == 0)
-    assert online_prior.plan(heads(2, 1000, 4099), MACHINE) is None  # a prime number
+    assert online_prior.plan(heads(2, 1000, 64), MACHINE) is None  # too few columns to take them in parts
     assert online_prior.plan(heads(2, 1000, 4096), replace(MACHINE, l2=0)) is None  # a small machine's stack
-    assert online_prior.pays(heads(2, 1000, 4099), MACHINE) is None
+    assert online_prior.pays(heads(2, 1000, 4096, 2048), MACHINE) is None  # keys that fit no buffer
 
 
 def test_the_prior_shares_out_what_there_is():

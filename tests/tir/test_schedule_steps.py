@@ -13,7 +13,7 @@ from tir_programs import check
 from warpbeam import te
 from warpbeam.ir.diagnostics import ScheduleError
 from warpbeam.te.create import create_prim_func
-from warpbeam.tir.expr import Buffer, SizeVar, Var, const
+from warpbeam.tir.expr import Buffer, SizeVar, Var, const, minimum
 from warpbeam.tir.expr import call as intrinsic
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule import Schedule
@@ -201,6 +201,22 @@ def test_skip_zeros_for_iterations_together():
     s.decompose_reduction("Y", s.loops("Y")[3])
     with pytest.raises(ScheduleError, match=f"how the border depends on {fused} is not known"):
         s.skip_zeros("Y", "P", [1], [fused])
+
+
+def test_pieces_of_which_the_last_begins_earlier_are_each_iterations_own():
+    x = te.placeholder((20,), name="X")
+    a = te.compute((20,), lambda i: x[i] * 2.0, name="A")
+    b = te.compute((3, 8), lambda p, j: a[minimum(p * 8, 12) + j] + x[j], name="B")
+    f = create_prim_func([x], [b], "pieces")
+    s = Schedule(f)
+    p, _ = s.loops("B")
+    s.compute_at("A", p)
+    assert s.extent(s.loops("A")[1]) == 8
+    s.parallel(p)
+    check(f, s.func)
+    _, _, new = s.partition(p, 2)
+    assert s.block(new["A"]).body.buffer is not s.block("A").body.buffer
+    check(f, s.func)
 
 
 def test_notes_and_pragmas():

@@ -20,6 +20,7 @@ _SIZES = (96, 128, 192, 256, 384, 512, 768, 1024)  # columns of a part, about
 _COPY_CYCLES = (3.0, 6.5)  # to copy a vector of an operand, and to turn one
 _ROW_CYCLES = 60.0  # to begin and end the reductions of a row, and bring what it sums up to date
 _VECTOR_CYCLES = 8.0  # of the reductions of a row, for each vector of it
+_ONCE_CYCLES = 1.0  # to leave out of a vector of scores what the part before has counted
 _SUM_CYCLES = 3.0  # to bring a vector of results up to date
 _STATE = 8  # numbers of a row besides: maxima and totals
 
@@ -39,7 +40,7 @@ class Online:
 
 @lru_cache(maxsize=256)
 def plan(chain: Chain, target: Target) -> Online | None:
-    """The best decisions; None where no part divides the columns, or no buffers fit a thread's stack."""
+    """The best decisions; None where no buffers fit a thread's stack."""
     found = ranked(chain, target, 1)
     return found[0] if found else None
 
@@ -57,9 +58,12 @@ def ranked(chain: Chain, target: Target, count: int) -> list[Online]:
 
 
 def _sizes(columns: int) -> list[int]:
-    """Columns of a part: what divides all of them, nearest to each of some numbers."""
-    found = [n for n in range(_SIZES[0] // 2, min(_SIZES[-1], columns // 2) + 1) if columns % n == 0]
-    return sorted({min(found, key=lambda n: (abs(n - size), n)) for size in _SIZES}) if found else []
+    """Columns of a part: what divides all of them near each of some numbers, or the number itself."""
+    found = set()
+    for size in (n for n in _SIZES if n < columns):
+        near = [n for n in range(size * 3 // 4, size * 5 // 4 + 1) if columns % n == 0 and n < columns]
+        found.add(min(near, key=lambda n: (abs(n - size), n)) if near else size)
+    return sorted(found)
 
 
 def pays(chain: Chain, target: Target) -> bool | None:
@@ -77,7 +81,7 @@ def _score(chain: Chain, size: int, rows: int, target: Target) -> Online | None:
         return None
     whole = _block(chain, size, rows, target)
     last = _block(chain, size, rest, target) if rest else None
-    parts = chain.products[0].columns // size
+    parts = -(-chain.products[0].columns // size)
     each = whole.cycles * count + (last.cycles if last else 0.0)
     total = each * parts * chain.batch
     cores = target.cores if target.threads else 1
@@ -110,7 +114,8 @@ def _block(chain: Chain, size: int, rows: int, target: Target) -> Block:
     held = chain.bytes * (part.rights + rows * _row(part))
     passed = EXPOSED * 3 * rows * size * chain.bytes * cache_rate(held, target)  # scores read, powers written and read
     copies = sum(_COPY_CYCLES[p.moved] * p.inner * p.columns for p in part.products if p.made) / part.lanes
-    each = _ROW_CYCLES + _VECTOR_CYCLES * vectors + _SUM_CYCLES * result
+    uneven = chain.products[0].columns % size > 0
+    each = _ROW_CYCLES + (_VECTOR_CYCLES + _ONCE_CYCLES * uneven) * vectors + _SUM_CYCLES * result
     return replace(found, cycles=found.cycles + passed + copies + rows * each)
 
 

@@ -83,7 +83,7 @@ def build(group: Group, rank: int = 0) -> Plan:
     new = Group(group.inputs, [split.out], group.target, group.constants, group.name)
     apply(new, found.parts, split, decided)
     others = partial(_next_best, found.chain, group.target)
-    notes = (f"rows of {split.count * split.size} in {split.count} parts",)
+    notes = (f"rows of {found.chain.products[0].columns} in {split.count} parts",)
     return Plan(new.sch.func, "online", _decisions(decided), notes, cycles=decided.cycles, others=others)
 
 

@@ -3,7 +3,7 @@
     top[i] = max over j of s[i, j];  power[i, j] = exp(s[i, j] - top[i]);  total[i] = sum over j of power[i, j]
     result[i, c] = sum over j of power[i, j] / total[i] * values[j, c]
 
-With j = part * size + rest, every part by itself, and then what the parts weigh:
+With j = begin[part] + rest, every part by itself, and then what the parts weigh:
 
     top'[part, i] = max over rest of s;  power'[part, i, rest] = exp(s - top'[part, i])
     total'[part, i] = sum over rest of power';  result'[part, i, c] = sum over rest of power' * values
@@ -11,9 +11,10 @@ With j = part * size + rest, every part by itself, and then what the parts weigh
     total[i] = sum over parts of weight * total'
     result[i, c] = (sum over parts of weight * result'[part, i, c]) / total[i]
 
-This is algebra on stages, found by structure, with nothing said of order: `sketch.online` schedules it. Maxima begin
-with the lowest finite number: what has none (a part of -inf alone) then weighs nothing, and a row without any has the
-total 0 and gives NaN, as it does by the plain stages.
+Where `size` does not divide the columns, the last part begins earlier, and what of it the part before has counted
+scores -inf. This is algebra on stages, found by structure, with nothing said of order: `sketch.online` schedules it.
+Maxima begin with the lowest finite number: what has none (a part of -inf alone) then weighs nothing, and a row without
+any has the total 0 and gives NaN, as it does by the plain stages.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from warpbeam.sketch.base import Group, extent
 from warpbeam.sketch.structure import is_sum, strip_casts, variables
 from warpbeam.te import tensor as te
 from warpbeam.te.tensor import ComputeOp, Operation, ProducerLoad, Reduce, Tensor, operations
-from warpbeam.tir.expr import Call, Div, Max, Mul, PrimExpr, Sub, Var, as_expr, call
+from warpbeam.tir.expr import Call, Div, Max, Mul, PrimExpr, Sub, Var, as_expr, call, minimum, select
 from warpbeam.tir.op import min_value
+from warpbeam.tir.reducer import lowest
 from warpbeam.tir.stmt import IterVar
 
 if TYPE_CHECKING:
@@ -148,14 +150,16 @@ def split(group: Group, parts: Parts, x: Softmax, size: int) -> Split:
     """The stages for parts of `size` columns, which divides how many there are."""
     second = parts.links[1].op
     columns = extent(x.scores[0].axis[-1].extent) or 1
-    made = _Splitter(len(second.axis) - 2, columns // size, size)
+    made = _Splitter(len(second.axis) - 2, columns, size)
     scores = [made.stage(op, op.axis[-1]) for op in x.scores]
+    if columns % size:
+        scores.append(made.once(x.scores[-1]))
     top = made.stage(x.top, x.top.reduce_axis[-1], _lowest(x.top))
     powers = made.stage(x.powers, x.powers.axis[-1])
     total = made.stage(x.total, x.total.reduce_axis[-1])
     made.new[x.ready] = powers
     product = made.stage(second, second.reduce_axis[-1])
-    over = _Over(product, columns // size)
+    over = _Over(product, made.count)
     whole_top = over.rows(te.max, lambda at: top.output(0)(*at), "whole_top", _lowest(x.top))
     weights = te.compute(
         [a.extent for a in top.axis],
@@ -175,7 +179,7 @@ def split(group: Group, parts: Parts, x: Softmax, size: int) -> Split:
     stages = (whole_top.op, weights.op, whole_total.op, whole.op)
     return Split(
         new[group.outputs[0]],
-        columns // size,
+        made.count,
         size,
         scores,
         top,
@@ -211,15 +215,30 @@ def _finished(x: Softmax, second: ComputeOp, whole: Tensor, new: dict[Tensor, Te
 class _Splitter:
     """Makes stages for parts: with an axis of those at `at`, before that of rows."""
 
-    def __init__(self, at: int, count: int, size: int) -> None:
-        self.at, self.count, self.size = at, count, size
+    def __init__(self, at: int, columns: int, size: int) -> None:
+        self.at, self.columns, self.count, self.size = at, columns, -(-columns // size), size
         self.new: dict[Operation, ComputeOp] = {}
+
+    def begin(self, part: Var) -> PrimExpr:
+        """The first column of a part."""
+        first = part * self.size
+        return first if self.columns % self.size == 0 else minimum(first, self.columns - self.size)
+
+    def once(self, op: ComputeOp) -> ComputeOp:
+        """The scores of parts without those of columns that the part before has."""
+        scores = self.new[op]
+        part, column = scores.axis[self.at].var, scores.axis[-1].var
+        own = self.begin(part) + column >= part * self.size
+        value = scores.output(0)(*[a.var for a in scores.axis])
+        body = select(own, value, lowest(value.dtype))
+        made = self.new[op] = ComputeOp("counted", scores.axis, (body,))
+        return made
 
     def stage(self, op: ComputeOp, old: IterVar, init: PrimExpr | None = None) -> ComputeOp:
         """A stage of which one axis, the last one or what it reduces, is cut into parts."""
         part = Var("part")
         inner = IterVar(Var(old.var.name), as_expr(self.size), old.kind)
-        index = part * self.size + inner.var
+        index = self.begin(part) + inner.var
 
         def step(node: Any) -> Any:
             if isinstance(node, ProducerLoad) and node.tensor.op in self.new:

@@ -111,7 +111,7 @@ def makes_box(target: Place | None, place: Place) -> bool:
         end = moving[f.var]  # what the box counts with must not be more than the loop may run
         if not isinstance(f.extent, e.IntImm) and (end is None or prove(end.high < sizes[f.var], facts) is not True):
             return False
-    forms = detect_iter_map(bindings, sizes)
+    forms = detect_iter_map([_moving_part(b, frozenset(sizes)) for b in bindings], sizes)
     if forms is None or not is_bijective([IterSum(f.splits, 0).expr() for f in forms], sizes):
         return False
     if not uneven and isinstance(block.predicate, e.IntImm):
@@ -123,6 +123,13 @@ def makes_box(target: Place | None, place: Place) -> bool:
         around.assume(e.land(b >= 0, b < a.extent))
     conds = [*conjuncts(block.predicate), *[f.var < x for f in uneven for x in limits(f.extent)]]
     return all(isinstance(c, e.IntImm) or prove(c, around) is True for c in conds)
+
+
+def _moving_part(index: PrimExpr, names: frozenset[Var]) -> PrimExpr:
+    """An index without its terms, other than products of variables, that do not move with the loops `names`."""
+    form = P.of_expr(index)
+    fixed = {m for m in form if any(type(a) is not Var for a in m) and not any(free_vars(a) & names for a in m)}
+    return P.to_expr({m: c for m, c in form.items() if m not in fixed}, index.dtype) if fixed else index
 
 
 def _all_run(place: Place, depth: int, names: set[Var]) -> bool:

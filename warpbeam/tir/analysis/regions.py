@@ -173,6 +173,8 @@ def _min(n: Any, done: Done) -> Range | None:
     a, b = done[n.a], done[n.b]
     if a is None or b is None:
         return None
+    if a.lows == a.highs and b.lows == b.highs:  # one value: its ends cancel out
+        return point(e.minimum(a.low, b.low))
     return Range((e.minimum(a.low, b.low),), (*a.highs, *b.highs)[:_LIMIT])
 
 
