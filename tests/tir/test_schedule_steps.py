@@ -143,15 +143,23 @@ def test_skip_zeros_refuses_what_adds_no_product_with_a_border():
     check(f, s.func)
 
 
-def distances(begin=-9000.0, fn="exp", more=False, swapped=False, count=10):
+def distances(
+    begin=-9000.0, fn="exp", more=False, swapped=False, count=10, squared=False, again=None, back=False, given=False
+):
     """As `weighted`, with something else in one place."""
     x = te.placeholder((6, 10), name="X")
-    k, r = te.reduce_axis(10, "k"), te.reduce_axis(count, "r")
+    k, r, q = te.reduce_axis(10, "k"), te.reduce_axis(count, "r"), te.reduce_axis(10, "q")
     t = te.compute((6,), lambda i: te.max(x[i, k], axis=k, init=const(begin, "float32")), name="T")
-    w = te.compute((6, 10), lambda i, j: intrinsic(fn, x[i, j] - t[i]), name="W")
-    s = te.compute((6,), lambda i: te.sum(w[i, r] + x[i, r] if swapped else w[i, r] * x[i, r], axis=r), name="S")
-    out = te.compute((6, 10), lambda i, j: s[i] + (w[i, j] if more else x[i, j]), name="E")
-    return create_prim_func([x], [out], "distances")
+    w = te.compute((6, 10), lambda i, j: intrinsic(fn, (t[again(i)] + x[i, j] if again else x[i, j]) - t[i]), name="W")
+
+    def term(i):
+        value = w[i, r] + 1.0 if squared else x[i, r]
+        return w[i, r] + value if swapped else w[i, r] * value
+
+    s = te.compute((6,), lambda i: te.sum(term(i), axis=r), name="S")
+    n = te.compute((6,), lambda i: te.sum(w[i, 9 - q] * x[i, q], axis=q), name="N") if back else s
+    out = te.compute((6, 10), lambda i, j: s[i] + n[i] + (w[i, j] if more else x[i, j]), name="E")
+    return create_prim_func([x], [out, w] if given else [out], "distances")
 
 
 def test_rescale_refuses_what_are_no_weights_below_a_maximum():
@@ -165,6 +173,11 @@ def test_rescale_refuses_what_are_no_weights_below_a_maximum():
     refused("is not the exponential of how far", distances(fn="sqrt"))
     refused("W is not read by S alone", distances(more=True))
     refused("S is no sum, from zero, of values times W", distances(swapped=True))
+    refused("S is no sum, from zero, of values times W", distances(squared=True))
+    refused("W is not read by S alone", distances(given=True))
+    refused("W has not one loop over all that is reduced", distances(back=True), sums=("S", "N"))
+    for again in (lambda i: i, lambda i: 5 - i):
+        refused("is not the exponential of how far", distances(again=again))
     halves = schedule_programs.program("weighted")
     refused("write S", halves, sums=("N", "S", "S_p1"), before=lambda s: s.partition(s.loops("S")[0], 3))
     refused("S has not one loop over all that is reduced", distances(count=9))

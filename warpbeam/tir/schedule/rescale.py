@@ -104,16 +104,16 @@ def _along(tree: Tree, name: str) -> For:
 
 
 def _walked(tree: Tree, place: Place) -> list[int]:
-    """The axes of a block along which a reduction that reads its result walks."""
+    """The axes of a block along which each reduction that reads its result walks, one element after the other."""
     block = as_block(place)
     (store,) = accesses(block.body)[1]
     own, axes = [a.var for a in block.axes], plain_axes(block, store) or []
-    found: set[int] = set()
+    found: list[set[int]] = []
     for reader in map(as_block, readers(tree, store.buffer)):
         summed = {a.var for a in reader.axes if a.kind == "reduce"}
         loads = [n for n in accesses(reader.body)[0] if n.buffer is store.buffer]
-        found |= {own.index(axes[k]) for n in loads for k, i in enumerate(n.indices) if i in summed and k < len(axes)}
-    return sorted(found)
+        found += [{own.index(v) for v, i in zip(axes, n.indices, strict=False) if i in summed} for n in loads]
+    return sorted(set[int].intersection(*found)) if found else []
 
 
 def _check_roles(tree: Tree, step: Rescale) -> None:
@@ -129,16 +129,18 @@ def _check_roles(tree: Tree, step: Rescale) -> None:
         )
     power = weigh.value if isinstance(weigh, BufferStore) else None
     less = power.args[0] if isinstance(power, e.Call) and power.op == "exp" else None
-    if not (isinstance(less, e.Sub) and isinstance(less.b, BufferLoad) and less.b.buffer is top.body.buffer):
+    below = isinstance(less, e.Sub) and isinstance(less.b, BufferLoad) and less.b.buffer is top.body.buffer
+    if not below or _reads(less.a, top.body.buffer):
         raise ScheduleError(
             f"rescale: {step.weights} is not the exponential of how far something is below the maximum of {step.top}"
         )
     assert isinstance(weigh, BufferStore)
     blocks = {n: as_block(tree.block(n)) for n in step.sums}
-    if {as_block(p).name for p in readers(tree, weigh.buffer)} != set(blocks):
+    given_back = weigh.buffer in tree.func.buffers
+    if given_back or {as_block(p).name for p in readers(tree, weigh.buffer)} != set(blocks):
         raise ScheduleError(
             f"rescale: {weigh.buffer.name} is not read by {', '.join(blocks)} alone",
-            hint="name all sums with these weights; other readers need weights of their own",
+            hint="name all sums with these weights; other readers, and the caller, need weights of their own",
         )
     made = {top.body.buffer, *(_weighted(b, weigh.buffer)[0].buffer for b in blocks.values())}
     for block in blocks.values():
@@ -164,8 +166,14 @@ def _weighted(block: Block, weights: Buffer) -> tuple[BufferStore, PrimExpr, Buf
     term = added.b if added.a is own else added.a
     factors = (term.a, term.b) if isinstance(term, e.Mul) else ()
     found = [f for f in factors if isinstance(f, BufferLoad) and f.buffer is weights]
-    _check_sum(own in (added.a, added.b) and len(found) == 1, block, weights)
+    once = sum(_reads(f, weights) for f in factors) == 1
+    _check_sum(own in (added.a, added.b) and len(found) == 1 and once, block, weights)
     return store, term, found[0]
+
+
+def _reads(x: PrimExpr, buffer: Buffer) -> bool:
+    """Whether an expression has an element of a buffer in it."""
+    return any(n.buffer is buffer for n in accesses(x)[0])
 
 
 def _number(x: PrimExpr) -> float | None:
