@@ -147,7 +147,7 @@ def _factor(x: Softmax) -> ProducerLoad | None:
 
 
 def split(group: Group, parts: Parts, x: Softmax, size: int) -> Split:
-    """The stages for parts of `size` columns, which divides how many there are."""
+    """The stages for parts of `size` columns, fewer than there are; it need not divide them."""
     second = parts.links[1].op
     columns = extent(x.scores[0].axis[-1].extent) or 1
     made = _Splitter(len(second.axis) - 2, columns, size)

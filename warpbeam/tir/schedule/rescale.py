@@ -129,8 +129,8 @@ def _check_roles(tree: Tree, step: Rescale) -> None:
         )
     power = weigh.value if isinstance(weigh, BufferStore) else None
     less = power.args[0] if isinstance(power, e.Call) and power.op == "exp" else None
-    below = isinstance(less, e.Sub) and isinstance(less.b, BufferLoad) and less.b.buffer is top.body.buffer
-    if not below or _reads(less.a, top.body.buffer):
+    below = less.b if isinstance(less, e.Sub) and not _reads(less.a, top.body.buffer) else None
+    if not isinstance(below, BufferLoad) or below.buffer is not top.body.buffer:
         raise ScheduleError(
             f"rescale: {step.weights} is not the exponential of how far something is below the maximum of {step.top}"
         )
