@@ -139,7 +139,7 @@ def _check_roles(tree: Tree, step: Rescale) -> None:
     given_back = weigh.buffer in tree.func.buffers
     if given_back or {as_block(p).name for p in readers(tree, weigh.buffer)} != set(blocks):
         raise ScheduleError(
-            f"rescale: {weigh.buffer.name} is not read by {', '.join(blocks)} alone",
+            f"rescale: {weigh.buffer.name} is not read by {', '.join(blocks) or 'the sums (none are named)'} alone",
             hint="name all sums with these weights; other readers, and the caller, need weights of their own",
         )
     made = {top.body.buffer, *(_weighted(b, weigh.buffer)[0].buffer for b in blocks.values())}
