@@ -7,11 +7,11 @@ right operands and the sums of the block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from warpbeam.cost import chain_prior
-from warpbeam.cost.chain_prior import Block, Chain
+from warpbeam.cost.chain_prior import Block, Blocks, Chain
 from warpbeam.cost.tile_prior import EXPOSED, STACK, cache_rate
 from warpbeam.target import Target
 
@@ -26,16 +26,10 @@ _STATE = 8  # numbers of a row besides: maxima and totals
 
 
 @dataclass(frozen=True, slots=True)
-class Online:
-    """Decisions: columns of a part, whole blocks of rows and a shorter last one, what is shared out among cores:
-    "batch", "rows", "both" or "none". cycles: predicted on all cores.
-    """
+class Online(Blocks):
+    """The decisions for one part, and how many columns a part has. parallel may also be "both" batch and rows."""
 
-    size: int
-    whole: Block
-    last: Block | None
-    parallel: str
-    cycles: float
+    size: int = field(kw_only=True)
 
 
 @lru_cache(maxsize=256)
@@ -95,9 +89,9 @@ def _score(chain: Chain, size: int, rows: int, target: Target) -> Online | None:
         if n > 1
     ]
     if cores == 1 or not shared or total <= 4 * target.fork_cycles:
-        return Online(size, whole, last, "none", total)
+        return Online(whole, last, "none", total, size=size)
     cycles, _, parallel = min(shared)
-    return Online(size, whole, last, parallel, cycles)
+    return Online(whole, last, parallel, cycles, size=size)
 
 
 def part_of(chain: Chain, size: int) -> Chain:

@@ -9,7 +9,7 @@ likely                               its operand
 vector_reduce_{add,mul,min,max,and,or}   by halves: [0,h) with [h,2h), lanes above the largest power of two first
 dot4(acc, a, b), dot2(acc, a, b)     acc[i] + sum over 4 (2) neighbours of a*b, the last first, as wide as acc
 to_bfloat16(x)                       float32 as bfloat16, subnormal numbers as zero
-scale2(x, n)                         x * 2^n rounded once
+scale2(x, n)                         x * 2^floor(n) rounded once
 lookup(i, v0, …)                     v[i mod 16], of constants
 add_pairs(acc, v)                    acc[i] + (v[2*i] + v[2*i+1]), as wide as acc
 call_llvm_intrin(name, …)            a function of LLVM, whose signature is checked

@@ -14,6 +14,7 @@ apart. Elements of the parts are told apart by their indices.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,17 @@ def _flat(s: Stmt) -> tuple[list[Allocate], list[Stmt]]:
     return allocs, list(inner.stmts) if isinstance(inner, SeqStmt) else [inner]
 
 
+def _flat_all(stmts: Sequence[Stmt]) -> tuple[list[Allocate], list[Stmt]]:
+    """The buffers around any of some statements, each once, and the statements in them in their order."""
+    allocs: dict[Buffer, Allocate] = {}
+    parts: list[Stmt] = []
+    for s in stmts:
+        around, inner = _flat(s)
+        allocs.update((a.buffer, a) for a in around)
+        parts += inner
+    return list(allocs.values()), parts
+
+
 def _sequence(s: SeqStmt) -> Stmt:
     """Statements that have buffers of their own and none of the loops stay where they are, between the others."""
     out: list[Stmt] = []
@@ -79,26 +91,16 @@ def _sequence(s: SeqStmt) -> Stmt:
 
 def _run(stmts: list[Stmt]) -> list[Stmt]:
     """Statements one after the other, with the loops among them merged."""
-    allocs: dict[Buffer, Allocate] = {}
-    parts: list[Stmt] = []
-    for c in stmts:
-        around, inner = _flat(c)
-        allocs.update((a.buffer, a) for a in around)
-        parts += inner
+    allocs, parts = _flat_all(stmts)
     found = _Sequence(parts).merged()
-    return stmts if len(found) == len(parts) else [wrap(list(allocs.values()), seq(*found))]
+    return stmts if len(found) == len(parts) else [wrap(allocs, seq(*found))]
 
 
 def _one(group: list[Any]) -> For:
     first = group[0]
     bodies = [first.body, *(substitute(f.body, {f.var: first.var}) for f in group[1:])]
-    allocs: dict[Buffer, Allocate] = {}
-    parts: list[Stmt] = []
-    for b in bodies:
-        around, inner = _flat(b)
-        allocs.update((a.buffer, a) for a in around)
-        parts += inner
-    return rebuilt(first, wrap(list(allocs.values()), seq(*parts)))  # type: ignore[return-value]
+    allocs, parts = _flat_all(bodies)
+    return rebuilt(first, wrap(allocs, seq(*parts)))  # type: ignore[return-value]
 
 
 # ---------------------------------------------------------------------------------------------------------- dependences
