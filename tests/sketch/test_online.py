@@ -7,6 +7,7 @@ import pytest
 from on_threads import same_bits
 from test_chain import FORMS, U, arrays, attention, call, results, within_bound
 
+from warpbeam import te
 from warpbeam.cost import chain_prior, online_prior
 from warpbeam.cost.chain_prior import Chain, Product
 from warpbeam.driver.api import compile as build
@@ -250,3 +251,21 @@ def test_the_report_of_fusion_says_so():
     found = [explain(m["main"], 3, MACHINE) for m in (long, short)]
     assert [len(groups) for groups in found] == [1, 1]
     assert "rows are taken in parts" in to_text(found[0]) and "parts" not in to_text(found[1])
+
+
+@pytest.mark.parametrize("times", [1.0, 2.0])
+def test_the_maximum_is_that_of_what_is_weighed(times):
+    """exp(2s - max s) may be infinite in a part and not in the row: it is no softmax."""
+    rows, columns, inner = 40, 256, 16
+    q, k, v = (te.placeholder((n, inner), name=name) for n, name in ((rows, "q"), (columns, "k"), (columns, "v")))
+    d, j, j1, j2 = (
+        te.reduce_axis(n, name) for n, name in ((inner, "d"), (columns, "j"), (columns, "j1"), (columns, "j2"))
+    )
+    s = te.compute((rows, columns), lambda i, c: te.sum(q[i, d] * k[d, c], axis=d), name="s")
+    top = te.compute((rows,), lambda i: te.max(s[i, j], axis=j), name="top")
+    weighed = (lambda i, c: s[i, c]) if times == 1.0 else (lambda i, c: s[i, c] * times)
+    power = te.compute((rows, columns), lambda i, c: te.exp(weighed(i, c) - top[i]), name="power")
+    total = te.compute((rows,), lambda i: te.sum(power[i, j1], axis=j1), name="total")
+    ready = te.compute((rows, columns), lambda i, c: power[i, c] / total[i], name="ready")
+    out = te.compute((rows, inner), lambda i, c: te.sum(ready[i, j2] * v[j2, c], axis=j2), name="out")
+    assert (online.find(Group(*collapse([q, k, v], [out]), MACHINE)) is not None) == (times == 1.0)

@@ -27,7 +27,7 @@ from warpbeam.sketch.base import Group, extent
 from warpbeam.sketch.structure import is_sum, strip_casts, variables
 from warpbeam.te import tensor as te
 from warpbeam.te.tensor import ComputeOp, Operation, ProducerLoad, Reduce, Tensor, operations
-from warpbeam.tir.expr import Call, Div, Max, Mul, PrimExpr, Sub, Var, as_expr, call, minimum, select
+from warpbeam.tir.expr import Call, Div, Max, Mul, PrimExpr, Select, Sub, Var, as_expr, call, minimum, select
 from warpbeam.tir.op import min_value
 from warpbeam.tir.reducer import lowest
 from warpbeam.tir.stmt import IterVar
@@ -108,7 +108,7 @@ def _fits(x: Softmax) -> bool:
     """Whether the stages compute what they are taken for."""
     power, at = x.powers.body[0], [a.var for a in x.powers.axis]
     less = power.args[0] if isinstance(power, Call) and power.op == "exp" else None
-    if not isinstance(less, Sub) or not _reads(less.b, x.top, at[:-1]) or x.top in _below(less.a):
+    if not isinstance(less, Sub) or not _reads(less.b, x.top, at[:-1]) or not _same_scores(x, less.a):
         return False
     (summed,) = x.total.body[0].source  # type: ignore[attr-defined]
     if not _reads(summed, x.powers, [a.var for a in (*x.total.axis, *x.total.reduce_axis)]):
@@ -116,6 +116,25 @@ def _fits(x: Softmax) -> bool:
     if any(x.top in _below(*op.body) or x.powers in _below(*op.body) for op in x.rows):
         return False
     return _factor(x) is not None and x.top not in _below(*x.ready.body)
+
+
+def _same_scores(x: Softmax, above: PrimExpr) -> bool:
+    """Whether the maximum is that of `above`, which a power is the exponential of less the maximum: of others a power
+    could be infinite in a part where it is not in the whole row.
+    """
+    load, at = strip_casts(above), [a.var for a in x.powers.axis]
+    (source,) = x.top.body[0].source  # type: ignore[attr-defined]
+    if isinstance(source, Select) and isinstance(source.cond, Call) and source.cond.op == "isnan":
+        (asked,), source = source.cond.args, source.b  # NaN where it is not asked for has its own way
+        if asked != source:
+            return False
+    own = [a.var for a in (*x.top.axis, *x.top.reduce_axis)]
+    return (
+        isinstance(load, ProducerLoad)
+        and load.tensor.op is not x.top
+        and list(load.indices) == at
+        and _reads(source, load.tensor.op, own)
+    )
 
 
 def _below(*exprs: PrimExpr) -> set[Operation]:
@@ -126,7 +145,7 @@ def _below(*exprs: PrimExpr) -> set[Operation]:
     return found
 
 
-def _reads(expr: PrimExpr, op: ComputeOp, at: list[Var]) -> bool:
+def _reads(expr: PrimExpr, op: Operation, at: list[Var]) -> bool:
     """Whether an expression is a stage's element at these axes."""
     load = strip_casts(expr)
     return isinstance(load, ProducerLoad) and load.tensor.op is op and list(load.indices) == at
