@@ -96,6 +96,32 @@ def test_error_of_exponentials(op: str) -> None:
     assert check(got["machine"], want) < check(got["without"], want) + 0.5
 
 
+def test_error_of_exponentials_of_rounded_differences() -> None:
+    """A twentieth of what rounding the difference may have changed, and the same bits in every way."""
+    x = -np.abs(samples("float32", "exp", 5))
+    func = function("exp", "float32", len(x), 16, at=Setting(native()), most=0.0, rounded=True)
+    assert to_text(func).count("-0.693147") and "e-06" not in to_text(func)
+    got = {k: np.empty_like(x) for k in ("machine", "c", "interpreter")}
+    with np.errstate(all="ignore"):
+        build(func, native())(x, got["machine"])
+        build_all([func], native().replace(kind="c"))[0](x, got["c"])
+        run(func, x, got["interpreter"])
+        want = np.exp(x.astype(np.float64))
+    for way in ("c", "interpreter"):
+        np.testing.assert_array_equal(got[way], got["machine"])
+    assert check(got["machine"], want, np.abs(x) < 1) < 1.1
+    usual = (x > -87) & (x < -1)
+    error = np.abs(got["machine"][usual] - want[usual]) / want[usual] * 2.0**24
+    assert (error < 2 + np.abs(x[usual]) / 20).all()
+
+
+def test_without_lookup_differences_are_as_other_numbers() -> None:
+    """Where products are not fused, the constant of few digits is needed."""
+    plain = Setting(target.get("generic-x86-64-v3"))
+    texts = [to_text(function("exp", "float32", 16, 16, at=plain, most=0.0, rounded=r)) for r in (False, True)]
+    assert texts[0] == texts[1]
+
+
 def test_bfloat16_is_made_of_float32() -> None:
     func = expand_math(function("exp", "float32", 16, 16), Setting(native()))
     assert "lookup[" not in to_text(func)  # what is expanded already stays as it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cg_native as native
 import numpy as np
@@ -29,12 +30,14 @@ _SPECIAL = [
 ]  # fmt: skip
 
 
-def kernel(op: str, dtype: str, count: int, lanes: int, operands: int = 1, at: Setting | None = None) -> PrimFunc:
+def kernel(
+    op: str, dtype: str, count: int, lanes: int, operands: int = 1, at: Setting | None = None, **known: Any
+) -> PrimFunc:
     i = E.Var("i")
     places = (E.Ramp(i * lanes, E.as_expr(1), lanes),)
     sources = [E.Buffer(f"a{k}", (count,), dtype) for k in range(operands)]
     out = E.Buffer("out", (count,), dtype)
-    value = E.call(op, *(E.BufferLoad(s, places) for s in sources))
+    value = E.call(op, *(E.BufferLoad(s, places) for s in sources), **known)
     body = For(i, 0, count // lanes, "serial", BufferStore(out, value, places))
     return expand_math(PrimFunc(f"wb_{op}", (*sources, out), body), at)
 

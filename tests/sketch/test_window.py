@@ -14,6 +14,7 @@ from warpbeam.tir.analysis.predicate import conjuncts
 from warpbeam.tir.expr import Call, SizeVar, if_then_else, land
 from warpbeam.tir.interp import run
 from warpbeam.tir.stmt import For, IfThenElse
+from warpbeam.tir.text import to_text
 from warpbeam.tir.transform import lower
 
 
@@ -94,6 +95,8 @@ def test_windows_from_memory_ask_for_what_comes_a_page_later(c, ahead):
             k[1] for n in post_order(plan.func.body) if isinstance(n, For) for k in n.annotations.get("prefetch", ())
         }
         assert notes == ({found} if found else set())
+        if found and c > 16:  # past a row's last windows come the first ones of the next row
+            assert f"(i1_0 + {found}) // 20 * 2" in to_text(lower(plan.func, target))
     x, y = pooled(20, c, 2, 2)
     held = schedule([x], [y], target.replace(l3=1 << 26))
     assert not any("prefetch" in n.annotations for n in post_order(held.func.body) if isinstance(n, For))

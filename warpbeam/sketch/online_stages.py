@@ -182,7 +182,7 @@ def split(group: Group, parts: Parts, x: Softmax, size: int) -> Split:
     whole_top = over.rows(te.max, lambda at: top.output(0)(*at), "whole_top", _lowest(x.top))
     weights = te.compute(
         [a.extent for a in top.axis],
-        lambda *at: call("exp", top.output(0)(*at) - whole_top(*at[:-2], at[-1]), most=0.0),
+        lambda *at: call("exp", top.output(0)(*at) - whole_top(*at[:-2], at[-1]), most=0.0, rounded=True),
         name="part_weight",
     )
     whole_total = over.rows(te.sum, lambda at: weights(*at) * total.output(0)(*at), "whole_total")

@@ -248,19 +248,19 @@ def _tile_output(group: Group, op: ComputeOp, out: str, cuts: list[Cut], lanes: 
 
 
 def _fetch_ahead(group: Group, op: ComputeOp, outer: list[str]) -> None:
-    """Windows that come from memory, each element once, ask for what lies a page further on along their rows: choices
-    between elements, which wait for each other, leave little room to look ahead.
+    """Windows that come from memory, each element once, ask for what lies a page further on along their rows and then
+    in the next one: choices between elements, which wait for each other, leave little room to look ahead.
     """
     spans = [span(op, a.var) for a in op.axis[:-1][-2:]]
     if not _read_once(op, spans):
         return
+    around = outer[-3] if len(outer) > 2 else ""
     for t in group.inputs:
         size = dt.nbytes(t.dtype)
         ahead = _AHEAD_BYTES // max(1, spans[-1][0] * product([op.axis[-1].extent]) * size)
+        ahead = max(1, min(ahead, (group.sch.extent(outer[-2]) or 1) // 4))
         if product(t.shape) * size > group.target.l3 > 0 and len(t.shape) >= len(op.axis):
-            group.sch.prefetch(
-                outer[-2], t.op.name, max(1, min(ahead, (group.sch.extent(outer[-2]) or 1) // 4)), outer[-1]
-            )
+            group.sch.prefetch(outer[-2], t.op.name, ahead, outer[-1], around)
 
 
 def _read_once(op: ComputeOp, spans: list[tuple[int, int]]) -> bool:

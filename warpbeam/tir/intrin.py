@@ -241,7 +241,7 @@ def _table() -> dict[str, Intrin]:
 
 
 _UNARY: list[tuple[str, Any, str]] = [
-    ("exp", np.exp, "e**x; attrs most: what x is known not to exceed"),
+    ("exp", np.exp, "e**x; attrs most: what x is known not to exceed; rounded: whether it is a rounded difference"),
     ("exp2", np.exp2, "2**x"),
     ("exp10", lambda x: np.power(10.0, x), "10**x"),
     ("expm1", np.expm1, "e**x - 1 without cancellation"),

@@ -67,12 +67,14 @@ def expand(op: str, args: Sequence[X], attrs: Mapping[str, Any] | None = None, l
 # -------------------------------------------------------------------------------------------------------- exponentials
 
 
-def exp(x: X, most: float = math.inf, lookup: bool = False) -> X:
-    """e^x; `most`: what x is known not to exceed."""
-    return _exp_scaled(x, 0, most, lookup)
+def exp(x: X, most: float = math.inf, rounded: bool = False, lookup: bool = False) -> X:
+    """e^x; `most`: what x is known not to exceed; rounded: whether x is a difference that was rounded, by up to
+    |x| / 2^24: an error of |x| / 2^28 more may then save an operation.
+    """
+    return _exp_scaled(x, 0, most, rounded, lookup)
 
 
-def _exp_scaled(x: X, shift: int, most: float = math.inf, lookup: bool = False) -> X:
+def _exp_scaled(x: X, shift: int, most: float = math.inf, rounded: bool = False, lookup: bool = False) -> X:
     """e^x * 2^shift."""
     low, high = (-104.0, 89.0) if single(x) else (-746.0, 710.0)
     high += 0.7 * max(-shift, 0)
@@ -82,13 +84,16 @@ def _exp_scaled(x: X, shift: int, most: float = math.inf, lookup: bool = False) 
     within = math.floor(low / math.log(2)) + shift, math.ceil(min(most, high) / math.log(2)) + shift
     parts = PARTS if lookup and single(x) else 1
     n = nearest(x, 1 / math.log(2), within, parts)
-    return scale2(_exp_rest(x, n, parts), less(n, -shift) if shift else n, within, parts)
+    return scale2(_exp_rest(x, n, parts, rounded), less(n, -shift) if shift else n, within, parts)
 
 
-def _exp_rest(x: X, n: X, parts: int = 1) -> X:
+def _exp_rest(x: X, n: X, parts: int = 1, rounded: bool = False) -> X:
     """e^x / 2^floor(n), where n is x / log 2 rounded to so many parts of one."""
     hi, lo = LN2[dt.scalar(x.dtype)]
-    r = fma(n, lit(-lo, x), fma(n, lit(-hi, x), x))
+    if rounded and parts > 1:  # log 2 as a float32 is right to 2^-28.4 of itself; by fused products alone
+        r = fma(n, lit(-math.log(2), x), x)
+    else:
+        r = fma(n, lit(-lo, x), fma(n, lit(-hi, x), x))
     if parts == 1:
         return poly(r, (1.0, 1.0, *table("exp", x)))
     power = part_power(n)
@@ -335,7 +340,7 @@ def atanh(x: X) -> X:
 
 def sigmoid(x: X, lookup: bool = False) -> X:
     """1 / (1 + e^-x) as e^min(x,0) / (1 + e^-|x|), which keeps small results."""
-    e = exp(mag(x) * lit(-1, x), 0.0, lookup)
+    e = exp(mag(x) * lit(-1, x), 0.0, lookup=lookup)
     one = lit(1, x)
     return E.select(x < lit(0, x), e, one) / (one + e)
 

@@ -203,7 +203,9 @@ class _Rebuilt:
         body: list[Stmt] = [
             self._of_rows("before", self.before, lambda at: own),
             self._inside(self.step.top, None),
-            self._of_rows("less", self.less, lambda at: e.call("exp", BufferLoad(self.before, at) - own, most=0.0)),
+            self._of_rows(
+                "less", self.less, lambda at: e.call("exp", BufferLoad(self.before, at) - own, most=0.0, rounded=True)
+            ),
             self._inside(self.step.weights, None),
             *[self._inside(n, self._update(n)) for n in self.step.sums],
         ]

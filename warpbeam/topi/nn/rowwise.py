@@ -61,7 +61,7 @@ def softmax_over(x: te.Tensor, axes: Sequence[int]) -> Any:
     """exp(x - max) / sum exp(x - max) over each row."""
     wide, rows = accumulation(x.dtype), Rows(x.shape, axes)
     top = row_tops(rows, x, wide)
-    e = rows.spread(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)], most=0.0), "row_exp")
+    e = rows.spread(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)], most=0.0, rounded=True), "row_exp")
     total = rows.stat(lambda *i: e[i], te.sum, "row_sum")
     one = E.const(1.0, wide)
     scale = te.compute(total.shape, lambda *i: E.div(one, total[i]), name="row_scale")  # one division per row
@@ -72,7 +72,9 @@ def log_softmax_over(x: te.Tensor, axes: Sequence[int]) -> Any:
     """x - max - log(sum exp(x - max)) over each row."""
     wide, rows = accumulation(x.dtype), Rows(x.shape, axes)
     top = row_tops(rows, x, wide)
-    total = rows.stat(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)], most=0.0), te.sum, "row_sum")
+    total = rows.stat(
+        lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)], most=0.0, rounded=True), te.sum, "row_sum"
+    )
 
     def element(*i: Any) -> Any:
         return E.cast(x.dtype, E.cast(wide, x[i]) - top[rows.of(i)] - E.call("log", total[rows.of(i)]))
