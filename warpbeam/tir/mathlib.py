@@ -39,7 +39,7 @@ from warpbeam.tir.mathbase import (
     table,
 )
 from warpbeam.tir.mathpair import atan2, fmod, hypot, ldexp, nextafter
-from warpbeam.tir.mathscale import PARTS, less, nearest, part_power, scale2
+from warpbeam.tir.mathscale import PARTS, less, nearest, part_power, power_of_parts, scale2
 from warpbeam.tir.mathtrig import acos, asin, atan, cos, sin, tan
 
 
@@ -69,12 +69,23 @@ def expand(op: str, args: Sequence[X], attrs: Mapping[str, Any] | None = None, l
 
 def exp(x: X, most: float = math.inf, rounded: bool = False, lookup: bool = False) -> X:
     """e^x; `most`: what x is known not to exceed; rounded: whether x is a difference that was rounded, by up to
-    |x| / 2^24: an error of |x| / 2^28 more may then save an operation.
+    |x| / 2^24: with an error of |x| / 2^28 more, and 0 for what is below e^-87, it may take fewer operations.
     """
-    return _exp_scaled(x, 0, most, rounded, lookup)
+    if rounded and lookup and single(x) and most <= 0:
+        return _weight(x)
+    return _exp_scaled(x, 0, most, lookup)
 
 
-def _exp_scaled(x: X, shift: int, most: float = math.inf, rounded: bool = False, lookup: bool = False) -> X:
+def _weight(x: X) -> X:
+    """e^x for rounded differences x <= 0, by fused products. log 2 as a float32 is right to 2^-28.4 of itself."""
+    n = nearest(x, 1 / math.log(2), (-126, 0), PARTS)
+    r = fma(n, lit(-math.log(2), x), x)
+    power = power_of_parts(n)
+    value = fma(power, fma(poly(r, table("exp_part", x)), r * r, r), power)
+    return E.select(x < lit(-87, x), lit(0, x), value)
+
+
+def _exp_scaled(x: X, shift: int, most: float = math.inf, lookup: bool = False) -> X:
     """e^x * 2^shift."""
     low, high = (-104.0, 89.0) if single(x) else (-746.0, 710.0)
     high += 0.7 * max(-shift, 0)
@@ -84,16 +95,13 @@ def _exp_scaled(x: X, shift: int, most: float = math.inf, rounded: bool = False,
     within = math.floor(low / math.log(2)) + shift, math.ceil(min(most, high) / math.log(2)) + shift
     parts = PARTS if lookup and single(x) else 1
     n = nearest(x, 1 / math.log(2), within, parts)
-    return scale2(_exp_rest(x, n, parts, rounded), less(n, -shift) if shift else n, within, parts)
+    return scale2(_exp_rest(x, n, parts), less(n, -shift) if shift else n, within, parts)
 
 
-def _exp_rest(x: X, n: X, parts: int = 1, rounded: bool = False) -> X:
+def _exp_rest(x: X, n: X, parts: int = 1) -> X:
     """e^x / 2^floor(n), where n is x / log 2 rounded to so many parts of one."""
     hi, lo = LN2[dt.scalar(x.dtype)]
-    if rounded and parts > 1:  # log 2 as a float32 is right to 2^-28.4 of itself; by fused products alone
-        r = fma(n, lit(-math.log(2), x), x)
-    else:
-        r = fma(n, lit(-lo, x), fma(n, lit(-hi, x), x))
+    r = fma(n, lit(-lo, x), fma(n, lit(-hi, x), x))
     if parts == 1:
         return poly(r, (1.0, 1.0, *table("exp", x)))
     power = part_power(n)

@@ -12,6 +12,9 @@ added to round n, depends on the range that n is known to lie in, so it is told 
 
 from __future__ import annotations
 
+import math
+import struct
+
 from warpbeam.tir import expr as E
 from warpbeam.tir.mathbase import X, bits_of, fma, from_bits, int_lit, layout, lit, shl, shr
 
@@ -48,6 +51,33 @@ def part_power(n: X) -> X:
     by."""
     assert isinstance(n, E.Sub)
     return E.call(LOOKUP, bits_of(n.a), *(E.const(2.0 ** (k / PARTS)) for k in range(PARTS)), dtype=n.dtype)
+
+
+def power_of_parts(n: X) -> X:
+    """2^n where n is what `nearest` gives with PARTS and 2^floor(n) is a normal number: what is looked up lacks the
+    bits of n and of what n was rounded by; n's are added as they are in the rounded sum.
+    """
+    assert isinstance(n, E.Sub)
+    magic = _number(n.b)
+    assert magic is not None
+    bits, _, _ = layout(n)
+    places = bits - (PARTS.bit_length() - 1)
+    added = int((magic - _middle(n, PARTS)) * PARTS)
+    lacking = [_as_bits(2.0 ** (k / PARTS)) - ((added + k) << places) for k in range(PARTS)]
+    raw = bits_of(n.a)
+    found = E.call(LOOKUP, raw, *(E.const(_of_bits(b)) for b in lacking), dtype=n.dtype)
+    return from_bits(bits_of(found) + shl(raw, places), n)
+
+
+def _as_bits(x: float) -> int:
+    return int.from_bytes(struct.pack("<f", x), "little")
+
+
+def _of_bits(bits: int) -> float:
+    """The float32 with these bits, modulo 2^32."""
+    value = float(struct.unpack("<f", struct.pack("<I", bits % 2**32))[0])
+    assert math.isfinite(value)
+    return value
 
 
 def scale2(value: X, n: X, within: Range, parts: int = 1) -> X:
