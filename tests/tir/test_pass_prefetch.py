@@ -23,13 +23,37 @@ def test_prefetch():
         """
         def f(A: float32[64, 32], B: float32[64, 32]):
             for i in range(64):
-                for A_1 in range(2):
+                for A_1 in unrolled(2):
                     eval prefetch[int64](A[min(i + 2, 63), A_1 * 16])
                 for j in range(32):
                     B[i, j] = A[i, j]
         """,
     )
     assert "prefetch" in to_text(lower(got))
+
+
+def test_what_would_begin_too_late_is_moved_as_a_whole():
+    """One comparison for all lines; more than a few are asked for by a loop."""
+    for rows, kind in ((2, "unrolled"), (17, "range")):
+        becomes(
+            inject_prefetch,
+            f"""
+        def f(A: float32[{rows * 8}, 16], B: float32[{rows * 8}, 16]):
+            for i in range(8) {{"prefetch": (("A", 2),)}}:
+                for k in range({rows}):
+                    for j in range(16):
+                        B[i * {rows} + k, j] = A[i * {rows} + k, j]
+        """,
+            f"""
+        def f(A: float32[{rows * 8}, 16], B: float32[{rows * 8}, 16]):
+            for i in range(8):
+                for A_0 in {kind}({rows}):
+                    eval prefetch[int64](A[min(i * {rows} + {2 * rows}, {rows * 7}) + A_0, 0])
+                for k in range({rows}):
+                    for j in range(16):
+                        B[i * {rows} + k, j] = A[i * {rows} + k, j]
+        """,
+        )
 
 
 def test_what_is_only_written_is_asked_for_as_such():
@@ -44,7 +68,7 @@ def test_what_is_only_written_is_asked_for_as_such():
         """
         def f(A: float32[64, 32], B: float32[64, 32]):
             for i in range(64):
-                for B_1 in range(2):
+                for B_1 in unrolled(2):
                     eval prefetch[int64](B[i, B_1 * 16]) {"rw": 1}
                 for j in range(32):
                     B[i, j] = A[i, j]

@@ -77,6 +77,9 @@ def _before(s: For, asks: list[Stmt], notes: Any) -> Stmt:
     )
 
 
+_FEW = 16  # lines that are asked for one after the other without a loop
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Lines of a buffer that a later iteration of a loop reads: first element by dimension, and how many are read."""
@@ -89,11 +92,15 @@ class Ask:
     writes: bool = False
 
     def load(self, offsets: list[PrimExpr]) -> Stmt:
-        """Asks for the element at a distance from the first one, kept inside the buffer."""
+        """Asks for the element at a distance from the first one; what is read is moved until it lies in the buffer: one
+        comparison for all of its lines. Where it is not known to fit, each line is kept inside.
+        """
         index = []
-        for low, by, size in zip(self.low, offsets, self.buffer.shape, strict=True):
-            at = e.minimum(e.add(low, by), e.sub(e.as_expr(size), 1))
-            index.append(simplify(e.maximum(at, 0), self.facts))
+        for low, by, size, count in zip(self.low, offsets, self.buffer.shape, self.counts, strict=True):
+            room = (e.const_int(size) or 0) - count
+            at = e.minimum(low, room) if room >= 0 else e.minimum(e.add(low, by), e.sub(e.as_expr(size), 1))
+            first = simplify(e.maximum(at, 0), self.facts)
+            index.append(e.add(first, simplify(by, self.facts)) if room >= 0 else first)
         attrs = {"rw": 1} if self.writes else {}
         return Evaluate(e.call("prefetch", BufferLoad(self.buffer, index), dtype="int64", **attrs))
 
@@ -142,8 +149,9 @@ def _at_once(ask: Ask) -> Stmt:
         ask.facts.bind(var, 0, count)
         offsets.append(e.mul(var, ask.step if last else 1))
     out = ask.load(offsets)
+    kind = "unrolled" if prod(count for _, count in loops) <= _FEW else "serial"
     for var, count in reversed(loops):
-        out = For(var, 0, count, "serial", out)
+        out = For(var, 0, count, kind, out)
     return out
 
 
