@@ -208,6 +208,60 @@ def test_the_caller_does_not_wait_for_a_worker_that_never_comes() -> None:
         thread.join()
 
 
+class _Stalling:
+    """Loops of a pool whose worker can be made to lose its processor in the middle of a part it claimed."""
+
+    def __init__(self, team: Pool) -> None:
+        self.team, self.caller, self.seen = team, threading.get_ident(), list[tuple[int, int]]()
+        self.begun, self.stalls, self.start, self.wait = threading.Event(), False, 0.0, 0.0
+        self.body = LOOP_FN(self._body)
+
+    def _body(self, _context: int, _closure: int, begin: int, end: int) -> int:
+        self.seen.append((begin, end))
+        if self.stalls and (begin, end) != (0, 8):
+            if threading.get_ident() == self.caller:
+                self.begun.wait(20)
+            elif not self.begun.is_set():
+                self.begun.set()
+                self.wait = max(0.05, 8 * (time.perf_counter() - self.start))
+                time.sleep(self.wait)
+        return 0
+
+    def serial(self, stalls: bool = False) -> bool:
+        """Runs a loop: whether in one piece. Otherwise its worker sleeps for `wait` seconds, with `stalls`."""
+        self.begun.clear()
+        self.seen.clear()
+        self.stalls, self.start = stalls, time.perf_counter()
+        assert self.team.loop(_address(self.body), np.zeros(1, np.int64), 8) == 0
+        return self.seen == [(0, 8)]
+
+
+def test_after_a_stall_loops_run_serially_for_as_long() -> None:
+    """However often it happens, where loops run side by side for much longer between."""
+    loops = _Stalling(Pool(2))
+    for _ in range(6):
+        assert not loops.serial(stalls=True)
+        assert loops.serial() or time.perf_counter() - loops.start > loops.wait
+        time.sleep(4 * loops.wait)
+    assert not loops.serial(stalls=True)
+    time.sleep(1.5 * loops.wait)
+    assert not loops.serial()
+    loops.team.destroy()
+
+
+def test_stalls_one_after_the_other_keep_loops_serial_for_longer() -> None:
+    loops = _Stalling(Pool(2))
+    pauses = []
+    assert not loops.serial(stalls=True)
+    for _ in range(3):
+        stalled, wait = time.perf_counter(), loops.wait
+        while loops.serial(stalls=True):
+            time.sleep(0.001)
+        pauses.append((loops.start - stalled) / wait)
+    assert [p > least for p, least in zip(pauses, (0.9, 1.8, 3.6), strict=True)] == [True] * 3
+    loops.team.destroy()
+
+
 def test_many_loops_under_load_and_resizing() -> None:
     """More threads than processors, other busy threads, sizes that change: nothing is lost or done twice."""
     team, stop, counts = Pool(6, spin=200), threading.Event(), np.zeros(37, np.int64)

@@ -20,7 +20,7 @@ Workers spin on `job`, then sleep on its lower half with a futex. A worker that 
 time, one that helped twice as long, at most `spin` pauses; while it spins it offers its processor to others. Whoever
 completes the last claimed part wakes the caller if it sleeps. When a worker loses its processor in the middle of a
 claimed part, so that the loop would have been faster without it, loops run serially for a while, longer if it happens
-again soon.
+so often that the time between is worth no more than what is lost.
 
 Whoever cannot take the pool's lock at once (a nested loop, or a second caller) runs its loop serially: no queues, no
 deadlock, no thread-local state. Threads start at the first loop that needs them. The kernel wipes the pool's pages in a
@@ -273,8 +273,8 @@ out:
 }
 
 ; After a loop whose caller slept: it worked from t0 to t1 and has waited since. If it had been faster alone, then a
-; worker lost its processor in the middle, and may again: loops run serially for as long as the wait was, twice that if
-; it happens again soon, up to 32 times.
+; worker lost its processor in the middle, and may again: loops run serially for as long as the wait was. If loops have
+; run side by side for less than twice as long before, then they gain nothing by it: twice that, up to 32 times.
 define internal void @judge_wait(ptr %pool, i64 %job, i64 %t0, i64 %t1) nounwind {
   %t2 = call i64 @wb_clock()
   %wait.0 = sub i64 %t2, %t1
@@ -288,7 +288,7 @@ retreat:
   %until.p = getelementptr %pool, ptr %pool, i32 0, i32 10
   %until = load atomic i64, ptr %until.p monotonic, align 8
   %gap = sub i64 %t1, %until
-  %long = shl i64 %wait, 3
+  %long = shl i64 %wait, 1
   %rare = icmp sgt i64 %gap, %long
   %backoff.p = getelementptr %pool, ptr %pool, i32 0, i32 9
   %backoff = load i32, ptr %backoff.p
