@@ -4,7 +4,8 @@ All are free of branches and calls, work on vectors, and give the same bits in i
 fused). NaN, infinities, signed zeros and subnormal numbers are treated as IEEE 754 asks. Largest errors found by
 sweeps over all exponents, in ulp: float32 exp exp2 log sqrt erf pow sin cos 1-2, others up to 4; float64 alike,
 but sin, cos and tan beyond 2^27 have an absolute error of 2^-48. float16 and bfloat16 are computed in float32. Targets
-that look up elements of a vector by an instruction have exp and sigmoid with other last bits than targets without.
+that look up elements of a vector by an instruction have exp and sigmoid with other last bits than targets without, and
+for differences said to be rounded an exp that is 0 below e^-87.
 """
 
 from __future__ import annotations
