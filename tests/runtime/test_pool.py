@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -85,8 +86,10 @@ TRIPLE = llvm.get_default_triple()
 class Pool:
     """A pool of its own, apart from the process's."""
 
-    def __init__(self, threads: int, spin: int = 2000, create: ctypes.c_void_p | None = None) -> None:
-        objects = [compile_ir(pool_ir(TRIPLE)), compile_ir(BODY)]
+    def __init__(
+        self, threads: int, spin: int = 2000, create: ctypes.c_void_p | None = None, text: str | None = None
+    ) -> None:
+        objects = [compile_ir(text or pool_ir(TRIPLE)), compile_ir(BODY)]
         self.library = Library(link_shared(objects, [*EXPORTS, "body", "nest", "fail", "many"]))
         self.library.pin()
         make = self.library.function("wb_pool_create")
@@ -208,57 +211,76 @@ def test_the_caller_does_not_wait_for_a_worker_that_never_comes() -> None:
         thread.join()
 
 
-class _Stalling:
-    """Loops of a pool whose worker can be made to lose its processor in the middle of a part it claimed."""
+_ASLEEP = 136  # where in a pool stands how many parts its caller sleeps for, 0 if it does not
 
-    def __init__(self, team: Pool) -> None:
-        self.team, self.caller, self.seen = team, threading.get_ident(), list[tuple[int, int]]()
-        self.begun, self.stalls, self.start, self.wait = threading.Event(), False, 0.0, 0.0
+
+class _Stalling:
+    """Loops of a pool of two by a clock that stands still, whose worker may lose its processor in a part of its own."""
+
+    def __init__(self) -> None:
+        self.clock = ctypes.c_int64(1 << 40)
+        own = f"%now = load atomic i64, ptr inttoptr (i64 {ctypes.addressof(self.clock)} to ptr) monotonic, align 8"
+        text, found = re.subn(
+            r"(define weak hidden i64 @wb_clock\(\) noinline nounwind) prologue .*\{\n  ret i64 -1",
+            rf"\1 {{\n  {own}\n  ret i64 %now",
+            pool_ir(TRIPLE),
+        )
+        assert found == 1
+        self.team, self.caller, self.seen = Pool(2, text=text), threading.get_ident(), list[tuple[int, int]]()
+        self.begun, self.work, self.wait = threading.Event(), 0, 0
         self.body = LOOP_FN(self._body)
 
     def _body(self, _context: int, _closure: int, begin: int, end: int) -> int:
+        """The caller waits for the worker, which goes on when the caller sleeps; time goes by as was asked for."""
         self.seen.append((begin, end))
-        if self.stalls and (begin, end) != (0, 8):
-            if threading.get_ident() == self.caller:
-                self.begun.wait(20)
-            elif not self.begun.is_set():
-                self.begun.set()
-                self.wait = max(0.05, 8 * (time.perf_counter() - self.start))
-                time.sleep(self.wait)
+        if self.wait and (begin, end) != (0, 8) and threading.get_ident() == self.caller:
+            self.begun.wait(60)
+        elif self.wait and (begin, end) != (0, 8) and not self.begun.is_set():
+            self.clock.value += self.work
+            self.begun.set()
+            while not ctypes.c_int32.from_address(self.team.address + _ASLEEP).value:
+                time.sleep(0.001)
+            self.clock.value += self.wait
         return 0
 
-    def serial(self, stalls: bool = False) -> bool:
-        """Runs a loop: whether in one piece. Otherwise its worker sleeps for `wait` seconds, with `stalls`."""
+    def serial(self, after: int = 0, work: int = 0, wait: int = 0) -> bool:
+        """Runs a loop when so much time has gone: whether in one piece. Otherwise it takes `work`, its worker `wait`
+        more."""
         self.begun.clear()
         self.seen.clear()
-        self.stalls, self.start = stalls, time.perf_counter()
+        self.clock.value += after
+        self.work, self.wait = work, wait
         assert self.team.loop(_address(self.body), np.zeros(1, np.int64), 8) == 0
         return self.seen == [(0, 8)]
 
 
+def test_a_worker_that_is_late_by_less_than_it_saves_is_waited_for() -> None:
+    loops = _Stalling()
+    for _ in range(4):
+        assert not loops.serial(work=1000, wait=2000)
+    assert not loops.serial(work=1000, wait=2001)
+    assert loops.serial()
+    loops.team.destroy()
+
+
 def test_after_a_stall_loops_run_serially_for_as_long() -> None:
-    """However often it happens, where loops run side by side for much longer between."""
-    loops = _Stalling(Pool(2))
+    """However often it happens, where loops run side by side for more than twice as long between."""
+    loops = _Stalling()
     for _ in range(6):
-        assert not loops.serial(stalls=True)
-        assert loops.serial() or time.perf_counter() - loops.start > loops.wait
-        time.sleep(4 * loops.wait)
-    assert not loops.serial(stalls=True)
-    time.sleep(1.5 * loops.wait)
-    assert not loops.serial()
+        assert not loops.serial(after=2001, wait=1000)
+        assert loops.serial() and loops.serial(after=1000)
+    assert not loops.serial(after=1)
     loops.team.destroy()
 
 
 def test_stalls_one_after_the_other_keep_loops_serial_for_longer() -> None:
-    loops = _Stalling(Pool(2))
-    pauses = []
-    assert not loops.serial(stalls=True)
-    for _ in range(3):
-        stalled, wait = time.perf_counter(), loops.wait
-        while loops.serial(stalls=True):
-            time.sleep(0.001)
-        pauses.append((loops.start - stalled) / wait)
-    assert [p > least for p, least in zip(pauses, (0.9, 1.8, 3.6), strict=True)] == [True] * 3
+    loops = _Stalling()
+    for pause in (1, 2, 4, 8, 16, 32, 32):
+        assert not loops.serial(after=1, wait=1000)
+        assert loops.serial(after=1000 * pause)
+    assert not loops.serial(after=2001, wait=1000)
+    assert loops.serial(after=1000)
+    assert not loops.serial(after=1)
     loops.team.destroy()
 
 
@@ -388,6 +410,9 @@ def test_a_forked_child_runs_serially_and_can_be_reset() -> None:
 )  # fmt: skip
 def test_text_compiles_without_undefined_symbols(triple: str) -> None:
     data = compile_ir(pool_ir(triple), triple)
+    functions = list(llvm.parse_assembly(pool_ir(triple)).functions)
+    assert {f.name for f in functions if f.is_declaration and not f.name.startswith("llvm.")} == set()
+    assert {*EXPORTS} <= {f.name for f in functions}
     if "linux" in triple and triple.startswith(("x86_64", "aarch64")):
         link_shared([data], EXPORTS)
 
