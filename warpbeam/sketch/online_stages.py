@@ -27,8 +27,8 @@ from warpbeam.sketch.base import Group, extent
 from warpbeam.sketch.structure import is_sum, strip_casts, variables
 from warpbeam.te import tensor as te
 from warpbeam.te.tensor import ComputeOp, Operation, ProducerLoad, Reduce, Tensor, operations
-from warpbeam.tir.expr import Call, Div, Max, Mul, PrimExpr, Select, Sub, Var, as_expr, call, minimum, select
-from warpbeam.tir.op import min_value
+from warpbeam.tir.expr import Call, Div, Max, Mul, PrimExpr, Select, Sub, Var, as_expr, minimum, select
+from warpbeam.tir.op import exp_below, min_value
 from warpbeam.tir.reducer import lowest
 from warpbeam.tir.stmt import IterVar
 
@@ -182,7 +182,7 @@ def split(group: Group, parts: Parts, x: Softmax, size: int) -> Split:
     whole_top = over.rows(te.max, lambda at: top.output(0)(*at), "whole_top", _lowest(x.top))
     weights = te.compute(
         [a.extent for a in top.axis],
-        lambda *at: call("exp", top.output(0)(*at) - whole_top(*at[:-2], at[-1]), most=0.0, rounded=True),
+        lambda *at: exp_below(top.output(0)(*at), whole_top(*at[:-2], at[-1])),
         name="part_weight",
     )
     whole_total = over.rows(te.sum, lambda at: weights(*at) * total.output(0)(*at), "whole_total")

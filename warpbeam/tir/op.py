@@ -200,6 +200,11 @@ def _limit(dtype: str, low: bool) -> PrimExpr:
     return const(float(info.min if low else info.max), dtype)
 
 
+def exp_below(x: Any, top: Any) -> PrimExpr:
+    """e^(x - top), where `top` is the greatest of some numbers and x one of them: see `exp` in `tir/mathlib.py`."""
+    return e.call("exp", x - top, most=0.0, rounded=True)
+
+
 def min_value(dtype: str, span: Any = None) -> PrimExpr:
     """The least finite value of a dtype."""
     return _limit(dtype, True)

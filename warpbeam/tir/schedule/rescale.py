@@ -13,6 +13,7 @@ from warpbeam.tir.analysis.access import accesses, as_block, plain_axes, read, r
 from warpbeam.tir.analysis.predicate import unconditional
 from warpbeam.tir.analysis.tree import Place, Tree, subst_structure, tree_of
 from warpbeam.tir.expr import Buffer, BufferLoad, PrimExpr, Var, const_int
+from warpbeam.tir.op import exp_below
 from warpbeam.tir.schedule.reduction import decompose, spatial_copy
 from warpbeam.tir.schedule.step import Namer, Step, nest
 from warpbeam.tir.stmt import Block, BufferStore, For, IterVar, PrimFunc, Stmt, seq
@@ -203,9 +204,7 @@ class _Rebuilt:
         body: list[Stmt] = [
             self._of_rows("before", self.before, lambda at: own),
             self._inside(self.step.top, None),
-            self._of_rows(
-                "less", self.less, lambda at: e.call("exp", BufferLoad(self.before, at) - own, most=0.0, rounded=True)
-            ),
+            self._of_rows("less", self.less, lambda at: exp_below(BufferLoad(self.before, at), own)),
             self._inside(self.step.weights, None),
             *[self._inside(n, self._update(n)) for n in self.step.sums],
         ]

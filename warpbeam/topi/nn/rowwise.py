@@ -10,6 +10,7 @@ from typing import Any
 
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
+from warpbeam.tir.op import exp_below
 from warpbeam.topi import dims, tag
 from warpbeam.topi.common import Caller, accumulation, norm_axes
 from warpbeam.topi.scalar import norm_power, norm_root
@@ -61,7 +62,7 @@ def softmax_over(x: te.Tensor, axes: Sequence[int]) -> Any:
     """exp(x - max) / sum exp(x - max) over each row."""
     wide, rows = accumulation(x.dtype), Rows(x.shape, axes)
     top = row_tops(rows, x, wide)
-    e = rows.spread(lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)], most=0.0, rounded=True), "row_exp")
+    e = rows.spread(lambda *i: exp_below(E.cast(wide, x[i]), top[rows.of(i)]), "row_exp")
     total = rows.stat(lambda *i: e[i], te.sum, "row_sum")
     one = E.const(1.0, wide)
     scale = te.compute(total.shape, lambda *i: E.div(one, total[i]), name="row_scale")  # one division per row
@@ -72,9 +73,7 @@ def log_softmax_over(x: te.Tensor, axes: Sequence[int]) -> Any:
     """x - max - log(sum exp(x - max)) over each row."""
     wide, rows = accumulation(x.dtype), Rows(x.shape, axes)
     top = row_tops(rows, x, wide)
-    total = rows.stat(
-        lambda *i: E.call("exp", E.cast(wide, x[i]) - top[rows.of(i)], most=0.0, rounded=True), te.sum, "row_sum"
-    )
+    total = rows.stat(lambda *i: exp_below(E.cast(wide, x[i]), top[rows.of(i)]), te.sum, "row_sum")
 
     def element(*i: Any) -> Any:
         return E.cast(x.dtype, E.cast(wide, x[i]) - top[rows.of(i)] - E.call("log", total[rows.of(i)]))
