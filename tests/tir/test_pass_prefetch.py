@@ -35,7 +35,7 @@ def test_prefetch():
 def test_what_would_begin_too_late_is_moved_as_a_whole():
     """One comparison for all lines; more than a few are asked for by a loop."""
     for rows, kind in ((2, "unrolled"), (17, "range")):
-        becomes(
+        got = becomes(
             inject_prefetch,
             f"""
         def f(A: float32[{rows * 8}, 16], B: float32[{rows * 8}, 16]):
@@ -54,6 +54,7 @@ def test_what_would_begin_too_late_is_moved_as_a_whole():
                         B[i * {rows} + k, j] = A[i * {rows} + k, j]
         """,
         )
+        assert to_text(lower(got)).count("prefetch[int64]") == (2 if kind == "unrolled" else 1)
 
 
 def test_what_is_only_written_is_asked_for_as_such():
@@ -104,7 +105,7 @@ def test_prefetch_spread_over_an_inner_loop():
 
 def test_prefetch_spread_over_the_parts_of_a_loop():
     """8 lines of a panel in 3 + 5 iterations of loops that follow each other: one in each."""
-    becomes(
+    got = becomes(
         inject_prefetch,
         """
     def f(A: float32[5, 8, 16], B: float32[5, 8]):
@@ -125,6 +126,7 @@ def test_prefetch_spread_over_the_parts_of_a_loop():
                 B[i, k_p1 + 3] = A[i, k_p1 + 3, 15]
     """,
     )
+    assert to_text(got).count("prefetch[int64]") == 2
 
 
 def test_prefetch_spread_where_one_iteration_asks_for_several_lines_of_several_rows():

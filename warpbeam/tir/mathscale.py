@@ -55,7 +55,8 @@ def part_power(n: X) -> X:
 
 def power_of_parts(n: X) -> X:
     """2^n where n is what `nearest` gives with PARTS and 2^floor(n) is a normal number: what is looked up lacks the
-    bits of n and of what n was rounded by; n's are added as they are in the rounded sum.
+    bits of n and of what n was rounded by; n's are added as they are in the rounded sum. `nearest` must have been told
+    a range that reaches down to -126: what is looked up is a number then.
     """
     assert isinstance(n, E.Sub)
     magic = _number(n.b)

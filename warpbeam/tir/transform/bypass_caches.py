@@ -31,13 +31,17 @@ def possible(target: Any) -> bool:
 
 def past_caches(target: Any, result: int, total: int) -> bool:
     """Whether a result of so many bytes goes past the caches, in a kernel that reads and writes `total`."""
-    return possible(target) and 2 * result >= target.l3 and 2 * total >= 3 * target.l3
+    return _large(target, result) and 2 * total >= 3 * target.l3
+
+
+def _large(target: Any, result: int) -> bool:
+    return possible(target) and 2 * result >= target.l3
 
 
 def bypass_caches(func: PrimFunc, at: Setting) -> PrimFunc:
     """The function with the numbers of such parameters as its attribute "bypass"."""
-    if not any(past_caches(at.target, _bytes(p) or 0, 2 * at.target.l3) for p in func.params if isinstance(p, Buffer)):
-        return func  # none is large enough, however much the kernel reads
+    if not any(_large(at.target, _bytes(p) or 0) for p in func.params if isinstance(p, Buffer)):
+        return func
     nodes = list(post_order(func.body))
     stored = {n.buffer for n in nodes if isinstance(n, BufferStore)}
     read = {n.buffer for n in nodes if isinstance(n, BufferLoad | BufferRef)}

@@ -97,10 +97,10 @@ class Ask:
         """
         index = []
         for low, by, size, count in zip(self.low, offsets, self.buffer.shape, self.counts, strict=True):
-            room = (e.const_int(size) or 0) - count
-            at = e.minimum(low, room) if room >= 0 else e.minimum(e.add(low, by), e.sub(e.as_expr(size), 1))
-            first = simplify(e.maximum(at, 0), self.facts)
-            index.append(e.add(first, simplify(by, self.facts)) if room >= 0 else first)
+            fits = count <= (e.const_int(size) or 0)
+            begin, length, rest = (low, count, by) if fits else (e.add(low, by), 1, e.as_expr(0))
+            inside = e.maximum(e.minimum(begin, e.sub(e.as_expr(size), length)), 0)
+            index.append(e.add(simplify(inside, self.facts), simplify(rest, self.facts)))
         attrs = {"rw": 1} if self.writes else {}
         return Evaluate(e.call("prefetch", BufferLoad(self.buffer, index), dtype="int64", **attrs))
 
