@@ -133,10 +133,44 @@ def test_past_the_caches(shape: tuple[int, ...], cores: int, expected: str | Non
     check(plan, shape)
     if expected is not None:
         loops = [n for n in post_order(plan.func.body) if isinstance(n, For)]
-        asked = next(n for n in loops if "prefetch" in n.annotations)
-        assert tuple(const_int(f.extent) or const_int(f.extent.a) for f in (asked.body, asked.body.body)) == counts
+        asks = next(n for n in loops if "prefetch" in n.annotations)
+        assert tuple(const_int(f.extent) or const_int(f.extent.a) for f in (asks.body, asks.body.body)) == counts
 
 
 def test_what_some_cache_holds_is_not_taken_together() -> None:
     for l3 in (1 << 25, 0):
         assert "some each way" not in turned((1, 256, 1024), machine(l1=2048, l2=8192, l3=l3)).notes[0]
+
+
+def asked(plan: Plan) -> list[tuple[str, object]]:
+    """Names of buffers that loops ask for, and how far ahead."""
+    loops = [n for n in post_order(plan.func.body) if isinstance(n, For)]
+    return [(name, ahead) for n in loops for name, ahead, *_ in n.annotations.get("prefetch", ())]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "l2", "names"),
+    [
+        ("float32", (1, 256, 256), 2 * 256 * 256 * 4 - 1, ["x", "y"]),  # on diagonals
+        ("float32", (1, 256, 256), 2 * 256 * 256 * 4, []),  # all of it is near
+        ("float32", (1, 256, 256), 0, []),  # not known
+        ("float16", (1, 512, 256), 1 << 16, []),  # half lines: as much to ask for as to do
+        ("float32", (1, 1024, 128), 1 << 18, ["x"]),  # by way of a buffer: its rows are stored one after the other
+        ("float32", (1, 1024, 128), 1 << 20, []),
+        ("float32", (1, 40, 1024), 1 << 16, []),  # along the source
+    ],
+)
+def test_asks_ahead_beyond_the_second_cache(dtype: str, shape: tuple[int, ...], l2: int, names: list[str]) -> None:
+    plan = turned(shape, machine(l2=l2), dtype)
+    assert [name for name, _ in asked(plan)] == names
+    if names and np.prod(shape) < 1 << 17:
+        check(plan, shape, dtype)
+
+
+def test_what_is_computed_on_the_way_is_not_asked_for() -> None:
+    x = te.placeholder((256, 256), name="x")
+    twice = te.compute((256, 256), lambda i, j: x[i, j] * 2.0, name="twice")
+    out = te.compute((256, 256), lambda i, j: twice[j, i], name="y")
+    plan = schedule([x], [twice, out], machine(l2=1 << 16))
+    assert any("on diagonals" in note for note in plan.notes)
+    assert asked(plan) == []

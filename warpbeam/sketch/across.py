@@ -29,6 +29,7 @@ PARALLEL_ELEMENTS = 16384
 _TASKS = 4  # iterations of a parallel loop for each core that blocks taken together leave
 _STRIPS = 4  # blocks along the source's rows
 _DIAGONAL = 8  # blocks each way of a larger one whose diagonals are walked; fewer where these do not divide it
+_AHEAD = 4  # blocks between asking for lines from beyond the second cache and turning them
 _FAR = {"far": (8, 4), "far along": (4, 4)}  # the same, and along the result's rows, where that goes past the caches
 _BUFFER = (4, 8)  # the same, of what is turned into a buffer; fewer of the first if they do not fit the nearest cache
 _FILLING = 1.5  # times what a kernel reads and writes, if that is more than the last cache: the buffer then costs more
@@ -111,6 +112,18 @@ def _far(group: Group, stage: Stage) -> bool:
     return lines and past_caches(group.target, product(own) * size, _bytes(group))
 
 
+def _given(group: Group, across: Across) -> bool:
+    """Whether the source is an operand, not computed on the way."""
+    return any(t.op.name == across.source for t in group.inputs)
+
+
+def _beyond(group: Group, across: Across) -> bool:
+    """Whether the source comes from beyond the second-level cache, too late unless asked for: what fetches ahead by
+    itself follows neither diagonals nor blocks of rows far apart.
+    """
+    return _given(group, across) and _bytes(group) > group.target.l2 > 0
+
+
 def _bytes(group: Group) -> int:
     """Of all operands and results."""
     return sum(product(t.shape) * dt.nbytes(t.dtype) for t in (*group.inputs, *group.outputs))
@@ -139,8 +152,13 @@ def schedule(group: Group, block: str, names: list[str], across: Across, element
         sch.diagonal(near, beside)
         done = " on diagonals"
     sch.vectorize(lane)
-    if across.order in _FAR and any(t.op.name == across.source for t in group.inputs):
+    if across.order in _FAR and _given(group, across):
         sch.prefetch(walk[1], across.source, 1, beside)
+    if across.order == "diagonal" and _beyond(group, across):
+        for t in group.outputs:
+            if group.blocks[t.op] == block and dt.nbytes(t.dtype) * lanes >= group.target.line:
+                sch.prefetch(beside, across.source, _AHEAD, onto=near)
+                sch.prefetch(beside, t.op.name, _AHEAD, onto=near)
     _share(group, [*shared, walk[0]], elements)
     return f"{block}: {elements} elements, blocks of {lanes} x {lanes}{done}"
 
@@ -190,6 +208,8 @@ def _buffered(group: Group, block: str, names: list[str], across: Across, elemen
     beside, lane = sch.split(inner[-1], [None, lanes])
     sch.reorder(beside, strips, near, lane)
     sch.vectorize(lane)
+    if _beyond(group, across):
+        sch.prefetch(panel, across.source, 1, strips, strip)
     _share(group, outer, elements)
     return f"{block}: {elements} elements, blocks of {rows * lanes} x {vectors * lanes} by way of a buffer"
 
