@@ -7,6 +7,9 @@ the same process (one for each count of threads), between the slices, libc's mem
 case reads and writes together, which moves as many, on as many threads. What is shown is the median over rounds of
 (copy's time / kernel's time).
 "near" operands fit the third-level cache, "far" ones do not. Results are checked against float64.
+Calls follow each other on the same arrays, of which a core's second-level cache may still hold a part: with two
+threads it does, and what is found there is then a matter of its replacement, not of the kernel. `--places 3` takes so
+many copies of all arrays in turn (those of the copy, too), as a model does, whose next kernel works elsewhere.
 The column "without memory" tells what the share would be if memory took no time: what a kernel takes for a byte where
 its operands fit the second-level cache, beside what the copy takes for one. Where that is little more than the share
 itself, the kernel is bound by its arithmetic. The exit code is 1 when a case misses the bar, whatever bounds it.
@@ -23,6 +26,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle, islice
 from multiprocessing import get_context
 from typing import Any
 
@@ -124,11 +128,14 @@ def _aligned(values: np.ndarray) -> np.ndarray:
 
 
 class PlainCopy:
-    """Copies a number of bytes with memmove, an equal part on each thread."""
+    """Copies a number of bytes with memmove, an equal part on each thread; in `places` pairs of arrays in turn."""
 
-    def __init__(self, size: int, threads: int) -> None:
+    def __init__(self, size: int, threads: int, places: int = 1) -> None:
         self.size = size // threads
-        self.parts = [(np.ones(self.size, np.uint8), np.ones(self.size, np.uint8)) for _ in range(threads)]
+        self.parts = [
+            [(np.ones(self.size, np.uint8), np.ones(self.size, np.uint8)) for _ in range(places)]
+            for _ in range(threads)
+        ]
         self.pool = ThreadPoolExecutor(threads)
 
     def seconds(self, times: int) -> float:
@@ -138,10 +145,9 @@ class PlainCopy:
         return (time.perf_counter() - start) / times
 
     def _part(self, k: int, times: int) -> None:
-        source, target = self.parts[k]
-        where = target.ctypes.data, source.ctypes.data, self.size
-        for _ in range(times):
-            ctypes.memmove(*where)
+        where = [(target.ctypes.data, source.ctypes.data, self.size) for source, target in self.parts[k]]
+        for at in islice(cycle(where), times):
+            ctypes.memmove(*at)
 
 
 @dataclass
@@ -187,21 +193,26 @@ class Bound:
     moved: int
 
 
-def bound(case: Case, times: float, threads: int) -> Bound:
-    """The case for `times` its rows, run once."""
+def bound(case: Case, times: float, threads: int, places: int = 1) -> Bound:
+    """The case for `times` its rows, run once in each of `places` copies of its operands, which calls take in turn."""
     values = operands(case, times)
     module = compiled(case, values)
     module.num_threads = threads
-    call, out = bind_entry(module, {f"x{k}": v for k, v in enumerate(values)})
-    call()
+    pairs = [
+        bind_entry(module, {f"x{k}": _aligned(v) for k, v in enumerate(values)}) for _ in range(places)
+    ]  # a context, operands and results each
+    for call, _ in pairs:
+        call()
+    turn, out = cycle(call for call, _ in pairs), pairs[0][1]
+    call = pairs[0][0] if places == 1 else lambda: next(turn)()
     return Bound(call, out, values, sum(a.nbytes for a in (*values, *out.values())))
 
 
-def measure(case: Case, where: str, threads: int, rounds: int, seconds: float) -> Outcome:
+def measure(case: Case, where: str, threads: int, rounds: int, seconds: float, places: int = 1) -> Outcome:
     """Compile, check and time one case in turn with the copy."""
-    whole, core = bound(case, _SETS[where], threads), bound(case, _CORE, threads)
+    whole, core = bound(case, _SETS[where], threads, places), bound(case, _CORE, threads)
     right = close(case, next(iter(whole.out.values())), whole.values)
-    copy = PlainCopy(whole.moved // 2, threads)
+    copy = PlainCopy(whole.moved // 2, threads, places)
     times = max(1, round(seconds / copy.seconds(3)))
     kernels, copies, shares, alone = [], [], [], []
     for _ in range(rounds):
@@ -239,6 +250,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2", help="comma separated thread counts")
     parser.add_argument("--repeat", type=int, default=9, help="rounds")
     parser.add_argument("--seconds", type=float, default=0.05, help="length of a slice")
+    parser.add_argument("--places", type=int, default=1, help="copies of all arrays that calls take in turn")
     parser.add_argument("--json", default="")
     args = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -253,7 +265,7 @@ def main() -> None:
         with ProcessPoolExecutor(1, **start) as process:
             for case in [c for c in CASES if c.name.startswith(tuple(args.cases.split(",")))]:
                 for where in args.sets.split(","):
-                    how = (case.name, where, threads, args.repeat, args.seconds)
+                    how = (case.name, where, threads, args.repeat, args.seconds, args.places)
                     outcomes.append(o := process.submit(_measure_named, *how).result())
                     times = f"{o.megabytes:.1f}|{o.kernel:.0f}|{o.copy:.0f}"
                     share = f"{o.share:.2f} [{o.low:.2f}-{o.high:.2f}]"

@@ -21,10 +21,27 @@ def test_values_of_a_case_are_checked(case: memory.Case) -> None:
 
 def test_the_copy_moves_half_of_the_bytes_each_way() -> None:
     copy = memory.PlainCopy(1000, 2)
-    for source, target in copy.parts:
+    for ((source, target),) in copy.parts:
         source[:], target[:] = 7, 0
     copy.seconds(1)
-    assert [int(target.sum()) for _, target in copy.parts] == [3500, 3500]
+    assert [int(target.sum()) for ((_, target),) in copy.parts] == [3500, 3500]
+
+
+def test_copies_and_calls_take_their_places_in_turn() -> None:
+    copy = memory.PlainCopy(1000, 2, 3)
+    for part in copy.parts:
+        for source, target in part:
+            source[:], target[:] = 7, 0
+    copy.seconds(2)
+    assert [[int(target.sum()) for _, target in part] for part in copy.parts] == [[3500, 3500, 0]] * 2
+    whole = memory.bound(memory.CASES[0], 1 / 64, 1, 2)
+    results = []
+    for _ in range(3):
+        (out,) = whole.out.values()
+        out.fill(-1)
+        whole.call()
+        results.append(float(out.min()))
+    assert results == [0.0, -1.0, 0.0]  # the second call writes elsewhere
 
 
 @pytest.mark.parametrize(("share", "right", "ok"), [(0.81, True, True), (0.79, True, False), (0.81, False, False)])
