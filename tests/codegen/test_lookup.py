@@ -38,7 +38,7 @@ def looked_up(lanes: int) -> PrimFunc:
     return PrimFunc("k", (index, out), BufferStore(out, value, at))
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 8, 16, 20, 32, 48, 64])
+@pytest.mark.parametrize("lanes", [1, 3, 8, 16, 17, 20, 32, 33, 48, 64])
 def test_every_way_looks_up_the_same(lanes: int) -> None:
     func = looked_up(lanes)
     lowered = lower(func, native())

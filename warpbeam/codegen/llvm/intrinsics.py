@@ -229,8 +229,8 @@ def _lookup(fn: FunctionPrinter, node: E.Call, index: Value, *numbers: Value) ->
     table = fn.literal(f"<{', '.join(map(str, numbers))}>", vector(numbers[0].type, PARTS))
     made = []
     for k in range(0, lanes, PARTS):
-        picked = index if lanes <= PARTS else memory.shuffle_one(fn, index, range(k, min(k + PARTS, lanes)))
-        made.append(fn.template(template, table, _resized(fn, picked, PARTS)))
+        picked = _resized(fn, index, PARTS) if lanes <= PARTS else memory.shuffle_one(fn, index, range(k, k + PARTS))
+        made.append(fn.template(template, table, picked))
     while len(made) > 1:  # neighbours side by side
         made += made[-1:] * (len(made) % 2)
         both = list(range(2 * memory.lanes_of(made[0])))
