@@ -167,6 +167,11 @@ def test_asks_ahead_beyond_the_second_cache(dtype: str, shape: tuple[int, ...], 
         check(plan, shape, dtype)
 
 
+def test_blocks_that_are_left_without_diagonals_ask_for_nothing() -> None:
+    plan = turned((1, 512, 1024), machine(l2=1 << 18, cores=64))
+    assert "on diagonals" not in plan.notes[0] and asked(plan) == []
+
+
 def test_what_is_computed_on_the_way_is_not_asked_for() -> None:
     x = te.placeholder((256, 256), name="x")
     twice = te.compute((256, 256), lambda i, j: x[i, j] * 2.0, name="twice")

@@ -154,7 +154,7 @@ def schedule(group: Group, block: str, names: list[str], across: Across, element
     sch.vectorize(lane)
     if across.order in _FAR and _given(group, across):
         sch.prefetch(walk[1], across.source, 1, beside)
-    if across.order == "diagonal" and _beyond(group, across):
+    if across.order == "diagonal" and min(strips, panels) > 1 and _beyond(group, across):
         for t in group.outputs:
             if group.blocks[t.op] == block and dt.nbytes(t.dtype) * lanes >= group.target.line:
                 sch.prefetch(beside, across.source, _AHEAD, onto=near)
