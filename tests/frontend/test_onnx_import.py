@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,28 @@ def test_minus_one_divides_symbolic_sizes() -> None:
 def test_a_shape_as_a_result_is_computed() -> None:
     m = model([("Shape", "x", "s"), ("Add", "s s", "y")], [("x", ["N", 3, "W"])], [("y", None, INT64)])
     np.testing.assert_array_equal(run(m, X), [4, 6, 8])
+
+
+@pytest.mark.parametrize("kind", ["Resize", "Upsample"])
+@pytest.mark.parametrize(
+    "meant", ["7/10", "13/5", "13/10", "9/10", "1/3", "2/7", "5/8", "37/224", "1000/333", "3", "1.2345678"]
+)
+def test_a_scale_is_the_fraction_it_was_written_as(kind: str, meant: str) -> None:
+    scale = np.float32([float(Fraction(meant))])
+    held = {"s": np.concatenate([np.ones(2, np.float32), scale])}
+    operands, attributes = ("x _ s", {"axes": [0, 1, 2]}) if kind == "Resize" else ("x s", {})
+    m = model(
+        [(kind, operands, "y", attributes)],
+        [("x", [1, 1, "N"])],
+        [("y", None)],
+        held,
+        opset=18 if kind == "Resize" else 9,
+    )
+    for n in (10, 35, 90, 224, 7000):
+        wanted = (1, 1, math.floor(n * Fraction(meant)))
+        known = import_model(m, {"x": (1, 1, n)})
+        assert known.module["main"].body.ty.shape == wanted
+        assert run(m, np.zeros((1, 1, n), np.float32)).shape == wanted, "the symbolic size is another"
 
 
 def test_symbolic_slice_states_its_assumption() -> None:

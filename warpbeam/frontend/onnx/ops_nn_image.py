@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
+
+import numpy as np
 
 from warpbeam.frontend.onnx.found import elements, vector
 from warpbeam.frontend.onnx.node import NodeView
@@ -48,22 +51,19 @@ def _resized(
 
 
 def _scaled_sizes(x: Expr, axes: list[int], scales: list[float]) -> list[Any]:
-    """floor(size * scale), by whole or unit-fraction factors where the size is symbolic."""
+    """floor(size * scale), the same for sizes that are known and for symbols."""
     out: list[Any] = []
     for a, s in zip(axes, scales, strict=True):
-        size = shape_of(x)[a]
-        if isinstance(size, int):
-            out.append(math.floor(size * s))
-        elif float(s).is_integer():
-            out.append(dims.dim(size * int(s)))
-        elif float(1 / s).is_integer():
-            out.append(dims.dim(size // int(1 / s)))
-        else:
-            from fractions import Fraction
-
-            part = Fraction(s).limit_denominator(1 << 16)
-            out.append(dims.dim(size * part.numerator // part.denominator))
+        factor = _meant(s)
+        out.append(dims.dim(shape_of(x)[a] * factor.numerator // factor.denominator))
     return out
+
+
+def _meant(scale: float) -> Fraction:
+    """A simple fraction that rounds to this float32 number: 7/10 of 0.69999999, which scales 10 to 7 and not to 6."""
+    exact, rounded = Fraction(scale), np.float32(scale)
+    simpler = (exact.limit_denominator(1 << k) for k in range(150))  # 2^149 is that of the smallest number
+    return next(f for f in simpler if np.float32(float(f)) == rounded)
 
 
 def _const_floats(node: NodeView, index: int, what: str) -> list[float]:
