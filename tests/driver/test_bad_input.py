@@ -24,7 +24,7 @@ import warpbeam
 from warpbeam.ir.diagnostics import WarpbeamError
 start = time.process_time()
 try:
-    warpbeam.compile(sys.argv[1], cache=False)
+    warpbeam.compile(sys.argv[1])
 except WarpbeamError as error:
     print(type(error).__name__, "|", error)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # ru_maxrss is the parent's too
@@ -40,11 +40,12 @@ def _model(nodes: list[Any], shape: list[Any] | None = None, weights: list[Any] 
     return bytes(helper.make_model(graph, ir_version=8, opset_imports=opsets).SerializeToString())
 
 
-def _external(location: str) -> bytes:
+def _external(location: str, **more: str) -> bytes:
     weight = numpy_helper.from_array(np.ones((2, 3), np.float32), "w")
     weight.ClearField("raw_data")
     weight.data_location = TensorProto.EXTERNAL
-    weight.external_data.add(key="location", value=location)
+    for key, value in {"location": location, **more}.items():
+        weight.external_data.add(key=key, value=value)
     return _model([helper.make_node("Add", ["x", "w"], ["y"])], weights=[weight])
 
 
@@ -68,6 +69,10 @@ MODELS = {
     "external data outside": _external("../secret.bin"),
     "external data at an absolute path": _external("/etc/passwd"),
     "external data absent": _external("absent.bin"),
+    "external data at a negative place": _external("absent.bin", offset="-8"),
+    "external data of a length that is no number": _external("absent.bin", length="abc"),
+    "external data in a file of an endless name": _external("absent" * 1000),
+    "external data in a file of no name": _external("a\0b"),
     "a dimension of 2^40": _model([helper.make_node("Exp", ["x"], ["y"])], [1 << 40]),
     "two dimensions of 2^40": _model([helper.make_node("Exp", ["x"], ["y"])], [1 << 40, 1 << 40]),
     "a tensor of 2^40 elements": _wide_shape(),

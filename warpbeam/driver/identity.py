@@ -58,11 +58,15 @@ def model_digest(path: Path, cache: Any) -> str:
         OSError: if the file cannot be read.
     """
     digest, others = _contents(path, cache)
-    states = []
-    for name in others:
-        other = path.parent / name
-        states.append((name, file_key(other)[0] if other.is_file() else ""))
-    return f"{digest}:{states}"
+    return f"{digest}:{[(name, _state(path.parent / name)) for name in others]}"
+
+
+def _state(path: Path) -> str:
+    """The key of an external data file's state; "" for what is none, which the importer refuses with its reason."""
+    try:
+        return file_key(path)[0] if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _contents(path: Path, cache: Any) -> tuple[str, list[str]]:
@@ -97,10 +101,11 @@ def _external(path: Path) -> list[str]:
     """Names of the external data files that a model's tensors refer to; nothing for what is no model."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     try:
         model = onnx.load_model(os.fspath(path), load_external_data=False)
     except (DecodeError, ValueError):
         return []
-    return sorted({ExternalDataInfo(t).location for t in _get_all_tensors(model) if uses_external_data(t)})
+    entries = (e for t in _get_all_tensors(model) if uses_external_data(t) for e in t.external_data)
+    return sorted({e.value for e in entries if e.key == "location"})
