@@ -198,9 +198,7 @@ def bound(case: Case, times: float, threads: int, places: int = 1) -> Bound:
     values = operands(case, times)
     module = compiled(case, values)
     module.num_threads = threads
-    pairs = [
-        bind_entry(module, {f"x{k}": _aligned(v) for k, v in enumerate(values)}) for _ in range(places)
-    ]  # a context, operands and results each
+    pairs = [bind_entry(module, {f"x{k}": _aligned(v) for k, v in enumerate(values)}) for _ in range(places)]
     for call, _ in pairs:
         call()
     turn, out = cycle(call for call, _ in pairs), pairs[0][1]

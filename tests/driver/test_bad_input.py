@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,20 +15,19 @@ from onnx import TensorProto, helper, numpy_helper
 import warpbeam
 from warpbeam.ir.diagnostics import WarpbeamError
 
-SECONDS, BYTES = 5, 1 << 30
+SECONDS, BYTES = 5, 1 << 30  # of the processor's time after imports: the system ends what takes longer
 
-CHILD = """
-import resource, sys, time
-resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+CHILD = f"""
+import math, resource, sys, time
 import warpbeam
 from warpbeam.ir.diagnostics import WarpbeamError
-start = time.process_time()
+resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + {SECONDS},) * 2)
 try:
     warpbeam.compile(sys.argv[1])
 except WarpbeamError as error:
     print(type(error).__name__, "|", error)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # ru_maxrss is the parent's too
-print("spent", time.process_time() - start, int(peak.split()[1]) * 1024)
+print("used", int(peak.split()[1]) * 1024)
 """
 
 
@@ -86,11 +85,13 @@ def test_bad_models(name: str, tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(bytes(24))
     path = folder / "m.onnx"
     path.write_bytes(MODELS[name])
-    done = subprocess.run([sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, timeout=120)
+    own = {**os.environ, "WARPBEAM_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, timeout=120, env=own
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     *message, last = done.stdout.strip().splitlines()
-    _, seconds, used = last.split()
-    assert float(seconds) < SECONDS and int(used) < BYTES
+    assert int(last.removeprefix("used ")) < BYTES
     assert message and "|" in message[0], "it was accepted"
     assert 10 < len("\n".join(message)) < 2000
 
@@ -120,11 +121,9 @@ X = np.ones((2, 3), np.float32)
     ids=["none", "other", "more", "float64", "int32", "a row", "too few", "text", "nothing", "objects"],
 )
 def test_bad_arrays(module: Any, inputs: dict[str, Any]) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     with pytest.raises(WarpbeamError) as e:
         module.run(inputs)
     assert 10 < len(str(e.value)) < 1000
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < SECONDS
     np.testing.assert_allclose(module.run({"x": X})["y"], np.exp(X), rtol=1e-6)  # it still works
 
 

@@ -148,13 +148,14 @@ def schedule(group: Group, block: str, names: list[str], across: Across, element
     done = {"far": " some each way", "far along": " some each way, along the source"}.get(across.order, "")
     if across.order == "along" and strips > 1:
         done = " along the source"
-    if across.order == "diagonal" and min(strips, panels) > 1:
+    diagonals = across.order == "diagonal" and min(strips, panels) > 1
+    if diagonals:
         sch.diagonal(near, beside)
         done = " on diagonals"
     sch.vectorize(lane)
     if across.order in _FAR and _given(group, across):
         sch.prefetch(walk[1], across.source, 1, beside)
-    if across.order == "diagonal" and min(strips, panels) > 1 and _beyond(group, across):
+    if diagonals and _beyond(group, across):
         for t in group.outputs:
             if group.blocks[t.op] == block and dt.nbytes(t.dtype) * lanes >= group.target.line:
                 sch.prefetch(beside, across.source, _AHEAD, onto=near)
