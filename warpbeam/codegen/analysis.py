@@ -21,6 +21,7 @@ _STRIDES: NodeMemo[list[E.PrimExpr]] = NodeMemo()
 
 const_int = E.const_int
 _TYPED = (E.Buffer, E.PrimExpr)
+_CHAINS: NodeMemo[tuple[tuple[int, set[E.Buffer]] | None]] = NodeMemo()
 _LONG = 24  # nodes of a computation that is worth being interleaved with its like
 _ABREAST = 4  # such computations, whose values between fit the registers
 
@@ -182,13 +183,30 @@ def _chain(stmt: S.Stmt) -> tuple[int, set[E.Buffer]] | None:
     """How many vectors the long computation has that a statement stores as a vector, and the buffers it reads; None
     where it is short or asks a condition first.
     """
-    if not isinstance(stmt, S.BufferStore) or dt.lanes(stmt.value.dtype) == 1:
+    if not isinstance(stmt, S.BufferStore) or dt.lanes(stmt.value.dtype) == 1 or _is_short(stmt.value):
         return None
-    nodes: list[Any] = list(post_order(stmt.value))
+    known = _CHAINS.get(stmt.value)
+    if known is None:
+        known = _CHAINS[stmt.value] = _measured(list(post_order(stmt.value)))
+    return known[0]
+
+
+def _is_short(value: E.PrimExpr) -> bool:
+    """Whether a computation has few nodes even with each counted as often as it is used: a cheap first look."""
+    stack: list[Node] = [value]
+    for _ in range(_LONG):
+        if not stack:
+            return True
+        stack.extend(children(stack.pop()))
+    return False
+
+
+def _measured(nodes: list[Any]) -> tuple[tuple[int, set[E.Buffer]] | None]:
+    """What `_chain` says of a computation's nodes."""
     if len(nodes) < _LONG or any(type(n) is E.Let or (type(n) is E.Call and n.op == "if_then_else") for n in nodes):
-        return None
+        return (None,)
     vectors = sum(isinstance(n, E.PrimExpr) and dt.lanes(n.dtype) > 1 and type(n) is not E.Ramp for n in nodes)
-    return vectors, {n.buffer for n in nodes if isinstance(n, E.BufferLoad | E.BufferRef)}
+    return ((vectors, {n.buffer for n in nodes if isinstance(n, E.BufferLoad | E.BufferRef)}),)
 
 
 def first_access(stmt: S.Stmt, buffer: E.Buffer) -> str | None:

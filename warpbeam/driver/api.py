@@ -60,7 +60,7 @@ def compile(  # the name users expect
         opt_level: 0 (nothing is fused) to 3; 4 is 3 with `guard=True`.
         threads: threads that run the model; None: all cores.
         cache: keep and reuse compiled models and kernels on disk.
-        workers: compiling processes; the result does not depend on it.
+        workers: compiling processes; one less schedule beside this one. The result does not depend on it.
         name: the model's name in reports.
         accuracy: "exact": convolutions are plain sums; "default": also faster algorithms whose worst error is as that
             of plain sums; "fast": also such as lose a digit or two. None: as the current PassContext says.

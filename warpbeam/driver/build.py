@@ -21,14 +21,18 @@ from warpbeam.driver.cache import Cache
 from warpbeam.driver.kernels import Kernel, KernelSet
 from warpbeam.driver.pipeline import optimize
 from warpbeam.driver.plan import Planner
+from warpbeam.driver.plan_pieces import kernel_calls
 from warpbeam.driver.report import Report
+from warpbeam.driver.schedulers import scheduled_ahead, warm
 from warpbeam.driver.shapes import to_shape_expr
 from warpbeam.driver.state import Pairs, Ports, bind, ports_of
 from warpbeam.driver.workers import Compiler
 from warpbeam.ir import budget
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError
-from warpbeam.relay.expr import Function, IRModule
+from warpbeam.ir.rewrite import post_order
+from warpbeam.relay.expr import Call, Function, IRModule
+from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime.artifact import Artifact, KernelInfo, Manifest, TensorSpec
 from warpbeam.runtime.cpu import runs_here
@@ -55,7 +59,7 @@ class Options:
     Attributes:
         target: the machine; of a file for several machines, the first.
         others: further machines that the same file is to serve.
-        workers: compiling processes (None: one per core).
+        workers: compiling processes (None: one per core); one less schedule beside this one.
         state: pairs of an input and an output that become one mutable parameter.
         guard: seconds that may be spent on measuring variants of the heaviest kernels; 0: the prior decides alone.
         measure_on: a session with the machine to measure on; None: this one.
@@ -85,6 +89,7 @@ class Built:
 def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options: Options) -> Built:
     """Compiles the module's main function; `inputs` and `outputs` name its parameters and results."""
     report = Report(options.name, str(options.target.name))
+    warm(options.workers, _most_groups(mod))
     with ExitStack() as stack:
         recorded = embed.RecordedConstants()
         parts = []
@@ -101,6 +106,12 @@ def build(mod: IRModule, inputs: Sequence[str], outputs: Sequence[str], options:
             parts[-1].kernels.built.update(measured.kernels)
             parts[-1].plan(report)
         return _finish(parts, report)
+
+
+def _most_groups(mod: IRModule) -> int:
+    """A bound of how many kernels will be scheduled: distinct calls of operators, up to names and constants."""
+    calls = [n for f in mod.functions.values() for n in post_order(f) if isinstance(n, Call) and isinstance(n.op, Op)]
+    return len({(c.op, c.attrs, tuple(a.ty for a in c.args)) for c in calls})
 
 
 def rebuild(artifact: Artifact, options: Options) -> Built:
@@ -197,7 +208,10 @@ class _Part:
     def plan(self, report: Report) -> None:
         """Schedules and lowers; the workers compile meanwhile."""
         with report.stage("schedule and lower"):
-            self.program, self.params, self.params_bytes = bind(self.planner.build(), self.options.state)
+            jobs = self.kernels.wanted(kernel_calls(self.mod))
+            with scheduled_ahead(jobs, self.options.target, self.options.workers) as self.kernels.ahead:
+                program = self.planner.build()
+            self.program, self.params, self.params_bytes = bind(program, self.options.state)
             self.program.validate()
         arena = self.program.arena_bytes if isinstance(self.program.arena_bytes, int) else 0
         budget.check_memory(self.planner.constants.size + self.params_bytes + arena, "constants and working memory")
@@ -340,8 +354,6 @@ def _flops(kernel: Kernel) -> Any:
 
 def precision(func: Function) -> str:
     """The number formats of the model's floating tensors, in words; first what was requested, if it was."""
-    from warpbeam.ir.rewrite import post_order
-
     found = {n.ty.dtype for n in post_order(func.body) if isinstance(getattr(n, "ty", None), TensorType)}
     floats = sorted(d for d in found if dt.is_float(d))
     words = ", ".join(floats) if floats else "integers"

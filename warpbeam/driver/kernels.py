@@ -8,18 +8,21 @@ computation, so that names, caches and artefacts do not depend on the order of w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from warpbeam import te
 from warpbeam.ir import budget
 from warpbeam.ir import dtype as dt
+from warpbeam.ir.diagnostics import WarpbeamError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.structural import structural_hash
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
+from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.sketch.base import Plan
 from warpbeam.sketch.select import schedule, variant
 from warpbeam.target import Target
@@ -34,6 +37,9 @@ from warpbeam.tir.transform.remove_no_op import remove_no_op
 from warpbeam.tir.transform.widen_buffer import widen_buffer
 from warpbeam.topi.dims import is_counted
 from warpbeam.transform.fuse_ops import group_tensors
+
+if TYPE_CHECKING:
+    from warpbeam.driver.schedulers import Ahead, Job
 
 _PARALLEL_BYTES = 1 << 16
 _KEPT = 1024
@@ -107,7 +113,7 @@ class KernelSet:
     """Kernels by what they compute. `kernels`: those that a Program needs; `on_new` is called with each as soon as it
     is known to be needed: when it is asked for, or, with `deferred`, when `need` says so. `decided`: the rank of the
     prior's decisions that a kernel gets, by the symbol that it has without; the others get the best, rank 0. `built`:
-    all that were made, by that symbol; some may be given.
+    all that were made, by that symbol; some may be given. ahead: kernels that other processes schedule meanwhile.
     """
 
     target: Target
@@ -116,6 +122,7 @@ class KernelSet:
     deferred: bool = False
     decided: Mapping[str, int] = field(default_factory=dict)
     built: dict[str, Kernel] = field(default_factory=dict)
+    ahead: Ahead | None = None
     _overwrites: dict[tuple[str, int, int], bool] = field(default_factory=dict)
     _by_function: dict[tuple[Any, ...], tuple[Kernel, tuple[Var, ...]]] = field(default_factory=dict)
 
@@ -123,13 +130,46 @@ class KernelSet:
         """The kernel of a primitive function called with `args`, and the function's own sizes in the order of the
         kernel's `sizes`: a kernel shared by several functions was built with the sizes of the first.
         """
-        constants = frozenset(i for i, a in enumerate(args) if isinstance(a, Constant))
-        key = _signature(fn), constants
-        found = self._by_function.get(key)
+        key = _call_key(fn, args)
+        constants = key[1]
+        found = self._by_function.get(key) or self._elsewhere(key)
         if found is None:
             found = self._by_function[key] = self._build(fn, constants)
         if not self.deferred:
             self.need(found[0])
+        return found
+
+    def wanted(self, calls: Iterable[Call]) -> list[Job]:
+        """The kernels that calls of primitive functions will ask for and that can be scheduled in another process:
+        those of known sizes, each once. None where something else has a say in what kernels become.
+        """
+        from warpbeam.driver.schedulers import Job
+
+        jobs: dict[Any, Job] = {}
+        if self.built or _SHARED.get() is not None:
+            return []
+        for call in calls:
+            if _is_fixed(call) and not is_direct(call.op):
+                key = _call_key(call.op, call.args)
+                jobs.setdefault(key, Job(key, call.op, key[1]))
+        return list(jobs.values())
+
+    def _elsewhere(self, key: Any) -> tuple[Kernel, tuple[Var, ...]] | None:
+        """The kernel that another process has begun; until that is done, this one makes others that wait."""
+        job = self.ahead and self.ahead.begun(key)
+        if not job or self.ahead is None:
+            return None
+        while not job.done.is_set() and (other := self.ahead.next()) is not None:
+            with suppress(WarpbeamError):  # it is told if that kernel is asked for
+                self._by_function[other.key] = self._build(other.fn, other.constants)
+        made = job.made()
+        if made is None:
+            return None
+        kernel, knows_others = made
+        if knows_others:
+            others = partial(_others, self.target, job.fn, job.constants)
+            kernel.plan = replace(kernel.plan, others=others)
+        found = self._by_function[key] = self.built.setdefault(kernel.symbol, kernel), ()
         return found
 
     def need(self, kernel: Kernel) -> None:
@@ -183,6 +223,10 @@ class KernelSet:
             assert made is not None
             self.built[symbol] = made
         return self.built[symbol], _sizes(group.plain)
+
+    def made(self, fn: Function, constants: frozenset[int]) -> Kernel:
+        """The kernel of a primitive function. constants: numbers of the operands whose contents are known."""
+        return self._build(fn, constants)[0]
 
     def ranked(self, fn: Function, constants: frozenset[int], rank: int) -> Kernel | None:
         """A new kernel of a primitive function by the prior's decisions of a rank; None where there are none.
@@ -245,6 +289,24 @@ class KernelSet:
             assert wide is not None
             self.built[symbol] = Kernel(symbol, wide, 1, 1, Plan(wide, "copy"))
         return self.built[symbol]
+
+
+def _call_key(fn: Function, args: tuple[Expr, ...]) -> tuple[Any, frozenset[int]]:
+    """Equal for calls that have one kernel: the function's signature, and which of its operands are constants."""
+    return _signature(fn), frozenset(i for i, a in enumerate(args) if isinstance(a, Constant))
+
+
+def _others(target: Target, fn: Function, constants: frozenset[int], count: int) -> list[tuple[dict[str, Any], float]]:
+    """The next best decisions of a kernel that another process made."""
+    others = KernelSet(target).made(fn, constants).plan.others
+    return [] if others is None else others(count)
+
+
+def _is_fixed(call: Call) -> bool:
+    """Whether a call of a primitive function takes and gives tensors of known sizes only."""
+    results = call.ty.fields if isinstance(call.ty, TupleType) else (call.ty,)
+    types = [*(p.ty for p in call.op.params), *results]
+    return all(isinstance(t, TensorType) and t.is_static for t in types)
 
 
 def _signature(fn: Function) -> tuple[Any, ...]:

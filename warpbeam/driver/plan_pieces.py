@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from warpbeam.driver.plan_walk import is_call, is_host_call, is_view, origin
+from warpbeam.driver.plan_walk import is_call, is_host_call, is_view, line, origin
 from warpbeam.ir import dtype as dt
-from warpbeam.relay.expr import Call, Expr, Function, If, Tuple, TupleGetItem
+from warpbeam.relay.expr import Call, Expr, Function, If, IRModule, Tuple, TupleGetItem
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
 
@@ -69,6 +69,14 @@ def views(fn: Function) -> list[int] | None:
     if any(o is None for o in found):
         return None
     return [o * dt.nbytes(source.dtype) for o in found]
+
+
+def kernel_calls(mod: IRModule) -> list[Call]:
+    """The calls in all functions that surely ask for a kernel, in order: no views, no joins that may need none."""
+    main = mod["main"]
+    bodies = [f.body for f in (main, *(f for f in mod.functions.values() if f is not main)) if isinstance(f, Function)]
+    calls = [n for body in bodies for n in line(body) if isinstance(n, Call) and isinstance(n.op, Function)]
+    return [c for c in calls if not (is_view(c.op) or is_host_call(c.op) or views(c.op) or join(c.op))]
 
 
 def _offset(whole: tuple[int, ...], part: tuple[int, ...], begin: Mapping[int, int]) -> int | None:

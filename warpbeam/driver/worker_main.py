@@ -11,9 +11,12 @@ import contextlib
 import json
 import os
 import sys
-from typing import IO
+from collections.abc import Callable
+from typing import Any
 
 from warpbeam.codegen.machine import binding, emit
+
+Answer = Callable[[dict[str, Any], bytes], bytes]
 
 
 def limit_memory(limit: int) -> None:
@@ -26,26 +29,35 @@ def limit_memory(limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answers requests until the stream ends."""
+def answering(answer: Answer, failures: tuple[type[Exception], ...]) -> None:
+    """Answers requests on stdin, on stdout, until stdin ends, and the process with it; what prints goes to stderr.
+
+    answer: gives the payload of the answer to a head and a payload. failures: errors that are an answer, too.
+    """
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    requests = sys.stdin.buffer
     while line := requests.readline():
         head = json.loads(line)
-        text = requests.read(head["bytes"]).decode()
+        data = requests.read(head["bytes"])
         try:
-            ok, payload = True, emit(text, head["machine"], head["level"], head.get("assembly", False))
-        except (RuntimeError, MemoryError, ValueError) as error:
+            ok, payload = True, answer(head, data)
+        except failures as error:
             ok, payload = False, (str(error) or type(error).__name__).encode()
         answers.write(json.dumps({"ok": ok, "bytes": len(payload)}).encode() + b"\n" + payload)
         answers.flush()
+    os._exit(0)  # nothing is left to save, and whoever closed the stream may wait for the end
+
+
+def _object(head: dict[str, Any], data: bytes) -> bytes:
+    return emit(data.decode(), head["machine"], head["level"], head.get("assembly", False))
 
 
 def main() -> None:
     """Entry of the process; argument 1: memory limit in bytes (0 = none)."""
     limit_memory(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that prints may disturb the answers
     binding()
-    serve(sys.stdin.buffer, answers)
+    answering(_object, (RuntimeError, MemoryError, ValueError))
 
 
 if __name__ == "__main__":

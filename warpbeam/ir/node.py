@@ -205,7 +205,7 @@ class Node(metaclass=NodeMeta):
         return cls(**{f: changes.get(f, getattr(self, f)) for f in cls._fields})
 
     def __reduce__(self) -> Any:
-        raise IRError(f"{type(self).__name__} cannot be pickled", hint="nodes cross process borders as text")
+        raise IRError(f"{type(self).__name__} cannot be pickled", hint="use warpbeam.ir.wire, or its text")
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self

@@ -218,9 +218,10 @@ class Access:
         self.stride = 1
         self.offsets: Value | None = None
         scalars, steps = [], []
+        zero = E.as_expr(0)
         for index in indices:
-            ramp = as_ramp(index) if dt.lanes(index.dtype) > 1 else (index, E.as_expr(0))
-            scalars.append(E.as_expr(0) if ramp is None else ramp[0])
+            ramp = as_ramp(index) if dt.lanes(index.dtype) > 1 else (index, zero)
+            scalars.append(zero if ramp is None else ramp[0])
             steps.append(None if ramp is None else ramp[1])
         if any(s is None for s in steps):
             found = lane_distances(buffer, indices)
@@ -232,6 +233,9 @@ class Access:
         if self.lanes == 1 or not steps:
             return
         if all(s is not None for s in steps):
+            if all(s is zero for s in steps[:-1]) and type(steps[-1]) is E.IntImm:  # most are
+                self.stride = steps[-1].value
+                return
             terms, constant = flatten(fn, buffer, tuple(s for s in steps if s is not None))
             if not terms:
                 self.stride = constant

@@ -1,0 +1,38 @@
+"""A scheduling process: groups in on stdin, kernels out on stdout, until stdin ends. See `schedulers`.
+
+A request is a line of JSON {"bytes"} and a packed (function, numbers of the constant operands, (target, context)). An
+answer is a line of JSON {"ok", "bytes"} and a packed (kernel, whether its sketch knows runners-up), or why there is
+none.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+from warpbeam.driver.collector import collector_paused
+from warpbeam.driver.kernels import KernelSet
+from warpbeam.driver.worker_main import answering, limit_memory
+from warpbeam.ir.transform import PassContext
+from warpbeam.ir.wire import packed, unpacked
+
+
+def made(head: dict[str, Any], data: bytes) -> bytes:
+    """The answer to a request."""
+    with collector_paused():
+        fn, constants, (target, (level, required, disabled, config)) = unpacked(data)
+        with PassContext(level, required, disabled, config=config):
+            kernel = KernelSet(target).made(fn, constants)
+        told = replace(kernel, plan=replace(kernel.plan, others=None))
+        return packed((told, kernel.plan.others is not None), told.plan.func, told.func)
+
+
+def main() -> None:
+    """Entry of the process; argument 1: memory limit in bytes (0 = none)."""
+    limit_memory(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    answering(made, (Exception,))
+
+
+if __name__ == "__main__":
+    main()
