@@ -15,7 +15,7 @@ import pytest
 
 import warpbeam
 from warpbeam.codegen.llvm import print_kernel
-from warpbeam.driver import schedulers, source
+from warpbeam.driver import scheduler_main, schedulers, source
 from warpbeam.driver.api import compile_with_report
 from warpbeam.driver.kernels import KernelSet
 from warpbeam.driver.pipeline import optimize
@@ -24,6 +24,7 @@ from warpbeam.driver.schedulers import Job, scheduled_ahead, warm
 from warpbeam.ir import budget
 from warpbeam.ir.diagnostics import CompileError
 from warpbeam.ir.transform import PassContext
+from warpbeam.ir.wire import packed
 from warpbeam.op.elementwise import Unary
 from warpbeam.target import get
 
@@ -116,6 +117,48 @@ def test_what_nobody_began_is_made_by_who_needs_it() -> None:
     assert ahead.begun(wanted[0].key) is wanted[0]
     ahead.stop()
     assert ahead.next() is None
+    assert wanted[1].made() is None, "nobody makes it any more"
+
+
+def test_a_kernel_that_fails_while_another_is_awaited_is_told_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    mod = optimize(source.read(model(), None, "apart").module, 3, TARGET)
+    calls = kernel_calls(mod)
+    kernels = KernelSet(TARGET)
+    kernels.ahead = ahead = schedulers.Ahead(kernels.wanted(calls))
+    begun, failing = ahead.next(), ahead.waiting[0]
+    assert begun is not None
+
+    def build(self: KernelSet, fn: Any, constants: Any) -> Any:
+        begun.done.set()
+        if fn is failing.fn:
+            raise ValueError("it cannot be made")
+        return made(self, fn, constants)
+
+    made = KernelSet._build
+    monkeypatch.setattr(KernelSet, "_build", build)
+    with budget.limited(seconds=60):
+        assert kernels.get(calls[0].op, calls[0].args)
+        with pytest.raises(ValueError, match="it cannot be made"):
+            kernels.get(calls[1].op, calls[1].args)
+
+
+def test_a_size_that_is_open_inside_a_group_stays_a_variable_of_this_process() -> None:
+    graph = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        open (float[n, 4] x, int64[2] k) => (int64[2] y) { s = Shape(x)  y = Add(s, k) }""")
+    mod = optimize(source.read(graph, None, "open").module, 3, TARGET)
+    calls = kernel_calls(mod)
+    kernels = KernelSet(TARGET)
+    kernels.ahead = schedulers.Ahead(kernels.wanted(calls))
+    told = []
+    while (job := kernels.ahead.next()) is not None:
+        settings = TARGET, (3, [], [], {})
+        job.answer = scheduler_main.made({}, packed((job.fn, job.constants, settings), job.fn))
+        job.done.set()
+        told.append(job.made())
+    assert any(made is not None and made[0].sizes for made in told), "no size was open"
+    for call in calls:
+        kernel, own = kernels.get(call.op, call.args)
+        assert len(kernel.sizes) == len(own)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
@@ -186,12 +229,26 @@ def test_few_kernels_start_no_process() -> None:
     assert schedulers._count(64, 100) == schedulers.MOST
 
 
+def test_compilations_side_by_side_share_the_processes() -> None:
+    warm(3, 100)
+    alive = len(schedulers._alive(schedulers._ALL))
+    assert alive >= 2
+    busy = schedulers._taken(alive)
+    warm(3, 100)
+    assert len(schedulers._alive(schedulers._ALL)) == alive
+    for scheduler in busy:
+        schedulers._free(scheduler)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals")
 def test_a_program_ends_with_its_processes() -> None:
     code = """
-import time
+import os, signal
 from warpbeam.driver import schedulers
 schedulers.warm(2, 100)
-print(schedulers._READY[0].process.pid)
+(busy,) = schedulers._taken(1)
+os.kill(busy.process.pid, signal.SIGSTOP)  # it would not end by itself
+print(busy.process.pid)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     pid = int(ran.stdout)

@@ -1,5 +1,8 @@
 """Programs that cross from one process to another."""
 
+import sys
+from types import ModuleType
+
 import pytest
 
 from warpbeam import op, te
@@ -71,6 +74,15 @@ def test_what_only_this_program_knows_does_not_cross() -> None:
     assert "Own" in caught.value.why
     with pytest.raises(IRError, match="a value that cannot be sent to another process"):
         packed({"others": lambda count: count})
+
+
+def test_a_module_whose_name_begins_like_one_of_ours_is_not_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("numpy_of_a_program")
+    module.Near = type("Near", (), {"__module__": module.__name__})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(IRError, match="a value that cannot be sent to another process") as caught:
+        packed(module.Near())
+    assert module.__name__ in caught.value.why
 
 
 def test_only_our_classes_come_out() -> None:

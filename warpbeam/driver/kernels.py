@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from warpbeam import te
 from warpbeam.ir import budget
 from warpbeam.ir import dtype as dt
-from warpbeam.ir.diagnostics import WarpbeamError
 from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.structural import structural_hash
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
@@ -146,7 +145,7 @@ class KernelSet:
         from warpbeam.driver.schedulers import Job
 
         jobs: dict[Any, Job] = {}
-        if self.built or _SHARED.get() is not None:
+        if self.built or self.decided or _SHARED.get() is not None:
             return []
         for call in calls:
             if _is_fixed(call) and not is_direct(call.op):
@@ -160,10 +159,11 @@ class KernelSet:
         if not job or self.ahead is None:
             return None
         while not job.done.is_set() and (other := self.ahead.next()) is not None:
-            with suppress(WarpbeamError):  # it is told if that kernel is asked for
+            with suppress(Exception):  # it is told if that kernel is asked for
                 self._by_function[other.key] = self._build(other.fn, other.constants)
+            other.done.set()
         made = job.made()
-        if made is None:
+        if made is None or made[0].sizes:  # open sizes inside of it are other variables there
             return None
         kernel, knows_others = made
         if knows_others:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
@@ -86,9 +87,9 @@ class Ahead:
         return job
 
     def stop(self) -> None:
-        """Has no more groups begun."""
-        with self._lock:
-            self.waiting.clear()
+        """Has no more groups begun by others."""
+        while (job := self.next()) is not None:
+            job.done.set()
 
 
 class _Scheduler:
@@ -113,7 +114,7 @@ class _Scheduler:
                     flying[0].answer = self._receive()
                 flying.popleft().done.set()
             _free(self)
-        except (OSError, ValueError, IRError):
+        except Exception:  # whatever it is, those kernels are made elsewhere, and errors of theirs are told there
             self.stop()
         finally:
             for job in flying:
@@ -165,6 +166,7 @@ class _Scheduler:
 
 
 _READY: list[_Scheduler] = []  # processes that have nothing to do, kept for the life of this one
+_ALL: weakref.WeakSet[_Scheduler] = weakref.WeakSet()  # these, and those that are busy
 _LOCK = threading.Lock()
 
 
@@ -173,29 +175,43 @@ def _free(scheduler: _Scheduler) -> None:
         _READY.append(scheduler)
 
 
+def _alive(schedulers: Iterable[_Scheduler]) -> list[_Scheduler]:
+    """Those whose processes run; a forked child leaves its parent's alone."""
+    return [s for s in schedulers if s.pid == os.getpid() and s.process.poll() is None]
+
+
 def _taken(count: int) -> list[_Scheduler]:
-    """At most `count` processes that have nothing to do; a forked child leaves its parent's alone."""
+    """At most `count` processes that have nothing to do."""
     with _LOCK:
-        usable = [s for s in _READY if s.pid == os.getpid() and s.process.poll() is None]
+        usable = _alive(_READY)
         _READY[:] = usable[count:]
     return usable[:count]
 
 
 @atexit.register
 def _stop_all() -> None:
-    for scheduler in _taken(len(_READY)):
-        scheduler.stop()
+    """Ends all processes, also those that still make what nobody asks for any more."""
+    with _LOCK:
+        found = _alive(_ALL)
+    for scheduler in found:
+        scheduler.process.kill()
+    for scheduler in found:
+        scheduler.process.wait()
 
 
 def warm(workers: int | None, groups: int) -> None:
-    """Starts the processes that a compilation of about so many groups will have, so that they are ready when it has."""
+    """Starts the processes that a compilation of about so many groups will have, so that they are ready when it has.
+
+    Compilations side by side share them: there are never more than the largest of these needs alone.
+    """
     count = _count(workers, groups)
-    found = _taken(count)
-    with contextlib.suppress(OSError):  # no process can be started: all is made here
-        while len(found) < count:
-            found.append(_Scheduler())
-    for scheduler in found:
-        _free(scheduler)
+    if not count:
+        return
+    with _LOCK, contextlib.suppress(OSError):  # no process can be started: all is made here
+        for _ in range(count - len(_alive(_ALL))):
+            scheduler = _Scheduler()
+            _ALL.add(scheduler)
+            _READY.append(scheduler)
 
 
 def _count(workers: int | None, groups: int) -> int:

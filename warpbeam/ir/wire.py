@@ -19,7 +19,7 @@ from warpbeam.ir.node import Attrs, Node
 from warpbeam.ir.rewrite import post_order
 
 _OURS = "warpbeam."
-_PLACES = (_OURS, "numpy", "ml_dtypes", "builtins", "copyreg")
+_PLACES = (_OURS, "numpy.", "ml_dtypes.", "builtins.", "copyreg.")
 
 
 def packed(value: Any, *roots: Node) -> bytes:
