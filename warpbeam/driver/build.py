@@ -123,6 +123,7 @@ def rebuild(artifact: Artifact, options: Options) -> Built:
     report = Report(options.name, str(options.target.name))
     with report.stage("read"):
         mod, _ = embed.restored(artifact)
+    warm(options.workers, _most_groups(mod))
     ports = ports_of(artifact.manifest)
     with Compiler(options.target, options.cache, options.workers) as compiler:
         options = replace(options, state=ports.state)
