@@ -211,6 +211,11 @@ def test_the_seconds_of_a_compilation_count() -> None:
         job.made()
 
 
+def test_a_process_that_is_held_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedulers, "PATIENCE", 0.05)
+    assert jobs()[0].made() is None  # nobody works at it
+
+
 def test_watched_passes_run_here() -> None:
     wanted = jobs()
     warm(2, len(wanted))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FEWEST = 6  # kernels for each process: fewer are made here before it has begun
 MOST = 7
+PATIENCE = 20.0  # seconds for which a kernel is waited for when there is nothing else to do
 _IN_FLIGHT = 2  # requests that a process has, so that it does not wait for this one between them
 _MOST_BYTES = 1 << 15  # of a request: one that does not fit a pipe could wait for an answer that waits for it
 _PLAIN = (bool, int, float, str, type(None))
@@ -54,14 +55,19 @@ class Job:
     done: threading.Event = field(default_factory=threading.Event)
 
     def made(self) -> tuple[Kernel, bool] | None:
-        """The kernel that another process made, and whether its sketch knows runners-up; None if it made none.
+        """The kernel that another process made, and whether its sketch knows runners-up; None if it made none, or
+        takes so long that something holds it up.
 
         Raises:
             CompileError: if the seconds of the compilation are over before it has answered.
         """
-        if not self.done.wait(budget.seconds_left()):
+        left = budget.seconds_left()
+        soon = left is not None and left < PATIENCE
+        if self.done.wait(left if soon else PATIENCE):
+            return unpacked(self.answer) if self.answer else None
+        if soon:
             raise budget.late("scheduling kernels")
-        return unpacked(self.answer) if self.answer else None
+        return None
 
 
 class Ahead:
