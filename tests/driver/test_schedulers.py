@@ -94,7 +94,7 @@ def test_another_process_makes_the_whole_kernel() -> None:
                 time.sleep(0.01)
             made = job.made()
             assert made is not None
-            here = KernelSet(TARGET).made(job.fn, job.constants)
+            here = KernelSet(TARGET).of(job.fn, job.constants)
             assert print_kernel(made[0].func, TARGET) == print_kernel(here.func, TARGET)
             assert (made[0].symbol, made[0].plan.sketch) == (here.symbol, here.plan.sketch)
             assert made[0].plan.decisions == here.plan.decisions

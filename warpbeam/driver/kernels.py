@@ -224,7 +224,7 @@ class KernelSet:
             self.built[symbol] = made
         return self.built[symbol], _sizes(group.plain)
 
-    def made(self, fn: Function, constants: frozenset[int]) -> Kernel:
+    def of(self, fn: Function, constants: frozenset[int]) -> Kernel:
         """The kernel of a primitive function. constants: numbers of the operands whose contents are known."""
         return self._build(fn, constants)[0]
 
@@ -298,7 +298,7 @@ def _call_key(fn: Function, args: tuple[Expr, ...]) -> tuple[Any, frozenset[int]
 
 def _others(target: Target, fn: Function, constants: frozenset[int], count: int) -> list[tuple[dict[str, Any], float]]:
     """The next best decisions of a kernel that another process made."""
-    others = KernelSet(target).made(fn, constants).plan.others
+    others = KernelSet(target).of(fn, constants).plan.others
     return [] if others is None else others(count)
 
 

@@ -23,7 +23,7 @@ def made(head: dict[str, Any], data: bytes) -> bytes:
     with collector_paused():
         fn, constants, (target, (level, required, disabled, config)) = unpacked(data)
         with PassContext(level, required, disabled, config=config):
-            kernel = KernelSet(target).made(fn, constants)
+            kernel = KernelSet(target).of(fn, constants)
         told = replace(kernel, plan=replace(kernel.plan, others=None))
         return packed((told, kernel.plan.others is not None), told.plan.func, told.func)
 

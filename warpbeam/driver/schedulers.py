@@ -16,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from collections import deque
@@ -25,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from warpbeam.driver.workers import MEMORY_LIMIT, SECONDS_LIMIT, default_workers, start_process
+from warpbeam.driver.workers import MEMORY_LIMIT, SECONDS_LIMIT, default_workers, end_process, start_process
 from warpbeam.ir import budget
 from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.transform import PassContext
@@ -103,8 +102,7 @@ class _Scheduler:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        with tempfile.TemporaryFile() as log:
-            self.process = start_process(["warpbeam.driver.scheduler_main", str(MEMORY_LIMIT)], log)
+        self.process = start_process(["warpbeam.driver.scheduler_main", str(MEMORY_LIMIT)], subprocess.DEVNULL)
 
     def work(self, ahead: Ahead, settings: Any) -> None:
         """Has groups scheduled until none waits; the process is free again after that, or has ended."""
@@ -121,7 +119,7 @@ class _Scheduler:
                 flying.popleft().done.set()
             _free(self)
         except Exception:  # whatever it is, those kernels are made elsewhere, and errors of theirs are told there
-            self.stop()
+            end_process(self.process)
         finally:
             for job in flying:
                 job.done.set()
@@ -157,18 +155,6 @@ class _Scheduler:
         if len(answer) != head["bytes"]:
             raise OSError("the process ended")
         return answer if head["ok"] else b""
-
-    def stop(self) -> None:
-        """Ends the process."""
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        try:
-            self.process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 _READY: list[_Scheduler] = []  # processes that have nothing to do, kept for the life of this one

@@ -31,7 +31,7 @@ SECONDS_LIMIT = 300.0
 MEMORY_LIMIT = 8 << 30
 
 
-def start_process(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def start_process(command: list[str], log: IO[bytes] | int) -> subprocess.Popen[bytes]:
     """A Python process that runs one of our modules (with arguments) and answers on stdout; stderr goes to `log`."""
     root = str(Path(__file__).resolve().parent.parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -42,6 +42,19 @@ def start_process(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]
         stderr=log,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Closes a process's streams, so that it ends; one that does not soon is killed."""
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+    try:
+        process.wait(0.2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def last_words(process: subprocess.Popen[bytes] | None, log: IO[bytes]) -> str:
@@ -135,17 +148,8 @@ class _Worker:
     def stop(self) -> None:
         """Ends the process; a later job starts a new one."""
         process, self.process = self.process, None
-        if process is None:
-            return
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        try:
-            process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end_process(process)
 
 
 class _Pool:

@@ -18,8 +18,7 @@ from warpbeam.ir.diagnostics import IRError
 from warpbeam.ir.node import Attrs, Node
 from warpbeam.ir.rewrite import post_order
 
-_OURS = "warpbeam."
-_PLACES = (_OURS, "numpy.", "ml_dtypes.", "builtins.", "copyreg.")
+_PLACES = ("warpbeam.", "numpy.", "ml_dtypes.", "builtins.", "copyreg.")
 
 
 def packed(value: Any, *roots: Node) -> bytes:
@@ -43,21 +42,13 @@ def unpacked(data: bytes | memoryview) -> Any:
     return _Unpacker(io.BytesIO(data)).load()[1]
 
 
-def _node(cls: Any, values: tuple[Any, ...]) -> Any:
-    return cls(*values)
-
-
-def _attrs(data: dict[str, Any]) -> Attrs:
-    return Attrs(data)
-
-
 class _Packer(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         cls = type(value)
         if isinstance(value, Node):
-            return _node, (cls, tuple([getattr(value, f) for f in cls._fields]))
+            return cls, tuple([getattr(value, f) for f in cls._fields])
         if cls is Attrs:
-            return _attrs, (dict(value),)
+            return Attrs, (dict(value),)
         if isinstance(value, type) and not f"{value.__module__}.".startswith(_PLACES):
             raise pickle.PicklingError(f"class {value.__name__} of {value.__module__}")
         return NotImplemented
