@@ -17,10 +17,10 @@ it claims: if the claim succeeds, the loop was unfinished then, so the fields we
 loop otherwise.
 
 Workers spin on `job`, then sleep on its lower half with a futex. A worker that spun in vain spins half as long the next
-time, one that helped twice as long, at most `spin` pauses; while it spins it offers its processor to others. Whoever
-completes the last claimed part wakes the caller if it sleeps. When a worker loses its processor in the middle of a
-claimed part, so that the loop would have been faster without it, loops run serially for a while, longer if it happens
-so often that the time between is worth no more than what is lost.
+time, one that helped twice as long, at most `spin` pauses; while it spins it offers its processor to others, and leaves
+it if it is the caller's (`pool_place`). Whoever completes the last claimed part wakes the caller if it sleeps. When a
+worker loses its processor in the middle of a claimed part, so that the loop would have been faster without it, loops
+run serially for a while, longer if it happens so often that the time between is worth no more than what is lost.
 
 Whoever cannot take the pool's lock at once (a nested loop, or a second caller) runs its loop serially: no queues, no
 deadlock, no thread-local state. Threads start at the first loop that needs them. The kernel wipes the pool's pages in a
@@ -32,6 +32,7 @@ from __future__ import annotations
 import string
 
 from .pool_machine import SYSTEM, machine_of
+from .pool_place import PLACE
 from .pool_threads import CREATE, WORKER
 
 MAX_THREADS = 1000
@@ -44,6 +45,7 @@ _WIPE_ON_FORK = 18
 _PARTS = 4  # of a range, at most 31
 _GRACE = 64  # pauses before the owner of a range that was begun gets help
 _SHORT_SPIN = 512  # pauses: no worker gives up earlier, unless told to
+_FRESH = 64  # loops for which it is believed that the caller runs where it noted
 _CALLER_SPIN = 4096  # pauses: about what it costs to sleep and to be woken
 
 _SERIAL = """
@@ -77,10 +79,11 @@ _TYPES = """
 %pool = type { i32, i32, i32, i32, ptr, ptr, ptr, i64, i32, i32, i64,
                i64, i32, [52 x i8],
                i32, i32, i32, [52 x i8],
-               i32, i32 }
+               i32, i32, i64 }
 ; 0 lock  1 size  2 started  3 spin  4 fn  5 closure  6 ctx  7 n  8 parts of a range  9 backoff  10 alone until
 ; 11 job  12 how often a worker went to sleep
 ; 14 done  15 stop  16 caller asleep until done has this value  18 status  19 sleeps when the caller last woke all
+; 20 where a caller ran that a worker left alone
 ; pool, index, job word at start, pthread_t, claim word
 %slot = type { ptr, i32, i64, i64, i64, [24 x i8] }
 %context = type { i32, i32, ptr, i64, ptr, ptr, ptr, ptr, ptr, ptr, i32, i32, [176 x i8] }
@@ -242,6 +245,12 @@ entry:
   br i1 %all0, label %out, label %absent
 absent:
   %more = call i32 @run_others(ptr %pool, i64 %job, i32 0, i32 1)
+  %left.alone = icmp sgt i32 %more, 0
+  br i1 %left.alone, label %note, label %await
+note:
+  call void @note_place(ptr %pool, i64 %job)
+  br label %await
+await:
   %own1 = add i32 %own, %more
   %due1 = sub i32 %total, %own1
   %in.time = call i1 @await_done(ptr %pool, i32 %due1, i32 $GRACE)
@@ -435,9 +444,9 @@ def pool_ir(target_triple: str) -> str:
     head = f'target triple = "{target_triple}"\n'
     if machine is None:
         return head + _SERIAL + _NO_POOL
-    text = _TYPES + _SERIAL + SYSTEM + _CLAIM + WORKER + CREATE + _PARALLEL_FOR
+    text = _TYPES + _SERIAL + SYSTEM + _CLAIM + PLACE + WORKER + CREATE + _PARALLEL_FOR
     numbers = {
         "POOLBYTES": POOL_BYTES, "MAXTHREADS": MAX_THREADS, "WIPE": _WIPE_ON_FORK,
-        "PARTS": _PARTS, "GRACE": _GRACE, "SHORT": _SHORT_SPIN, "CALLER": _CALLER_SPIN,
+        "PARTS": _PARTS, "GRACE": _GRACE, "SHORT": _SHORT_SPIN, "CALLER": _CALLER_SPIN, "FRESH": _FRESH,
     }  # fmt: skip
     return head + string.Template(text).substitute({**machine, **numbers})

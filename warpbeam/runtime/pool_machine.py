@@ -28,16 +28,19 @@ _X86_64_STUB = bytes.fromhex("4889f8 4889f7 4889d6 4889ca 4d89c2 4d89c8 4c8b4c24
 _LINUX: dict[str, dict[str, str | int | bytes]] = {
     "x86_64": {
         "FUTEX": 202, "YIELD": 24, "MMAP": 9, "MADVISE": 28, "STUB": _X86_64_STUB,
+        "GETCPU": 309, "GETMASK": 204, "SETMASK": 203,
         "CLOCK": bytes.fromhex("0f31 48c1e220 4809d0 c3"),  # rdtsc; shl rdx, 32; or rax, rdx; ret
         "PAUSE": "call void @llvm.x86.sse2.pause()", "DECLARE": "declare void @llvm.x86.sse2.pause()",
     },
     "aarch64": {
         "FUTEX": 98, "YIELD": 124, "MMAP": 222, "MADVISE": 233, "STUB": _aarch64_stub(),
+        "GETCPU": 168, "GETMASK": 123, "SETMASK": 122,
         "CLOCK": struct.pack("<2I", 0xD53BE040, 0xD65F03C0),  # mrs x0, cntvct_el0; ret
         "PAUSE": "call void @llvm.aarch64.hint(i32 1)", "DECLARE": "declare void @llvm.aarch64.hint(i32)",
     },
     "riscv64": {
         "FUTEX": 98, "YIELD": 124, "MMAP": 222, "MADVISE": 233, "STUB": _riscv64_stub(),
+        "GETCPU": 168, "GETMASK": 123, "SETMASK": 122,
         "CLOCK": struct.pack("<2I", 0xC0102573, 0x8067),  # rdtime a0; ret
         "PAUSE": "fence seq_cst", "DECLARE": "",
     },

@@ -41,7 +41,7 @@ entry:
   %job.p = getelementptr %pool, ptr %pool, i32 0, i32 11
   br label %spin
 spin:
-  %left = phi i32 [ %pauses, %entry ], [ %left1, %again ]
+  %left = phi i32 [ %pauses, %entry ], [ %left1, %rest ]
   %none = icmp sle i32 %left, 0
   br i1 %none, label %out, label %look
 look:
@@ -50,6 +50,13 @@ look:
   br i1 %new, label %out, label %again
 again:
   %left1 = sub i32 %left, 1
+  %low = and i32 %left, 255
+  %turn = icmp eq i32 %low, 128
+  br i1 %turn, label %aside, label %rest
+aside:
+  call void @step_aside(ptr %pool, i64 %seen)
+  br label %rest
+rest:
   call void @relax(i32 %left)
   br label %spin
 out:
