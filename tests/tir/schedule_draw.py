@@ -379,6 +379,7 @@ STEPS: dict[str, tuple[float, Callable[[Draw], Any]]] = {
     "rolling_buffer": (0.7, lambda d: d.call("rolling_buffer", d.block(d.with_consumer))),
     "prefetch": (0.5, _prefetch),
     "diagonal": (0.7, lambda d: d.call("diagonal", *[*d.nested(2), "", ""][:2])),
+    "enter": (0.7, lambda d: d.call("enter", d.loop())),
     "alternate": (0.7, lambda d: d.call("alternate", *reversed([*d.nested(2), "", ""][:2]))),
     "pipeline": (0.7, _pipeline),
     "blockize": (0.4, lambda d: d.call("blockize", d.loop())),

@@ -13,6 +13,7 @@ from warpbeam.te.create import create_prim_func
 from warpbeam.tir.expr import const, if_then_else, land, maximum
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import PrimFunc
+from warpbeam.tir.text import parse
 
 
 def maps() -> PrimFunc:
@@ -48,6 +49,16 @@ def bordered() -> PrimFunc:
     t = te.reduce_axis(3, "t")
     y = te.compute((6, 4), lambda i, c: te.sum(p[i + t, c] * w[t, c], axis=t), name="Y")
     return create_prim_func([x, w], [y], "bordered")
+
+
+def triangle() -> PrimFunc:
+    """A map of what is below the diagonal: a row of nothing at first."""
+    return parse("""def triangle(X: float32[6, 6], Y: float32[6, 6]):
+    for i in range(6):
+        for j in range(i):
+            block "Y" (v: spatial[6] = i, w: spatial[6] = j):
+                Y[v, w] = X[v, w] * 2.0
+""")
 
 
 PRIMITIVES: dict[str, tuple[Callable[[], PrimFunc], Callable[[Schedule], Any]]] = {}
@@ -286,6 +297,12 @@ def prefetch(s: Schedule) -> None:
 def diagonal(s: Schedule) -> None:
     i, j, _ = s.loops("C")
     s.diagonal(i, j)
+
+
+@primitive(triangle)
+def enter(s: Schedule) -> None:
+    s.enter("j")
+    s.partition("j", s.loop("j").extent // 4 * 4)
 
 
 @primitive(product)

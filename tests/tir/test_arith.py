@@ -110,3 +110,16 @@ def test_quotients_of_quotients():
             whole = simplify(size // c * c)
             assert prove(whole <= size) is True and prove(size < whole + c) is True
             assert prove(size < whole + (c - 1)) is None and prove(size <= whole) is None
+
+
+def test_what_is_known_of_a_quotient_holds_for_what_is_divided():
+    s = e.SizeVar("s")
+    frames = (s + 128) // 160 - 3
+    facts = Facts()
+    facts.assume(frames >= 1)
+    assert prove(s >= 512, facts) is True and prove(s >= 513, facts) is None
+    whole = frames // 8 * 8
+    assert prove(whole >= 0, facts) is True and prove(whole <= frames, facts) is True
+    facts = Facts()
+    facts.assume((s // 7 - 1) // 2 <= 3)
+    assert prove(s <= 62, facts) is True and prove(s <= 61, facts) is None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from warpbeam.ir import dtype as dt
 from warpbeam.sketch.base import Group, extent
 from warpbeam.te.tensor import ComputeOp
+from warpbeam.tir.arith import prove
 from warpbeam.tir.expr import PrimExpr
 
 MOST = 8  # vectors of partial results: enough to cover the latency of an addition
@@ -45,6 +46,8 @@ def cut(group: Group, block: str, loop: str, lanes: int, most: int) -> list[Piec
     size = group.sch.loop(loop).extent
     n = extent(size)
     if n is None:
+        if prove(size >= 0) is not True:  # nothing must run then
+            group.sch.enter(loop)
         return _cut_at(group, block, loop, [(size // (4 * lanes) * (4 * lanes), 4, lanes), (None, 1, lanes)])
     whole, rest = divmod(n, lanes)
     count = max((d for d in range(1, most + 1) if whole and whole % d == 0), default=1)

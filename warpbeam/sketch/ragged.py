@@ -60,6 +60,8 @@ def cut(
     order = [column, *rows] if tile.columns_outer else [*rows, column]
     if len(loops) > 1:
         group.sch.reorder(*free, *[loops[v] for v in order])
+    if any(prove(as_expr(sizes[v]) >= 0) is not True for v in order):  # nothing must run then
+        group.sch.enter((*free, loops[order[0]])[0])
     pieces = [Piece(out, dict(loops), tile)]
     fused = any(group.sch.extent(name) is None for name in free) and not tile.columns_outer  # see `_share`
     for v in order:
@@ -83,8 +85,6 @@ def _divide(group: Group, p: Piece, axis: Var, size: Any, height: int | None) ->
     steps = [(p.tile.vectors, p.tile.lanes)] if height is None else [(height, 1)]
     if size is not None:
         steps = _ladder(p.tile) if height is None else [(h, 1) for h in shorter(height)]
-        if prove(as_expr(size) >= 0) is not True:  # may come out negative, and then nothing must run
-            steps = steps[-1:]
     parts: list[Piece] = []
     rest: PrimExpr = as_expr(0 if size is None else size)
     for k, (count, lanes) in enumerate(steps):

@@ -12,12 +12,14 @@ from warpbeam.ir.rewrite import substitute
 from warpbeam.sketch import border, packing
 from warpbeam.sketch.base import Group, extent, product, supposed
 from warpbeam.sketch.structure import Contraction, variables
-from warpbeam.te.tensor import loads
+from warpbeam.te.tensor import ComputeOp, loads
 from warpbeam.tir.arith import linear, simplify
 from warpbeam.tir.expr import PrimExpr, Var, as_expr, const_int
 
 if TYPE_CHECKING:
     from warpbeam.sketch.tile import Anatomy
+
+_ENOUGH = 8  # rows further in: about what a tile takes
 
 
 def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
@@ -46,7 +48,7 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
         row_bytes=_row_bytes(roles, tiled),
         stride=0 if roles is None or packed else _stride(roles, axes[-1], sizes[axes[-1]]),
         own=packed and roles is not None and len(roles.batch) + len(roles.n) > 1,
-        supposed=tuple(supposed(a.extent) for a in op.axis if a.var in tiled),
+        supposed=_supposed(op, tiled),
         inside=tuple(inside.get(v) for v in tiled) if any(v in inside for v in tiled) else (),
         share=prod(share(x, sizes[v] or 1) for v, x in inside.items() if v not in tiled),
     )
@@ -57,6 +59,16 @@ def _stride(roles: Contraction, last: Var, columns: int | None) -> int:
     sizes = [extent(s) for s, i in zip(roles.rhs.tensor.shape, roles.rhs.indices, strict=True) if variables(i)]
     own = roles.rhs.indices[-1] is last and None not in sizes
     return (columns or 0) * dt.nbytes(roles.rhs.dtype) * own
+
+
+def _supposed(op: ComputeOp, tiled: list[Var]) -> tuple[int, ...]:
+    """What the extents of rows may be. An open one in front is a batch, perhaps of one: where rows further in are
+    enough for a tile, they make it.
+    """
+    found = [supposed(a.extent) for a in op.axis if a.var in tiled]
+    if len(found) > 1 and tiled[0] is op.axis[0].var and extent(op.axis[0].extent) is None and found[1] >= _ENOUGH:
+        found[0] = 1
+    return tuple(found)
 
 
 def _least(size: PrimExpr) -> int:

@@ -282,16 +282,13 @@ def subst_structure(stmt: Stmt, mapping: dict[Var, PrimExpr]) -> Stmt:
 def facts_at(place: Place, inside: bool = False) -> Facts:
     """What holds at a place: ranges of the enclosing loops (with `inside`, of the place's own loop too) and guards."""
     facts = Facts()
-    chain = [place, *place.ancestors()] if inside else list(place.ancestors())
-    below: Place | None = None
-    for p in reversed(chain):
-        stmt = p.stmt
+    chain = [place, *place.ancestors()]
+    for k in reversed(range(0 if inside else 1, len(chain))):
+        stmt = chain[k].stmt
         if isinstance(stmt, For):
             facts.bind(stmt.var, stmt.min, stmt.extent)
-        elif isinstance(stmt, IfThenElse):
-            below = chain[chain.index(p) - 1] if p is not chain[0] else None
-            if below is not None and below.index == 0:
-                facts.assume(stmt.cond)
+        elif isinstance(stmt, IfThenElse) and k and chain[k - 1].index == 0:
+            facts.assume(stmt.cond)
     return facts
 
 

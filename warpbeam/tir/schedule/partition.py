@@ -57,8 +57,7 @@ class Partition(Step):
         first = For(loop.var, 0, first_extent, loop.kind, loop.body, loop.annotations, loop.thread)
         copier = _Copier(tree, place)
         second = copier.copy(loop, at, second_extent)
-        outer = [p.stmt for p in place.ancestors() if isinstance(p.stmt, For)][::-1]
-        both = seq(resimplify(first, outer), resimplify(second, outer))
+        both = seq(resimplify(first, facts), resimplify(second, facts))
         new = tree.rebuild(tree.replace({place: both}), add=tuple(copier.buffers.values()))
         return new, (self.loop, copier.names[self.loop], copier.names)
 
@@ -67,14 +66,9 @@ def _text(value: Any) -> str:
     return str(value) if isinstance(value, int) else str(e.const_int(value) or "the given expression")
 
 
-def resimplify(stmt: Stmt, outer: list[Any]) -> Stmt:
-    """Extents that are no literals, simplified with the ranges of the loops around them."""
-    if not _open_extents(stmt):
-        return stmt
-    facts = Facts()
-    for f in outer:
-        facts.bind(f.var, f.min, f.extent)
-    return _resimplify(stmt, facts)
+def resimplify(stmt: Stmt, facts: Facts) -> Stmt:
+    """Extents that are no literals, simplified with what holds around them."""
+    return _resimplify(stmt, facts) if _open_extents(stmt) else stmt
 
 
 def _open_extents(stmt: Any) -> bool:

@@ -13,6 +13,7 @@ from warpbeam.tir.expr import PrimExpr, const_int
 from warpbeam.tir.schedule.blockize import Blockize
 from warpbeam.tir.schedule.cache import CacheRead, CacheWrite, Clone, SetScope
 from warpbeam.tir.schedule.diagonal import Diagonal
+from warpbeam.tir.schedule.enter import Enter
 from warpbeam.tir.schedule.inline import ComputeInline, ReverseComputeInline
 from warpbeam.tir.schedule.layout import TransformLayout, plain_map
 from warpbeam.tir.schedule.loop_axes import LoopAxes
@@ -279,6 +280,10 @@ class Schedule:
         a loop around it.
         """
         self.step(Prefetch(loop, buffer, offset, through if isinstance(through, str) else tuple(through), onto))
+
+    def enter(self, loop: str) -> None:
+        """Enters a loop only where it and those alone in it have iterations, which is known inside then."""
+        self.step(Enter(loop))
 
     def alternate(self, loop: str, around: str) -> None:
         """Walks a loop backwards in every other iteration of a loop around it."""

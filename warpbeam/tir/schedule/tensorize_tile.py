@@ -129,7 +129,7 @@ def _loops(top: Place, place: Place, where: str) -> list[For]:
             found.append(s)
         elif isinstance(s, Allocate | LetStmt | While):
             raise ScheduleError(f"{where} holds a {type(s).__name__}", hint="tensorize inside it")
-        elif not isinstance(s, SeqStmt) and prove(s.cond, facts_at(place)) is not True:
+        elif not isinstance(s, SeqStmt) and prove(s.cond, facts_at(p)) is not True:
             raise ScheduleError(f"{where} holds a condition that does not always hold", hint="partition the loops")
     return found[::-1]
 

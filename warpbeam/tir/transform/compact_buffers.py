@@ -122,7 +122,9 @@ class _Planner:
             for k, c in enumerate(kids(s)):
                 inside = conjuncts(s.cond) if isinstance(s, IfThenElse) and k == 0 else []
                 self.conds += inside
-                self.walk(c)
+                with self.facts.scope():
+                    self.facts.assume(e.land(*inside))
+                    self.walk(c)
                 del self.conds[len(self.conds) - len(inside) :]
 
     def _note(self, node: Any) -> None:
@@ -285,7 +287,10 @@ class _Rewriter:
         if below is not None:
             return seq(*[self.stmt(c) for c in below])
         if isinstance(s, IfThenElse):
-            return IfThenElse(self.expr(s.cond), self.stmt(s.then), None if s.orelse is None else self.stmt(s.orelse))
+            with self.facts.scope():
+                self.facts.assume(s.cond)
+                then = self.stmt(s.then)
+            return IfThenElse(self.expr(s.cond), then, None if s.orelse is None else self.stmt(s.orelse))
         if isinstance(s, LetStmt):
             return LetStmt(s.var, self.expr(s.value), self.stmt(s.body))
         if isinstance(s, While):

@@ -6,7 +6,8 @@ for h in H:                                            for h in H:
 
 Where sizes are known, conditions fold to numbers when loops are expanded. Where they are open, this pass proves what
 holds for every size, once loops are expanded. A masked load takes no longer than a plain one, and conditions at the
-borders of a window are many and short; that is so on targets with masked vector loads only.
+borders of a window are many and short; that is so on targets with masked vector loads only. A choice between loads
+stays a branch: what is not chosen may be far outside its buffer, and a load of no lane there takes hundreds of cycles.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ def _true(c: Any) -> bool:
 def _vector_loads(n: Any) -> bool:
     """Whether a choice is between neighbouring elements and what takes no memory."""
     count = dt.lanes(n.dtype)
-    loads = [x for x in post_order(*n.args[1:]) if isinstance(x, e.BufferLoad)]
-    if count < 2 or any(type(x) is e.Call and x.op != "if_then_else" for x in post_order(*n.args[1:])):
+    sides = [[x for x in post_order(a) if isinstance(x, e.BufferLoad)] for a in n.args[1:]]
+    loads = [*sides[0], *sides[1]]
+    if all(sides) or count < 2 or any(type(x) is e.Call and x.op != "if_then_else" for x in post_order(*n.args[1:])):
         return False
     return all(
         x.indices and x.buffer.scope != "register" and type(x.indices[-1]) is e.Ramp
