@@ -39,6 +39,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         passes.EliminateCommonSubexpr(),
         passes.JoinProducts(),  # few rows by the same weights, in one product
         *([passes.PackProducts(target)] if in_regions() else []),  # the same rows by several weights, too
+        *([passes.TurnProducts()] if target.kind in ("llvm", "c") else []),  # right operands that lie the wrong way
         passes.DeadCodeElimination(),
         *([] if plain else [passes.ToMixedPrecision(request, target)]),  # shorter numbers between kernels, on request
     ]

@@ -35,6 +35,7 @@ PASSES: dict[str, str] = {
     "SimplifyInference": "simplify_inference:SimplifyInference",
     "SinkConstants": "sink_constants:SinkConstants",
     "ToMixedPrecision": "to_mixed_precision:ToMixedPrecision",
+    "TurnProducts": "turn_products:TurnProducts",
 }
 
 

@@ -1,0 +1,86 @@
+"""Right operands, no constants, that have their sums along rows: turned for many rows, read as they lie for few."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from warpbeam import relay
+from warpbeam.driver.api import compile_with_report
+from warpbeam.ir.rewrite import post_order
+from warpbeam.relay.expr import Call
+from warpbeam.transform import passes
+from warpbeam.transform.graph import op_name
+
+U = 2.0**-24
+
+
+def _names(mod: relay.IRModule) -> list[str]:
+    return [op_name(n) for n in post_order(mod["main"].body) if isinstance(n, Call)]
+
+
+def _turned(body, *shapes) -> relay.IRModule:
+    given = [relay.var(f"x{k}", shape=s, dtype="float32") for k, s in enumerate(shapes)]
+    return passes.TurnProducts()(relay.IRModule.from_expr(relay.Function(given, body(*given))))
+
+
+@pytest.mark.parametrize(
+    ("body", "shapes", "want"),
+    [
+        (relay.nn.dense, ((16, 8), (5, 8)), ["transpose", "nn.matmul"]),
+        (relay.nn.dense, ((4, 4, 8), (5, 8)), ["transpose", "nn.matmul"]),
+        (relay.nn.dense, (("n", 8), (5, 8)), ["transpose", "nn.matmul"]),
+        (relay.nn.dense, ((6, 8), (5, 8)), ["nn.dense"]),
+        (relay.nn.batch_matmul, ((9, 16, 8), (9, 5, 8)), ["transpose", "nn.batch_matmul"]),
+        (relay.nn.batch_matmul, ((9, 6, 8), (9, 5, 8)), ["nn.batch_matmul"]),
+        (lambda a, b: relay.nn.matmul(a, b, transpose_b=True), ((16, 8), (5, 8)), ["transpose", "nn.matmul"]),
+        (lambda a, b: relay.nn.matmul(a, b), ((16, 8), (8, 5)), ["nn.matmul"]),
+        (lambda a, b: relay.nn.dense(a, relay.transpose(b, axes=(1, 0))), ((16, 8), (8, 5)), ["nn.matmul"]),
+        (lambda a: relay.nn.dense(a, relay.const(np.ones((5, 8), np.float32))), ((16, 8),), ["nn.dense"]),
+    ],
+    ids=["dense", "rows", "open", "few", "batch", "few of each", "flag", "plain", "turned twice", "constant"],
+)
+def test_what_is_turned(body, shapes, want: list[str]) -> None:
+    shapes = [tuple(relay.Any() if d == "n" else d for d in s) for s in shapes]
+    assert _names(_turned(body, *shapes)) == want
+
+
+def test_whole_numbers_stay() -> None:
+    a, b = (relay.var(n, shape=(16, 8), dtype="int8") for n in "ab")
+    mod = relay.IRModule.from_expr(relay.Function([a, b], relay.nn.dense(a, b, out_dtype="int32")))
+    assert _names(passes.TurnProducts()(mod)) == ["nn.dense"]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6, 7, 40])
+@pytest.mark.parametrize(("columns", "depth"), [(1, 64), (33, 100), (130, 257), (64, 7)])
+@pytest.mark.parametrize("batch", [0, 3])
+def test_right_at_all_sizes(rows: int, columns: int, depth: int, batch: int) -> None:
+    lead = (batch,) if batch else ()
+    a = relay.var("a", shape=(*lead, rows, depth), dtype="float32")
+    b = relay.var("b", shape=(*lead, columns, depth), dtype="float32")
+    c = relay.var("c", shape=(columns,), dtype="float32")
+    product = relay.nn.batch_matmul(a, b) if batch else relay.nn.dense(a, b)
+    mod = relay.IRModule.from_expr(relay.Function([a, b, c], relay.nn.relu(relay.add(product, c))))
+    module, report = compile_with_report(mod, cache=False)
+    assert "generic" not in {row["sketch"] for row in report.rows}
+    if rows <= 6 and depth > 32 and columns > 1:
+        assert "dots" in {row["sketch"] for row in report.rows}
+    rng = np.random.default_rng(rows)
+    x, w = (rng.standard_normal((*lead, n, depth)).astype(np.float32) for n in (rows, columns))
+    v = rng.standard_normal(columns).astype(np.float32)
+    (got,) = module.run({"a": x, "b": w, "c": v}).values()
+    wide = w.astype(np.float64).swapaxes(-1, -2)
+    want = np.maximum(x.astype(np.float64) @ wide + v, 0)
+    bound = (depth + 2) * U * (np.abs(x).astype(np.float64) @ np.abs(wide) + np.abs(v))
+    assert (np.abs(got - want) <= bound).all()
+
+
+def test_rows_of_an_open_depth() -> None:
+    a, b = (relay.var(n, shape=(r, relay.Any()), dtype="float32") for n, r in (("a", 2), ("b", 20)))
+    module, _ = compile_with_report(relay.IRModule.from_expr(relay.Function([a, b], relay.nn.dense(a, b))), cache=False)
+    rng = np.random.default_rng(0)
+    for depth in (1, 15, 64, 200):
+        x, w = (rng.standard_normal((n, depth)).astype(np.float32) for n in (2, 20))
+        (got,) = module.run({"a": x, "b": w}).values()
+        bound = (depth + 1) * U * (np.abs(x).astype(np.float64) @ np.abs(w).astype(np.float64).T)
+        assert (np.abs(got - x.astype(np.float64) @ w.astype(np.float64).T) <= bound).all()

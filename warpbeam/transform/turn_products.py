@@ -1,0 +1,51 @@
+"""Right operands of products that are no constants and lie with what is summed along their rows are turned first.
+
+    y = dense(x, w)     ->     y = matmul(x, transpose(w))
+
+A product takes vectors of columns, and a vector of such an operand would be gathered element by element. Constants are
+put in order while compiling; anything else is turned once, which reads and writes it, where enough rows use it
+(`sketch.dots` takes fewer of them along both operands' rows). Fusion may still turn it panel by panel in the product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.node import Node
+from warpbeam.ir.rewrite import add_origins, origins
+from warpbeam.ir.transform import function_pass
+from warpbeam.relay.expr import Call, Constant, Expr, Function
+from warpbeam.sketch.base import supposed
+from warpbeam.sketch.dots import MOST_ROWS
+from warpbeam.topi import dims
+from warpbeam.transform.graph import call, op_name, rewrite_function
+
+
+@function_pass(opt_level=2, name="TurnProducts", required=["InferType"])
+class TurnProducts:
+    """Turns right operands of floating-point products that are no constants."""
+
+    def transform_function(self, fn: Function, mod: Any, ctx: Any) -> Function:
+        return rewrite_function(fn, _turned)
+
+
+def _turned(n: Node) -> Expr | None:
+    name = op_name(n)
+    if name not in ("nn.dense", "nn.matmul", "nn.batch_matmul") or not isinstance(n, Call):
+        return None
+    x, w = n.args
+    plain = dt.is_float(x.ty.dtype) and x.ty.ndim > 1 and w.ty.ndim > 1 and not n.attrs.get("transpose_a")
+    if isinstance(w, Constant) or not plain or not (name == "nn.dense" or n.attrs["transpose_b"]):
+        return None
+    # rows that share one right operand: with a batch on its side, those of each
+    if supposed(dims.prod(x.ty.shape[:-1] if w.ty.ndim == 2 else x.ty.shape[-2:-1])) <= MOST_ROWS:
+        return None
+    last = w.ty.ndim - 1
+    axes = (*range(last - 1), last, last - 1)
+    right = w.args[0] if op_name(w) == "transpose" and tuple(w.attrs["axes"] or ()) == axes else None
+    right = call("transpose", w, axes=axes) if right is None else right
+    kind = {"transpose_b": False} if name != "nn.dense" else {}
+    made = call("nn.matmul" if name == "nn.dense" else name, x, right, out_dtype=n.attrs["out_dtype"], **kind)
+    add_origins(made, origins(n))
+    return made
