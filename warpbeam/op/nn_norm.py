@@ -6,13 +6,17 @@ Means and variances are two passes (mean first, then squared differences); half 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
+from warpbeam.op import get
 from warpbeam.op.base import REQUIRED, Op, norm_axes, norm_axis, tensors
 from warpbeam.op.nn_common import np_accum, require_float, unify
+from warpbeam.relay.expr import Expr, const
 from warpbeam.relay.types import Type
 from warpbeam.topi import dims
 from warpbeam.topi.nn.norm import batch_norm_given, group_norm_over, layer_norm_over, lrn_along, rms_norm_over
@@ -157,6 +161,36 @@ class GroupNorm(ScaleShift):
         x, gamma, beta = self.operands(attrs, inputs)
         axis = attrs["axis"] % x.ndim
         return group_norm_over(x, axis, attrs["num_groups"], gamma, beta, attrs["epsilon"])
+
+    def expand(self, attrs: Attrs, args: Sequence[Expr]) -> Expr | None:
+        """Sums of each channel, joined by groups, and what is done to each element: in vectors whatever the layout.
+        None where the number of a group's elements is not known, or they would be rounded in between.
+        """
+        x, gamma, beta = self.operands(attrs, args)
+        shape, axis, groups = x.ty.shape, attrs["axis"] % x.ty.ndim, attrs["num_groups"]  # type: ignore[attr-defined]
+        spatial = tuple(a for a in range(1, len(shape)) if a != axis)
+        sizes = [shape[a] for a in (axis, *spatial)]
+        if x.ty.dtype not in ("float32", "float64") or not spatial or not all(isinstance(n, int) for n in sizes):
+            return None
+        along = [1 if a != axis else sizes[0] for a in range(1, len(shape))]
+        count = const(np.asarray(sizes[0] // groups * prod(sizes[1:]), dt.to_numpy(x.ty.dtype)))
+        apart = const(np.zeros((1, 1, sizes[0] // groups), count.ty.dtype))
+
+        def mean(value: Expr) -> Expr:
+            """Of each group, for each of its channels."""
+            channels = get("sum")(value, axis=spatial, keepdims=False)
+            joined = get("reshape")(channels, newshape=(-1, groups, sizes[0] // groups))
+            total = get("divide")(get("sum")(joined, axis=(2,), keepdims=True), count)
+            return get("reshape")(get("add")(total, apart), newshape=(-1, *along))  # type: ignore[no-any-return]
+
+        centred = get("subtract")(x, mean(x))
+        variance = mean(get("multiply")(centred, centred))
+        epsilon = const(np.asarray(attrs["epsilon"], count.ty.dtype))
+        scale = get("rsqrt")(get("add")(variance, epsilon))
+        if gamma is not None:
+            scale = get("multiply")(scale, get("reshape")(gamma, newshape=(1, *along)))
+        out = get("multiply")(centred, scale)
+        return out if beta is None else get("add")(out, get("reshape")(beta, newshape=(1, *along)))  # type: ignore[no-any-return]
 
 
 class BatchNorm(Op):

@@ -9,7 +9,9 @@ import numpy as np
 from warpbeam.ir.node import Attrs
 from warpbeam.op.base import Reduce
 from warpbeam.te import tensor as te
-from warpbeam.topi.reduction import arg_extreme, logsumexp_over, mean_of, variance_over
+from warpbeam.topi.reduction import arg_extreme, arg_extreme_by_value, logsumexp_over, mean_of, variance_over
+
+_IN_VECTORS = ("float32", "float64", "int32")  # types whose extremes are found by value, then by place
 
 
 def _exact(fn: Any) -> Any:
@@ -78,7 +80,9 @@ class _ArgReduce(Reduce):
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
         axes, largest = self.axes(attrs, inputs[0].ndim), self.name == "argmax"
-        return arg_extreme(inputs[0], axes, attrs["keepdims"], largest, attrs["select_last_index"])
+        given = (inputs[0], axes, attrs["keepdims"], largest, attrs["select_last_index"])
+        by_value = len(axes) == 1 and inputs[0].dtype in _IN_VECTORS
+        return arg_extreme_by_value(*given, "int64") if by_value else arg_extreme(*given)
 
 
 class ArgMax(_ArgReduce, name="argmax"):

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
+from warpbeam.op import get
 from warpbeam.op.assumed import unify
 from warpbeam.op.base import REQUIRED, Injective, norm_axes, norm_axis, tensor_type
+from warpbeam.relay.expr import Expr
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir.expr import minimum
@@ -200,6 +202,19 @@ class Tile(Injective, name="tile"):
 
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
         return transform.tile(inputs[0], attrs["reps"])
+
+    def expand(self, attrs: Attrs, args: Sequence[Expr]) -> Expr | None:
+        """A broadcast along an axis of its own for each that is repeated, which no index is divided for; None where
+        sizes are open.
+        """
+        shape, reps = self.padded(attrs, args[0].ty.shape)  # type: ignore[attr-defined]
+        if not all(isinstance(n, int) for n in (*shape, *reps)) or 0 in shape or 0 in reps:
+            return None
+        apart = [n for d, r in zip(shape, reps, strict=True) for n in ((1, d) if r > 1 else (d,))]
+        whole = [n for d, r in zip(shape, reps, strict=True) for n in ((r, d) if r > 1 else (d,))]
+        spread = get("broadcast_to")(get("reshape")(args[0], newshape=tuple(apart)), shape=tuple(whole))
+        out = tuple(d * r for d, r in zip(shape, reps, strict=True))
+        return get("reshape")(spread, newshape=out)  # type: ignore[no-any-return]
 
 
 class Repeat(Injective, name="repeat"):

@@ -19,6 +19,7 @@ from warpbeam.sketch import (
     rows,
     scan,
     streamed,
+    tabled,
     tile,
     window,
     winograd,
@@ -33,6 +34,7 @@ from warpbeam.tir.transform import lower
 _SKETCHES = (
     ("scan", scan),
     ("pointwise", pointwise),
+    ("tabled", tabled),
     ("rows", rows),
     ("streamed", streamed),
     ("window", window),

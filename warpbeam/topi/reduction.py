@@ -124,6 +124,32 @@ def arg_extreme(
     return te.compute(shape, element, name=name, tag=tag.COMM_REDUCE_IDX)[0]
 
 
+def arg_extreme_by_value(x: te.Tensor, axes: Axes, keepdims: bool, largest: bool, last: bool, dtype: str) -> Any:
+    """As `arg_extreme`, in two reductions that go in vectors: the extreme, and the first (last) index at which it, or
+    NaN, stands. Indices are counted in int32 where they fit.
+    """
+    count = dims.prod(x.shape[a] for a in axes)
+    short = isinstance(count, int) and count <= dt.int_range("int32")[1]
+    inner = "int32" if short else "int64"
+    shape = reduced_shape(x.shape, axes, keepdims)
+    top = reduce_stage(x, axes, keepdims, shape, te.max if largest else te.min, lambda v: v, "extreme")
+    ks = [te.reduce_axis(x.shape[a], f"k{a}") for a in axes]
+    none = E.const(-1 if last else dt.int_range(inner)[1], inner)
+
+    def element(*index: Any) -> Any:
+        full = merge_index(index, axes, [k.var for k in ks], x.ndim, keepdims)
+        place: Any = E.const(0, "int64")
+        for k, a in zip(ks, axes, strict=True):
+            place = place * x.shape[a] + k.var
+        here = E.binary(E.EQ, x[full], top[index])
+        if dt.is_float(x.dtype):
+            here = E.lor(here, E.call("isnan", x[full], dtype="bool"))
+        return (te.max if last else te.min)(E.select(here, E.cast(inner, place), none), axis=ks)
+
+    found = te.compute(shape, element, name="place")
+    return te.compute(shape, lambda *i: E.cast(dtype, found[i]), name="argmax" if largest else "argmin")
+
+
 def argmax(data: te.Tensor, axis: Any = None, keepdims: bool = False, select_last_index: bool = False) -> Any:
     """Index (int32) of the largest element over axes; NaN is largest; of equal elements the first."""
     axes = norm_axes(Caller("argmax"), axis, data.ndim)

@@ -35,17 +35,19 @@ def _turned(n: Node) -> Expr | None:
     if name not in ("nn.dense", "nn.matmul", "nn.batch_matmul") or not isinstance(n, Call):
         return None
     x, w = n.args
-    plain = dt.is_float(x.ty.dtype) and x.ty.ndim > 1 and w.ty.ndim > 1 and not n.attrs.get("transpose_a")
+    plain = dt.is_float(x.ty.dtype) and x.ty.ndim > 1 and w.ty.ndim > 1
     if isinstance(w, Constant) or not plain or not (name == "nn.dense" or n.attrs["transpose_b"]):
         return None
-    # rows that share one right operand: with a batch on its side, those of each
-    if supposed(dims.prod(x.ty.shape[:-1] if w.ty.ndim == 2 else x.ty.shape[-2:-1])) <= MOST_ROWS:
+    left, summed = bool(n.attrs.get("transpose_a")), x.ty.ndim - 1
+    rows = [d for k, d in enumerate(x.ty.shape) if k != summed - left]
+    # those that share one right operand: with a batch on its side, those of each
+    if not left and supposed(dims.prod(rows if w.ty.ndim == 2 else rows[-1:])) <= MOST_ROWS:
         return None
     last = w.ty.ndim - 1
     axes = (*range(last - 1), last, last - 1)
     right = w.args[0] if op_name(w) == "transpose" and tuple(w.attrs["axes"] or ()) == axes else None
     right = call("transpose", w, axes=axes) if right is None else right
-    kind = {"transpose_b": False} if name != "nn.dense" else {}
+    kind = {"transpose_a": left, "transpose_b": False} if name != "nn.dense" else {}
     made = call("nn.matmul" if name == "nn.dense" else name, x, right, out_dtype=n.attrs["out_dtype"], **kind)
     add_origins(made, origins(n))
     return made
