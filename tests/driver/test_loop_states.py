@@ -93,9 +93,9 @@ def test_one_value_for_two_states_is_copied_once() -> None:
 
 
 def test_a_kernel_that_cannot_write_over_its_operand_leaves_a_copy() -> None:
-    """A product reads whole rows again for each panel of columns."""
+    """A product by the state itself reads all of it again for each panel of columns."""
     square = "Tensor[(64, 64), float32]"
-    mod = looping({"a": square}, "%t = nn.dense(%a, %a);", ["%t"])
+    mod = looping({"a": square}, "%t = nn.matmul(%a, %a);", ["%t"])
     rng = np.random.default_rng(3)
     x = (rng.standard_normal((64, 64)) / 8).astype(np.float32)
     module = warpbeam.compile(mod, cache=False)
