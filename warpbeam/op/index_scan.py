@@ -59,23 +59,38 @@ class Scan(Op):
         axis = 0 if flat else attrs["axis"] % out_type.ndim
         size = out.shape[axis]
 
+        width = 1 if flat or axis == out_type.ndim - 1 else _width(out.shape[-1])
+
         def row(outer: list[Any]) -> Any:
+            """One row along the axis; `width` neighbouring ones at once, where the axis is not the innermost."""
+
+            def lanes(step: Any) -> Any:
+                return step(0) if width == 1 else loops.loop(width, step, "c", "vectorized")
+
             def run(cell: E.Buffer) -> Any:
-                def step(k: Any) -> Any:
+                def step(k: Any, c: Any) -> Any:
                     at = size - 1 - k if attrs["reverse"] else k
-                    place = [*outer[:axis], at, *outer[axis:]]
+                    own = outer if width == 1 else [*outer[:-1], outer[-1] * width + c]
+                    place = [*own[:axis], at, *own[axis:]]
                     source = loops.unflatten(at, x.shape) if flat else place
                     value = E.cast(wide, E.cast(out.dtype, x[tuple(source)]))
-                    total = loops.store(cell, 0, type(self).fold(cell[0], value))
-                    put = loops.store(out, place, E.cast(out.dtype, cell[0]))
+                    total = loops.store(cell, c, type(self).fold(cell[c], value))
+                    put = loops.store(out, place, E.cast(out.dtype, cell[c]))
                     return [put, total] if attrs["exclusive"] else [total, put]
 
-                return [loops.store(cell, 0, E.const(self.start, wide)), loops.loop(size, step, "k")]
+                start = lanes(lambda c: loops.store(cell, c, E.const(self.start, wide)))
+                return [start, loops.loop(size, lambda k: lanes(lambda c: step(k, c)), "k")]
 
-            return loops.cells(wide, 1, run)
+            return loops.cells(wide, width, run)
 
         rows = [s for a, s in enumerate(out.shape) if a != axis]
+        rows = rows if width == 1 else [*rows[:-1], rows[-1] // width]
         return loops.func(loops.nest(rows, row, "r", parallel=True))
+
+
+def _width(size: Any) -> int:
+    """Neighbours that are scanned at once: some vectors that divide their number, 1 where nothing does."""
+    return next((w for w in (64, 32, 16, 8, 4) if isinstance(size, int) and size % w == 0 < size), 1)
 
 
 class CumSum(Scan):
