@@ -123,3 +123,10 @@ def test_what_is_known_of_a_quotient_holds_for_what_is_divided():
     facts = Facts()
     facts.assume((s // 7 - 1) // 2 <= 3)
     assert prove(s <= 62, facts) is True and prove(s <= 61, facts) is None
+
+
+def test_a_quotient_of_what_may_wrap_says_nothing():
+    x = e.Var("x", "uint8")
+    facts = Facts()
+    facts.assume(e.floordiv(x - e.const(5, "uint8"), e.const(4, "uint8")) >= e.const(1, "uint8"))  # 0 - 5 is 251
+    assert prove(x >= e.const(9, "uint8"), facts) is None

@@ -75,3 +75,29 @@ def test_the_weights_are_right() -> None:
     sizes = np.pad(np.abs(x).astype(np.float64).sum(1)[0], ((0, 0), (1, 1)))
     bound = 400 * 2.0**-24 * np.arange(256)[:, None, None] * (sizes[:, :-2] + sizes[:, 1:-1] + sizes[:, 2:]) + 1e-6
     assert (np.abs(np.asarray(got)[0] - want) <= bound).all()
+
+
+def test_work_is_not_done_while_compiling_only_because_its_operands_are_fixed() -> None:
+    def product(x: relay.Expr) -> relay.Expr:
+        full = relay.broadcast_to(relay.const(np.int32(2)), shape=(512, 512))
+        return relay.nn.matmul(relay.cast(x, "int32"), relay.nn.matmul(full, full, out_dtype="int32"))
+
+    x = relay.var("x", shape=(8, 512), dtype="float32")
+    mod = passes.InferType()(relay.IRModule.from_expr(relay.Function([x], product(x))))
+    assert [op_name(n) for n in _calls(passes.FoldConstant()(mod))].count("nn.matmul") == 2
+
+
+def test_the_limit_holds_for_all_rounds_of_a_function() -> None:
+    """A let of a constant begins another round."""
+    x = relay.var("x", shape=(8, 256), dtype="float32")
+    body, names = x, [relay.var(f"c{k}", shape=(), dtype="float32") for k in range(4)]
+    for name in names:
+        body = relay.nn.dense(body, relay.broadcast_to(name, shape=(256, 256)))
+    for k, name in reversed(list(enumerate(names))):
+        value = relay.const(np.float32(1)) if k == 0 else relay.add(names[k - 1], relay.const(np.float32(1)))
+        body = relay.Let(name, value, body)
+    mod = passes.InferType()(relay.IRModule.from_expr(relay.Function([x], body)))
+    with PassContext(config={"relay.FoldConstant.max_bytes": 150_000}):  # two of 262,144 bytes in four times that
+        found = _calls(passes.FoldConstant()(mod))
+    made = [isinstance(n.args[1], Constant) for n in found if op_name(n) == "nn.dense"]
+    assert len(made) == 4 and sum(made) == 2

@@ -95,6 +95,7 @@ def run_symbolic(
     keep = [adopt_input(slot, inputs[slot.name]) for slot in ctx.inputs]
     key = tuple(array.shape for array in keep)
     if key != ctx.shapes_key:
+        ctx.shapes_key = None  # binding may fail half way
         bind_shapes(ctx, entry, keep)
         ctx.shapes_key = key
     spans = []

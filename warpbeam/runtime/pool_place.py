@@ -3,7 +3,8 @@
 Two threads of a pool on one processor while others are free are a mistake of the system's, which it may take a second
 to notice: a worker that waits for loops never seems to want more than it gets. So the caller notes its processor in a
 loop to which a worker did not come, and a worker that finds itself on that one while it waits asks for any other. It
-may run anywhere again as soon as it is there.
+may run anywhere again as soon as it is there. A program that says where this thread runs in the microseconds between
+is heard; one that says so between the last look and putting back is not, and would have to say it again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ out:
 define internal void @step_aside(ptr %pool, i64 %job) noinline nounwind {
 entry:
   %mask = alloca [128 x i64], align 16
+  %seen = alloca [128 x i64], align 16
   %place.p = getelementptr %pool, ptr %pool, i32 0, i32 20
   %place = load atomic i64, ptr %place.p monotonic, align 8
   %when = lshr i64 %place, 10
@@ -74,6 +76,27 @@ leave:
   store i64 %rest, ptr %word.p
   ; an error where there is no other processor: then nothing has changed
   %gone = call i64 @wb_syscall6(i64 $SETMASK, i64 0, i64 %size, i64 %at, i64 0, i64 0, i64 0)
+  %went = icmp eq i64 %gone, 0
+  br i1 %went, label %check, label %out
+check:
+  ; someone else may have said meanwhile where this thread runs: that stands then
+  %seen.at = ptrtoint ptr %seen to i64
+  %again = call i64 @wb_syscall6(i64 $GETMASK, i64 0, i64 1024, i64 %seen.at, i64 0, i64 0, i64 0)
+  %words = ashr i64 %size, 3
+  br label %next
+next:
+  %i = phi i64 [ 0, %check ], [ %i1, %alike ]
+  %done = icmp sge i64 %i, %words
+  br i1 %done, label %restore, label %alike
+alike:
+  %mask.i = getelementptr i64, ptr %mask, i64 %i
+  %seen.i = getelementptr i64, ptr %seen, i64 %i
+  %want = load i64, ptr %mask.i
+  %have = load i64, ptr %seen.i
+  %i1 = add i64 %i, 1
+  %equal = icmp eq i64 %want, %have
+  br i1 %equal, label %next, label %out
+restore:
   store i64 %word, ptr %word.p
   %back = call i64 @wb_syscall6(i64 $SETMASK, i64 0, i64 %size, i64 %at, i64 0, i64 0, i64 0)
   br label %out

@@ -47,8 +47,9 @@ class _Operands:
 
     def __init__(self, limit: int) -> None:
         self.left = _FILLS * limit
-        self.fixed: set[Expr] = set()  # calls on constants that were left in the program
+        self.fixed: set[Expr] = set()  # calls on constants that were left in the program, easily made each
         self.made: dict[Expr, Expr] = {}
+        self.refused: set[Expr] = set()
 
     def visit(self, node: Node) -> Expr | None:
         """A contraction with such operands in place; None for anything else."""
@@ -56,7 +57,7 @@ class _Operands:
             return None
         alone = all(isinstance(a, Constant) or a in self.fixed for a in node.args)
         plain = isinstance(node.ty, TensorType) and not has_expr(tuple(node.attrs.values()))
-        if alone and plain and node.op.pure and node.op.folds:
+        if alone and plain and node.op.pure and node.op.folds and not _contracts(node):
             self.fixed.add(node)
         if alone or not plain or not any(a in self.fixed for a in node.args) or not _contracts(node):
             return None
@@ -65,14 +66,16 @@ class _Operands:
 
     def _operand(self, node: Expr) -> Expr:
         """The constant, or the operand itself where all of them together are too large."""
-        for n in post_order(node, enter=lambda n: n in self.fixed and n not in self.made):
-            if n in self.fixed and n not in self.made:
-                size = _bytes(n)
-                if size is None or size > self.left:
-                    return node
-                self.left -= size
-                self.made[n] = _evaluate(n.replace(args=tuple(self.made.get(a, a) for a in n.args)))
-        return self.made[node]
+        for n in post_order(node, enter=lambda n: n in self.fixed and n not in self.made and n not in self.refused):
+            if n not in self.fixed or n in self.made:
+                continue
+            size = _bytes(n)
+            if size is None or size > self.left or n in self.refused or any(a in self.refused for a in n.args):
+                self.refused.add(n)
+                continue
+            self.left -= size
+            self.made[n] = _evaluate(n.replace(args=tuple(self.made.get(a, a) for a in n.args)))
+        return self.made.get(node, node)
 
 
 def _contracts(node: Call) -> bool:
@@ -122,9 +125,9 @@ def _constant(node: Call, value: Any, want: TensorType) -> Constant:
 
 def fold_function(fn: Function, limit: int = MAX_BYTES) -> Function:
     """All constant parts folded; lets of constants are put in place until nothing changes."""
+    operands = _Operands(limit)
     while True:
-        operands = _Operands(limit)
-        fn = rewrite_function(fn, lambda n: fold_node(n, limit) or operands.visit(n))  # noqa: B023
+        fn = rewrite_function(fn, lambda n: fold_node(n, limit) or operands.visit(n))
         lets = {n.var: n.value for n in post_order(fn.body) if isinstance(n, Let) and isinstance(n.value, Constant)}
         if not lets:
             return fn

@@ -248,7 +248,22 @@ class Facts:
         found: Poly | None = p
         while found is not None:
             self._bound(found)
-            found = _divided(found)
+            found = self._divided(found)
+
+    def _divided(self, p: Poly) -> Poly | None:
+        """What p >= 0 says of a where p is a // c or -(a // c), plus a number: a form that is >= 0, too."""
+        from warpbeam.tir.arith.bounds import exact
+
+        terms, offset = P.split_const(p)
+        one = P.single_atom(terms)
+        if one is None or abs(one[1]) != 1 or type(one[0]) is not e.FloorDiv:
+            return None
+        by, inner = e.const_int(one[0].b), P.of_expr(one[0].a)
+        if by is None or by < 1 or not exact(inner, one[0].a.dtype, self):
+            return None
+        if one[1] == 1:  # a // c >= -offset
+            return P.plus(inner, P.constant(offset * by))
+        return P.plus(P.constant(offset * by + by - 1), inner, -1)  # a // c <= offset
 
     def _bound(self, p: Poly) -> None:
         """p >= 0: a constant bound of its const-free part, and a constraint where it relates several atoms."""
@@ -274,21 +289,6 @@ class Facts:
         lo = new[0] if lo is None or (new[0] is not None and new[0] > lo) else lo
         hi = new[1] if hi is None or (new[1] is not None and new[1] < hi) else hi
         self.limits[key] = (lo, hi)
-
-
-def _divided(p: Poly) -> Poly | None:
-    """What p >= 0 says of a where p is a // c or -(a // c), plus a number: a form that is >= 0, too."""
-    terms, offset = P.split_const(p)
-    one = P.single_atom(terms)
-    if one is None or abs(one[1]) != 1 or type(one[0]) is not e.FloorDiv:
-        return None
-    by = e.const_int(one[0].b)
-    if by is None or by < 1:
-        return None
-    inner = P.of_expr(one[0].a)
-    if one[1] == 1:  # a // c >= -offset
-        return P.plus(inner, P.constant(offset * by))
-    return P.plus(P.constant(offset * by + by - 1), inner, -1)  # a // c <= offset
 
 
 def _at_least_zero(found: Bounds) -> bool:
