@@ -84,3 +84,26 @@ def test_rows_of_an_open_depth() -> None:
         (got,) = module.run({"a": x, "b": w}).values()
         bound = (depth + 1) * U * (np.abs(x).astype(np.float64) @ np.abs(w).astype(np.float64).T)
         assert (np.abs(got - x.astype(np.float64) @ w.astype(np.float64).T) <= bound).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "taps", "want"),
+    [(1, 1, ["nn.conv2d"]), (4, 1, ["transpose", "nn.conv2d"]), (3, 3, ["transpose", "nn.conv2d"])],
+)
+def test_weights_of_convolutions(size: int, taps: int, want: list[str]) -> None:
+    def body(x: relay.Expr, w: relay.Expr) -> relay.Expr:
+        return relay.nn.conv2d(x, w, data_layout="NHWC", kernel_layout="OIHW", channels=24, kernel_size=(taps, taps))
+
+    assert _names(_turned(body, (1, size, size, 16), (24, 16, taps, taps))) == want
+    x, w = (
+        relay.var(n, shape=s, dtype="float32") for n, s in (("x", (1, 16, size, size)), ("w", (24, 16, taps, taps)))
+    )
+    mod = relay.IRModule.from_expr(relay.Function([x, w], relay.nn.conv2d(x, w, channels=24, kernel_size=(taps, taps))))
+    module, _ = compile_with_report(mod, cache=False)
+    rng = np.random.default_rng(size)
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((1, 16, size, size), (24, 16, taps, taps)))
+    (got,) = module.run({"x": a, "w": b}).values()
+    windows = np.lib.stride_tricks.sliding_window_view(a.astype(np.float64), (taps, taps), axis=(2, 3))
+    want_values = np.einsum("nchwij,ocij->nohw", windows, b.astype(np.float64))
+    bound = (16 * taps * taps + 1) * U * np.einsum("nchwij,ocij->nohw", np.abs(windows), np.abs(b).astype(np.float64))
+    assert (np.abs(got - want_values) <= bound).all()

@@ -170,14 +170,17 @@ class GroupNorm(ScaleShift):
         shape, axis, groups = x.ty.shape, attrs["axis"] % x.ty.ndim, attrs["num_groups"]  # type: ignore[attr-defined]
         spatial = tuple(a for a in range(1, len(shape)) if a != axis)
         sizes = [shape[a] for a in (axis, *spatial)]
-        if x.ty.dtype not in ("float32", "float64") or not spatial or not all(isinstance(n, int) for n in sizes):
+        known = bool(spatial) and all(isinstance(n, int) for n in sizes)
+        if x.ty.dtype not in ("float32", "float64") or not known:
             return None
         along = [1 if a != axis else sizes[0] for a in range(1, len(shape))]
         count = const(np.asarray(sizes[0] // groups * prod(sizes[1:]), dt.to_numpy(x.ty.dtype)))
         apart = const(np.zeros((1, 1, sizes[0] // groups), count.ty.dtype))
 
         def mean(value: Expr) -> Expr:
-            """Of each group, for each of its channels."""
+            """Of each group, for each of its channels; one group is a row."""
+            if groups == 1:
+                return get("divide")(get("sum")(value, axis=tuple(range(1, len(shape))), keepdims=True), count)  # type: ignore[no-any-return]
             channels = get("sum")(value, axis=spatial, keepdims=False)
             joined = get("reshape")(channels, newshape=(-1, groups, sizes[0] // groups))
             total = get("divide")(get("sum")(joined, axis=(2,), keepdims=True), count)

@@ -64,6 +64,9 @@ def _weights_turned(n: Call) -> Expr | None:
         return None
     if not data.endswith("C") or kernel[-1] == "O":
         return None
+    taps = [d for c, d in zip(kernel, w.ty.shape, strict=True) if c not in "IO"]
+    if all(d == 1 for d in taps) and supposed(dims.prod(n.ty.shape[:-1])) <= MOST_ROWS:  # a product of few rows
+        return None
     order = [*(k for k, c in enumerate(kernel) if c not in "IO"), kernel.index("I"), kernel.index("O")]
     made = same_call(n, x, call("transpose", w, axes=tuple(order)), kernel_layout="".join(kernel[k] for k in order))
     add_origins(made, origins(n))
