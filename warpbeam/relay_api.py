@@ -98,7 +98,7 @@ def _call(name: str, args: tuple[_Any, ...], attrs: dict[str, _Any]) -> _Any:
         raise IRError(f"{name} takes {op.arity} operands and {len(names)} attributes, got {len(operands) + len(rest)}")
     given = {**dict(zip(names, rest, strict=False)), **attrs}
     unset = [k for k, v in given.items() if k not in names and v in (None, "")]
-    operands = [*operands[:1], *_matched(operands[1:])] if name == "where" else _matched(operands)
+    operands[op.alike] = _matched(operands[op.alike])
     found = Call(op, tuple(operands), op.attrs({k: v for k, v in given.items() if k not in unset}))
     if isinstance(found.ty, TupleType):
         return tuple(TupleGetItem(found, i) for i in range(len(found.ty.fields)))

@@ -37,12 +37,3 @@ def test_a_length_after_one_that_is_too_short() -> None:
         else:
             (got,) = module.run({"x": v}).values()
             np.testing.assert_array_equal(got, np.full((2, 5, 4), 15, np.float32))
-
-
-def test_choices_between_bare_numbers_keep_their_type() -> None:
-    a = relay.var("a", shape=(4,), dtype="int32")
-    one, two = (relay.const(np.asarray(v, "int32")) for v in (1, 2))
-    body = relay.where(relay.greater_equal(a, two), one, two)
-    module = warpbeam.compile(relay.IRModule.from_expr(relay.Function([a], body)), cache=False)
-    (got,) = module.run({"a": np.arange(4, dtype=np.int32)}).values()
-    assert got.dtype == np.int32 and got.tolist() == [2, 2, 1, 1]

@@ -73,7 +73,8 @@ def test_the_weights_are_right() -> None:
     sums = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     want = np.arange(256)[:, None, None] * sums
     sizes = np.pad(np.abs(x).astype(np.float64).sum(1)[0], ((0, 0), (1, 1)))
-    bound = 400 * 2.0**-24 * np.arange(256)[:, None, None] * (sizes[:, :-2] + sizes[:, 1:-1] + sizes[:, 2:]) + 1e-6
+    terms = 128 * 3
+    bound = terms * 2.0**-24 * np.arange(256)[:, None, None] * (sizes[:, :-2] + sizes[:, 1:-1] + sizes[:, 2:])
     assert (np.abs(np.asarray(got)[0] - want) <= bound).all()
 
 

@@ -84,6 +84,7 @@ class Elementwise(Injective):
     kinds: which operands are accepted ("float", "int", "bool"). result: result dtype, None for the operands' own.
     """
 
+    alike = slice(None)
     fn: ClassVar[Callable[..., Any]]
     ref: ClassVar[Callable[..., Any]]
     floats: ClassVar[bool] = False

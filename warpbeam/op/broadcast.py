@@ -53,6 +53,8 @@ class LogicalXor(Logical, name="logical_xor", fn=scalar.not_equal, ref=np.logica
 class Where(Injective, name="where", arity=3):
     """Elements of the second operand where the first (bool) is true, else of the third; all three broadcast."""
 
+    alike = slice(1, None)
+
     def infer_type(self, types: Any, attrs: Attrs) -> Type:
         cond, a, b = tensors(self, types)
         if cond.dtype != "bool":

@@ -39,7 +39,7 @@ class ScaleShift(Op):
 
     def parameter_axes(self, attrs: Attrs, ndim: int) -> tuple[int, ...]:
         """The data's axes that gamma and beta run along."""
-        raise NotImplementedError
+        raise self._lacks("parameter_axes")
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         x, gamma, beta = self.operands(attrs, tensors(self, types))

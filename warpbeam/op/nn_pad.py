@@ -25,6 +25,7 @@ class Pad(Op):
     """
 
     name = "nn.pad"
+    alike = slice(None)
     arity = 2
     defaults = {"pad_width": REQUIRED, "pad_mode": "constant"}
 

@@ -32,6 +32,7 @@ class Op(Node):
     folds: False where the value must not be computed while compiling (random numbers, the host's tables).
     host: True where a call is a function of the host: it has no kernel, and joins no group.
     placed: True where the equalities that its type takes for granted are checked where a call stands, not at entry.
+    alike: the operands of one type, of which a bare number takes that of the others.
     """
 
     name: ClassVar[str] = ""
@@ -42,6 +43,7 @@ class Op(Node):
     folds: ClassVar[bool] = True
     host: ClassVar[bool] = False
     placed: ClassVar[bool] = False
+    alike: ClassVar[slice] = slice(0)
 
     def attrs(self, given: dict[str, Any] | Attrs) -> Attrs:
         """Attributes completed with defaults; unknown or missing ones are an error."""
