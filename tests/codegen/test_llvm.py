@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 
 import cg_native as native
@@ -14,8 +15,20 @@ from warpbeam import target
 from warpbeam.codegen import llvm
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.diagnostics import CompileError, LowerError
+from warpbeam.runtime.abi import EITHER_WAY, LOOP_FN, PARALLEL_FOR_FN, Context
 from warpbeam.tir import expr as E
-from warpbeam.tir.stmt import Allocate, AssertStmt, BufferStore, For, IfThenElse, LetStmt, PrimFunc, While, seq
+from warpbeam.tir.stmt import (
+    Allocate,
+    AssertStmt,
+    BufferStore,
+    Evaluate,
+    For,
+    IfThenElse,
+    LetStmt,
+    PrimFunc,
+    While,
+    seq,
+)
 
 ZNVER = target.get("znver5")
 INTS = ["int8", "int32", "int64", "uint8", "uint32"]
@@ -279,6 +292,31 @@ def test_failed_assertion_reports_its_message() -> None:
     with pytest.raises(AssertionError, match='row "3" is too many'):
         run(out, 4)
     assert out.tolist() == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("status", [0, 3])
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_loop_that_asks_for_nothing_ahead_may_go_either_way(asks: bool, status: int) -> None:
+    a, c, i = E.Buffer("a", (64,)), E.Buffer("c", (64,)), E.Var("i")
+    ask = [Evaluate(E.call("prefetch", a[E.binary(E.Min, i + 8, E.const(63))], dtype="int64"))] if asks else []
+    run = native.build(PrimFunc("k", (a, c), For(i, 0, 64, "parallel", seq(*ask, BufferStore(c, a[i], (i,))))))
+    seen = []
+
+    def loop(ctx: int, function: int, closure: int, n: int) -> int:
+        seen.append((Context.from_address(ctx).flags, n))
+        return status or int(LOOP_FN(function)(ctx, closure, 0, n))
+
+    callback = PARALLEL_FOR_FN(loop)
+    context = Context(abi_version=1, num_threads=1, parallel_for=ctypes.cast(callback, ctypes.c_void_p).value)
+    x, out = np.arange(64, dtype=np.float32), np.zeros(64, np.float32)
+    if status:
+        with pytest.raises(AssertionError):
+            run(x, out, ctx=context)
+    else:
+        run(x, out, ctx=context)
+        np.testing.assert_array_equal(out, x)
+    assert seen == [(0 if asks else EITHER_WAY, 64)]
+    assert context.flags == 0, "the hint is for that call"
 
 
 @pytest.mark.parametrize("lanes", [2, 3, 8, 13])

@@ -26,6 +26,7 @@ def test_layouts_agree(compiler: str, flags: list[str], tmp_path: Path) -> None:
         for field, _ in structure._fields_:
             lines.append(f'{keyword}(offsetof({name}, {field}) == {getattr(structure, field).offset}, "{field}");')
     lines.append(f'{keyword}(WB_ABI_VERSION == {abi.ABI_VERSION} && WB_QUERY_SHAPES == {abi.QUERY_SHAPES}, "values");')
+    lines.append(f'{keyword}(WB_EITHER_WAY == {abi.EITHER_WAY}, "values");')
     source = tmp_path / "layout.c"
     source.write_text("\n".join(lines) + "\n")
     command = [compiler, *flags, "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only", "-I", HEADER_PATH.parent]

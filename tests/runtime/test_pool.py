@@ -17,7 +17,7 @@ import pytest
 from runtime_helpers import add_artifact, compile_ir
 
 from warpbeam.runtime import Library, Module, RunError, get_num_threads, link_shared, pool, set_num_threads
-from warpbeam.runtime.abi import LOOP_FN, Context
+from warpbeam.runtime.abi import EITHER_WAY, LOOP_FN, Context
 from warpbeam.runtime.pool_ll import EXPORTS, MAX_THREADS, pool_ir
 
 BODY = """
@@ -101,10 +101,12 @@ class Pool:
         parallel_for = self.library.address("wb_pool_parallel_for")
         return Context(abi_version=1, pool=self.address, parallel_for=parallel_for, num_threads=num_threads)
 
-    def loop(self, function: str | int, closure: np.ndarray, n: int, num_threads: int = 0) -> int:
+    def loop(self, function: str | int, closure: np.ndarray, n: int, num_threads: int = 0, flags: int = 0) -> int:
         address = self.library.address(function) if isinstance(function, str) else function
+        context = self.context(num_threads)
+        context.flags = flags
         return self.library.function("wb_pool_parallel_for")(
-            ctypes.byref(self.context(num_threads)), ctypes.c_void_p(address), ctypes.c_void_p(closure.ctypes.data),
+            ctypes.byref(context), ctypes.c_void_p(address), ctypes.c_void_p(closure.ctypes.data),
             ctypes.c_int64(n),
         )  # fmt: skip
 
@@ -180,6 +182,30 @@ def test_a_thread_keeps_its_range() -> None:
     me = threading.get_ident()
     assert all(first[me] == 0 for first in firsts), "the caller begins with its own range"
     assert any(4 in first.values() for first in firsts), "the worker begins with its own, if it comes in time"
+    team.destroy()
+
+
+def test_loops_that_may_go_to_and_fro() -> None:
+    team, seen = Pool(2), list[tuple[int, int, int]]()
+    callback, me = _note(seen), threading.get_ident()
+
+    def first(flags: int) -> int | None:
+        """Where the caller begins; None if the pool ran the loop serially."""
+        seen.clear()
+        assert team.loop(_address(callback), np.zeros(1, np.int64), 32, flags=flags) == 0
+        parts = sorted((begin, end) for _, begin, end in seen)
+        assert parts[0][0] == 0 and parts[-1][1] == 32
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
+        return None if len(parts) == 1 else next(begin for thread, begin, _ in seen if thread == me)
+
+    back, begins = False, list[tuple[bool, int]]()
+    for k in range(60):
+        free = k % 5 != 0
+        begin = first(EITHER_WAY if free else 0)
+        if begin is not None:
+            back = free and not back
+            begins.append((back, begin))
+    assert set(begins) == {(False, 0), (True, 8)}, "from the last two of four parts, or from the first"
     team.destroy()
 
 

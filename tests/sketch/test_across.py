@@ -92,6 +92,26 @@ def test_no_buffer_where_operands_fill_the_last_cache() -> None:
     assert order(turned((1, 1024, 70), machine(l3=size // 16))) == ""
 
 
+@pytest.mark.parametrize(
+    ("shape", "l3", "expected"),
+    [
+        ((1, 160, 640), 160 * 640 * 8 * 4, (2, 2)),
+        ((1, 160, 640), 160 * 640 * 8 * 4 - 1, (4, 1)),  # fills too much of the last cache
+        ((1, 160, 640), 0, (4, 1)),  # nobody knows
+        ((1, 96, 640), 1 << 25, (4, 1)),  # a rest would be too large a part
+    ],
+)
+def test_squares_along_the_source(shape: tuple[int, ...], l3: int, expected: tuple[int, int]) -> None:
+    plan = turned(shape, machine(l3=l3))
+    assert order(plan) == "along the source"
+    loops = [n for n in post_order(plan.func.body) if isinstance(n, For)]
+    counts = {n.var.name: const_int(n.extent) for n in loops}
+    assert (counts["j_1"], counts["k_1"]) == expected
+    shared = next(n for n in loops if n.kind == "parallel")
+    assert "either_way" in shared.annotations, "what fetches ahead by itself is all that does"
+    check(plan, shape)
+
+
 @pytest.mark.parametrize("cores,blocks", [(2, 8), (4, 4), (8, 2), (64, 1)])
 def test_diagonals_leave_work_for_all_cores(cores: int, blocks: int) -> None:
     plan = turned((1, 512, 1024), machine(cores=cores))

@@ -12,7 +12,7 @@ import numpy as np
 from .errors import RunError
 
 ABI_VERSION = 1
-QUERY_SHAPES = 1
+QUERY_SHAPES, EITHER_WAY = 1, 2
 MESSAGE_BYTES = 176
 HEADER_PATH = Path(__file__).parent / "include" / "warpbeam.h"
 

@@ -10,6 +10,10 @@ back. The caller, when through with its own range, takes ranges whose owner has 
 anyone takes what is left of any range. The caller thus waits for claimed parts only, never for a worker that was not
 scheduled in time.
 
+A loop that may go either way (WB_EITHER_WAY) takes the parts of a range from the back if the loop before took them from
+the front: it begins with what that one used last, which is what the caches hold, whether it is the same data again or
+what that loop made for this one.
+
 A loop is published by one atomic store of the word `job`: a counter (upper 54 bits) and the number of workers (lower
 10). A claim word holds the counter of the loop that it belongs to: an older one means "nothing claimed yet", so nobody
 has to clear them, and a newer one tells a late worker that its loop is over. A worker reads the loop's fields before
@@ -31,6 +35,7 @@ from __future__ import annotations
 
 import string
 
+from .abi import EITHER_WAY
 from .pool_machine import SYSTEM, machine_of
 from .pool_place import PLACE
 from .pool_threads import CREATE, WORKER
@@ -43,6 +48,7 @@ EXPORTS = (
 POOL_BYTES = 256 + 64 * (MAX_THREADS + 24)
 _WIPE_ON_FORK = 18
 _PARTS = 4  # of a range, at most 31
+_BACK = 256
 _GRACE = 64  # pauses before the owner of a range that was begun gets help
 _SHORT_SPIN = 512  # pauses: no worker gives up earlier, unless told to
 _FRESH = 64  # loops for which it is believed that the caller runs where it noted
@@ -80,7 +86,8 @@ _TYPES = """
                i64, i32, [52 x i8],
                i32, i32, i32, [52 x i8],
                i32, i32, i64 }
-; 0 lock  1 size  2 started  3 spin  4 fn  5 closure  6 ctx  7 n  8 parts of a range  9 backoff  10 alone until
+; 0 lock  1 size  2 started  3 spin  4 fn  5 closure  6 ctx  7 n  8 parts of a range, + $BACK if taken from the back
+; 9 backoff  10 alone until
 ; 11 job  12 how often a worker went to sleep
 ; 14 done  15 stop  16 caller asleep until done has this value  18 status  19 sleeps when the caller last woke all
 ; 20 where a caller ran that a worker left alone
@@ -172,7 +179,9 @@ entry:
   %n.p = getelementptr %pool, ptr %pool, i32 0, i32 7
   %n = load atomic i64, ptr %n.p monotonic, align 8
   %parts.p = getelementptr %pool, ptr %pool, i32 0, i32 8
-  %parts = load atomic i32, ptr %parts.p monotonic, align 4
+  %order = load atomic i32, ptr %parts.p monotonic, align 4
+  %parts = and i32 %order, 255
+  %back = icmp uge i32 %order, $BACK
   %slot = call ptr @slot_of(ptr %pool, i32 %index)
   %word = getelementptr %slot, ptr %slot, i32 0, i32 4
   br label %next
@@ -183,7 +192,10 @@ next:
   br i1 %none, label %out, label %run
 run:
   %count = and i32 %claimed, 255
-  %first = lshr i32 %claimed, 8
+  %first.f = lshr i32 %claimed, 8
+  %after = add i32 %first.f, %count
+  %first.b = sub i32 %parts, %after
+  %first = select i1 %back, i32 %first.b, i32 %first.f
   %job.32 = trunc i64 %job to i32
   %workers = and i32 %job.32, 1023
   %total.32 = mul i32 %workers, %parts
@@ -394,7 +406,16 @@ publish:
   %n.p = getelementptr %pool, ptr %pool, i32 0, i32 7
   store atomic i64 %n, ptr %n.p monotonic, align 8
   %parts.p = getelementptr %pool, ptr %pool, i32 0, i32 8
-  store atomic i32 %parts, ptr %parts.p monotonic, align 4
+  %order0 = load atomic i32, ptr %parts.p monotonic, align 4
+  %turn0 = and i32 %order0, $BACK
+  %turn1 = xor i32 %turn0, $BACK
+  %flags.p = getelementptr %context, ptr %ctx, i32 0, i32 1
+  %flags = load atomic i32, ptr %flags.p monotonic, align 4
+  %either = and i32 %flags, $EITHER
+  %may = icmp ne i32 %either, 0
+  %turn = select i1 %may, i32 %turn1, i32 0
+  %order = or i32 %parts, %turn
+  store atomic i32 %order, ptr %parts.p monotonic, align 4
   %status.p = getelementptr %pool, ptr %pool, i32 0, i32 18
   store atomic i32 0, ptr %status.p monotonic, align 4
   %asleep.p = getelementptr %pool, ptr %pool, i32 0, i32 16
@@ -447,6 +468,7 @@ def pool_ir(target_triple: str) -> str:
     text = _TYPES + _SERIAL + SYSTEM + _CLAIM + PLACE + WORKER + CREATE + _PARALLEL_FOR
     numbers = {
         "POOLBYTES": POOL_BYTES, "MAXTHREADS": MAX_THREADS, "WIPE": _WIPE_ON_FORK,
-        "PARTS": _PARTS, "GRACE": _GRACE, "SHORT": _SHORT_SPIN, "CALLER": _CALLER_SPIN, "FRESH": _FRESH,
+        "PARTS": _PARTS, "GRACE": _GRACE, "SHORT": _SHORT_SPIN, "CALLER": _CALLER_SPIN, "FRESH": _FRESH, "BACK": _BACK,
+        "EITHER": EITHER_WAY,
     }  # fmt: skip
     return head + string.Template(text).substitute({**machine, **numbers})

@@ -27,7 +27,10 @@ from warpbeam.tir.transform.bypass_caches import past_caches
 
 PARALLEL_ELEMENTS = 16384
 _TASKS = 4  # iterations of a parallel loop for each core that blocks taken together leave
-_STRIPS = 4  # blocks along the source's rows
+_ALONG = (4, 1)  # blocks each way that are taken together along the source's rows
+_SQUARE = (2, 2)  # the same, within the last cache: fewer lines are on their way, of fewer rows, and those in pairs
+_NEAR = 4  # of so many parts of the last cache, what is at most taken in such squares
+_MANY = 8  # blocks along the result's rows that make up for the rest of a row, which is taken in less than squares
 _DIAGONAL = 8  # blocks each way of a larger one whose diagonals are walked; fewer where these do not divide it
 _AHEAD = 4  # blocks between asking for lines from beyond the second cache and turning them
 _FAR = {"far": (8, 4), "far along": (4, 4)}  # the same, and along the result's rows, where that goes past the caches
@@ -170,7 +173,8 @@ def _together(group: Group, names: list[str], across: Across, elements: int) -> 
     """
     sch, lanes = group.sch, max(1, group.target.vector_bits // 32)
     sizes = [sch.extent(n) for n in names]
-    counts = list({**_FAR, "along": (_STRIPS, 1)}.get(across.order, (1, 1)))
+    square = _NEAR * _bytes(group) <= group.target.l3 and (sizes[-1] or 0) >= _MANY * lanes
+    counts = list({**_FAR, "along": _SQUARE if square else _ALONG}.get(across.order, (1, 1)))
     if across.order == "diagonal":
         counts = [_even(sizes[k] or 0, lanes) for k in (across.at, -1)]
     if elements < PARALLEL_ELEMENTS:
@@ -217,4 +221,6 @@ def _buffered(group: Group, block: str, names: list[str], across: Across, elemen
 
 def _share(group: Group, outer: list[str], elements: int) -> None:
     if elements >= PARALLEL_ELEMENTS:
-        group.sch.parallel(group.sch.fuse(*outer) if len(outer) > 1 else outer[0])
+        shared = group.sch.fuse(*outer) if len(outer) > 1 else outer[0]
+        group.sch.parallel(shared)
+        group.sch.annotate(shared, "either_way", True)  # what is asked for ahead is of the same iteration, or nearly

@@ -2,6 +2,9 @@
 
 @name.par0(ctx, closure, begin, end)        unpacks the structure and calls
 @name.par0.body(ctx, buffers noalias…, scalars…, begin, end)
+
+A loop that asks for nothing ahead of time, or hardly beyond one iteration (its note "either_way"), says so
+(WB_EITHER_WAY), so that its parts may be taken from the back.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from warpbeam.codegen.llvm.emitter import Module, Value
 from warpbeam.codegen.llvm.helpers import CONTEXT, fail_function
 from warpbeam.codegen.llvm.types import value_type
 from warpbeam.ir.diagnostics import LowerError
+from warpbeam.ir.rewrite import post_order
+from warpbeam.runtime.abi import EITHER_WAY
 from warpbeam.tir import expr as E
 from warpbeam.tir import stmt as S
 from warpbeam.tir.transform.alternate_loops import turning
@@ -21,7 +26,8 @@ from warpbeam.tir.transform.alternate_loops import turning
 if TYPE_CHECKING:
     from warpbeam.codegen.llvm.function import FunctionPrinter
 
-PARALLEL_FOR, MESSAGE_BYTES = 6, 176
+FLAGS, PARALLEL_FOR, MESSAGE_BYTES = 1, 6, 176
+EITHER_WAY_NOTE = "either_way"
 
 
 def message(module: Module, text: str) -> tuple[str, int]:
@@ -49,7 +55,7 @@ def parallel_for(fn: FunctionPrinter, node: S.For) -> None:
         field = fn.name()
         fn.line(f"{field} = getelementptr {type}, ptr {closure}, i32 0, i32 {i}")
         fn.line(f"store {value}, ptr {field}")
-    _call(fn, name, closure, count)
+    _call(fn, name, closure, count, EITHER_WAY_NOTE in node.annotations or not _asks_ahead(node))
     fn.stored(*fn.facts.stores[node.body])
     fn.module.functions[slot] = _wrapper(name, type, fields) + _body(fn, name, node, variables, buffers, fields)
 
@@ -67,12 +73,22 @@ def _captures(fn: FunctionPrinter, node: S.For) -> tuple[list[E.Var], list[E.Buf
     return [v for v in variables if v is not node.var and v in fn.env], buffers
 
 
-def _call(fn: FunctionPrinter, name: str, closure: str, count: Value) -> None:
+def _asks_ahead(node: S.For) -> bool:
+    return any(isinstance(n, E.Call) and n.op == "prefetch" for n in post_order(node.body))
+
+
+def _call(fn: FunctionPrinter, name: str, closure: str, count: Value, either_way: bool) -> None:
+    flags = fn.name() if either_way else ""
     address, function, status, bad = fn.name(), fn.name("parallel_for"), fn.name("status"), fn.name()
     failed, done = fn.label("failed"), fn.label("joined")
     fn.line(f"{address} = getelementptr {CONTEXT}, ptr %ctx, i32 0, i32 {PARALLEL_FOR}")
     fn.line(f"{function} = load ptr, ptr {address}")
+    if either_way:  # workers may do the same in loops of their own
+        fn.line(f"{flags} = getelementptr {CONTEXT}, ptr %ctx, i32 0, i32 {FLAGS}")
+        fn.line(f"store atomic i32 {EITHER_WAY}, ptr {flags} monotonic, align 4")
     fn.line(f"{status} = call i32 {function}(ptr %ctx, ptr @{name}, ptr {closure}, {count})")
+    if either_way:
+        fn.line(f"store atomic i32 0, ptr {flags} monotonic, align 4")
     fn.line(f"{bad} = icmp ne i32 {status}, 0")
     fn.line(f"br i1 {bad}, label %{failed}, label %{done}")
     fn.block(failed)

@@ -20,6 +20,9 @@ extern "C" {
 
 /* ctx->flags: the entry writes the shapes of its outputs into their `shape` arrays, computes nothing, touches no data. */
 #define WB_QUERY_SHAPES 1u
+/* ctx->flags, set by generated code around a call of parallel_for: the loop asks for nothing ahead of time, so that it is
+ * as well walked from the back. A hint that parallel_for may ignore; nothing for a host to set. */
+#define WB_EITHER_WAY 2u
 
 #define WB_MESSAGE_BYTES 176
 
@@ -46,7 +49,7 @@ typedef int32_t (*wb_loop_fn)(struct wb_ctx* ctx, void* closure, int64_t begin, 
 /* What generated code sees of the world. One context serves one call at a time; calls in parallel use several. */
 typedef struct wb_ctx {
   uint32_t abi_version; /* WB_ABI_VERSION */
-  uint32_t flags;       /* 0 or WB_QUERY_SHAPES */
+  uint32_t flags;       /* set by the host: 0 or WB_QUERY_SHAPES */
   void* arena;          /* scratch memory, 64-byte aligned */
   int64_t arena_bytes;
   const void* constants; /* the artefact's constants section, 64-byte aligned */
