@@ -6,6 +6,7 @@ from tolerance import close
 from warpbeam.sketch.collapse import collapse
 from warpbeam.te import tensor as te
 from warpbeam.te.create import create_prim_func
+from warpbeam.tir import expr as E
 from warpbeam.tir.interp import run
 
 
@@ -85,3 +86,37 @@ def test_axes_of_a_reduction_that_are_read_apart_stay_so():
     assert shapes(collapse([x], [turned])[0]) == [(4, 5)]
     ends = te.compute((4,), lambda i: te.sum(x[i, b] + x[a, 0], axis=[a, b]), name="ends")
     assert shapes(collapse([x], [ends])[0]) == [(4, 5)]
+
+
+def test_a_reduction_over_one_element_is_none():
+    """An outer product is no contraction, and a maximum begins where its start says."""
+    x, w = te.placeholder((6, 1), name="x"), te.placeholder((1, 5), name="w")
+    k, t = te.reduce_axis(1, "k"), te.reduce_axis(1, "t")
+    y = te.compute((6, 5), lambda i, j: te.sum(x[i, k] * w[k, j], axis=[k]), name="y")
+    z = te.compute((6, 5), lambda i, j: te.max(y[i, j + t], axis=[t], init=-0.25), name="z")
+    ins, outs = collapse([x, w], [z])
+    assert shapes(ins) == [(6,), (5,)]
+    assert not any(op.reduce_axis for op in (outs[0].op, outs[0].op.input_tensors[0].op))
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((6, 1), (1, 5))]
+    (got,) = execute(ins, outs, arrays)
+    np.testing.assert_array_equal(got, np.maximum(arrays[0] * arrays[1], np.float32(-0.25)))
+
+
+def test_a_reduction_over_one_element_by_a_condition_and_of_pairs():
+    """What does not count leaves the identity; each result of a tuple has its own."""
+    x = te.placeholder((7, 1), name="x")
+    k = te.reduce_axis(1, "k")
+    some = te.compute((7,), lambda i: te.sum(x[i, k], axis=[k], where=x[i, k] > 0.0), name="some")
+    best = te.comm_reducer(
+        lambda a, b: (E.select(a[1] < b[1], b[0], a[0]), E.select(a[1] < b[1], b[1], a[1])),
+        lambda t0, t1: (E.const(-1, t0), E.const(0.5, t1)),
+    )
+    index, value = te.compute((7,), lambda i: best((k + 3, x[i, k]), axis=k), name="best")
+    ins, outs = collapse([x], [some, index, value])
+    assert shapes(ins) == [(7,)] and not any(t.op.reduce_axis for t in outs)
+    a = np.linspace(-2, 2, 7, dtype=np.float32).reshape(7, 1)
+    got = execute(ins, outs, [a])
+    np.testing.assert_array_equal(got[0], np.maximum(a[:, 0], 0))
+    np.testing.assert_array_equal(got[1], np.where(a[:, 0] > 0.5, 3, -1))
+    np.testing.assert_array_equal(got[2], np.maximum(a[:, 0], np.float32(0.5)))

@@ -7,15 +7,18 @@ ceil_mode: a last window that starts inside the data (or the leading padding) bu
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
+from warpbeam.op import get
 from warpbeam.op.base import REQUIRED, tensors
 from warpbeam.op.nn_common import Ranked, np_accum, require_float, require_rank
+from warpbeam.relay.expr import Expr
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.topi import dims
@@ -87,6 +90,37 @@ class MaxPool(Pool):
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
         return max_windows(inputs[0], window(self, attrs), out_type.shape)
+
+    def expand(self, attrs: Attrs, args: Sequence[Expr]) -> Expr | None:
+        """One dimension after the other, where that takes at most half of the comparisons: 5 + 5 in place of 25."""
+        win, shape = window(self, attrs), args[0].ty.shape  # type: ignore[attr-defined]
+        out = win.out_shape(self, shape)
+        order = sorted((i for i, k in enumerate(win.kernel) if k > 1), key=lambda i: -_shrinks(win, i, shape, out))
+        apart, left = 0.0, prod(_shrinks(win, i, shape, out) for i in range(self.nd))
+        for i in order:
+            left /= _shrinks(win, i, shape, out)
+            apart += win.kernel[i] * left
+        if len(order) < 2 or 2 * apart > prod(win.kernel):
+            return None
+        value = args[0]
+        for i in order:
+            one = [(k, s, d, b, e) if i == j else (1, 1, 1, 0, 0) for j, (k, s, d, b, e) in enumerate(_geometry(win))]
+            size, strides, dilation, begins, ends = zip(*one, strict=True)
+            changed = {"pool_size": size, "strides": strides, "dilation": dilation, "padding": (*begins, *ends)}
+            value = get(self.name)(value, **{**attrs, **changed})
+        return value
+
+
+def _geometry(win: Window) -> Iterator[tuple[int, ...]]:
+    """(kernel, stride, dilation, begin, end) by spatial dimension."""
+    return zip(win.kernel, win.strides, win.dilation, win.begins, win.ends, strict=True)
+
+
+def _shrinks(win: Window, i: int, shape: Sequence[Any], out: Sequence[Any]) -> float:
+    """How many times as large a spatial dimension is before; its stride where sizes are open."""
+    before, after = shape[win.axes[i]], out[win.axes[i]]
+    known = isinstance(before, int) and isinstance(after, int) and before * after > 0
+    return before / after if known else win.strides[i]
 
 
 class AvgPool(Pool):

@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from warpbeam.ir.rewrite import post_order, rewrite
+from warpbeam.ir.rewrite import post_order, rewrite, substitute
 from warpbeam.te.tensor import ComputeOp, Operation, PlaceholderOp, ProducerLoad, Reduce, Tensor, operations
-from warpbeam.tir.expr import IntImm, PrimExpr, Var, as_expr, simplify_dim
+from warpbeam.tir.expr import IntImm, PrimExpr, Var, as_expr, select, simplify_dim
 from warpbeam.tir.stmt import IterVar
 
 Pair = tuple[Operation, int]
 
 
 def drop_units(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Removes dimensions of size 1 from every tensor and axes of extent 1 from every stage (one reduce axis stays)."""
+    """Removes dimensions of size 1 from every tensor and axes of extent 1 from every stage. What reduces one
+    element is that element, combined with its start.
+    """
     new: dict[Operation, Operation] = {}
     for op in dict.fromkeys([t.op for t in inputs] + operations(list(outputs))):
         if isinstance(op, PlaceholderOp):
@@ -38,8 +40,7 @@ def _is_one(dim: Any) -> bool:
 
 
 def _without_units(op: ComputeOp, new: dict[Operation, Operation]) -> ComputeOp:
-    unit = [a for a in op.reduce_axis if _is_one(a.extent)]
-    drop = unit if len(unit) < len(op.reduce_axis) else unit[:-1]
+    drop = [a for a in op.reduce_axis if _is_one(a.extent)]
     gone = [a for a in op.axis if _is_one(a.extent)] + drop
     if not gone and all(new[t.op] is t.op for t in op.input_tensors):
         return op
@@ -47,6 +48,8 @@ def _without_units(op: ComputeOp, new: dict[Operation, Operation]) -> ComputeOp:
     def step(node: Any) -> Any:
         if isinstance(node, Reduce) and drop:
             kept = tuple(a for a in node.axis if a not in drop)
+            if not kept:
+                return _of_one(node)
             return Reduce(node.combiner, node.source, kept, node.condition, node.value_index, node.init)
         if isinstance(node, ProducerLoad):
             dims = zip(node.indices, node.tensor.shape, strict=True)
@@ -59,6 +62,16 @@ def _without_units(op: ComputeOp, new: dict[Operation, Operation]) -> ComputeOp:
     bodies = tuple(rewrite(b, step, dict(memo)) for b in op.body)
     axes = tuple(a for a in op.axis if not _is_one(a.extent))
     return ComputeOp(op.name, axes, bodies, op.attrs)  # type: ignore[no-any-return]
+
+
+def _of_one(reduction: Reduce) -> PrimExpr:
+    """The value of a reduction over one element."""
+    r, k = reduction.combiner, reduction.value_index
+    start = reduction.init or r.identity
+    combined = substitute(
+        r.result[k], {**dict(zip(r.lhs, start, strict=True)), **dict(zip(r.rhs, reduction.source, strict=True))}
+    )
+    return select(reduction.condition, combined, start[k])
 
 
 def _add_zero(index: PrimExpr) -> PrimExpr:
