@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warpbeam.ir import dtype as dt
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
+from warpbeam.sketch.pieces import lanes_of
 from warpbeam.sketch.structure import Stage, load_vars
 from warpbeam.te.tensor import ComputeOp, Operation, loads
 
@@ -49,6 +49,17 @@ def fits(group: Group) -> bool:
         return False
     ranks = {len(op.axis) for op in heavy}
     return len(ranks) == 1 and 1 <= ranks.pop() <= len(out.axis) and all(_down_rows(op, out) for op in heavy)
+
+
+def wide(group: Group) -> bool:
+    """Whether planes of rows leave work for all cores, and vectors little of a row, which is then read in longer pieces
+    than by `tile`, which takes some planes together.
+    """
+    out = group.outputs[0].op
+    assert isinstance(out, ComputeOp)
+    columns, lanes = extent(out.axis[-1].extent) or 0, lanes_of(group, out)
+    planes = product([a.extent for a in out.axis[:-1]], unknown=1)
+    return planes >= _TASKS * group.target.cores and (columns % lanes == 0 or columns >= _MANY * lanes)
 
 
 def _down_rows(op: ComputeOp, out: ComputeOp) -> bool:
@@ -116,7 +127,7 @@ def _tile(group: Group, out: ComputeOp, lead: int) -> Tile:
     last tile is a smaller one.
     """
     columns = extent(out.axis[-1].extent) or 1
-    lanes = min(max(1, group.target.vector_bits // max(8, dt.bits(out.body[0].dtype))), columns)
+    lanes = min(lanes_of(group, out), columns)
     count = columns // lanes
     fit = [v for v in range(1, _MAX_VECTORS + 1) if count % v == 0]
     if max(fit) < _MANY <= count:

@@ -26,7 +26,7 @@ from typing import Any
 from warpbeam.cost.skipping import BY_TILE
 from warpbeam.cost.tile_prior import EXPOSED, FETCHED, Shape, Tile, choose, elapsed, ranked
 from warpbeam.ir import dtype as dt
-from warpbeam.sketch import border, dot, packing, pointwise, ragged
+from warpbeam.sketch import border, columns, dot, packing, pointwise, ragged
 from warpbeam.sketch.base import Group, Plan, expensive, extent, nth, product, supposed
 from warpbeam.sketch.dot import DotChoice
 from warpbeam.sketch.ragged import copies as _copies
@@ -77,8 +77,10 @@ def fits(group: Group) -> bool:
     parts = anatomy(group)
     if parts is None:
         return False
-    last = parts.anchor.op.axis[-1].var
-    return any(_contiguous(x, last) for x in _reads(parts.anchor.op))
+    last, reads = parts.anchor.op.axis[-1].var, _reads(parts.anchor.op)
+    if len(reads) == 1 and columns.fits(group) and columns.wide(group):  # nothing is used twice
+        return False
+    return any(_contiguous(x, last) for x in reads)
 
 
 def _reads(op: ComputeOp) -> list[Any]:
