@@ -74,3 +74,24 @@ def test_cores_share_what_leaves_them_the_least_to_fetch_from_each_other(rows, r
                   row_bytes=4 * reduce)  # fmt: skip
     found = choose(shape, replace(get("generic-x86-64-v4"), cores=2))
     assert (found.parallel, found.columns_outer) == ("first", shared == "columns")
+
+
+@pytest.mark.parametrize(
+    ("columns", "stride", "rows", "wide"),
+    [
+        (1024, 4096, (), True),
+        (3072, 12288, (), True),
+        (1024, 4096, (1,), True),
+        (1024, 4160, (), False),  # rows begin at different places
+        (1024, 4096, (2,), False),
+        (1024, 0, (), False),  # a constant, laid out as is best
+        (64, 4096, (), False),  # all of it is near
+    ],
+)
+def test_a_row_meets_crowded_rows_in_long_pieces(columns: int, stride: int, rows: tuple[int, ...], wide: bool) -> None:
+    """Each visit of such a row takes its time, of however few lines."""
+    shape = Shape(
+        rows=rows, columns=columns, reduce=1024, outer=1, lanes=16, broadcast=True, packed=False, stride=stride
+    )
+    machine = replace(get("generic-x86-64-v4"), cores=1, l2=1 << 20)
+    assert (choose(shape, machine).vectors > 6) == wide

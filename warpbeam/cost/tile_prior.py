@@ -32,6 +32,8 @@ FAR = 1024  # bytes between the rows of a matrix that are far apart
 STACK = 240 << 10  # bytes of all buffers of one thread: as lowering allows, less small ones
 _SCATTERED = (1.7, 1.08)  # as long take products with rows far apart: panels of one or two vectors, and wider ones
 _IN_PLACE = (1.4, 1.06, 1.03)  # the same by vectors of a panel, next to what the caches cost
+_VISIT = 24.0  # cycles from one row of a crowded rhs to the next, of however few lines: all begin at the same places
+_WIDE = 12  # vectors of a panel of such rows, for a single row of the lhs; elsewhere 6
 _WAYS = 16  # of the second-level cache
 _MIXED = 2.0  # a tile of whole and shorter vectors: code generators keep few of them in registers
 _CROWDED = 1.02  # times as slow by rows in few sets: noticeable
@@ -187,7 +189,7 @@ def legal(shape: Shape, lanes: int, target: Target) -> Iterator[tuple[tuple[int,
     """(Rows, vectors) of all tiles whose sums registers hold."""
     columns = shape.columns or _UNKNOWN
     for rows in cartesian(*_row_choices(shape)):
-        for vectors in range(1, min(6, -(-columns // lanes)) + 1):
+        for vectors in range(1, min(_WIDE if visited(shape, target) else 6, -(-columns // lanes)) + 1):
             whole = not shape.whole[-1] or columns % (vectors * lanes) == 0
             if whole and _fits_registers(rows, vectors, shape, target):
                 yield rows, vectors
@@ -294,6 +296,8 @@ def _cycles(
     if shape.far:
         total *= in_place(vectors)
     panels = -(-(shape.columns or _UNKNOWN) // panel)
+    if visited(shape, target):
+        total = max(total, panels * shape.reduce * _VISIT)
     return shape.outer * (total * shape.share + _traffic(shape, tiles, panels, panel, columns_outer, target))
 
 
@@ -378,6 +382,12 @@ def in_place(vectors: int) -> float:
     each row is a page of its own, and begins where no vector does.
     """
     return _IN_PLACE[min(vectors, 3) - 1]
+
+
+def visited(shape: Shape, target: Target) -> bool:
+    """Whether one row meets an rhs from beyond the second-level cache whose rows begin at the same places of caches."""
+    rhs = shape.reduce * (shape.columns or _UNKNOWN) * shape.bytes
+    return shape.stride > 0 == shape.stride % WAY_BYTES and prod(shape.counts) == 1 and rhs > target.l2 > 0
 
 
 def scattered(vectors: int) -> float:
