@@ -95,3 +95,11 @@ def test_a_row_meets_crowded_rows_in_long_pieces(columns: int, stride: int, rows
     )
     machine = replace(get("generic-x86-64-v4"), cores=1, l2=1 << 20)
     assert (choose(shape, machine).vectors > 6) == wide
+
+
+@pytest.mark.parametrize("row_bytes", [4096, 12288, 4000])
+def test_no_more_crowded_rows_than_a_set_has_ways(row_bytes: int) -> None:
+    """A tile of one vector uses each element of the lhs once: it has to be near."""
+    shape = Shape((1024,), 16, 1024, 1, 16, broadcast=True, packed=False, row_bytes=row_bytes)
+    machine = replace(get("generic-x86-64-v4"), cores=1, l1=48 << 10, l2=1 << 20)
+    assert (choose(shape, machine).rows[0] <= 12) == (row_bytes % 4096 == 0)

@@ -36,6 +36,7 @@ _VISIT = 24.0  # cycles from one row of a crowded rhs to the next, of however fe
 _WIDE = 12  # vectors of a panel of such rows, for a single row of the lhs; elsewhere 6
 _WAYS = 16  # of the second-level cache
 _MIXED = 2.0  # a tile of whole and shorter vectors: code generators keep few of them in registers
+_MISSED = 0.6  # of a step's time that it takes longer where no element of the lhs is near
 _CROWDED = 1.02  # times as slow by rows in few sets: noticeable
 WAY_BYTES = 4096  # of one way of the nearest cache: after so many, lines share a place there
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
@@ -332,7 +333,7 @@ def work(
         for nh, h in heights
         for nw, w, longer in widths
     )
-    return sum(n for n, _ in heights), (sums + steps) * _aliasing(shape, rows, target)
+    return sum(n for n, _ in heights), (sums + steps) * _aliasing(shape, rows, vectors, target)
 
 
 def shorter(height: int) -> list[int]:
@@ -426,21 +427,24 @@ def exchanged(shape: Shape, columns: bool, target: Target) -> float:
     return REMOTE * size * (1.0 - 1.0 / target.cores)
 
 
-def _aliasing(shape: Shape, rows: tuple[int, ...], target: Target) -> float:
-    """How much slower a tile is whose lhs rows lie in few sets of the first-level cache (row distances near 4 KiB)."""
+def _aliasing(shape: Shape, rows: tuple[int, ...], vectors: int, target: Target) -> float:
+    """How much slower a tile is whose lhs rows lie in few sets of the first-level cache (row distances near 4 KiB).
+    More rows than a set has ways come from the second level for each step, which only products with more vectors hide.
+    """
     if not shape.broadcast or not shape.row_bytes or not rows:
         return 1.0
     distinct = max(1, WAY_BYTES // gcd(shape.row_bytes, WAY_BYTES))
     ways = max(1, target.l1 // WAY_BYTES)
     crowd = rows[-1] / min(distinct, rows[-1])
-    return 1.0 + 0.008 * max(0.0, crowd - ways / 4)
+    missed = _MISSED if crowd > ways and vectors == 1 else 0.0
+    return 1.0 + 0.008 * max(0.0, crowd - ways / 4) + missed
 
 
 def crowded(shape: Shape, tile: Tile, target: Target) -> bool:
     """Whether a tile's lhs rows lie in so few sets of the first-level cache that it is noticeably slower; where memory
     is so small that there is no second level, it is not the cache that counts.
     """
-    return target.l2 > 0 and _aliasing(shape, tile.rows, target) >= _CROWDED
+    return target.l2 > 0 and _aliasing(shape, tile.rows, tile.vectors, target) >= _CROWDED
 
 
 def cache_rate(resident: int, target: Target) -> float:
