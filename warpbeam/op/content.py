@@ -49,7 +49,7 @@ class NonzeroPlaces(Op):
             there = value if dt.is_bool(x.dtype) else E.binary(E.NE, value, E.const(0, x.dtype))
             return loops.when(there, [loops.store(places, count[()], flat), loops.store(count, [], count[()] + 1)])
 
-        clear = loops.loop(places.shape[0], lambda i: loops.store(places, i, E.const(0)), "z")
+        clear = loops.moved(places.shape, lambda at: loops.store(places, at, E.const(0)), "z")
         return loops.func(clear, loops.store(count, [], E.const(0)), loops.nest(x.shape, visit))
 
 

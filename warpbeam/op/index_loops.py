@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import Allocate, AssertStmt, BufferStore, For, IfThenElse, LetStmt, PrimFunc, Stmt, While, seq
+
+_LINE = 64  # bytes
 
 
 class Loops:
@@ -45,14 +48,37 @@ class Loops:
         return For(var, 0, extent, kind, block(body(var)))  # type: ignore[no-any-return]
 
     def nest(
-        self, shape: Sequence[Any], body: Callable[[list[Any]], Any], prefix: str = "i", parallel: bool = False
+        self,
+        shape: Sequence[Any],
+        body: Callable[[list[Any]], Any],
+        prefix: str = "i",
+        parallel: bool = False,
+        lanes: int = 1,
     ) -> Stmt:
-        """Loops over all of `shape`, outermost first; `parallel` states that iterations do not depend on each other."""
+        """Loops over all of `shape`, outermost first; `parallel` states that iterations do not depend on each other.
+
+        lanes: so many iterations of the innermost loop, which must not depend on each other, run at once as a vector,
+        where `body` does the same in all of them with elements side by side.
+        """
         index = [E.Var(self.fresh(prefix)) for _ in shape]
-        out = block(body(list(index)))
+        sizes: list[Any] = list(shape)
+        at: list[Any] = list(index)
+        if lanes > 1 and sizes and sizes[-1] != 1:
+            lane, start, size = E.Var(self.fresh("l")), at[-1] * lanes, sizes[-1]
+            at[-1], sizes[-1] = start + lane, E.ceildiv(E.as_expr(size), lanes)
+            out: Stmt = For(lane, 0, E.minimum(size - start, lanes), "vectorized", block(body(at)))
+        else:
+            out = block(body(at))
         for n in reversed(range(len(index))):
-            out = For(index[n], 0, shape[n], "parallel" if parallel and n == 0 else "serial", out)
+            out = For(index[n], 0, sizes[n], "parallel" if parallel and n == 0 else "serial", out)
         return out
+
+    def moved(
+        self, shape: Sequence[Any], body: Callable[[list[Any]], Any], prefix: str, parallel: bool = False
+    ) -> Stmt:
+        """A nest whose body stores to a result at its last place: what moves data, in vectors of a cache line."""
+        lanes = max(1, _LINE // dt.nbytes(self.outs[0].dtype))
+        return self.nest(shape, body, prefix, parallel, lanes)
 
     def let(self, value: Any, body: Callable[[E.PrimExpr], Any], prefix: str = "v") -> Stmt:
         """`body(var)` with var bound to the value."""

@@ -5,7 +5,7 @@ A negative index counts from the end once; an index outside is an error (the ker
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,10 +67,10 @@ class Scatter(Op):
     def copied(self, loops: Loops) -> Stmt:
         """The loop that copies data to the result."""
         x, out = loops.ins[0], loops.outs[0]
-        return loops.nest(x.shape, lambda at: loops.store(out, at, x[tuple(at)]), "c", parallel=True)
+        return loops.moved(x.shape, lambda at: loops.store(out, at, x[tuple(at)]), "c", parallel=True)
 
-    def written(self, loops: Loops, key: list[Any], value: Any, kind: str, axes: Sequence[int]) -> Stmt:
-        """Checks the run-time coordinates `axes` of key, then writes."""
+    def located(self, loops: Loops, key: list[Any], axes: Sequence[int], body: Callable[[list[Any]], Stmt]) -> Stmt:
+        """`body(place)` where `key` says, whose run-time coordinates `axes` are checked."""
         out = loops.outs[0]
 
         def put(named: list[Any]) -> Any:
@@ -78,11 +78,14 @@ class Scatter(Op):
             for a, v in zip(axes, named, strict=True):
                 at[a] = v
             ok = E.land(*[inside(v, out.shape[a]) for a, v in zip(axes, named, strict=True)])
-            old = out[tuple(at)]
-            check = loops.check(ok, f"an index of {self.name} is outside the data")
-            return [check, loops.store(out, at, combined(kind, old, value))]
+            return [loops.check(ok, f"an index of {self.name} is outside the data"), body(at)]
 
         return loops.lets([wrapped(key[a], out.shape[a]) for a in axes], put)
+
+    def written(self, loops: Loops, at: list[Any], value: Any, kind: str) -> Stmt:
+        """Writes one element of the result."""
+        out = loops.outs[0]
+        return loops.store(out, at, combined(kind, out[tuple(at)], value))
 
 
 class ScatterElements(Scatter):
@@ -119,7 +122,8 @@ class ScatterElements(Scatter):
 
         def update(at: list[Any]) -> Any:
             key = [*at[:axis], indices[tuple(at)], *at[axis + 1 :]]
-            return self.written(loops, key, updates[tuple(at)], attrs["reduction"], checked)
+            value = updates[tuple(at)]
+            return self.located(loops, key, checked, lambda to: self.written(loops, to, value, attrs["reduction"]))
 
         return loops.func(self.copied(loops), loops.nest(indices.shape, update, "u"))
 
@@ -157,11 +161,18 @@ class ScatterNd(Scatter):
         count = indices.shape[-1 if last else 0]
 
         def update(at: list[Any]) -> Any:
-            tuples = [indices[(*at[:outer], n) if last else (n, *at[:outer])] for n in range(count)]
-            key = [*tuples, *at[outer:]]
-            return self.written(loops, key, updates[tuple(at)], attrs["mode"], list(range(count)))
+            """One tuple: its slice of the updates, whose elements lie side by side in both."""
 
-        return loops.func(self.copied(loops), loops.nest(updates.shape, update, "u"))
+            def put(start: list[Any]) -> Stmt:
+                def element(rest: list[Any]) -> Stmt:
+                    return self.written(loops, [*start, *rest], updates[(*at, *rest)], attrs["mode"])
+
+                return loops.moved(updates.shape[outer:], element, "s")
+
+            key = [indices[(*at, n) if last else (n, *at)] for n in range(count)]
+            return self.located(loops, key, range(count), put)
+
+        return loops.func(self.copied(loops), loops.nest(updates.shape[:outer], update, "u"))
 
 
 class TensorScatter(Op):
@@ -200,7 +211,7 @@ class TensorScatter(Op):
         (out,) = loops.outs
         axis = attrs["axis"] % inputs[0].ndim
         size = past.shape[axis]
-        copy = loops.nest(past.shape, lambda at: loops.store(out, at, past[tuple(at)]), "c", parallel=True)
+        copy = loops.moved(past.shape, lambda at: loops.store(out, at, past[tuple(at)]), "c", parallel=True)
 
         def put(at: list[Any]) -> Any:
             place = E.cast("int64", index[at[0]]) + at[axis]
@@ -209,11 +220,15 @@ class TensorScatter(Op):
 
             def store(row: Any) -> Any:
                 check = loops.check(inside(row, size), "a write index of tensor_scatter is outside the cache")
-                return [check, loops.store(out, [*at[:axis], row, *at[axis + 1 :]], update[tuple(at)])]
+
+                def element(rest: list[Any]) -> Stmt:
+                    return loops.store(out, [*at[:axis], row, *rest], update[(*at, *rest)])
+
+                return [check, loops.moved(update.shape[axis + 1 :], element, "s")]
 
             return loops.let(place, store)
 
-        return loops.func(copy, loops.nest(update.shape, put, "u"))
+        return loops.func(copy, loops.nest(update.shape[: axis + 1], put, "u"))
 
 
 __all__ = ["REDUCTIONS", "ScatterElements", "ScatterNd", "TensorScatter", "combined"]

@@ -128,5 +128,5 @@ class MaxUnpool(Op):
             check = loops.check(E.land(place >= 0, place < total), "an index of max_unpool is outside the result")
             return [check, loops.store(out, loops.unflatten(place, out_type.shape), x[tuple(at)])]
 
-        clear = loops.nest(out_type.shape, lambda at: loops.store(out, at, E.const(0, out.dtype)), "c")
+        clear = loops.moved(out_type.shape, lambda at: loops.store(out, at, E.const(0, out.dtype)), "c", parallel=True)
         return loops.func(clear, loops.nest(x.shape, put, "i"))

@@ -14,6 +14,9 @@ from warpbeam.op.index_loops import Loops
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import Stmt, seq
 
+BLOCK = 32  # elements of a row that are looked at together
+_MANY = 4  # blocks from which on a row is taken in blocks
+
 
 def precedes(a: Any, b: Any, ascending: bool) -> Any:
     """Whether value a stands strictly before value b."""
@@ -85,32 +88,83 @@ def merge_sort(loops: Loops, row: Row, order: E.Buffer, other: E.Buffer, size: A
 def best_list(
     loops: Loops, row: Row, size: Any, count: int, ascending: bool, give: Callable[[Any, Any], list[Stmt]]
 ) -> Stmt:
-    """The `count` first places of the row's order, by insertion into a short list; `give(n, place)` stores each."""
+    """The `count` first places of the row's order, by insertion into a short list; `give(n, place)` stores each.
 
-    def run(best: E.Buffer) -> Any:
-        def held(cell: E.Buffer) -> Any:
-            def visit(i: Any) -> Any:
-                last = row.value(best[E.maximum(E.minimum(cell[0], count) - 1, 0)])
-                room = cell[0] < count
-                better = E.lor(room, precedes(row.value(i), last, ascending))
-                return loops.when(better, insert(cell, i))
+    Once the list is full, few elements of a long row enter it: they are looked at in blocks, all at once, and one by
+    one only where a block has some that may stand before the list's last.
+    """
 
-            def insert(cell: E.Buffer, i: Any) -> list[Stmt]:
-                grow = loops.store(cell, 0, E.minimum(cell[0] + 1, count))
-                before = best[E.maximum(cell[1] - 1, 0)]
-                go = E.land(cell[1] > 0, precedes(row.value(i), row.value(before), ascending))
-                shift = [loops.store(best, cell[1], before), loops.store(cell, 1, cell[1] - 1)]
-                return [
-                    grow,
-                    loops.store(cell, 1, cell[0] - 1),
-                    loops.loop_while(go, shift),
-                    loops.store(best, cell[1], i),
-                ]
+    def run(best: E.Buffer, cell: E.Buffer, edge: E.Buffer) -> list[Stmt]:
+        room = cell[0] < count
 
-            start = [loops.store(cell, 0, E.const(0)), loops.store(cell, 1, E.const(0))]
-            return [*start, loops.loop(size, visit, "i"), loops.loop(count, lambda n: give(n, best[n]), "n")]
+        def visit(i: Any) -> Stmt:
+            return loops.when(E.lor(room, precedes(row.value(i), edge[0], ascending)), insert(i))
 
+        def insert(i: Any) -> list[Stmt]:
+            before = best[E.maximum(cell[1] - 1, 0)]
+            go = E.land(cell[1] > 0, precedes(row.value(i), row.value(before), ascending))
+            return [
+                loops.store(cell, 0, E.minimum(cell[0] + 1, count)),
+                loops.store(cell, 1, cell[0] - 1),
+                loops.loop_while(go, [loops.store(best, cell[1], before), loops.store(cell, 1, cell[1] - 1)]),
+                loops.store(best, cell[1], i),
+                loops.store(edge, 0, row.value(best[cell[0] - 1])),
+            ]
+
+        def block(b: Any) -> Stmt:
+            """Visits a block of the row, unless it has nothing for the list."""
+            first = E.minimum(b * BLOCK, size - BLOCK)  # the last block looks at some elements again
+            full = cell[0] >= count if isinstance(size, int) else E.land(cell[0] >= count, size >= BLOCK)
+
+            def look(found: E.Buffer) -> list[Stmt]:
+                test = some_precede(loops, row, first, edge[0], ascending, found)
+                each = loops.loop(E.minimum(size - b * BLOCK, BLOCK), lambda i: visit(b * BLOCK + i), "i")
+                visits = loops.when(E.binary(E.NE, found[0], 0), each)
+                return [loops.store(found, 0, E.const(1)), loops.when(full, test), visits]
+
+            return loops.cells("int64", 1, look)
+
+        start = [*(loops.store(cell, n, E.const(0)) for n in (0, 1)), loops.store(edge, 0, E.const(0, edge.dtype))]
+        many = _in_blocks(row, size)
+        walk = loops.loop(E.ceildiv(E.as_expr(size), BLOCK), block, "b") if many else loops.loop(size, visit, "i")
+        return [*start, walk, loops.loop(count, lambda n: give(n, best[n]), "n")]
+
+    def held(best: E.Buffer) -> list[Stmt]:
         clear = loops.loop(count, lambda n: loops.store(best, n, E.const(0)), "z")
-        return [clear, loops.cells("int64", 2, held)]
+        inner = loops.cells("int64", 2, lambda cell: loops.cells(row.data.dtype, 1, lambda edge: run(best, cell, edge)))
+        return [clear, inner]
 
-    return loops.cells("int64", max(count, 1), run)
+    return loops.cells("int64", max(count, 1), held)
+
+
+def _in_blocks(row: Row, size: Any) -> bool:
+    """Whether a row's elements are looked at in blocks: there are many, or nobody knows, and they lie side by side."""
+    return row.axis == len(row.data.shape) - 1 and not (isinstance(size, int) and size < _MANY * BLOCK)
+
+
+def some_precede(loops: Loops, row: Row, first: Any, last: Any, ascending: bool, found: E.Buffer) -> Stmt:
+    """Sets found[0] to whether some of the block of values that begins at `first` stands before `last`."""
+    dtype = f"int{8 * dt.nbytes(row.data.dtype)}"
+
+    def before(value: Any) -> Any:
+        if ascending:
+            return value < last
+        return E.lnot(value <= last) if dt.is_float(last.dtype) else value > last
+
+    def look(lanes: E.Buffer, total: E.Buffer) -> list[Stmt]:
+        def mark(n: Any) -> Stmt:
+            yes, no = E.const(-1, dtype), E.const(0, dtype)
+            return loops.store(lanes, n, E.select(before(row.value(first + n)), yes, no))
+
+        some = E.binary(E.NE, total[0], E.const(0, dtype))
+        if dt.is_float(last.dtype):  # nothing stands before a NaN, in ascending order all numbers do
+            number = E.binary(E.EQ, last, last)
+            some = E.lor(some, E.lnot(number)) if ascending else E.land(some, number)
+        return [
+            loops.loop(BLOCK, mark, "l", "vectorized"),
+            loops.store(total, 0, E.const(0, dtype)),
+            loops.loop(BLOCK, lambda n: loops.store(total, 0, total[0] + lanes[n]), "l"),
+            loops.store(found, 0, E.select(some, E.const(1), E.const(0))),
+        ]
+
+    return loops.cells(dtype, BLOCK, lambda lanes: loops.cells(dtype, 1, lambda total: look(lanes, total)))
