@@ -11,6 +11,7 @@ from warpbeam.tir.expr import if_then_else
 from warpbeam.tir.interp import run
 from warpbeam.tir.text import to_text
 from warpbeam.tir.transform import lower
+from warpbeam.topi.nn.padding import pad_mirrored
 
 MACHINE = "generic-x86-64-v4"  # choices must not depend on the machine that tests
 
@@ -87,3 +88,19 @@ def test_every_comparison_cuts_where_it_changes(condition, inside):
     want = np.zeros((3, 40), np.float32)
     want[:, list(inside)] = given[:, list(inside)] * 2
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("shape", [(6, 40), (40,), (40000,)])
+@pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "wrap"])
+def test_borders_are_loops_beside_a_copy(mode, shape):
+    """The middle is read in order; no remainders, no elements by themselves. A loop that is alone is cut too."""
+    x = te.placeholder(shape, name="x")
+    y = pad_mirrored(x, [(2, 3)] * len(shape), mode)
+    plan = schedule([x], [y], get(MACHINE))
+    text = to_text(plan.lowered)
+    assert "shuffle" not in text and "%" not in text.replace("%x", "").replace("%pad", "")
+    assert to_text(plan.func).count("parallel") == (len(shape) == 1 and shape[0] > 20000)
+    a = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    got = np.zeros([n + 5 for n in shape], np.float32)
+    run(plan.lowered, a, got)
+    np.testing.assert_array_equal(got, np.pad(a, (2, 3), mode=mode))

@@ -75,31 +75,34 @@ def nest(group: Group, stage: Stage, order: Sequence[int] = ()) -> str:
     found = across.find(group, stage) if len(names) == len(stage.op.axis) else None
     if found is not None:
         return across.schedule(group, block, names, found, elements)
-    vectors = _vectors(group, block, names[-1], last, lanes)
-    if elements >= across.PARALLEL_ELEMENTS:
-        keep = _enough(group, names[:-1] or vectors)
+    parts = _vectors(group, block, names[-1], last, lanes)
+    if elements >= across.PARALLEL_ELEMENTS and len(names) > 1:
+        keep = _enough(group, names[:-1])
         sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
+    elif elements >= across.PARALLEL_ELEMENTS:
+        for part, size in parts:
+            if len(parts) == 1 or size >= across.PARALLEL_ELEMENTS:
+                sch.parallel(part)
     return f"{block}: {elements} elements, vectors of {lanes}"
 
 
-def _vectors(group: Group, block: str, name: str, last: int, lanes: int) -> list[str]:
-    """The innermost loop in vectors, piece by piece; gives what is left of it as a loop, if that is one."""
+def _vectors(group: Group, block: str, name: str, last: int, lanes: int) -> list[tuple[str, int]]:
+    """The innermost loop in vectors, piece by piece; gives the loops over vectors, with the elements of each."""
     outer = []
-    cut = pieces(group, block, name, last)
-    for piece, size in cut:
+    for piece, size in pieces(group, block, name, last):
         if size >= 2:
             inner = list(group.sch.split(piece, [None, 4, lanes] if size >= 8 * lanes else [None, lanes]))
             group.sch.vectorize(inner[-1])
             piece = inner[0]
-        outer.append(piece)
-    return outer if len(cut) == 1 else []
+        outer.append((piece, size))
+    return outer
 
 
 def pieces(group: Group, block: str, name: str, last: int) -> list[tuple[str, int]]:
     """The innermost loop cut where a condition of its variable changes (the parts of a concatenation, borders), with
     the pieces' sizes: each piece is free of that condition, and goes in vectors.
     """
-    cuts = _cuts(group, block, name) if len(group.sch.loops(block)) > 1 else []
+    cuts = _cuts(group, block, name)
     if not 0 < len(cuts) <= _MOST_CUTS:
         return [(name, last)]
     found, start = [], 0

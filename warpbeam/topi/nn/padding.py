@@ -36,19 +36,30 @@ def _source(i: Any, size: Any, before: Any, after: Any, mode: str) -> Any:
     cut_a = min(after, 0) if isinstance(after, int) else 0
     if before == cut_b and after == cut_a and isinstance(before, int) and isinstance(after, int):
         return i - before
-    inner = E.as_expr(dims.dim(size + cut_b + cut_a))
+    inner = dims.dim(size + cut_b + cut_a)
     j = i - (before - cut_b)
+    if not all(isinstance(v, int) for v in (before, after, inner)):
+        return _anywhere(j, E.as_expr(inner), mode) - cut_b
+    near = {"edge": max(before, after), "reflect": inner - 1}.get(mode, inner)  # so wide a border is one turn away
+    place = j
+    if after > 0:
+        turn = {"edge": inner - 1, "wrap": j - inner, "symmetric": 2 * inner - 1 - j, "reflect": 2 * inner - 2 - j}
+        place = E.select(j < inner, j, turn[mode] if after <= near else _anywhere(j, inner, mode))
+    if before > 0:
+        turn = {"edge": E.const(0), "wrap": j + inner, "symmetric": -1 - j, "reflect": -j}
+        place = E.select(j < 0, turn[mode] if before <= near else _anywhere(j, inner, mode), place)
+    return place - cut_b
+
+
+def _anywhere(j: Any, inner: Any, mode: str) -> Any:
+    """The element that stands at place j, however far outside."""
     if mode == "edge":
-        j = E.maximum(E.minimum(j, inner - 1), 0)
-    elif mode == "wrap":
-        j = E.floormod(j, inner)
-    elif mode == "symmetric":
-        m = E.floormod(j, 2 * inner)
-        j = E.minimum(m, 2 * inner - 1 - m)
-    else:
-        m = E.floormod(j, 2 * inner - 2)
-        j = E.minimum(m, 2 * inner - 2 - m)
-    return j - cut_b
+        return E.maximum(E.minimum(j, inner - 1), 0)
+    if mode == "wrap":
+        return E.floormod(j, inner)
+    last = 2 * inner - (1 if mode == "symmetric" else 2)
+    m = E.floormod(j, 2 * inner if mode == "symmetric" else last)
+    return E.minimum(m, last - m)
 
 
 def _widths(name: str, data: te.Tensor, before: Sequence[Any], after: Sequence[Any] | None) -> Widths:
