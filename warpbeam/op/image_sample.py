@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,29 +80,30 @@ class GridSample(Op):
         wide, real = accumulation(x.dtype), accumulation(grid.dtype)
         outer = out_type.shape[2:]
         points = [self._points(attrs, grid, d, nd, x.shape[2 + d], real) for d in range(nd)]
-        shape = (out_type.shape[0], *outer, count)
+        shape = (out_type.shape[0], count, *outer)
+        masked = attrs["padding_mode"] == "zeros"
         places = [
             te.compute(
-                shape, lambda *i, d=d: self._place(attrs, points[d][i[:-1]], i[-1], x.shape[2 + d]), name=f"p{d}"
+                shape, lambda n, t, *i, d=d: self._place(attrs, points[d][n, *i], t, x.shape[2 + d]), name=f"p{d}"
             )
             for d in range(nd)
         ]
-        weights = [
-            te.compute(shape, lambda *i, d=d: E.cast(wide, _weight(attrs, points[d][i[:-1]], i[-1])), name=f"w{d}")
-            for d in range(nd)
-        ]
+
+        def weight(n: Any, t: Any, *i: Any, d: int) -> Any:
+            w = E.cast(wide, _weight(attrs, points[d][n, *i], t))
+            return E.select(places[d][n, t, *i] >= 0, w, E.const(0, wide)) if masked else w
+
+        weights = [te.compute(shape, functools.partial(weight, d=d), name=f"w{d}") for d in range(nd)]
         axes = [te.reduce_axis(count, f"t{d}") for d in range(nd)]
 
         def body(*idx: Any) -> Any:
-            at, weight, ok = [], None, []
-            for d in range(nd):
-                key = (idx[0], *idx[2:], axes[d].var)
-                place = places[d][key]
-                at.append(E.maximum(place, 0))
-                ok.append(place >= 0)
-                weight = weights[d][key] if weight is None else weight * weights[d][key]
-            value = E.cast(wide, x[(idx[0], idx[1], *at)])
-            return te.sum(E.select(E.land(*ok), value * weight, E.const(0, wide)), axis=axes)
+            keys = [(idx[0], axes[d].var, *idx[2:]) for d in range(nd)]
+            at = [places[d][keys[d]] for d in range(nd)]
+            share = functools.reduce(operator.mul, [weights[d][keys[d]] for d in range(nd)])
+            if not masked:
+                return te.sum(E.cast(wide, x[(*idx[:2], *at)]) * share, axis=axes)
+            value = E.cast(wide, x[(*idx[:2], *(E.maximum(p, 0) for p in at))])
+            return te.sum(E.select(E.land(*(p >= 0 for p in at)), value, E.const(0, wide)) * share, axis=axes)
 
         total = te.compute(out_type.shape, body, name="sample")
         if wide == x.dtype:
