@@ -32,8 +32,8 @@ _PIECES = 4  # blocks for each core
 
 def fits(group: Group) -> bool:
     """Sums of few elements at places that computed stages hold, for channels that the places do not depend on."""
-    parts = anatomy(group)
-    if parts is None:
+    parts = _anatomy(group)
+    if parts is None or not _by_data(parts):
         return False
     op = parts.anchor.op
     tables, free = _tables(group, parts), _channels(parts)
@@ -43,6 +43,23 @@ def fits(group: Group) -> bool:
     if product(taps) > MAX_UNROLLED:
         return False
     return not any(s.op.reduce_axis or (s not in tables and expensive(s.op)) for s in parts.before)
+
+
+def _anatomy(group: Group) -> Anatomy | None:
+    """The group's parts; a sum of one element is no reduction, but what reads at computed places."""
+    placed = [s for s in group.stages if _placing(s.op)]
+    if len(placed) == 1 and not any(s.op.reduce_axis for s in group.stages):
+        return anatomy(group, placed[0])
+    return anatomy(group)
+
+
+def _by_data(parts: Anatomy) -> bool:
+    """Whether places depend on more than positions."""
+    below: set[Operation] = {load.tensor.op for load in _placing(parts.anchor.op)}
+    for s in reversed(parts.before):
+        if s.op in below:
+            below |= {t.op for t in s.op.input_tensors}
+    return any(isinstance(op, PlaceholderOp) for op in below)
 
 
 def _placing(op: ComputeOp) -> list[ProducerLoad]:
@@ -72,10 +89,16 @@ def _tables(group: Group, parts: Anatomy) -> list[Stage]:
 
 
 def build(group: Group) -> Plan:
-    parts = anatomy(group)
+    parts = _anatomy(group)
     assert parts is not None
     op, sch, free, tables = parts.anchor.op, group.sch, _channels(parts), _tables(group, parts)
-    block, out = epilogue(group, parts, "register")
+    if op.reduce_axis:
+        block, out = epilogue(group, parts, "register")
+    else:
+        block = out = group.blocks[parts.out]
+        for stage in (parts.anchor, *parts.after):
+            if stage.op is not parts.out:
+                sch.compute_inline(group.blocks[stage.op])
     names = dict(zip([a.var for a in op.axis], sch.loops(out), strict=True))
     channels = [names[a.var] for a in op.axis if a.var in free]
     around, within = _blocks(group, [a for a in op.axis if a.var not in free], names)
@@ -83,7 +106,8 @@ def build(group: Group) -> Plan:
     sch.reorder(*around, *channels, *together[:1], *within, *together[1:])
     for name in together[1:]:
         sch.unroll(name)
-    _sums(group, block, within[-1], len(op.axis))
+    if op.reduce_axis:
+        _sums(group, block, within[-1], len(op.axis))
     for stage in reversed(parts.before):
         if stage in tables:
             name = group.blocks[stage.op]

@@ -34,9 +34,9 @@ from warpbeam.tir.transform import lower
 
 _SKETCHES = (
     ("scan", scan),
+    ("sampled", sampled),
     ("pointwise", pointwise),
     ("tabled", tabled),
-    ("sampled", sampled),
     ("rows", rows),
     ("streamed", streamed),
     ("window", window),

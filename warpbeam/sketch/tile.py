@@ -51,9 +51,9 @@ class Anatomy:
     out: ComputeOp
 
 
-def anatomy(group: Group) -> Anatomy | None:
-    """The group's parts, or None if it is not one single-valued reduction with pointwise work around it."""
-    heavy = [s for s in group.stages if s.kind in _HEAVY]
+def anatomy(group: Group, anchor: Stage | None = None) -> Anatomy | None:
+    """A group's parts; None if it is not one single-valued reduction (or the anchor) with pointwise work around it."""
+    heavy = [s for s in group.stages if s.kind in _HEAVY] if anchor is None else [anchor]
     if len(heavy) != 1 or len(group.outputs) != 1 or len(heavy[0].op.body) != 1:
         return None
     anchor = heavy[0]
