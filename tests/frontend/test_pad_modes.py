@@ -82,7 +82,7 @@ def test_open_sizes(mode: str) -> None:
     nodes = [("Pad", "x p", "y", {"mode": mode})]
     held = {"p": np.array([0, 0, 3, 2, 0, 0, 1, 4])}
     made = warpbeam.compile(model(nodes, [("x", ["n", 3, "h", "w"])], [("y", None)], held, opset=19), cache=False)
-    for shape in ((1, 3, 5, 7), (2, 3, 40, 33), (3, 3, 4, 5)):
+    for shape in ((1, 3, 5, 7), (2, 3, 40, 33), (3, 3, 4, 5), (1, 3, 2, 3), (2, 3, 3, 2)):
         x = RNG.standard_normal(shape, np.float32)
         np.testing.assert_array_equal(made.run({"x": x})["y"], padded(x, ((0, 0), (0, 0), (3, 1), (2, 4)), mode))
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import warpbeam
+from warpbeam import relay
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
@@ -90,6 +92,23 @@ def test_every_comparison_cuts_where_it_changes(condition, inside):
     np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize(
+    "condition,cut",
+    [
+        (lambda j, w: E.land(j >= 2, j < w + 2), True),
+        (lambda j, w: j < w, True),
+        (lambda j, w: E.land(j >= 2, j < w), False),  # which comes first is not known
+        (lambda j, w: j < w * 2, False),  # perhaps outside
+    ],
+)
+def test_open_places_cut_where_their_order_is_known(condition, cut):
+    w = E.SizeVar("w")
+    a = te.placeholder((3, w + 4), name="a")
+    y = te.compute((3, w + 4), lambda i, j: if_then_else(condition(j, w), a[i, j] * 2.0, 0.0), name="y")
+    text = to_text(schedule([a], [y], get(MACHINE)).lowered)
+    assert ("if_then_else" not in text) == cut
+
+
 @pytest.mark.parametrize("shape", [(6, 40), (40,), (40000,)])
 @pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "wrap"])
 def test_borders_are_loops_beside_a_copy(mode, shape):
@@ -104,3 +123,24 @@ def test_borders_are_loops_beside_a_copy(mode, shape):
     got = np.zeros([n + 5 for n in shape], np.float32)
     run(plan.lowered, a, got)
     np.testing.assert_array_equal(got, np.pad(a, (2, 3), mode=mode))
+
+
+def test_borders_and_parts_of_open_sizes():
+    """As for known ones, with sizes of less than the borders too."""
+    rows, columns = relay.Any(), relay.Any()
+    x, z = relay.var("x", shape=(rows, columns)), relay.var("z", shape=(rows, 5))
+    joined = relay.concatenate(
+        (
+            relay.nn.pad(x, pad_width=((1, 0), (2, 20)), pad_value=3.0),
+            relay.nn.pad(z, pad_width=((1, 0), (0, 0)), pad_value=4.0),
+        ),
+        axis=1,
+    )
+    module = warpbeam.compile(relay.IRModule.from_expr(relay.Function([x, z], joined)), cache=False)
+    rng = np.random.default_rng(0)
+    for n, m in ((1, 3), (3, 2), (2, 1), (7, 16), (5, 70)):
+        a, b = (rng.standard_normal(s).astype(np.float32) for s in ((n, m), (n, 5)))
+        (got,) = module.run({"x": a, "z": b}).values()
+        left = np.pad(a, ((1, 0), (2, 20)), constant_values=3)
+        want = np.concatenate([left, np.pad(b, ((1, 0), (0, 0)), constant_values=4)], axis=1)
+        np.testing.assert_array_equal(got, want)

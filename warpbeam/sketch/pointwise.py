@@ -9,10 +9,10 @@ from warpbeam.sketch import across
 from warpbeam.sketch.base import Group, Plan, extent, inline_pointwise, product
 from warpbeam.sketch.structure import Stage
 from warpbeam.te.tensor import ComputeOp, ProducerLoad, loads
-from warpbeam.tir.analysis.access import as_block, as_loop
+from warpbeam.tir.analysis.access import as_block, as_loop, free_vars
 from warpbeam.tir.analysis.tree import tree_of
-from warpbeam.tir.arith import linear
-from warpbeam.tir.expr import GE, GT, LE, LT, const_int
+from warpbeam.tir.arith import linear, prove, simplify
+from warpbeam.tir.expr import GE, GT, LE, LT, PrimExpr, as_expr, const_int, land
 from warpbeam.tir.stmt import BufferStore
 
 _MANY = 64
@@ -105,30 +105,59 @@ def pieces(group: Group, block: str, name: str, last: int) -> list[tuple[str, in
     cuts = _cuts(group, block, name)
     if not 0 < len(cuts) <= _MOST_CUTS:
         return [(name, last)]
-    found, start = [], 0
+    found: list[tuple[str, int]] = []
+    start: PrimExpr = as_expr(0)
     for at in cuts:
-        _, rest, _ = group.sch.partition(name, at - start)
-        found.append((name, at - start))
+        length = simplify(at - start)
+        _, rest, _ = group.sch.partition(name, length)
+        found.append((name, _likely(length, last)))
         name, start = rest, at
-    return [*found, (name, last - start)]
+    return [*found, (name, _likely(group.sch.loop(name).extent, last))]
 
 
-def _cuts(group: Group, block: str, name: str) -> list[int]:
-    """Constants that conditions compare a block's innermost variable to, inside the range of its loop."""
+def _likely(length: PrimExpr, last: int) -> int:
+    """What a length is taken to be: an open one, as much as all of the axis."""
+    size = const_int(length)
+    return last if size is None else size
+
+
+def _cuts(group: Group, block: str, name: str) -> list[PrimExpr]:
+    """Places that conditions compare a block's innermost variable to, known to be inside the range of its loop:
+    constants, and expressions of open sizes. In their order; none where that is not known.
+    """
     tree = tree_of(group.sch.func)
     found, loop = as_block(tree.block(block)), as_loop(tree.loop(name))
-    size = const_int(loop.extent)
     own = [a.var for a, v in zip(found.axes, found.bindings, strict=True) if v is loop.var]
     assert isinstance(found.body, BufferStore)
-    cuts = set()
+    cuts: dict[PrimExpr, None] = {}
     for n in post_order(found.body.value):
         if isinstance(n, LT | LE | GT | GE) and own:
             form = linear(n.a - n.b, own)
-            by, start = (None, None) if form is None else (const_int(form[0].get(own[0], 0)), const_int(form[1]))
-            if by in (1, -1) and start is not None:  # by * v + start compared to 0
-                at = -start * by
-                cuts.add(at + 1 if isinstance(n, (LE, GT) if by == 1 else (LT, GE)) else at)
-    return sorted(c for c in cuts if size is not None and 0 < c < size)
+            by = None if form is None else const_int(form[0].get(own[0], 0))
+            if form is not None and by in (1, -1):  # by * v + start compared to 0
+                at = as_expr(form[1]) * -by
+                cuts[simplify(at + 1 if isinstance(n, (LE, GT) if by == 1 else (LT, GE)) else at)] = None
+    return _in_order([c for c in cuts if _inside(c, loop.extent)])
+
+
+def _inside(place: PrimExpr, size: PrimExpr) -> bool:
+    """Whether a place is the same in every iteration, and between the ends of a loop, of which it is neither."""
+    if not all(v.nonneg for v in free_vars(place)) or 0 in (const_int(place), const_int(simplify(size - place))):
+        return False
+    return prove(land(place >= 0, place <= size)) is True
+
+
+def _in_order(places: list[PrimExpr]) -> list[PrimExpr]:
+    """Different places, ascending; none where the order of some is not known."""
+    out: list[PrimExpr] = []
+    for new in places:
+        k = 0
+        while k < len(out) and prove(out[k] <= new) is True:
+            k += 1
+        if k < len(out) and prove(new <= out[k]) is not True:
+            return []
+        out.insert(k, new)
+    return out
 
 
 def _enough(group: Group, names: list[str]) -> list[str]:

@@ -38,9 +38,11 @@ def _source(i: Any, size: Any, before: Any, after: Any, mode: str) -> Any:
         return i - before
     inner = dims.dim(size + cut_b + cut_a)
     j = i - (before - cut_b)
-    if not all(isinstance(v, int) for v in (before, after, inner)):
+    if not isinstance(before, int) or not isinstance(after, int):
         return _anywhere(j, E.as_expr(inner), mode) - cut_b
-    near = {"edge": max(before, after), "reflect": inner - 1}.get(mode, inner)  # so wide a border is one turn away
+    near = max(before, after) if mode == "edge" else 0  # so wide a border is one turn away
+    if isinstance(inner, int):
+        near = max(near, inner - 1 if mode == "reflect" else inner)
     place = j
     if after > 0:
         turn = {"edge": inner - 1, "wrap": j - inner, "symmetric": 2 * inner - 1 - j, "reflect": 2 * inner - 2 - j}
