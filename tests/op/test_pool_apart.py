@@ -35,6 +35,7 @@ def pools(shape: tuple, **attrs) -> int:
         ((1, 20, 20, 4), {"pool_size": 5, "padding": 2, "layout": "NHWC"}, 2),
         ((1, 2, 9, 9, 9), {"pool_size": 3, "padding": 1}, 3),
         ((1, 2, 9, 9, 9), {"pool_size": (5, 1, 5), "padding": (2, 0, 2)}, 2),
+        ((1, 2, 9, 9, 9), {"pool_size": (5, 1, 5), "strides": (1, 2, 1), "padding": (2, 0, 2)}, 2),
         ((1, 4, 30), {"pool_size": 15}, 1),
         ((1, 4, "h", "w"), {"pool_size": 5, "padding": 2}, 2),
     ],
@@ -51,6 +52,8 @@ CASES = [
     {"kernel_shape": [5, 5], "dilations": [2, 1], "pads": [4, 2, 4, 2]},
     {"kernel_shape": [6, 5], "auto_pad": "SAME_UPPER"},
     {"kernel_shape": [3, 3, 3], "pads": [1, 1, 1, 1, 1, 1]},
+    {"kernel_shape": [1, 5, 5], "strides": [2, 1, 1], "pads": [0, 2, 2, 0, 2, 2]},
+    {"kernel_shape": [7, 1, 7], "strides": [1, 3, 1], "pads": [3, 0, 3, 3, 0, 3], "ceil_mode": 1},
 ]
 
 

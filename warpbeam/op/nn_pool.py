@@ -92,11 +92,13 @@ class MaxPool(Pool):
         return max_windows(inputs[0], window(self, attrs), out_type.shape)
 
     def expand(self, attrs: Attrs, args: Sequence[Expr]) -> Expr | None:
-        """One dimension after the other, where that takes at most half of the comparisons: 5 + 5 in place of 25."""
+        """One dimension after the other, where that takes at most half of the comparisons: 5 + 5 in place of 25.
+        Dimensions whose windows are one element are strided and bordered along with the first.
+        """
         win, shape = window(self, attrs), args[0].ty.shape  # type: ignore[attr-defined]
         out = win.out_shape(self, shape)
         order = sorted((i for i, k in enumerate(win.kernel) if k > 1), key=lambda i: -_shrinks(win, i, shape, out))
-        apart, left = 0.0, prod(_shrinks(win, i, shape, out) for i in range(self.nd))
+        apart, left = 0.0, prod(_shrinks(win, i, shape, out) for i in order)
         for i in order:
             left /= _shrinks(win, i, shape, out)
             apart += win.kernel[i] * left
@@ -104,7 +106,8 @@ class MaxPool(Pool):
             return None
         value = args[0]
         for i in order:
-            one = [(k, s, d, b, e) if i == j else (1, 1, 1, 0, 0) for j, (k, s, d, b, e) in enumerate(_geometry(win))]
+            now = {i} if i != order[0] else set(range(self.nd)) - set(order[1:])
+            one = [g if j in now else (1, 1, 1, 0, 0) for j, g in enumerate(_geometry(win))]
             size, strides, dilation, begins, ends = zip(*one, strict=True)
             changed = {"pool_size": size, "strides": strides, "dilation": dilation, "padding": (*begins, *ends)}
             value = get(self.name)(value, **{**attrs, **changed})
