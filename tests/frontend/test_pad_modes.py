@@ -88,6 +88,22 @@ def test_open_sizes(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("widths", [(-20, 1), (2, -20), (-30, 90), (-50, 31)], ids=str)
+def test_nothing_is_left(widths: tuple[int, int], mode: str) -> None:
+    """No element outside a tensor is read where its own are all cut."""
+    with pytest.raises(warpbeam.WarpbeamError, match=r"needs an element along axis 0: pad_width .* cuts all"):
+        run(np.zeros(20, np.float32), (widths,), mode)
+    nodes = [("Pad", "x p", "y", {"mode": mode})]
+    held = {"p": np.array([-3, 5])}
+    made = warpbeam.compile(model(nodes, [("x", ["n"])], [("y", None)], held, opset=19), cache=False)
+    for size in (1, 2, 3):
+        with pytest.raises(warpbeam.WarpbeamError, match=r"needs an element along axis 0: pad_width .* cuts all"):
+            made.run({"x": np.zeros(size, np.float32)})
+    x = np.arange(4, dtype=np.float32)
+    np.testing.assert_array_equal(made.run({"x": x})["y"], padded(x, ((-3, 5),), mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("user", ["Conv", "strided", "depthwise", "AveragePool", "MaxPool", "Transpose", "ReduceSum"])
 def test_what_reads_them(user: str, mode: str) -> None:
     """Against onnxruntime, with pointwise work before and after."""

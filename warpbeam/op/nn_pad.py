@@ -13,6 +13,7 @@ from warpbeam.op.nn_common import unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
 from warpbeam.topi.nn.activation import leaky_relu, prelu_along
+from warpbeam.topi.nn.common import dim_min
 from warpbeam.topi.nn.padding import pad_constant, pad_mirrored
 
 MODES = ("constant", "reflect", "edge", "wrap")
@@ -42,9 +43,22 @@ class Pad(Op):
         for n, s in enumerate(shape):
             if isinstance(s, int) and s < 0:
                 raise self.error(f"pad_width {widths[n]} leaves {s} elements along axis {n}")
-            if mode != "constant" and s != 0 and isinstance(x.shape[n], int) and x.shape[n] == 0:
-                raise self.error(f"mode {mode!r} needs an element along axis {n}")
+            if mode != "constant" and all(isinstance(w, int) for w in widths[n]) and max(widths[n]) > 0:
+                self._elements_left(mode, n, x.shape[n], widths[n])
         return TensorType(shape, x.dtype)  # type: ignore[no-any-return]
+
+    def _elements_left(self, mode: str, axis: int, size: Any, widths: tuple[int, int]) -> None:
+        """Refuses a border of own elements where none are left; of an open dimension it is noted that some are."""
+        left = dims.dim(size + min(widths[0], 0) + min(widths[1], 0))
+        text = f"mode {mode!r} needs an element along axis {axis}"
+        text += f": pad_width {widths} cuts all" if min(widths) < 0 else ""
+        if isinstance(left, int):
+            if left < 1:
+                raise self.error(text)
+            return
+        record = dims.ASSUMED.get()
+        if record is not None and dims.sign(left) != 1:
+            record.append((dim_min(dims.dim(left - 1), 0), 0, f"operator {self.name}: {text}"))
 
     def numpy(self, attrs: Attrs, x: np.ndarray, value: np.ndarray) -> np.ndarray:
         widths = attrs["pad_width"]
