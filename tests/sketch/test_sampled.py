@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tolerance import close
 
+import warpbeam
+from warpbeam import relay
 from warpbeam.driver.api import compile_with_report
 from warpbeam.op.table import get
 
@@ -60,6 +62,18 @@ def test_places_once_for_all_channels(shape: tuple[int, ...], grid: tuple[int, .
     first = module.run({"x": x, "g": g})["z"]
     module.num_threads = 1
     np.testing.assert_array_equal(module.run({"x": x, "g": g})["z"], first)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "border"])
+def test_images_of_one_element(mode: str) -> None:
+    """Tables of one position have fewer dimensions left than the sum has axes."""
+    op = get("image.grid_sample")
+    x, g = RNG.standard_normal((1, 3, 1, 1, 1), np.float32), RNG.uniform(-1, 1, (1, 1, 1, 1, 3)).astype(np.float32)
+    a, b = relay.var("x", shape=x.shape), relay.var("g", shape=g.shape)
+    mod = relay.IRModule.from_expr(relay.Function([a, b], op(a, b, padding_mode=mode)))
+    (got,) = warpbeam.compile(mod, cache=False).run({"x": x, "g": g}).values()
+    want = op.numpy({**op.defaults, "padding_mode": mode}, x, g)
+    close(np.asarray(got), want, 8 + 4 * 3, float(np.abs(x).max()))
 
 
 def test_open_batch_and_lines() -> None:

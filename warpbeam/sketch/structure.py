@@ -128,7 +128,7 @@ def _is_row(found: list[ProducerLoad], axes: list[Var], reduced: list[Var]) -> b
         if not load_vars(load) & set(reduced):
             continue
         lead, tail = load.indices[: -len(reduced)], load.indices[-len(reduced) :]
-        if list(tail) != reduced and not all(t is r for t, r in zip(tail, reduced, strict=True)):
+        if len(tail) != len(reduced) or not all(t is r for t, r in zip(tail, reduced, strict=True)):
             return False
         if not all(i is a or (isinstance(i, IntImm) and i.value == 0) for i, a in zip(lead, axes, strict=False)):
             return False
