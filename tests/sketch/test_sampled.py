@@ -88,6 +88,7 @@ def test_what_is_not_finite_outside_counts_as_nothing() -> None:
     module = made((1, 8, 4, 4), (1, 4, 20, 2))
     x, g = np.full((1, 8, 4, 4), np.inf, np.float32), np.full((1, 4, 20, 2), 9, np.float32)
     g[0, 1] = np.inf
+    g[0, 2, :, 0], g[0, 3, :, 1] = np.nan, np.nan  # the other coordinate is outside
     np.testing.assert_array_equal(module.run({"x": x, "g": g})["z"], 0)
 
 

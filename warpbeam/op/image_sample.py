@@ -88,12 +88,10 @@ class GridSample(Op):
             )
             for d in range(nd)
         ]
-
-        def weight(n: Any, t: Any, *i: Any, d: int) -> Any:
-            w = E.cast(wide, _weight(attrs, points[d][n, *i], t))
-            return E.select(places[d][n, t, *i] >= 0, w, E.const(0, wide)) if masked else w
-
-        weights = [te.compute(shape, functools.partial(weight, d=d), name=f"w{d}") for d in range(nd)]
+        weights = [
+            te.compute(shape, lambda n, t, *i, d=d: E.cast(wide, _weight(attrs, points[d][n, *i], t)), name=f"w{d}")
+            for d in range(nd)
+        ]
         axes = [te.reduce_axis(count, f"t{d}") for d in range(nd)]
 
         def body(*idx: Any) -> Any:
@@ -103,7 +101,8 @@ class GridSample(Op):
             if not masked:
                 return te.sum(E.cast(wide, x[(*idx[:2], *at)]) * share, axis=axes)
             value = E.cast(wide, x[(*idx[:2], *(E.maximum(p, 0) for p in at))])
-            return te.sum(E.select(E.land(*(p >= 0 for p in at)), value, E.const(0, wide)) * share, axis=axes)
+            ok, zero = E.land(*(p >= 0 for p in at)), E.const(0, wide)
+            return te.sum(E.select(ok, value, zero) * E.select(ok, share, zero), axis=axes)
 
         total = te.compute(out_type.shape, body, name="sample")
         if wide == x.dtype:
