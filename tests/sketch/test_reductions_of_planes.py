@@ -15,10 +15,10 @@ U = 2.0**-24
 RNG = np.random.default_rng(0)
 
 
-def planned(body, shape: tuple, dtype: str = "float32", cores: int = 2):
+def planned(body, shape: tuple, dtype: str = "float32", machine: str = "native", cores: int = 2):
     x = relay.var("x", shape=shape, dtype=dtype)
     mod = relay.IRModule.from_expr(relay.Function([x], body(x)))
-    module, report = compile_with_report(mod, target=get("native").replace(cores=cores), cache=False)
+    module, report = compile_with_report(mod, target=get(machine).replace(cores=cores), cache=False)
     return module, [row["sketch"] for row in report.rows]
 
 
@@ -35,10 +35,8 @@ def planned(body, shape: tuple, dtype: str = "float32", cores: int = 2):
     ],
 )
 def test_which(shape: tuple, axes: tuple, cores: int, sketch: str) -> None:
-    lanes = get("native").vector_bits // 32
-    if lanes != 16:
-        pytest.skip("sizes are for vectors of 16")
-    assert planned(lambda x: relay.sum(x, axis=axes), shape, cores=cores)[1] == [sketch]
+    """On a machine of sixteen lanes, whatever machine tests."""
+    assert planned(lambda x: relay.sum(x, axis=axes), shape, machine="generic-x86-64-v4", cores=cores)[1] == [sketch]
 
 
 SHAPES = [((8, 12, 64), (0, 2)), ((5, 7, 3, 45), (0, 2, 3)), ((4, 9, 130), (0, 2)), ((16, 33, 64), (1,)),

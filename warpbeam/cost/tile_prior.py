@@ -190,7 +190,7 @@ def legal(shape: Shape, lanes: int, target: Target) -> Iterator[tuple[tuple[int,
     """(Rows, vectors) of all tiles whose sums registers hold."""
     columns = shape.columns or _UNKNOWN
     for rows in cartesian(*_row_choices(shape)):
-        for vectors in range(1, min(_WIDE if visited(shape, target) else 6, -(-columns // lanes)) + 1):
+        for vectors in range(1, min(_WIDE if crowded_rhs(shape, target) else 6, -(-columns // lanes)) + 1):
             whole = not shape.whole[-1] or columns % (vectors * lanes) == 0
             if whole and _fits_registers(rows, vectors, shape, target):
                 yield rows, vectors
@@ -297,7 +297,7 @@ def _cycles(
     if shape.far:
         total *= in_place(vectors)
     panels = -(-(shape.columns or _UNKNOWN) // panel)
-    if visited(shape, target):
+    if crowded_rhs(shape, target):
         total = max(total, panels * shape.reduce * _VISIT)
     return shape.outer * (total * shape.share + _traffic(shape, tiles, panels, panel, columns_outer, target))
 
@@ -385,10 +385,11 @@ def in_place(vectors: int) -> float:
     return _IN_PLACE[min(vectors, 3) - 1]
 
 
-def visited(shape: Shape, target: Target) -> bool:
+def crowded_rhs(shape: Shape, target: Target) -> bool:
     """Whether one row meets an rhs from beyond the second-level cache whose rows begin at the same places of caches."""
     rhs = shape.reduce * (shape.columns or _UNKNOWN) * shape.bytes
-    return shape.stride > 0 == shape.stride % WAY_BYTES and prod(shape.counts) == 1 and rhs > target.l2 > 0
+    pages = shape.stride > 0 and shape.stride % WAY_BYTES == 0
+    return pages and prod(shape.counts) == 1 and rhs > target.l2 > 0
 
 
 def scattered(vectors: int) -> float:
