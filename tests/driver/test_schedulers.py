@@ -17,7 +17,7 @@ import warpbeam
 from warpbeam.codegen.llvm import print_kernel
 from warpbeam.driver import scheduler_main, schedulers, source
 from warpbeam.driver.api import compile_with_report
-from warpbeam.driver.kernels import KernelSet
+from warpbeam.driver.kernels import KernelSet, open_sizes
 from warpbeam.driver.pipeline import optimize
 from warpbeam.driver.plan_pieces import kernel_calls
 from warpbeam.driver.schedulers import Job, scheduled_ahead, warm
@@ -32,7 +32,7 @@ TARGET = get("native")
 WIDTHS = (8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96)
 
 
-def model() -> Any:
+def model(rows: int | str = 10) -> Any:
     """A product and a softmax for each of several widths, apart from each other: many small kernels, all different."""
     rng, tensor = np.random.default_rng(0), onnx.helper.make_tensor_value_info
     body, weights, ends = [], [], []
@@ -40,7 +40,7 @@ def model() -> Any:
         weights.append(onnx.numpy_helper.from_array(rng.normal(size=(width, 20)).astype(np.float32), f"w{k}"))
         body.append(onnx.helper.make_node("MatMul", [f"x{k}", f"w{k}"], [f"y{k}"]))
         body.append(onnx.helper.make_node("Softmax", [f"x{k}"], [f"z{k}"]))
-        ends.append([tensor(f"{n}{k}", 1, [10, c]) for n, c in zip("xyz", (width, 20, width))])
+        ends.append([tensor(f"{n}{k}", 1, [rows, c]) for n, c in zip("xyz", (width, 20, width))])
     inputs, outputs = [e[0] for e in ends], [t for e in ends for t in e[1:]]
     graph = onnx.helper.make_graph(body, "apart", inputs, outputs, weights)
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
@@ -51,9 +51,10 @@ def jobs() -> list[Job]:
     return KernelSet(TARGET).wanted(kernel_calls(mod))
 
 
-def texts(workers: int) -> dict[str, str]:
+def texts(workers: int, of: Any = None) -> dict[str, str]:
     found: dict[str, str] = {}
-    compile_with_report(model(), cache=False, workers=workers, dump=lambda k, text: found.update({k.symbol: text}))
+    of = of or model()
+    compile_with_report(of, cache=False, workers=workers, dump=lambda k, text: found.update({k.symbol: text}))
     return found
 
 
@@ -142,7 +143,47 @@ def test_a_kernel_that_fails_while_another_is_awaited_is_told_when_asked_for(mon
             kernels.get(calls[1].op, calls[1].args)
 
 
-def test_a_size_that_is_open_inside_a_group_stays_a_variable_of_this_process() -> None:
+def test_kernels_of_open_sizes_are_made_elsewhere_too(sent: list[Job]) -> None:
+    alone = texts(1, model("n"))
+    beside = texts(3, model("n"))
+    assert any(open_sizes(job.fn) for job in sent), "no kernel of an open size was sent to another process"
+    assert beside == alone
+    module = warpbeam.compile(model("n"), cache=False, workers=3)
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in model().graph.initializer}
+    rng = np.random.default_rng(2)
+    for rows in (1, 7, 33):
+        x = {f"x{k}": rng.normal(size=(rows, w)).astype(np.float32) for k, w in enumerate(WIDTHS)}
+        found = module.run(x)
+        for k, width in enumerate(WIDTHS):
+            want = x[f"x{k}"].astype(np.float64) @ weights[f"w{k}"]
+            np.testing.assert_allclose(found[f"y{k}"], want, rtol=0, atol=2.0**-24 * (width + 2) * 4 * width**0.5)
+            np.testing.assert_allclose(found[f"z{k}"].sum(-1), 1, atol=1e-5)
+
+
+def test_sizes_that_are_known_at_run_time_only_are_so_elsewhere(sent: list[Job]) -> None:
+    """Rows that are not zero are found at run time; there may be none."""
+    rng, make = np.random.default_rng(0), onnx.helper
+    body = [make.make_node("NonZero", ["c"], ["p"]), make.make_node("Squeeze", ["p", "first"], ["at"])]
+    weights, ends = [onnx.numpy_helper.from_array(np.array([0]), "first")], []
+    for k, width in enumerate(WIDTHS):
+        weights.append(onnx.numpy_helper.from_array(rng.normal(size=(9, width)).astype(np.float32), f"w{k}"))
+        body.append(make.make_node("Gather", [f"w{k}", "at"], [f"g{k}"], axis=0))
+        body.append(make.make_node("Softmax", [f"g{k}"], [f"y{k}"]))
+        ends.append(make.make_tensor_value_info(f"y{k}", 1, [None, width]))
+    graph = make.make_graph(body, "found", [make.make_tensor_value_info("c", 1, [9])], ends, weights)
+    found = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    alone = texts(1, found)
+    assert texts(3, found) == alone
+    assert any(job.late for job in sent), "no size was known at run time only"
+    module = warpbeam.compile(found, cache=False, workers=3)
+    for count in (0, 1, 9):
+        chosen = module.run({"c": (np.arange(9) < count).astype(np.float32)})
+        for k, width in enumerate(WIDTHS):
+            assert chosen[f"y{k}"].shape == (count, width)
+            np.testing.assert_allclose(chosen[f"y{k}"].sum(-1), 1, atol=1e-5)
+
+
+def test_a_size_that_is_open_inside_a_group_is_the_same_one_here() -> None:
     graph = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
         open (float[n, 4] x, int64[2] k) => (int64[2] y) { s = Shape(x)  y = Add(s, k) }""")
     mod = optimize(source.read(graph, None, "open").module, 3, TARGET)
@@ -152,13 +193,14 @@ def test_a_size_that_is_open_inside_a_group_stays_a_variable_of_this_process() -
     told = []
     while (job := kernels.ahead.next()) is not None:
         settings = TARGET, (3, [], [], {})
-        job.answer = scheduler_main.made({}, packed((job.fn, job.constants, settings), job.fn))
+        job.answer = scheduler_main.made({}, packed((job.fn, job.constants, job.late, settings), job.fn))
         job.done.set()
         told.append(job.made())
     assert any(made is not None and made[0].sizes for made in told), "no size was open"
     for call in calls:
         kernel, own = kernels.get(call.op, call.args)
         assert len(kernel.sizes) == len(own)
+        assert set(own) <= set(open_sizes(call.op))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")

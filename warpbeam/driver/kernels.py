@@ -20,8 +20,8 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import post_order
 from warpbeam.ir.structural import structural_hash
 from warpbeam.relay.expr import Call, Constant, Expr, Function, Tuple, TupleGetItem
+from warpbeam.relay.infer_dims import dim_vars
 from warpbeam.relay.op import Op
-from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.sketch.base import Plan
 from warpbeam.sketch.select import schedule, variant
 from warpbeam.target import Target
@@ -34,7 +34,7 @@ from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform import lower
 from warpbeam.tir.transform.remove_no_op import remove_no_op
 from warpbeam.tir.transform.widen_buffer import widen_buffer
-from warpbeam.topi.dims import is_counted
+from warpbeam.topi.dims import counted_in, is_counted
 from warpbeam.transform.fuse_ops import group_tensors
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ class KernelSet:
         return found
 
     def wanted(self, calls: Iterable[Call]) -> list[Job]:
-        """The kernels that calls of primitive functions will ask for and that can be scheduled in another process:
-        those of known sizes, each once. None where something else has a say in what kernels become.
+        """The kernels that calls of primitive functions will ask for and that can be scheduled in another process,
+        each once. None where something else has a say in what kernels become.
         """
         from warpbeam.driver.schedulers import Job
 
@@ -148,9 +148,10 @@ class KernelSet:
         if self.built or self.decided or _SHARED.get() is not None:
             return []
         for call in calls:
-            if _is_fixed(call) and not is_direct(call.op):
+            if not is_direct(call.op):
                 key = _call_key(call.op, call.args)
-                jobs.setdefault(key, Job(key, call.op, key[1]))
+                if key not in jobs:
+                    jobs[key] = Job(key, call.op, key[1], tuple(counted_in(*open_sizes(call.op))))
         return list(jobs.values())
 
     def _elsewhere(self, key: Any) -> tuple[Kernel, tuple[Var, ...]] | None:
@@ -163,13 +164,15 @@ class KernelSet:
                 self._by_function[other.key] = self._build(other.fn, other.constants)
             other.done.set()
         made = job.made()
-        if made is None or made[0].sizes:  # open sizes inside of it are other variables there
+        if made is None:
             return None
-        kernel, knows_others = made
+        kernel, knows_others, places = made
         if knows_others:
             others = partial(_others, self.target, job.fn, job.constants)
             kernel.plan = replace(kernel.plan, others=others)
-        found = self._by_function[key] = self.built.setdefault(kernel.symbol, kernel), ()
+        own = open_sizes(job.fn)  # the kernel's are the other process's variables
+        sizes = tuple(own[place] for place in places)
+        found = self._by_function[key] = self.built.setdefault(kernel.symbol, kernel), sizes
         return found
 
     def need(self, kernel: Kernel) -> None:
@@ -302,11 +305,12 @@ def _others(target: Target, fn: Function, constants: frozenset[int], count: int)
     return [] if others is None else others(count)
 
 
-def _is_fixed(call: Call) -> bool:
-    """Whether a call of a primitive function takes and gives tensors of known sizes only."""
-    results = call.ty.fields if isinstance(call.ty, TupleType) else (call.ty,)
-    types = [*(p.ty for p in call.op.params), *results]
-    return all(isinstance(t, TensorType) and t.is_static for t in types)
+def open_sizes(fn: Function) -> list[Var]:
+    """The symbolic sizes in a primitive function, its types and attributes, in an order that its copies elsewhere
+    share.
+    """
+    nodes = [n for n in post_order(fn) if isinstance(n, Expr)]
+    return dim_vars(*(n.ty for n in nodes), *(n.attrs for n in nodes if isinstance(n, Call)))
 
 
 def _signature(fn: Function) -> tuple[Any, ...]:

@@ -1,8 +1,8 @@
 """A scheduling process: groups in on stdin, kernels out on stdout, until stdin ends. See `schedulers`.
 
-A request is a line of JSON {"bytes"} and a packed (function, numbers of the constant operands, (target, context)). An
-answer is a line of JSON {"ok", "bytes"} and a packed (kernel, whether its sketch knows runners-up), or why there is
-none.
+A request is a line of JSON {"bytes"} and a packed (function, numbers of the constant operands, sizes that are known
+at run time only, (target, context)). An answer is a line of JSON {"ok", "bytes"} and a packed (kernel, whether its
+sketch knows runners-up, the places of its sizes among the function's open ones), or why there is none.
 """
 
 from __future__ import annotations
@@ -12,20 +12,25 @@ from dataclasses import replace
 from typing import Any
 
 from warpbeam.driver.collector import collector_paused
-from warpbeam.driver.kernels import KernelSet
+from warpbeam.driver.kernels import KernelSet, open_sizes
 from warpbeam.driver.worker_main import answering, limit_memory
 from warpbeam.ir.transform import PassContext
 from warpbeam.ir.wire import packed, unpacked
+from warpbeam.topi import dims
 
 
 def made(head: dict[str, Any], data: bytes) -> bytes:
     """The answer to a request."""
     with collector_paused():
-        fn, constants, (target, (level, required, disabled, config)) = unpacked(data)
+        fn, constants, late, (target, (level, required, disabled, config)) = unpacked(data)
+        for size in late:
+            dims.counted(size)
         with PassContext(level, required, disabled, config=config):
             kernel = KernelSet(target).of(fn, constants)
         told = replace(kernel, plan=replace(kernel.plan, others=None))
-        return packed((told, kernel.plan.others is not None), told.plan.func, told.func)
+        sizes = open_sizes(fn)
+        places = tuple(sizes.index(v) for v in kernel.sizes)
+        return packed((told, kernel.plan.others is not None, places), told.plan.func, told.func)
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from warpbeam.target import Target
 if TYPE_CHECKING:
     from warpbeam.driver.kernels import Kernel
     from warpbeam.relay.expr import Function
+    from warpbeam.tir.expr import Var
 
 FEWEST = 6  # kernels for each process: fewer are made here before it has begun
 MOST = 7
@@ -45,17 +46,20 @@ _PLAIN = (bool, int, float, str, type(None))
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A group to schedule. answer: what another process made, once `done` is set; nothing if it could not."""
+    """A group to schedule. late: its sizes that are known at run time only. answer: what another process made, once
+    `done` is set; nothing if it could not.
+    """
 
     key: Hashable
     fn: Function
     constants: frozenset[int]
+    late: tuple[Var, ...] = ()
     answer: bytes = b""
     done: threading.Event = field(default_factory=threading.Event)
 
-    def made(self) -> tuple[Kernel, bool] | None:
-        """The kernel that another process made, and whether its sketch knows runners-up; None if it made none, or
-        takes so long that something holds it up.
+    def made(self) -> tuple[Kernel, bool, tuple[int, ...]] | None:
+        """The kernel that another process made, whether its sketch knows runners-up, and the places of its sizes among
+        the open ones of `fn`; None if it made none, or takes so long that something holds it up.
 
         Raises:
             CompileError: if the seconds of the compilation are over before it has answered.
@@ -126,7 +130,7 @@ class _Scheduler:
 
     def _send(self, job: Job, settings: Any) -> None:
         try:
-            data = packed((job.fn, job.constants, settings), job.fn)
+            data = packed((job.fn, job.constants, job.late, settings), job.fn)
         except IRError:  # the other side answers that it could not read it
             data = b""
         if len(data) > _MOST_BYTES:
