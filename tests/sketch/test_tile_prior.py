@@ -103,3 +103,11 @@ def test_no_more_crowded_rows_than_a_set_has_ways(row_bytes: int) -> None:
     shape = Shape((1024,), 16, 1024, 1, 16, broadcast=True, packed=False, row_bytes=row_bytes)
     machine = replace(get("generic-x86-64-v4"), cores=1, l1=48 << 10, l2=1 << 20)
     assert (choose(shape, machine).rows[0] <= 12) == (row_bytes % 4096 == 0)
+
+
+@pytest.mark.parametrize("rows,columns,reduce", [((7, 7), 512, 4608), ((14, 14), 1024, 256), ((196,), 256, 1024)])
+def test_units_that_take_a_vector_in_two_halves_load_it_so(rows: tuple[int, ...], columns: int, reduce: int) -> None:
+    """A tile of one vector loads once for each product: with half as many products per cycle it is no better."""
+    shape = Shape(rows=rows, columns=columns, reduce=reduce, outer=1, lanes=16, broadcast=True, packed=True)
+    for rate in (1.0, 2.0):
+        assert choose(shape, replace(get("generic-x86-64-v4"), cores=2, fma_rate=rate)).vectors >= 2

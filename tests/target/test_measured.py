@@ -124,3 +124,13 @@ def test_what_is_known_of_the_processor_is_kept(folder: Path, monkeypatch: pytes
     assert detected() == (first, 0)
     monkeypatch.setattr(llvmlite, "__version__", "0.0")
     assert detected() == (first, 1)
+
+
+@pytest.mark.skipif(host.platform.machine() != "x86_64", reason="of x86-64 processors")
+@pytest.mark.parametrize("cpu,rate", [("znver4", 1.0), ("znver5", 2.0), ("a processor without a name", 2.0)])
+def test_a_processor_of_a_known_name_multiplies_as_it_does(
+    cpu: str, rate: float, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triple, _, flags = host._processor()
+    monkeypatch.setattr(host, "_processor", lambda: (triple, cpu, flags))
+    assert detect().fma_rate == rate

@@ -280,7 +280,12 @@ def step(rows: int, vectors: int, shape: Shape, target: Target) -> float:
         else work + (vectors if shape.reads > 1 else 0)
     )
     latency = shape.latency if work >= 2 * shape.latency else (max(work, 1) + shape.latency) / 2.0
-    return max(work / target.fma_rate, loads / 2.0, latency)
+    return max(work / target.fma_rate, loads / _loads_rate(target), latency)
+
+
+def _loads_rate(target: Target) -> float:
+    """Vectors that a core loads per cycle: two, or as few as it multiplies where its units take a vector in parts."""
+    return min(2.0, max(target.fma_rate, 1.0))
 
 
 def _cycles(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from warpbeam.runtime.files import atomic, cache_root, private
-from warpbeam.target.target import Target, TargetError, features, from_dict
+from warpbeam.target.target import Target, TargetError, features, from_dict, named, names
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -74,7 +74,8 @@ def usable_cores() -> int:
 
 @functools.cache
 def detect() -> Target:
-    """The target of this machine: LLVM's name and feature list of the processor, caches, cores.
+    """The target of this machine: LLVM's name and feature list of the processor, caches, cores; what is known of a
+    processor of that name.
 
     Raises:
         TargetError: on machines that no built-in target describes.
@@ -95,6 +96,7 @@ def detect() -> Target:
         "adds": sorted(have.intersection(features())),
         "requires": " ".join(sorted(n for n in have if n.startswith(_USED))),
         "cores": usable_cores(),
+        **({"fma_rate": named(cpu).fma_rate} if cpu in names() else {}),
         **cache_sizes(),
     }
     plain = from_dict(data)
