@@ -73,10 +73,16 @@ def softmax_down(columns: int) -> Model:
     return f"float[3,24,{columns}] x) => (float[3,24,{columns}] y) {{ y = Softmax <axis = 1> (x) }}", {}
 
 
-def bytes_product(rows: int, inner: int, zero: int = 0) -> Model:
+def bytes_product(rows: int, inner: int, zero: int = 0, outputs: int = 64) -> Model:
     """A product of bytes by constant ones, less what a zero point adds."""
-    weights = {"w": RNG.integers(0, 255, (inner, 64), np.uint8), "a": np.uint8(3), "b": np.uint8(128 + zero)}
-    return f"uint8[{rows},{inner}] x) => (int32[{rows},64] y) {{ y = MatMulInteger(x, w, a, b) }}", weights
+    weights = {"w": RNG.integers(0, 255, (inner, outputs), np.uint8), "a": np.uint8(3), "b": np.uint8(128 + zero)}
+    return f"uint8[{rows},{inner}] x) => (int32[{rows},{outputs}] y) {{ y = MatMulInteger(x, w, a, b) }}", weights
+
+
+def bytes_conv(outputs: int) -> Model:
+    """A convolution of signed bytes."""
+    weights = {"w": RNG.integers(-127, 127, (outputs, 64, 3, 3), np.int8), "a": np.int8(0)}
+    return f"int8[1,64,10,10] x) => (int32[1,{outputs},8,8] y) {{ y = ConvInteger(x, w, a, a) }}", weights
 
 
 def whole_range(*shape: int) -> Model:
@@ -92,6 +98,11 @@ BESIDE = {
         for k in (61, 62)
         for zero in (0, 5)
     },
+    **{
+        f"bytes to {n}": (bytes_product(32, 64, 0, n), bytes_product(32, 64, 0, -(-n // 16) * 16), 1.1)
+        for n in (61, 77, 109)
+    },
+    **{f"windows of bytes to {n}": (bytes_conv(n), bytes_conv(-(-n // 16) * 16), 1.1) for n in (61, 109)},
     **{f"maximum of {s}": (whole_range(*s), whole_range(64, 256), 1.1) for s in [(64, 255), (16, 3, 5, 61)]},
     "groups of three": (conv(48, 48, 14, 3, 16), conv(64, 64, 14, 3, 16), 1.1),
     "four results of each channel": (conv(16, 64, 14, 3, 16), conv(16, 32, 14, 3, 16), 2.2),

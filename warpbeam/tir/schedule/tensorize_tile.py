@@ -16,7 +16,7 @@ from warpbeam.tir import expr as e
 from warpbeam.tir.analysis.access import accesses, as_block, mentions
 from warpbeam.tir.analysis.predicate import conjuncts, is_likely
 from warpbeam.tir.analysis.tree import Place, Tree, facts_at
-from warpbeam.tir.arith import Facts, detect_iter_map, is_bijective, prove, simplify
+from warpbeam.tir.arith import Facts, detect_iter_map, is_bijective, modular, prove, simplify
 from warpbeam.tir.expr import PrimExpr, Var
 from warpbeam.tir.stmt import Allocate, Block, BufferStore, For, IterVar, LetStmt, SeqStmt, Stmt, While
 
@@ -101,6 +101,7 @@ def _tile(top: Place, place: Place, where: str, keep_units: bool) -> Tile:
             axes.append(new)
             bindings.append(binding)
             facts.bind(new.var, 0, new.extent)
+            _know(facts, new.var, binding, outside)
         else:
             start = substitute(start, {new.var: e.const(0, new.var.dtype)})
         if extent > 1:
@@ -179,6 +180,15 @@ def _axis(axis: IterVar, base: PrimExpr, extent: int, outside: Facts) -> tuple[I
     if prove(number * extent == base, outside) is True:
         return IterVar(var, simplify(e.ceildiv(axis.extent, extent)), axis.kind), number, var * extent
     return IterVar(var, simplify(axis.extent - (extent - 1)), axis.kind), base, var
+
+
+def _know(facts: Facts, var: Var, binding: PrimExpr, outside: Facts) -> None:
+    """Notes what number the variable of an axis is a multiple of, and some more: a short tile at the end of a row of
+    longer ones begins at a multiple of theirs, so that quotients by it are the same for the whole tile.
+    """
+    step, rest = modular(binding, outside)
+    if step != 1:
+        facts.assume(e.binary(e.EQ, var % step if step else e.as_expr(var), e.const(rest, var.dtype)))
 
 
 def _predicate(block: Block, place: Place, iters: dict[Var, int], where: str) -> PrimExpr:
