@@ -79,10 +79,9 @@ def bytes_product(rows: int, inner: int, zero: int = 0, outputs: int = 64) -> Mo
     return f"uint8[{rows},{inner}] x) => (int32[{rows},{outputs}] y) {{ y = MatMulInteger(x, w, a, b) }}", weights
 
 
-def bytes_conv(outputs: int) -> Model:
-    """A convolution of signed bytes."""
-    weights = {"w": RNG.integers(-127, 127, (outputs, 64, 3, 3), np.int8), "a": np.int8(0)}
-    return f"int8[1,64,10,10] x) => (int32[1,{outputs},8,8] y) {{ y = ConvInteger(x, w, a, a) }}", weights
+def bytes_conv(outputs: int, kind: str = "int8") -> Model:
+    weights = {"w": RNG.integers(-127, 127, (outputs, 64, 3, 3), np.int8), "a": np.zeros((), kind), "b": np.int8(0)}
+    return f"{kind}[1,64,10,10] x) => (int32[1,{outputs},8,8] y) {{ y = ConvInteger(x, w, a, b) }}", weights
 
 
 def whole_range(*shape: int) -> Model:
@@ -103,6 +102,7 @@ BESIDE = {
         for n in (61, 77, 109)
     },
     **{f"windows of bytes to {n}": (bytes_conv(n), bytes_conv(-(-n // 16) * 16), 1.1) for n in (61, 109)},
+    "signed bytes": (bytes_conv(64), bytes_conv(64, "uint8"), 1.05),
     **{f"maximum of {s}": (whole_range(*s), whole_range(64, 256), 1.1) for s in [(64, 255), (16, 3, 5, 61)]},
     "groups of three": (conv(48, 48, 14, 3, 16), conv(64, 64, 14, 3, 16), 1.1),
     "four results of each channel": (conv(16, 64, 14, 3, 16), conv(16, 32, 14, 3, 16), 2.2),

@@ -12,6 +12,7 @@ from warpbeam.transform.fuse_ops import fuse, in_regions
 from warpbeam.transform.integer_products import has_dots
 from warpbeam.transform.protect_outputs import protect_outputs
 from warpbeam.transform.to_mixed_precision import Request, pairs_of, requested
+from warpbeam.transform.unsigned_bytes import offsets_bytes
 
 
 def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]:
@@ -27,6 +28,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         passes.ExpandOperators(),  # recurrent layers become products over all steps, and the steps
         *([passes.IntegerProducts()] if has_dots(target) else []),  # products of dequantised bytes, in integers
         passes.FoldConstant(),  # what depends on constants only is computed now
+        *([passes.UnsignedBytes()] if offsets_bytes(target) else []),  # what is multiplied, where it is made
         passes.SimplifyExpr(),  # algebra and cancelling reshapes, transposes, casts
         passes.ConvertLayout(target.prefer_layout, target, plain, pairs),  # the target's layouts; conversions cancel
         passes.FoldConstant(),  # weights into their new layouts

@@ -36,6 +36,7 @@ PASSES: dict[str, str] = {
     "SinkConstants": "sink_constants:SinkConstants",
     "ToMixedPrecision": "to_mixed_precision:ToMixedPrecision",
     "TurnProducts": "turn_products:TurnProducts",
+    "UnsignedBytes": "unsigned_bytes:UnsignedBytes",
 }
 
 
