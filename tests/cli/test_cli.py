@@ -221,6 +221,33 @@ def test_dynamic_sizes(run: Run, dynamic: str, tmp_path: Path) -> None:
     assert code == 1 and "axis 1 is 8, not 9" in err
 
 
+def _windows(folder: Path, more: str = "") -> str:
+    """Maxima over windows of 3 x 3 of maps of any size."""
+    import onnx.parser
+
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> windows (float[batch, 1, height, width] x) =>
+        (float[batch, 1, h, w] y) {{ y{"0" if more else ""} = MaxPool <kernel_shape = [3, 3]> (x) {more} }}"""
+    path = folder / "windows.onnx"
+    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    return str(path)
+
+
+def test_extents_that_fit_are_found(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("run", _windows(tmp_path), "--json")
+    assert code == 0 and json.loads(out)["outputs"][0]["shape"] == "[1, 1, 6, 6]"
+    assert err == "note: extents of 1 do not fit this model; taken: height=8,width=8 (--sizes says others)\n"
+    code, out, err = run("run", _windows(tmp_path), "--json", "--sizes", "height=5,width=4")
+    assert (code, err) == (0, "") and json.loads(out)["outputs"][0]["shape"] == "[1, 1, 3, 2]"
+
+
+def test_extents_that_do_not_fit_are_named(run: Run, tmp_path: Path) -> None:
+    five = "c = Constant <value = float[1, 1, 5, 1] {0, 1, 2, 3, 4}> ()  s = Concat <axis = 3> (y0, c)  y = Relu (s)"
+    model = _windows(tmp_path, five)
+    assert run("run", model, "--sizes", "height=7,width=9")[0] == 0
+    code, _, err = run("run", model, "--sizes", "batch=1")
+    assert code == 1 and "--sizes height=1,width=1" in err
+
+
 def test_opt_prints_and_reads_back(run: Run, model: str, tmp_path: Path) -> None:
     text = tmp_path / "o.relay"
     code, out, _ = run("opt", model, "--passes", "InferType,SimplifyInference")

@@ -61,6 +61,11 @@ def progress(what: str) -> Iterator[None]:
         yield
 
 
+def note(text: str) -> None:
+    """Something worth knowing, on stderr: stdout is for results."""
+    print(f"note: {text}", file=sys.stderr)
+
+
 def seconds(value: float) -> str:
     """A duration with a fitting unit."""
     if value < 1e-3:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from warpbeam.runtime.artifact import Artifact
 from warpbeam.runtime.errors import RunError, WarpbeamError
 
 _MAGIC = b"WARPBEAM"
+_SIZES = (8, 32, 64, 128, 224, 512, 1024, 4096, 16000)  # of extents that nobody gave, where 1 does not fit
+_MOST_ELEMENTS = 1 << 22  # of inputs, to find out
 
 
 def is_artefact(path: str) -> bool:
@@ -138,10 +141,50 @@ def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
     if not symbols.issuperset(args.sizes):
         hint = f"the model's: {', '.join(sorted(symbols))}" if symbols else "all extents of this model are fixed"
         raise RunError(f"no extent is called {', '.join(sorted(set(args.sizes) - symbols))}", "--sizes", hint=hint)
-    made = fill(module, args.fill, args.seed, {**args.sizes, **sizes})
-    if layout is not None:
-        return layout.gathered(given, made)
-    return {name: given.get(name, made[name]) for name in known}
+
+    def arrays(more: Mapping[str, int]) -> dict[str, Any]:
+        made = fill(module, args.fill, args.seed, {**args.sizes, **sizes, **more})
+        if layout is not None:
+            return layout.gathered(given, made)
+        return {name: given.get(name, made[name]) for name in known}
+
+    return _that_fit(module, arrays, sorted(symbols - sizes.keys() - set(args.sizes)))
+
+
+def _that_fit(module: Any, arrays: Callable[[Mapping[str, int]], dict[str, Any]], names: list[str]) -> dict[str, Any]:
+    """The first arrays that the model runs with: extents that nobody gave are 1, or the same larger number for all but
+    those that inputs begin with; then for all.
+    """
+    if not names:
+        return arrays({})
+    leading = {info.shape[0] for info in module.inputs if info.shape}
+    inner = [n for n in names if n not in leading]
+    tried = [{}, *(dict.fromkeys(some, size) for some in ([inner] if inner else []) + [names] for size in _SIZES)]
+    first: RunError | None = None
+    for sizes in tried:
+        if sizes and _elements(module, sizes) > _MOST_ELEMENTS:
+            continue
+        try:
+            found = arrays(sizes)
+            module.run(found)
+        except RunError as error:
+            first = first or error
+            continue
+        if sizes:
+            console.note(f"extents of 1 do not fit this model; taken: {_said(sizes)} (--sizes says others)")
+        return found
+    assert first is not None
+    hint = f"say what fits: --sizes {_said(dict.fromkeys(names, 1))}"
+    raise RunError(first.what, first.where, first.why, hint) from first
+
+
+def _elements(module: Any, sizes: Mapping[str, int]) -> int:
+    """Elements of all inputs."""
+    return sum(math.prod(e if isinstance(e, int) else sizes.get(e, 1) for e in info.shape) for info in module.inputs)
+
+
+def _said(sizes: Mapping[str, int]) -> str:
+    return ",".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def symbol_sizes(module: Any, shapes: Mapping[str, Any]) -> dict[str, int]:

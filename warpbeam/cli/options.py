@@ -104,7 +104,8 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
         type=sizes,
         default={},
         metavar="batch=3,length=17",
-        help="values of symbolic extents that stay symbolic in the compiled model (default: 1)",
+        help="values of symbolic extents that stay symbolic in the compiled model (default: 1, or more if that"
+        " does not fit)",
     )
 
 
