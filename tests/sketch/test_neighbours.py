@@ -81,7 +81,8 @@ def bytes_product(rows: int, inner: int, zero: int = 0, outputs: int = 64) -> Mo
 
 def bytes_conv(outputs: int, kind: str = "int8") -> Model:
     weights = {"w": RNG.integers(-127, 127, (outputs, 64, 3, 3), np.int8), "a": np.zeros((), kind), "b": np.int8(0)}
-    return f"{kind}[1,64,10,10] x) => (int32[1,{outputs},8,8] y) {{ y = ConvInteger(x, w, a, b) }}", weights
+    text = f"{kind}[1,64,8,8] x) => (int32[1,{outputs},8,8] y) {{ y = ConvInteger <pads = [1, 1, 1, 1]> (x, w, a, b) }}"
+    return text, weights
 
 
 def whole_range(*shape: int) -> Model:

@@ -96,10 +96,11 @@ def detect() -> Target:
         "adds": sorted(have.intersection(features())),
         "requires": " ".join(sorted(n for n in have if n.startswith(_USED))),
         "cores": usable_cores(),
-        **({"fma_rate": named(cpu).fma_rate} if cpu in names() else {}),
         **cache_sizes(),
     }
     plain = from_dict(data)
+    if cpu in names() and named(cpu).vector_bits == plain.vector_bits:
+        plain = plain.replace(fma_rate=named(cpu).fma_rate)
     return plain.replace(**measured(plain)) if os.environ.get(VARIABLE) != "0" else plain
 
 
