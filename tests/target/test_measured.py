@@ -134,3 +134,12 @@ def test_a_processor_of_a_known_name_multiplies_as_it_does(
     triple, _, flags = host._processor()
     monkeypatch.setattr(host, "_processor", lambda: (triple, cpu, flags))
     assert detect().fma_rate == rate
+
+
+@pytest.mark.skipif(host.platform.machine() != "x86_64", reason="of x86-64 processors")
+def test_a_rate_is_of_vectors_of_its_width(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a system switches the longer vectors off, the shorter ones run at full rate."""
+    triple, _, flags = host._processor()
+    shorter = {name: on and not name.startswith("avx512") for name, on in flags.items()}
+    monkeypatch.setattr(host, "_processor", lambda: (triple, "znver4", shorter))
+    assert (detect().vector_bits, detect().fma_rate) == (min(256, detect().vector_bits), 2.0)
