@@ -13,7 +13,7 @@ from warpbeam.runtime.artifact import Artifact
 from warpbeam.runtime.errors import RunError, WarpbeamError
 
 _MAGIC = b"WARPBEAM"
-_SIZES = (8, 32, 64, 128, 224, 512, 1024, 4096, 16000)  # of extents that nobody gave, where 1 does not fit
+_SIZES = (8, 32, 64, 128, 224, 512, 1024, 4096, 16000)  # of maps and signals, where 1 does not fit
 _MOST_ELEMENTS = 1 << 22  # of inputs, to find out
 
 
@@ -168,14 +168,16 @@ def _that_fit(module: Any, arrays: Callable[[Mapping[str, int]], dict[str, Any]]
             found = arrays(sizes)
             module.run(found)
         except RunError as error:
+            if type(error) is not RunError:  # of a connection, say: other extents would not help
+                raise
             first = first or error
             continue
         if sizes:
             console.note(f"extents of 1 do not fit this model; taken: {_said(sizes)} (--sizes says others)")
         return found
     assert first is not None
-    hint = f"say what fits: --sizes {_said(dict.fromkeys(names, 1))}"
-    raise RunError(first.what, first.where, first.why, hint) from first
+    hints = [first.hint, f"or say which extents fit: --sizes {_said(dict.fromkeys(names, 1))}"]
+    raise RunError(first.what, first.where, first.why, ", ".join(filter(None, hints))) from first
 
 
 def _elements(module: Any, sizes: Mapping[str, int]) -> int:

@@ -99,8 +99,9 @@ def detect() -> Target:
         **cache_sizes(),
     }
     plain = from_dict(data)
-    if cpu in names() and named(cpu).vector_bits == plain.vector_bits:
-        plain = plain.replace(fma_rate=named(cpu).fma_rate)
+    known = named(cpu) if cpu in names() else plain
+    if known.vector_bits == plain.vector_bits:
+        plain = plain.replace(fma_rate=known.fma_rate)
     return plain.replace(**measured(plain)) if os.environ.get(VARIABLE) != "0" else plain
 
 

@@ -17,7 +17,7 @@ from warpbeam.op.integer_products import integer_conv, integer_matmul
 from warpbeam.op.nn_common import spatial_letters
 from warpbeam.op.nn_conv import ConvNd
 from warpbeam.relay.expr import Call, Constant, Expr, Function
-from warpbeam.tir.tensor_intrin.dots import DOTS
+from warpbeam.tir.tensor_intrin.dots import DOTS, Dot
 from warpbeam.transform.graph import call, op_name, rewrite_function
 
 BYTES = ("int8", "uint8")
@@ -31,10 +31,16 @@ class Steps(NamedTuple):
     zero: Expr | None
 
 
+def byte_dots(target: Any) -> list[Dot]:
+    """The instructions by which a target multiplies bytes into int32 sums."""
+    have = set(target.required_features)
+    found = [d for d in DOTS.values() if d.requires and set(d.requires) <= have]
+    return [d for d in found if d.group == 4 and d.result == "int32"]
+
+
 def has_dots(target: Any) -> bool:
     """Whether a target multiplies bytes into int32 sums by one instruction."""
-    have = set(target.required_features)
-    return any(d.group == 4 and d.result == "int32" and set(d.requires) <= have for d in DOTS.values() if d.requires)
+    return bool(byte_dots(target))
 
 
 @function_pass(opt_level=2, name="IntegerProducts")

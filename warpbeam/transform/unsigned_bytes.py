@@ -3,8 +3,9 @@
 conv(x, w)     ->     conv(x + 128, w) + (-128 * sum(w))          exact modulo 2^32, as the sums themselves
 
 The instruction for signed bytes offsets each element as it is used, and multiplies the offset by the weights again in
-each tile. Here the sums of the weights are constants, and elements are offset once: where they are made, as others that
-read them (a residual, say) take the offset off again on the way.
+each tile. Here the sums of the weights are constants, and elements are offset once: where they are rounded to bytes,
+if whatever else reads them (a residual, say) can take the offset off on the way, or where a border is put around them.
+Bytes that go on as such (into a concatenation, maxima, a result) keep their sign: taking it off would be a kernel.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from warpbeam.ir.transform import function_pass
 from warpbeam.op.nn_common import spatial_letters
 from warpbeam.op.nn_conv import ConvNd
 from warpbeam.relay.expr import Call, Constant, Expr, Function, const
-from warpbeam.tir.tensor_intrin.dots import DOTS, signed_by_offset
+from warpbeam.tir.tensor_intrin.dots import signed_by_offset
 from warpbeam.transform.graph import call, constant, is_finished, op_name, same_call
+from warpbeam.transform.integer_products import BYTES, byte_dots
 
 _TOP = -128  # as a byte, the bit that 128 more flips
 
 
 def offsets_bytes(target: Any) -> bool:
     """Whether a target multiplies signed bytes only by way of unsigned ones."""
-    have = set(target.required_features)
-    found = [d for d in DOTS.values() if d.requires and set(d.requires) <= have and d.result == "int32"]
-    return any(d.a == "int8" for d in found) and all(d.step is signed_by_offset for d in found if d.a == "int8")
+    steps = {d.step for d in byte_dots(target) if d.a == "int8"}
+    return steps == {signed_by_offset}
 
 
 @function_pass(opt_level=2, name="UnsignedBytes", required=["InferType"])
@@ -39,9 +40,11 @@ class UnsignedBytes:
     def transform_function(self, fn: Function, mod: Any, ctx: Any) -> Function:
         nodes = list(post_order(fn.body, enter=lambda n: not (isinstance(n, Function) and is_finished(n))))
         found = _Found(fn, nodes)
+        if not found.products:
+            return fn
         known: dict[Node, Expr] = {}  # what stands for elements less 128 -> the elements
         done: dict[Node, Any] = {}
-        for n in nodes if found.products else ():
+        for n in nodes:
             new = map_children(n, lambda c: done.get(c, c))
             if new is not n:
                 add_origins(new, origins(n))
@@ -54,7 +57,7 @@ class UnsignedBytes:
                     add_origins(each, origins(n))
                 known[new] = small
             done[n] = new
-        return fn.replace(body=done[fn.body]) if found.products else fn
+        return fn.replace(body=done[fn.body])
 
 
 class _Found:
@@ -66,8 +69,8 @@ class _Found:
             for c in children(n):
                 self.readers.setdefault(c, []).append(n)
         able = {n for n in nodes if _is_product(n)}
-        self.made = {_inner(n.args[0]) for n in able}
-        self.made = {x for x in self.made if _is_rounded(x) and all(self._fits(r, x, able) for r in self.readers[x])}
+        left = {_inner(n.args[0]) for n in able}
+        self.made = {x for x in left if _is_rounded(x) and all(self._fits(r, x, able) for r in self.readers[x])}
         self.products = {n for n in able if n.args[0] in self.made or self._is_border(n.args[0], able)}
 
     def _fits(self, reader: Any, x: Expr, able: set[Any]) -> bool:
@@ -81,7 +84,7 @@ class _Found:
 
 def _is_rounded(x: Any) -> bool:
     """Whether a kernel makes bytes of something else."""
-    return op_name(x) == "cast" and x.args[0].ty.dtype not in ("int8", "uint8")
+    return op_name(x) == "cast" and x.args[0].ty.dtype not in BYTES
 
 
 def _is_product(n: Any) -> bool:

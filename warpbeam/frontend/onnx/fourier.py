@@ -173,8 +173,9 @@ def spectrum(x: Complex, length: int, columns: int, sign: int, factor: float = 1
     Data longer than `length` is cut, shorter data is filled with zeros.
     """
     radices = factors(length) if x.im is not None or length > LARGEST_MATRIX else None
-    if not radices and x.im is None and columns > length // 2 + 1:
-        return _mirrored(_direct(x, length, length // 2 + 1, sign, factor), length, columns)
+    half = length // 2 + 1
+    if not radices and x.im is None and columns > half:
+        return _mirrored(_direct(x, length, half, sign, factor), length, columns)
     if not radices:
         return _direct(x, length, columns, sign, factor)
     x = Complex(_fitted(x.re, length), None if x.im is None else _fitted(x.im, length))
