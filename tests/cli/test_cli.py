@@ -434,9 +434,9 @@ def test_a_lost_connection_is_not_asked_again() -> None:
     from warpbeam.cli.models import _that_fit
     from warpbeam.runtime.errors import RPCError
 
-    asked = []
+    asked: list[dict[str, int]] = []
 
-    def lost(arrays: Any) -> None:
+    def lost(arrays: dict[str, int]) -> None:
         asked.append(arrays)
         raise RPCError("the connection ended")
 
