@@ -240,6 +240,16 @@ def test_extents_that_fit_are_found(run: Run, tmp_path: Path) -> None:
     assert (code, err) == (0, "") and json.loads(out)["outputs"][0]["shape"] == "[1, 1, 3, 2]"
 
 
+def test_verify_finds_extents_that_fit(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("verify", _windows(tmp_path), "--json")
+    assert code == 0 and json.loads(out)["sizes"] == {"height": 8, "width": 8}
+    assert "taken: height=8,width=8" in err
+    maps = tmp_path / "maps.npz"
+    np.savez(maps, x=np.ones((2, 1, 5, 4), np.float32))
+    code, out, err = run("verify", _windows(tmp_path), "--json", "--inputs", str(maps))
+    assert (code, err) == (0, "") and json.loads(out)["sizes"] == {}
+
+
 def test_extents_that_do_not_fit_are_named(run: Run, tmp_path: Path) -> None:
     five = "c = Constant <value = float[1, 1, 5, 1] {0, 1, 2, 3, 4}> ()  s = Concat <axis = 3> (y0, c)  y = Relu (s)"
     model = _windows(tmp_path, five)
@@ -431,8 +441,8 @@ def _umask() -> int:
 def test_a_lost_connection_is_not_asked_again() -> None:
     from types import SimpleNamespace
 
-    from warpbeam.cli.models import _that_fit
     from warpbeam.runtime.errors import RPCError
+    from warpbeam.runtime.extents import that_fit
 
     asked: list[dict[str, int]] = []
 
@@ -442,5 +452,5 @@ def test_a_lost_connection_is_not_asked_again() -> None:
 
     module = SimpleNamespace(inputs=[SimpleNamespace(shape=("batch", "width"))], run=lost)
     with pytest.raises(RPCError, match="the connection ended"):
-        _that_fit(module, dict, ["batch", "width"])
+        that_fit(module, dict, ["batch", "width"])
     assert asked == [{}]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from warpbeam.cli import console, options
+from warpbeam.runtime import extents
 from warpbeam.runtime.artifact import Artifact
 from warpbeam.runtime.errors import RunError, WarpbeamError
 
 _MAGIC = b"WARPBEAM"
-_SIZES = (8, 32, 64, 128, 224, 512, 1024, 4096, 16000)  # of maps and signals, where 1 does not fit
-_MOST_ELEMENTS = 1 << 22  # of inputs, to find out
 
 
 def is_artefact(path: str) -> bool:
@@ -136,7 +134,7 @@ def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
     if unknown:
         raise RunError(f"{args.inputs}: unknown inputs {', '.join(unknown)}", hint=f"the model's: {', '.join(known)}")
     wanted = {} if not is_compiled(args.model) else options.shape_map(args.input_shapes)
-    sizes = symbol_sizes(module, {**wanted, **{n: a.shape for n, a in given.items()}})
+    sizes = extents.symbol_sizes(module, {**wanted, **{n: a.shape for n, a in given.items()}})
     symbols = {e for info in module.inputs for e in info.shape if isinstance(e, str)}
     if not symbols.issuperset(args.sizes):
         hint = f"the model's: {', '.join(sorted(symbols))}" if symbols else "all extents of this model are fixed"
@@ -148,62 +146,26 @@ def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
             return layout.gathered(given, made)
         return {name: given.get(name, made[name]) for name in known}
 
-    return _that_fit(module, arrays, sorted(symbols - sizes.keys() - set(args.sizes)))
+    return _that_fit(module, arrays, extents.unknown_symbols(module, {**sizes, **args.sizes}))
 
 
 def _that_fit(module: Any, arrays: Callable[[Mapping[str, int]], dict[str, Any]], names: list[str]) -> dict[str, Any]:
-    """The first arrays that the model runs with: extents that nobody gave are 1, or the same larger number for all but
-    those that inputs begin with; then for all.
-    """
-    if not names:
-        return arrays({})
-    leading = {info.shape[0] for info in module.inputs if info.shape}
-    inner = [n for n in names if n not in leading]
-    tried = [{}, *(dict.fromkeys(some, size) for some in ([inner] if inner else []) + [names] for size in _SIZES)]
-    first: RunError | None = None
-    for sizes in tried:
-        if sizes and _elements(module, sizes) > _MOST_ELEMENTS:
-            continue
-        try:
-            found = arrays(sizes)
-            module.run(found)
-        except RunError as error:
-            if type(error) is not RunError:  # of a connection, say: other extents would not help
-                raise
-            first = first or error
-            continue
-        if sizes:
-            console.note(f"extents of 1 do not fit this model; taken: {_said(sizes)} (--sizes says others)")
-        return found
-    assert first is not None
-    hints = [first.hint, f"or say which extents fit: --sizes {_said(dict.fromkeys(names, 1))}"]
-    raise RunError(first.what, first.where, first.why, ", ".join(filter(None, hints))) from first
+    """Arrays that the model runs with; says which sizes were taken for `names`, the extents that nobody gave."""
+    try:
+        found, sizes = extents.that_fit(module, arrays, names)
+    except RunError as error:
+        if type(error) is not RunError or not names:
+            raise
+        hints = [error.hint, f"or say which extents fit: --sizes {extents.said(dict.fromkeys(names, 1))}"]
+        raise RunError(error.what, error.where, error.why, ", ".join(filter(None, hints))) from error
+    tell_sizes(sizes)
+    return found
 
 
-def _elements(module: Any, sizes: Mapping[str, int]) -> int:
-    """Elements of all inputs."""
-    return sum(math.prod(e if isinstance(e, int) else sizes.get(e, 1) for e in info.shape) for info in module.inputs)
-
-
-def _said(sizes: Mapping[str, int]) -> str:
-    return ",".join(f"{name}={size}" for name, size in sizes.items())
-
-
-def symbol_sizes(module: Any, shapes: Mapping[str, Any]) -> dict[str, int]:
-    """Values of symbolic extents, from shapes given for some inputs; 1 for those that stay unknown."""
-    sizes: dict[str, int] = {}
-    for info in module.inputs:
-        wanted = shapes.get(info.name)
-        if wanted is not None and len(wanted) != len(info.shape):
-            have = console.shape(info.shape)
-            raise RunError(f"input {info.name!r} has {len(info.shape)} axes, {len(wanted)} given", why=f"it is {have}")
-        for axis, extent in enumerate(info.shape):
-            value = wanted[axis] if wanted is not None and isinstance(wanted[axis], int) else None
-            if isinstance(extent, str) and value is not None and sizes.setdefault(extent, value) != value:
-                raise RunError(f"extent {extent!r} is {sizes[extent]} and {value}", f"input {info.name!r}")
-            if isinstance(extent, int) and value is not None and value != extent:
-                raise RunError(f"input {info.name!r}: axis {axis} is {extent}, not {value}")
-    return sizes
+def tell_sizes(sizes: Mapping[str, int]) -> None:
+    """Says that extents were taken because 1 does not fit."""
+    if sizes:
+        console.note(f"extents of 1 do not fit this model; taken: {extents.said(sizes)} (--sizes says others)")
 
 
 def fill(module: Any, how: str, seed: int, sizes: Mapping[str, int]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
             cache=not args.no_cache,
             threads=args.threads,
         )
+    models.tell_sizes(result.sizes)
     if args.json:
         console.emit_json(result.data())
     else:

@@ -22,6 +22,7 @@ from warpbeam.driver import source
 from warpbeam.driver.api import compile_with_report, precise
 from warpbeam.ir.diagnostics import VerifyError
 from warpbeam.relay import interp
+from warpbeam.runtime.extents import symbol_sizes, that_fit, unknown_symbols
 from warpbeam.runtime.module import Module
 from warpbeam.runtime.objects import scattered
 from warpbeam.target import get
@@ -65,7 +66,10 @@ class Difference:
 
 @dataclass(slots=True)
 class VerifyResult:
-    """The verdict, the differences it rests on, and, where it is bad, what was found to differ first."""
+    """The verdict, the differences it rests on, and, where it is bad, what was found to differ first.
+
+    sizes: those taken for symbolic dimensions that nobody gave, if 1 does not fit.
+    """
 
     model: str
     target: str
@@ -74,6 +78,7 @@ class VerifyResult:
     findings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     precision: str = "fp32"
+    sizes: dict[str, int] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -90,6 +95,7 @@ class VerifyResult:
             "model": self.model, "target": self.target, "opt_level": self.opt_level,
             "precision": self.precision, "passed": self.passed,
             "differences": rows, "findings": list(self.findings), "seconds": dict(self.seconds),
+            "sizes": dict(self.sizes),
         }  # fmt: skip
 
 
@@ -113,7 +119,7 @@ def verify(
     Args:
         model: what `compile` takes.
         inputs: arrays by name; random ones from `seed` where absent.
-        symbols: sizes of symbolic dimensions; 1 where absent.
+        symbols: sizes of symbolic dimensions; where absent, as inputs have them, else 1, or larger ones that fit.
         module: the model compiled before, to be judged instead of a new compilation.
         bisect: on a difference, name the first graph pass and kernel that differ.
         guard, precision: see `compile`. A shorter precision allows the errors of its type (`TOLERANCE`).
@@ -157,13 +163,11 @@ def _verified(
             )
     if threads is not None:
         module.num_threads = threads
-    arrays = {**module.random_inputs(seed, **dict(symbols or {})), **(inputs or {})}
     layout = module.layout
     if layout is not None and any(n.string for n in (*layout.inputs, *layout.outputs)):
         raise VerifyError("a model on strings cannot be verified", found.name, "numbers are compared",
                           "run it, and compare its strings yourself")  # fmt: skip
-    if layout is not None:
-        arrays = layout.gathered(arrays, arrays)
+    arrays, result.sizes = _arrays(module, seed, symbols or {}, inputs or {})
     flat = scattered(arrays)
     ordered = [flat[name] for name in found.inputs]
     with _clock(result, "run"):
@@ -180,6 +184,19 @@ def _verified(
         with _clock(result, "bisect"):
             result.findings = search(found, module, ordered, tgt, opt_level)
     return result
+
+
+def _arrays(
+    module: Module, seed: int, symbols: Mapping[str, int], inputs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Arrays for all inputs, and the sizes that had to be found for them."""
+    known = {**symbol_sizes(module, {k: v.shape for k, v in inputs.items() if hasattr(v, "shape")}), **symbols}
+
+    def made(more: Mapping[str, int]) -> dict[str, Any]:
+        arrays = {**module.random_inputs(seed, **{**known, **more}), **inputs}
+        return arrays if module.layout is None else module.layout.gathered(arrays, arrays)
+
+    return that_fit(module, made, unknown_symbols(module, known))
 
 
 def difference(name: str, against: str, got: Any, expected: Any, scale: float | None = None) -> Difference:
