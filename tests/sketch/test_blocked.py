@@ -122,6 +122,16 @@ def test_values_of_one_product_shared_by_cores(parallel):
     close(results(lowered, given(ins), outs), expected("", *given(ins)), terms=64)
 
 
+@pytest.mark.parametrize("rows", [3, 5, 7])
+def test_several_blocks_and_panels_are_shared_whatever_tiles_leave_of_a_block(rows):
+    """Blocks of 16 rows, in tiles that do not divide them, together with panels as one parallel loop."""
+    ins, outs = product(32, 64, 64)
+    decided = replace(PARTS, rows=(rows,), height=16, parallel="panels")
+    lowered = lower(forced(ins, outs, decided), TARGET)
+    assert "parallel(4)" in to_text(lowered)
+    close(results(lowered, given(ins), outs), expected("", *given(ins)), terms=64)
+
+
 @pytest.mark.parametrize("decided", [WHOLE, PARTS, replace(PARTS, near=False)], ids=["whole", "parts", "in place"])
 def test_blocks_add_in_the_order_of_tiles_without_them(decided):
     ins, outs = product(37, 50, 64)

@@ -45,6 +45,24 @@ def test_what_is_turned(body, shapes, want: list[str]) -> None:
     assert _names(_turned(body, *shapes)) == want
 
 
+@pytest.mark.parametrize(
+    ("steps", "rows", "columns", "turned"),
+    [(4096, 1024, 128, True), (16384, 256, 768, True), (4096, 1024, 64, False), (2048, 1024, 768, False),
+     (4096, 1000, 768, False), (4096, 2048, 768, False), (32768, 128, 768, False)],
+)  # fmt: skip
+def test_left_operands_are_turned_where_they_crowd(steps: int, rows: int, columns: int, turned: bool) -> None:
+    """Beyond the caches, rows a power of two apart, and columns enough."""
+    product = lambda a, b: relay.nn.matmul(a, b, transpose_a=True)  # noqa: E731
+    want = ["transpose", "nn.matmul"] if turned else ["nn.matmul"]
+    assert _names(_turned(product, (steps, rows), (steps, columns))) == want
+    both = lambda a, b: relay.nn.matmul(a, b, transpose_a=True, transpose_b=True)  # noqa: E731
+    assert _names(_turned(both, (steps, rows), (columns, steps))) == ["transpose", *want]
+    batch = lambda a, b: relay.nn.batch_matmul(a, b, transpose_a=True, transpose_b=False)  # noqa: E731
+    mod = _turned(batch, (2, steps, rows), (2, steps, columns))
+    assert _names(mod) == [n.replace("nn.matmul", "nn.batch_matmul") for n in want]
+    assert [int(d) for d in passes.InferType()(mod)["main"].body.ty.shape] == [2, rows, columns]
+
+
 def test_whole_numbers_stay() -> None:
     a, b = (relay.var(n, shape=(16, 8), dtype="int8") for n in "ab")
     mod = relay.IRModule.from_expr(relay.Function([a, b], relay.nn.dense(a, b, out_dtype="int32")))

@@ -14,6 +14,7 @@ from warpbeam.sketch import (
     generic,
     lines,
     online,
+    parted,
     pointwise,
     pooled,
     rows,
@@ -37,6 +38,7 @@ _SKETCHES = (
     ("sampled", sampled),
     ("pointwise", pointwise),
     ("tabled", tabled),
+    ("parted", parted),
     ("rows", rows),
     ("streamed", streamed),
     ("window", window),
@@ -72,7 +74,7 @@ def schedule(
             continue
         try:
             plan = sketch.build(group)
-            return replace(plan, lowered=lower(plan.func, target))
+            return replace(plan, lowered=lower(plan.func, target), notes=(*plan.notes, *refused))
         except (ScheduleError, LowerError) as error:
             refused.append(f"{label}: {error.what}")
             group.restart()

@@ -40,14 +40,14 @@ def fits(group: Group) -> bool:
     assert isinstance(out, ComputeOp)
     if not op.axis or [extent(a.extent) for a in op.axis] != [extent(a.extent) for a in out.axis]:
         return False
-    if any(s.kind != "elementwise" for s in group.stages if s is not heavy[0]) or not _read_once(heavy[0]):
+    if any(s.kind != "elementwise" for s in group.stages if s is not heavy[0]) or not read_once(heavy[0]):
         return False
     columns, size = extent(op.axis[-1].extent), dt.nbytes(op.body[0].dtype)
     read = product([a.extent for a in (*op.axis, *op.reduce_axis)]) * size
     return columns is not None and columns * size >= _LEAST_BYTES and read > group.target.l2
 
 
-def _read_once(stage: Stage) -> bool:
+def read_once(stage: Stage) -> bool:
     """Whether all that a reduction reads row by row is a tensor with its axes and no others, the columns last."""
     own = {a.var for a in (*stage.op.axis, *stage.op.reduce_axis)}
     reduced = {a.var for a in stage.op.reduce_axis}
@@ -74,17 +74,25 @@ def build(group: Group) -> Plan:
     for stage in group.stages:
         if stage.op is not out and stage.op is not heavy:
             group.sch.compute_inline(group.blocks[stage.op])
+    last = group.sch.cache_write(group.blocks[out], "local") if heavy is out else group.blocks[out]
+    width, rows = panels(group, heavy, last)
+    return Plan(group.sch.func, "streamed", {"columns": width, "rows": rows}, ("rows are read from end to end",))
+
+
+def panels(group: Group, heavy: ComputeOp, last: str) -> tuple[int, int]:
+    """Schedules a reduction below the block `last`, which has its axes and takes its sums from a buffer. Gives columns
+    of a panel, and rows of a block.
+    """
     sch, lanes = group.sch, lanes_of(group, heavy)
     lead, columns = product([a.extent for a in heavy.axis[:-1]]), extent(heavy.axis[-1].extent)
     assert columns is not None
     width = panel(group.target, lead, columns, dt.nbytes(heavy.body[0].dtype))
-    last = sch.cache_write(group.blocks[out], "local") if heavy is out else group.blocks[out]
     names = list(sch.loops(last))
     at, column = sch.split(names[-1], [None, width])
     free = None
     if len(names) > 1:
         free = sch.fuse(*names[:-1]) if len(names) > 2 else names[0]
-    _vector(group, column, lanes)
+    vector(group, column, lanes)
     block = group.blocks[heavy]
     sch.compute_at(block, at)
     sch.set_scope(block, "local")
@@ -99,7 +107,7 @@ def build(group: Group) -> Plan:
         sch.annotate(loop, "joined", loop)
     if columns % width:
         sch.partition(at, columns // width)
-    return Plan(sch.func, "streamed", {"columns": width, "rows": rows}, ("rows are read from end to end",))
+    return width, rows
 
 
 def _walk(group: Group, heavy: ComputeOp, at: str, lanes: int) -> int:
@@ -113,16 +121,17 @@ def _walk(group: Group, heavy: ComputeOp, at: str, lanes: int) -> int:
     several, one = sch.split(reduced[-1], [None, rows])
     sch.reorder(*spatial[:-1], *reduced[:-1], several, spatial[-1], one)
     start = sch.decompose_reduction(block, (*reduced[:-1], several)[0])
-    _vector(group, sch.loops(start)[-1], lanes)
-    vector, lane = sch.split(spatial[-1], [None, lanes])
-    sch.reorder(vector, one, lane)
+    vector(group, sch.loops(start)[-1], lanes)
+    column, lane = sch.split(spatial[-1], [None, lanes])
+    sch.reorder(column, one, lane)
     if lanes > 1:
         sch.vectorize(lane)
     sch.unroll(one)
     return rows
 
 
-def _vector(group: Group, loop: str, lanes: int) -> None:
+def vector(group: Group, loop: str, lanes: int) -> None:
+    """A loop in vectors."""
     if lanes > 1:
         _, lane = group.sch.split(loop, [None, lanes])
         group.sch.vectorize(lane)

@@ -161,9 +161,15 @@ def _own_part(found: list[Access], d: int, moving: frozenset[Var]) -> PrimExpr |
     grain = 0
     for coef in own.values():
         grain = gcd(grain, coef)
-    if bounded and high - low < grain:
+    if (bounded and high - low < grain) or _within(rests, e.as_expr(grain)):
         return P.to_expr(own, "int64")
     return _symbolic_part(own, rests, moving)
+
+
+def _within(rests: list[tuple[P.Poly, Access]], size: PrimExpr) -> bool:
+    """Whether all rests are proven to lie in [0, size): loops that end with a block have bounds of others."""
+    found = ((P.to_expr(rest, "int64"), a.facts) for rest, a in rests)
+    return all(prove(x >= 0, facts) is True and prove(x < size, facts) is True for x, facts in found)
 
 
 def _symbolic_part(own: P.Poly, rests: list[tuple[P.Poly, Access]], moving: frozenset[Var]) -> PrimExpr | None:
@@ -178,12 +184,7 @@ def _symbolic_part(own: P.Poly, rests: list[tuple[P.Poly, Access]], moving: froz
         if left is None or any(var in free_vars(a) for a in left):
             return None
         step[left] = coef
-    size = P.to_expr(step, "int64")
-    for rest, a in rests:
-        x = P.to_expr(rest, "int64")
-        if prove(x >= 0, a.facts) is not True or prove(x < size, a.facts) is not True:
-            return None
-    return var
+    return var if _within(rests, P.to_expr(step, "int64")) else None
 
 
 def _parts(index: PrimExpr, moving: frozenset[Var], inner: frozenset[Var]) -> tuple[P.Poly, P.Poly, P.Poly] | None:
