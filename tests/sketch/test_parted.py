@@ -46,7 +46,8 @@ def _run(func, data: np.ndarray, got: np.ndarray) -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts short enough for the interpreter."""
-    monkeypatch.setattr(parted, "_ELEMENTS", 512)
+    monkeypatch.setattr(parted, "_ELEMENTS", 256)
+    monkeypatch.setattr(parted, "_LONG", 8)
 
 
 @pytest.mark.parametrize("shape,body,value", CASES)

@@ -12,6 +12,7 @@ smaller tile.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -36,7 +37,9 @@ _VISIT = 24.0  # cycles from one row of a crowded rhs to the next, of however fe
 _WIDE = 12  # vectors of a panel of such rows, for a single row of the lhs; elsewhere 6
 _WAYS = 16  # of the second-level cache
 _MIXED = 2.0  # a tile of whole and shorter vectors: code generators keep few of them in registers
-_MISSED = 0.6  # of a step's time that it takes longer where no element of the lhs is near
+_MISSED = (0.6, 0.3)  # of a step's time that it takes longer where no element of the lhs is near: one vector, and more
+_LINE = 64  # bytes
+_ROOM = 4 / 3  # so many more lines than a place has room for still come in time where a tile has more vectors
 _CROWDED = 1.02  # times as slow by rows in few sets: noticeable
 WAY_BYTES = 4096  # of one way of the nearest cache: after so many, lines share a place there
 EXPOSED = 0.35  # share of the shorter of two works that run together, which still adds to the time
@@ -55,7 +58,9 @@ class Shape:
     constant, another one for each of `outer`. supposed: what rows may be, for each of
     them; where they are known it says nothing. multiples: what the rows of a tile are a multiple of, where not of 1.
     latency: cycles from one sum of a result to the next. inside: for each of rows, which of them meet the map for each
-    tap of a window, None where all do. share: the part of the taps along `outer` that meet the map.
+    tap of a window, None where all do. share: the part of the taps along `outer` that meet the map. row_bytes and
+    outer_bytes: from the lhs element of a row to that of the next, along the last and the first of two row axes; 0
+    where that differs.
     """
 
     rows: tuple[int | None, ...]
@@ -76,6 +81,7 @@ class Shape:
     latency: int = 4
     inside: tuple[Inside | None, ...] = ()
     share: float = 1.0
+    outer_bytes: int = 0
     counts: tuple[int, ...] = field(init=False, compare=False, repr=False)  # the rows with a number for each
 
     def __post_init__(self) -> None:
@@ -435,15 +441,28 @@ def exchanged(shape: Shape, columns: bool, target: Target) -> float:
 
 def _aliasing(shape: Shape, rows: tuple[int, ...], vectors: int, target: Target) -> float:
     """How much slower a tile is whose lhs rows lie in few sets of the first-level cache (row distances near 4 KiB).
-    More rows than a set has ways come from the second level for each step, which only products with more vectors hide.
+    More rows than a set has ways come from the second level for each step, which only products with more vectors hide,
+    and of not too many rows.
     """
     if not shape.broadcast or not shape.row_bytes or not rows:
         return 1.0
     distinct = max(1, WAY_BYTES // gcd(shape.row_bytes, WAY_BYTES))
     ways = max(1, target.l1 // WAY_BYTES)
     crowd = rows[-1] / min(distinct, rows[-1])
-    missed = _MISSED if crowd > ways and vectors == 1 else 0.0
+    missed = _MISSED[0] if crowd > ways and vectors == 1 else 0.0
+    near = rows if shape.outer_bytes else rows[-1:]
+    if vectors > 1 and _together(near, shape.outer_bytes % WAY_BYTES, shape.row_bytes % WAY_BYTES) > _ROOM * ways:
+        missed = _MISSED[1]
     return 1.0 + 0.008 * max(0.0, crowd - ways / 4) + missed
+
+
+@lru_cache(maxsize=4096)
+def _together(rows: tuple[int, ...], outer: int, inner: int) -> int:
+    """Rows of a tile whose lines share one place of the first-level cache, at most."""
+    places = Counter(
+        (i * outer + j * inner) % WAY_BYTES // _LINE for i in range(prod(rows[:-1])) for j in range(rows[-1])
+    )
+    return max(places.values())
 
 
 def crowded(shape: Shape, tile: Tile, target: Target) -> bool:

@@ -11,6 +11,7 @@ parts there are is a matter of the sizes alone: terms are added in the same orde
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.rewrite import substitute
@@ -21,11 +22,12 @@ from warpbeam.te.tensor import ComputeOp, ProducerLoad, Reduce, Tensor
 from warpbeam.tir.expr import IntImm, PrimExpr, Var, as_expr, if_then_else
 from warpbeam.tir.stmt import IterVar
 
-_ELEMENTS = 1 << 16  # of a part: some microseconds of one core
-_LEAST_PARTS = 4
+_ELEMENTS = 1 << 15  # of a part: a microsecond of one core, or some
+_LEAST_PARTS = 8
 _MOST_PARTS = 256
 _FEW = 16  # rows, or panels of columns, that leave cores without work
 _PANEL = 16 << 10  # bytes of a row
+_LONG = 128  # rows of a part, about, next to which what is written for it counts for little
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,11 @@ def find(group: Group) -> Cut | None:
     if None in sizes or [extent(a.extent) for a in op.axis] != [extent(a.extent) for a in out.axis]:
         return None
     rows = _rows(stage)
-    total = product([a.extent for a in (*op.axis, *op.reduce_axis)])
+    total, length = product([a.extent for a in (*op.axis, *op.reduce_axis)]), extent(op.reduce_axis[0].extent) or 1
     if rows is None or rows >= _FEW or total < _LEAST_PARTS * _ELEMENTS:
         return None
-    return _cut(stage, extent(op.reduce_axis[0].extent) or 1, min(total // _ELEMENTS, _MOST_PARTS // rows))
+    own = length if stage.kind == "row" else product([a.extent for a in op.reduce_axis]) // _LONG
+    return _cut(stage, length, min(total // _ELEMENTS, _MOST_PARTS // rows, own))
 
 
 def _rows(stage: Stage) -> int | None:
@@ -78,16 +81,20 @@ def _rows(stage: Stage) -> int | None:
 
 
 def _cut(stage: Stage, length: int, wanted: int) -> Cut | None:
-    """About so many parts of an axis: without a rest if half to twice as many allow it, else with one."""
-    if length < 2 * _LEAST_PARTS:
-        return None
+    """About so many parts of an axis, without a rest if half to twice as many allow it, and as many powers of two in
+    their number as possible, up to eight: most numbers of cores have equal shares.
+    """
     wanted = min(wanted, length // 2)
-    near = sorted(range(max(2, wanted // 2), min(2 * wanted, length // 2) + 1), key=lambda n: (abs(n - wanted), n))
+    if wanted < 2:
+        return None
+    some = range(max(2, wanted // 2), min(2 * wanted, length // 2) + 1)
+    near = sorted(some, key=lambda n: (-gcd(n, 8), abs(n - wanted), n))
     even = next((n for n in near if length % n == 0), 0)
     if even:
         return Cut(stage, even, length // even, 0)
-    if len(stage.op.reduce_axis) > 1 or wanted < 2:
+    if len(stage.op.reduce_axis) > 1:
         return None
+    wanted -= wanted % 8 if wanted > 8 else 0
     return Cut(stage, wanted, length // wanted, length % wanted)
 
 
@@ -99,18 +106,15 @@ def build(group: Group) -> Plan:
     for stage in new.stages:
         if not stage.op.reduce_axis and stage.op is not out.op:
             new.sch.compute_inline(new.blocks[stage.op])
-    columns = cut.heavy.kind != "row"
-    lanes = pieces.lanes_of(new, part)
-    if columns:
+    if cut.heavy.kind != "row":
         streamed.panels(new, part, new.sch.cache_write(new.blocks[part], "local"))
+        alone = total is out.op
+        last = new.sch.cache_write(new.blocks[total], "local") if alone else new.blocks[out.op]
+        streamed.panels(new, total, last, shared=False)
     else:
-        _rows_of_parts(new, part, lanes)
-    if columns:
-        _along(new, total, lanes)
-    elif not cut.rest:
-        pieces.reduction(new, new.blocks[total], total)
-    if total is not out.op and columns:
-        streamed.vector(new, new.sch.loops(new.blocks[out.op])[-1], lanes)
+        _rows_of_parts(new, part, pieces.lanes_of(new, part))
+        if not cut.rest:
+            pieces.reduction(new, new.blocks[total], total)
     return Plan(new.sch.func, "parted", {"parts": cut.count}, ("parts of a long reduction on all cores",))
 
 
@@ -157,21 +161,3 @@ def _rows_of_parts(group: Group, part: ComputeOp, lanes: int) -> None:
     sch.decompose_reduction(block, inner[0])
     for piece in pieces.cut(group, block, inner[-1], lanes, pieces.MOST):
         pieces.partial(group, piece)
-
-
-def _along(group: Group, total: ComputeOp, lanes: int) -> None:
-    """The parts' sum: a vector of columns through all of them."""
-    sch, block = group.sch, group.blocks[total]
-    last = sch.cache_write(block, "register")
-    outer, lane = sch.split(sch.loops(last)[-1], [None, lanes])
-    if lanes > 1:
-        sch.vectorize(lane)
-    sch.compute_at(block, outer)
-    sch.set_scope(block, "register")
-    names = list(sch.loops(block))
-    *_, column, of = names
-    sch.reorder(of, column)
-    start = sch.decompose_reduction(block, of)
-    for one in (sch.loops(start)[-1], column):
-        if lanes > 1:
-            sch.vectorize(one)

@@ -79,9 +79,9 @@ def build(group: Group) -> Plan:
     return Plan(group.sch.func, "streamed", {"columns": width, "rows": rows}, ("rows are read from end to end",))
 
 
-def panels(group: Group, heavy: ComputeOp, last: str) -> tuple[int, int]:
+def panels(group: Group, heavy: ComputeOp, last: str, shared: bool = True) -> tuple[int, int]:
     """Schedules a reduction below the block `last`, which has its axes and takes its sums from a buffer. Gives columns
-    of a panel, and rows of a block.
+    of a panel, and rows of a block. shared: whether by all cores.
     """
     sch, lanes = group.sch, lanes_of(group, heavy)
     lead, columns = product([a.extent for a in heavy.axis[:-1]]), extent(heavy.axis[-1].extent)
@@ -102,7 +102,7 @@ def panels(group: Group, heavy: ComputeOp, last: str) -> tuple[int, int]:
         loop = free
     elif free is not None:
         loop = sch.fuse(free, at)
-    if sch.extent(loop) != 1:
+    if shared and sch.extent(loop) != 1:
         sch.parallel(loop)
         sch.annotate(loop, "joined", loop)
     if columns % width:

@@ -45,7 +45,8 @@ def describe(group: Group, parts: Anatomy, roles: Contraction | None) -> Shape:
         packed=packed,
         bytes=dt.nbytes(op.body[0].dtype),
         reads=len(list(loads(op))),
-        row_bytes=_row_bytes(roles, tiled),
+        row_bytes=_row_bytes(roles, tiled[-1:]),
+        outer_bytes=_row_bytes(roles, tiled[-2:-1]),
         stride=0 if roles is None or packed else _stride(roles, axes[-1], sizes[axes[-1]]),
         own=packed and roles is not None and len(roles.batch) + len(roles.n) > 1,
         supposed=_supposed(op, tiled),
@@ -80,11 +81,11 @@ def _least(size: PrimExpr) -> int:
 
 
 def _row_bytes(roles: Contraction | None, rows: list[Var]) -> int:
-    """Bytes between the lhs elements of neighbouring rows of a tile; 0 where that is not constant."""
+    """Bytes between the lhs elements of neighbouring rows along the one axis given; 0 where that is not constant."""
     if roles is None or not rows:
         return 0
     strides = flat_strides(roles.lhs, rows)
-    step = None if strides is None else const_int(strides[rows[-1]])
+    step = None if strides is None else const_int(strides[rows[0]])
     return 0 if step is None else step * dt.nbytes(roles.lhs.dtype)
 
 
