@@ -24,7 +24,9 @@ from warpbeam.sketch.structure import Stage, load_vars
 from warpbeam.target import Target
 from warpbeam.te.tensor import ComputeOp, loads
 
-_ROWS = 4  # read side by side: one takes 1.2 to 1.3 of four's time, two and eight 0.95 to 1.05 (measured on Zen 5)
+# Rows read side by side, of short ones and of long ones. In four's time, long ones take on Zen 5: one 1.2 to 1.3, two
+# and eight 0.95 to 1.05; on Zen 4: six 0.9 to 1, eight 0.85 to 1.1, short ones 1.2 with eight.
+_ROWS = (4, 6)
 _LEAST_BYTES = 2048  # of a row: shorter ones are over before what follows is on its way
 _LEAST_PART = 1024  # of what is cut for the sake of more cores
 
@@ -116,8 +118,9 @@ def _walk(group: Group, heavy: ComputeOp, at: str, lanes: int) -> int:
     names = list(sch.loops(block))
     inner = names[names.index(at) + 1 :]
     spatial, reduced = inner[: len(heavy.axis)], inner[len(heavy.axis) :]
-    count = extent(heavy.reduce_axis[-1].extent) or _ROWS
-    rows = min(_ROWS, count)
+    size = product([heavy.axis[-1].extent]) * dt.nbytes(heavy.body[0].dtype)
+    rows = _ROWS[size >= _LEAST_BYTES]
+    rows = min(rows, extent(heavy.reduce_axis[-1].extent) or rows)
     several, one = sch.split(reduced[-1], [None, rows])
     sch.reorder(*spatial[:-1], *reduced[:-1], several, spatial[-1], one)
     start = sch.decompose_reduction(block, (*reduced[:-1], several)[0])
