@@ -111,3 +111,15 @@ def test_units_that_take_a_vector_in_two_halves_load_it_so(rows: tuple[int, ...]
     shape = Shape(rows=rows, columns=columns, reduce=reduce, outer=1, lanes=16, broadcast=True, packed=True)
     for rate in (1.0, 2.0):
         assert choose(shape, replace(get("generic-x86-64-v4"), cores=2, fma_rate=rate)).vectors >= 2
+
+
+def test_rows_of_both_axes_that_share_one_place_of_the_first_cache() -> None:
+    """A strided map of 14 x 14 x 512: every element of a tile lies a multiple of 4096 bytes from the others."""
+    shape = Shape(rows=(14, 14), columns=1024, reduce=512, outer=1, lanes=16, broadcast=True, packed=True,
+                  row_bytes=4096, outer_bytes=28 * 4096)  # fmt: skip
+    machine = replace(get("generic-x86-64-v4"), cores=1, fma_rate=1.0)
+    few, many = (choose(shape, replace(machine, l1=ways * 4096)) for ways in (8, 16))
+    assert few.rows[0] * few.rows[1] <= 10 and few.vectors > 1, few
+    assert many.rows[0] * many.rows[1] > 10, many
+    apart = choose(replace(shape, row_bytes=4096 + 512, outer_bytes=64), replace(machine, l1=8 * 4096))
+    assert apart.rows[0] * apart.rows[1] > 10, apart
