@@ -63,6 +63,21 @@ def test_left_operands_are_turned_where_they_crowd(steps: int, rows: int, column
     assert [int(d) for d in passes.InferType()(mod)["main"].body.ty.shape] == [2, rows, columns]
 
 
+def test_what_the_model_turns_is_read_where_it_lies() -> None:
+    product = lambda a, b: relay.nn.matmul(relay.transpose(a), b)  # noqa: E731
+    assert _names(_turned(product, (300, 40), (300, 50))) == ["nn.matmul"]
+    assert _names(_turned(lambda a, b: relay.nn.dense(relay.transpose(a), b), (300, 40), (50, 300))) == [
+        "transpose", "nn.matmul"]  # fmt: skip
+    assert _names(_turned(product, (4096, 1024), (4096, 256))) == ["transpose", "nn.matmul"]
+    known = relay.const(np.ones((300, 50), np.float32))
+    assert _names(_turned(lambda a: relay.nn.matmul(relay.transpose(a), known), (300, 40))) == [
+        "transpose",
+        "nn.matmul",
+    ]
+    batch = lambda a, b: relay.nn.batch_matmul(relay.transpose(a, axes=(0, 2, 1)), b, transpose_b=False)  # noqa: E731
+    assert _names(_turned(batch, (2, 300, 40), (2, 300, 50))) == ["transpose", "nn.batch_matmul"]
+
+
 def test_whole_numbers_stay() -> None:
     a, b = (relay.var(n, shape=(16, 8), dtype="int8") for n in "ab")
     mod = relay.IRModule.from_expr(relay.Function([a, b], relay.nn.dense(a, b, out_dtype="int32")))

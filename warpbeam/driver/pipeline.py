@@ -42,6 +42,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         passes.JoinProducts(),  # few rows by the same weights, in one product
         *([passes.PackProducts(target)] if in_regions() else []),  # the same rows by several weights, too
         *([passes.TurnProducts()] if target.kind in ("llvm", "c") else []),  # right operands that lie the wrong way
+        *([passes.SplitProducts()] if target.threads else []),  # few results of long sums, in parts
         passes.DeadCodeElimination(),
         *([] if plain else [passes.ToMixedPrecision(request, target)]),  # shorter numbers between kernels, on request
     ]

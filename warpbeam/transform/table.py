@@ -34,6 +34,7 @@ PASSES: dict[str, str] = {
     "SimplifyExpr": "simplify_expr:SimplifyExpr",
     "SimplifyInference": "simplify_inference:SimplifyInference",
     "SinkConstants": "sink_constants:SinkConstants",
+    "SplitProducts": "split_products:SplitProducts",
     "ToMixedPrecision": "to_mixed_precision:ToMixedPrecision",
     "TurnProducts": "turn_products:TurnProducts",
     "UnsignedBytes": "unsigned_bytes:UnsignedBytes",

@@ -9,9 +9,10 @@ put in order while compiling; anything else is turned once, which reads and writ
 
     y = matmul(x, w, transpose_a=True)     ->     y = matmul(transpose(x), w)
 
-A left operand that lies so is read where it is: a few neighbours of each of its rows, one row after the other. Only
-where it is beyond the caches and its rows are a power of two apart is it turned, too: nothing fetches them ahead then,
-and few of them stay (8192 rows of 1024: 0.5 of the speed of a turned one; of 1536 or of 1000: 1.0 and more).
+A left operand that lies so is read where it is: a few neighbours of each of its rows, one row after the other; so is
+what the model turns itself, as gradients of weights do. Only where it is beyond the caches and its rows are a power of
+two apart is it turned, too: nothing fetches them ahead then, and few of them stay (8192 rows of 1024: 0.5 of the speed
+of a turned one; of 1536 or of 1000: 1.0 and more).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from warpbeam.transform.graph import call, op_name, rewrite_function, same_call
 
 _FAR_BYTES = 12 << 20  # of a left operand that no cache keeps for long
 _PITCH = (1024, 4096)  # bytes from one of its rows to the next, a power of two: its lines share few places
+_ACROSS = ("float32", "float64")  # whose products take steps one by one, wherever they lie
 _COLUMNS = 128  # of the result: with 64 to turn it takes longer than it saves (measured on Zen 4)
 
 
@@ -51,8 +53,11 @@ def _turned(n: Node) -> Expr | None:
     if not dt.is_float(x.ty.dtype) or x.ty.ndim < 2 or w.ty.ndim < 2:
         return None
     left, right = bool(n.attrs.get("transpose_a")), name == "nn.dense" or bool(n.attrs["transpose_b"])
+    turned = not left and x.ty.dtype in _ACROSS and x.ty.ndim == 2 and not isinstance(w, Constant) and _is_swap(x)
+    if turned:
+        x, left = _swapped(x), True
     turn_left, turn_right = left and _crowded(x, n.ty.shape[-1]), right and _gathered(x, w, left)
-    if not turn_left and not turn_right:
+    if turned == turn_left and not turn_right:
         return None
     operands = _swapped(x) if turn_left else x, _swapped(w) if turn_right else w
     kinds = {"transpose_a": left and not turn_left, "transpose_b": right and not turn_right}
@@ -83,11 +88,17 @@ def _crowded(x: Expr, columns: Any) -> bool:
 
 def _swapped(x: Expr) -> Expr:
     """`x` with its last two axes swapped; where it is such a thing, what it was made of."""
-    last = x.ty.ndim - 1
-    axes = (*range(last - 1), last, last - 1)
-    if op_name(x) == "transpose" and tuple(x.attrs["axes"] or ()) == axes:
-        return x.args[0]  # type: ignore[attr-defined,no-any-return]
-    return call("transpose", x, axes=axes)
+    return x.args[0] if _is_swap(x) else call("transpose", x, axes=_swap(x))  # type: ignore[attr-defined,no-any-return]
+
+
+def _is_swap(x: Expr) -> bool:
+    """Whether `x` is something with its last two axes swapped."""
+    return op_name(x) == "transpose" and tuple(x.attrs["axes"] or reversed(range(x.ty.ndim))) == _swap(x)  # type: ignore[attr-defined]
+
+
+def _swap(x: Expr) -> tuple[int, ...]:
+    """All axes, the last two swapped."""
+    return (*range(x.ty.ndim - 2), x.ty.ndim - 1, x.ty.ndim - 2)
 
 
 def _weights_turned(n: Call) -> Expr | None:
