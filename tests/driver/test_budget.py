@@ -21,7 +21,7 @@ def model(body: str, result: str = "float[64, 64]") -> Any:
     return onnx.parser.parse_model(f"{head} g (float[64, 64] x) => ({result} y) {{ {body} }}")
 
 
-TWICE = "a = Transpose(x)  b = MatMul(x, a)  y = MatMul(a, b)"  # it needs 16 KiB for b, and more for a
+TWICE = "a = Transpose(x)  b = Mul(a, x)  c = MatMul(b, b)  y = MatMul(b, c)"  # it needs 16 KiB each for b and c
 
 
 def test_a_model_that_needs_more_memory_is_refused() -> None:

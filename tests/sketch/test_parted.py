@@ -48,6 +48,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts short enough for the interpreter."""
     monkeypatch.setattr(parted, "_ELEMENTS", 256)
     monkeypatch.setattr(parted, "_LONG", 8)
+    monkeypatch.setattr(parted, "_NARROW", 64)
 
 
 @pytest.mark.parametrize("shape,body,value", CASES)
@@ -121,3 +122,18 @@ def test_compiled(threads: int) -> None:
     assert most == data.max()
     module.num_threads = 1
     assert next(iter(module.run({"x": data}).values())).tobytes() == squares.tobytes()
+
+
+def test_few_columns_of_several_rows_stay_whole() -> None:
+    """Tiles take the columns of several rows side by side, where one row's are few; panels take what is not long."""
+    for shape, axis, found in [((8, 65536, 2), 1, False), ((8, 56 * 56, 32), 1, False), ((8, 56 * 56, 64), 1, True),
+                               ((260, 1024), 0, False), ((512, 1024), 0, True)]:  # fmt: skip
+        x = te.placeholder(shape, name="x")
+        assert (schedule([x], [topi.sum(x, axis=(axis,))], NATIVE).sketch == "parted") == found, shape
+
+
+def test_no_part_is_short() -> None:
+    for rows, columns in [(512, 1024), (784, 480), (1000, 768), (3001, 96), (3136, 144)]:
+        x = te.placeholder((rows, columns), name="x")
+        plan = schedule([x], [topi.sum(x, axis=(0,))], NATIVE)
+        assert plan.sketch == "parted" and rows // plan.decisions["parts"] >= 125, plan.decisions

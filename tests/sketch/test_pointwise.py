@@ -144,3 +144,12 @@ def test_borders_and_parts_of_open_sizes():
         left = np.pad(a, ((1, 0), (2, 20)), constant_values=3)
         want = np.concatenate([left, np.pad(b, ((1, 0), (0, 0)), constant_values=4)], axis=1)
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((1, 3000, 1), 0), ((3, 70, 5, 1), 3), ((1, 5), 0)])
+def test_the_place_of_an_extreme_among_one(shape: tuple[int, ...], axis: int) -> None:
+    """Two results of one nest without a reduction: there is nothing to cut it at."""
+    x = relay.var("x", shape=shape)
+    module = warpbeam.compile(relay.IRModule.from_expr(relay.Function([x], relay.argmax(x, axis=axis))), cache=False)
+    (got,) = module.run({"x": np.ones(shape, np.float32)}).values()
+    assert got.shape == tuple(d for k, d in enumerate(shape) if k != axis) and not got.any()

@@ -135,10 +135,7 @@ def input_arrays(args: argparse.Namespace, module: Any) -> dict[str, Any]:
         raise RunError(f"{args.inputs}: unknown inputs {', '.join(unknown)}", hint=f"the model's: {', '.join(known)}")
     wanted = {} if not is_compiled(args.model) else options.shape_map(args.input_shapes)
     sizes = extents.symbol_sizes(module, {**wanted, **{n: a.shape for n, a in given.items()}})
-    symbols = {e for info in module.inputs for e in info.shape if isinstance(e, str)}
-    if not symbols.issuperset(args.sizes):
-        hint = f"the model's: {', '.join(sorted(symbols))}" if symbols else "all extents of this model are fixed"
-        raise RunError(f"no extent is called {', '.join(sorted(set(args.sizes) - symbols))}", "--sizes", hint=hint)
+    extents.check_symbols(module, args.sizes, "--sizes")
 
     def arrays(more: Mapping[str, int]) -> dict[str, Any]:
         made = fill(module, args.fill, args.seed, {**args.sizes, **sizes, **more})

@@ -22,7 +22,7 @@ from warpbeam.driver import source
 from warpbeam.driver.api import compile_with_report, precise
 from warpbeam.ir.diagnostics import VerifyError
 from warpbeam.relay import interp
-from warpbeam.runtime.extents import symbol_sizes, that_fit, unknown_symbols
+from warpbeam.runtime.extents import check_symbols, symbol_sizes, that_fit, unknown_symbols
 from warpbeam.runtime.module import Module
 from warpbeam.runtime.objects import scattered
 from warpbeam.target import get
@@ -169,6 +169,10 @@ def _verified(
                           "run it, and compare its strings yourself")  # fmt: skip
     arrays, result.sizes = _arrays(module, seed, symbols or {}, inputs or {})
     flat = scattered(arrays)
+    missing = [name for name in found.inputs if name not in flat]
+    if missing:
+        why = "how many tensors a sequence has is not known"
+        raise VerifyError(f"no array is known for input {missing[0]!r}", found.name, why, "give some as inputs")
     ordered = [flat[name] for name in found.inputs]
     with _clock(result, "run"):
         got = scattered(module.run(arrays))
@@ -190,6 +194,7 @@ def _arrays(
     module: Module, seed: int, symbols: Mapping[str, int], inputs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Arrays for all inputs, and the sizes that had to be found for them."""
+    check_symbols(module, symbols, "symbols")
     known = {**symbol_sizes(module, {k: v.shape for k, v in inputs.items() if hasattr(v, "shape")}), **symbols}
 
     def made(more: Mapping[str, int]) -> dict[str, Any]:

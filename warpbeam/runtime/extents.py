@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .errors import RunError
@@ -36,7 +36,23 @@ def symbol_sizes(module: Any, shapes: Mapping[str, Any]) -> dict[str, int]:
 
 def unknown_symbols(module: Any, known: Mapping[str, int]) -> list[str]:
     """Names of the extents of inputs that are not among `known`."""
-    return sorted({e for info in module.inputs for e in info.shape if isinstance(e, str)} - known.keys())
+    return sorted(_symbols(module) - known.keys())
+
+
+def check_symbols(module: Any, names: Iterable[str], where: str) -> None:
+    """Refuses names that no extent of the inputs has.
+
+    Raises:
+        RunError: if there are any.
+    """
+    symbols = _symbols(module)
+    if not symbols.issuperset(names):
+        hint = f"the model's: {', '.join(sorted(symbols))}" if symbols else "all extents of this model are fixed"
+        raise RunError(f"no extent is called {', '.join(sorted(set(names) - symbols))}", where, hint=hint)
+
+
+def _symbols(module: Any) -> set[str]:
+    return {e for info in module.inputs for e in info.shape if isinstance(e, str)}
 
 
 def that_fit(

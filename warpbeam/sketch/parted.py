@@ -27,6 +27,7 @@ _LEAST_PARTS = 8
 _MOST_PARTS = 256
 _FEW = 16  # rows, or panels of columns, that leave cores without work
 _PANEL = 16 << 10  # bytes of a row
+_NARROW = 256  # bytes of several rows' columns: tiles take those of some rows side by side
 _LONG = 128  # rows of a part, about, next to which what is written for it counts for little
 
 
@@ -65,8 +66,8 @@ def find(group: Group) -> Cut | None:
     total, length = product([a.extent for a in (*op.axis, *op.reduce_axis)]), extent(op.reduce_axis[0].extent) or 1
     if rows is None or rows >= _FEW or total < _LEAST_PARTS * _ELEMENTS:
         return None
-    own = length if stage.kind == "row" else product([a.extent for a in op.reduce_axis]) // _LONG
-    return _cut(stage, length, min(total // _ELEMENTS, _MOST_PARTS // rows, own))
+    longest = length if stage.kind == "row" else product([a.extent for a in op.reduce_axis]) // _LONG
+    return _cut(stage, length, min(total // _ELEMENTS, _MOST_PARTS // rows, longest), longest)
 
 
 def _rows(stage: Stage) -> int | None:
@@ -76,19 +77,20 @@ def _rows(stage: Stage) -> int | None:
         return product([a.extent for a in op.axis])
     if stage.kind != "reduce" or not op.axis or not streamed.read_once(stage):
         return None
-    size = product([op.axis[-1].extent]) * dt.nbytes(op.body[0].dtype)
-    return product([a.extent for a in op.axis[:-1]]) * -(-size // _PANEL)
-
-
-def _cut(stage: Stage, length: int, wanted: int) -> Cut | None:
-    """About so many parts of an axis, without a rest if half to twice as many allow it, and as many powers of two in
-    their number as possible, up to eight: most numbers of cores have equal shares.
-    """
-    wanted = min(wanted, length // 2)
-    if wanted < 2:
+    size, rows = product([op.axis[-1].extent]) * dt.nbytes(op.body[0].dtype), product([a.extent for a in op.axis[:-1]])
+    if rows > 1 and size < _NARROW:
         return None
-    some = range(max(2, wanted // 2), min(2 * wanted, length // 2) + 1)
-    near = sorted(some, key=lambda n: (-gcd(n, 8), abs(n - wanted), n))
+    return rows * -(-size // _PANEL)
+
+
+def _cut(stage: Stage, length: int, wanted: int, longest: int) -> Cut | None:
+    """About so many parts of an axis, and not more than `longest`: without a rest if half to twice as many allow it,
+    and with as many powers of two in their number as possible, up to eight: most numbers of cores have equal shares.
+    """
+    if wanted < _LEAST_PARTS // 2:
+        return None
+    most = min(2 * wanted, longest, length // 2)
+    near = sorted(range(wanted // 2, most + 1), key=lambda n: (-gcd(n, 8), abs(n - wanted), n))
     even = next((n for n in near if length % n == 0), 0)
     if even:
         return Cut(stage, even, length // even, 0)

@@ -142,6 +142,7 @@ def _split(node: NodeView, x: Expr, sizes: list[Any] | None) -> Result:
         sizes = _even(node, size, node.attr("num_outputs", len(node.outputs)))
     if any(isinstance(s, int) and s < 0 for s in sizes) or dims.same(_sum(sizes), size) is False:
         raise node.error(f"pieces {dims.shape_text(sizes)} of a dimension of {dims.text(size)}")
+    x = with_size(x, axis % rank_of(x), _sum(sizes))
     if len(sizes) == 1:
         return x
     cuts: list[Any] = []

@@ -161,14 +161,15 @@ def _own_part(found: list[Access], d: int, moving: frozenset[Var]) -> PrimExpr |
     grain = 0
     for coef in own.values():
         grain = gcd(grain, coef)
-    if (bounded and high - low < grain) or _within(rests, e.as_expr(grain)):
+    dtype = (found[0].indices or ())[d].dtype
+    if (bounded and high - low < grain) or _within(rests, e.const(grain, dtype)):
         return P.to_expr(own, "int64")
     return _symbolic_part(own, rests, moving)
 
 
 def _within(rests: list[tuple[P.Poly, Access]], size: PrimExpr) -> bool:
     """Whether all rests are proven to lie in [0, size): loops that end with a block have bounds of others."""
-    found = ((P.to_expr(rest, "int64"), a.facts) for rest, a in rests)
+    found = ((P.to_expr(rest, size.dtype), a.facts) for rest, a in rests)
     return all(prove(x >= 0, facts) is True and prove(x < size, facts) is True for x, facts in found)
 
 
