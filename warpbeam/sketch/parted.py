@@ -28,6 +28,7 @@ _MOST_PARTS = 256
 _FEW = 16  # rows, or panels of columns, that leave cores without work
 _PANEL = 16 << 10  # bytes of a row
 _NARROW = 256  # bytes of several rows' columns: tiles take those of some rows side by side
+_PLANE = 1 << 20  # bytes that one of several rows sums up: less is near, and cores have rows of their own
 _LONG = 128  # rows of a part, about, next to which what is written for it counts for little
 
 
@@ -78,7 +79,7 @@ def _rows(stage: Stage) -> int | None:
     if stage.kind != "reduce" or not op.axis or not streamed.read_once(stage):
         return None
     size, rows = product([op.axis[-1].extent]) * dt.nbytes(op.body[0].dtype), product([a.extent for a in op.axis[:-1]])
-    if rows > 1 and size < _NARROW:
+    if rows > 1 and (size < _NARROW or product([a.extent for a in op.reduce_axis]) * size < _PLANE):
         return None
     return rows * -(-size // _PANEL)
 
