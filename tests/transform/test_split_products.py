@@ -8,8 +8,10 @@ from tolerance import close
 
 import warpbeam
 from warpbeam import relay
+from warpbeam.driver.pipeline import graph_passes
 from warpbeam.ir.rewrite import post_order
 from warpbeam.relay.expr import Call
+from warpbeam.target import get
 from warpbeam.transform import passes
 from warpbeam.transform.graph import op_name
 
@@ -68,3 +70,9 @@ def test_values(steps: int, rows: int, columns: int, turned: bool) -> None:
         results.append(next(iter(module.run({"a": x, "b": y, "w": z}).values())).copy())
     close(results[0], z - 0.01 * (x.astype(np.float64).T @ y.astype(np.float64)), terms=steps)
     assert results[0].tobytes() == results[1].tobytes()
+
+
+def test_other_devices_keep_them_whole() -> None:
+    """Which passes a target has: parts are for the cores of processors with threads."""
+    names = {t: {p.info.name for p in graph_passes(get(t))} for t in ("generic-x86-64-v4", "cuda", "wasm32")}
+    assert [t for t, found in names.items() if "SplitProducts" in found] == ["generic-x86-64-v4"]

@@ -66,8 +66,9 @@ def test_left_operands_are_turned_where_they_crowd(steps: int, rows: int, column
 def test_what_the_model_turns_is_read_where_it_lies() -> None:
     product = lambda a, b: relay.nn.matmul(relay.transpose(a), b)  # noqa: E731
     assert _names(_turned(product, (300, 40), (300, 50))) == ["nn.matmul"]
-    assert _names(_turned(lambda a, b: relay.nn.dense(relay.transpose(a), b), (300, 40), (50, 300))) == [
-        "transpose", "nn.matmul"]  # fmt: skip
+    dense = lambda a, b: relay.nn.dense(relay.transpose(a), b)  # noqa: E731
+    assert _names(_turned(dense, (300, 40), (50, 300))) == ["transpose", "transpose", "nn.matmul"]
+    assert _names(_turned(dense, (300, 4), (50, 300))) == ["transpose", "nn.dense"]  # few rows, along both
     assert _names(_turned(product, (4096, 1024), (4096, 256))) == ["transpose", "nn.matmul"]
     known = relay.const(np.ones((300, 50), np.float32))
     assert _names(_turned(lambda a: relay.nn.matmul(relay.transpose(a), known), (300, 40))) == [

@@ -38,7 +38,6 @@ _WIDE = 12  # vectors of a panel of such rows, for a single row of the lhs; else
 _WAYS = 16  # of the second-level cache
 _MIXED = 2.0  # a tile of whole and shorter vectors: code generators keep few of them in registers
 _MISSED = (0.6, 0.3)  # of a step's time that it takes longer where no element of the lhs is near: one vector, and more
-_LINE = 64  # bytes
 _ROOM = 4 / 3  # so many more lines than a place has room for still come in time where a tile has more vectors
 _CROWDED = 1.02  # times as slow by rows in few sets: noticeable
 WAY_BYTES = 4096  # of one way of the nearest cache: after so many, lines share a place there
@@ -55,8 +54,8 @@ class Shape:
 
     whole: for each of rows, then columns, whether tiles must divide the extent (a part of a larger axis).
     stride: bytes between the rows of an rhs that is no constant, where they lie so in memory. own: whether the rhs is a
-    constant, another one for each of `outer`. supposed: what rows may be, for each of
-    them; where they are known it says nothing. multiples: what the rows of a tile are a multiple of, where not of 1.
+    constant, another one for each of `outer`. supposed: what rows may be, for each of them; where they are known it
+    says nothing. multiples: what the rows of a tile are a multiple of, where not of 1.
     latency: cycles from one sum of a result to the next. inside: for each of rows, which of them meet the map for each
     tap of a window, None where all do. share: the part of the taps along `outer` that meet the map. row_bytes and
     outer_bytes: from the lhs element of a row to that of the next, along the last and the first of two row axes; 0
@@ -408,7 +407,7 @@ def scattered(vectors: int) -> float:
     return _SCATTERED[vectors > 2]
 
 
-def _traffic(shape: Shape, tiles: int, panels: int, panel: int, columns_outer: bool, target: Target) -> float:
+def _traffic(shape: Shape, tiles: float, panels: int, panel: int, columns_outer: bool, target: Target) -> float:
     """Cycles spent waiting for operands that do not stay in L1, about half of them hidden."""
     if not shape.broadcast:
         return 0.0
@@ -451,18 +450,16 @@ def _aliasing(shape: Shape, rows: tuple[int, ...], vectors: int, target: Target)
     crowd = rows[-1] / min(distinct, rows[-1])
     missed = _MISSED[0] if crowd > ways and vectors == 1 else 0.0
     near = rows if shape.outer_bytes else rows[-1:]
-    if vectors > 1 and _together(near, shape.outer_bytes % WAY_BYTES, shape.row_bytes % WAY_BYTES) > _ROOM * ways:
+    if vectors > 1 and _together(near, shape.outer_bytes, shape.row_bytes, target.line) > _ROOM * ways:
         missed = _MISSED[1]
     return 1.0 + 0.008 * max(0.0, crowd - ways / 4) + missed
 
 
 @lru_cache(maxsize=4096)
-def _together(rows: tuple[int, ...], outer: int, inner: int) -> int:
+def _together(rows: tuple[int, ...], outer: int, inner: int, line: int) -> int:
     """Rows of a tile whose lines share one place of the first-level cache, at most."""
-    places = Counter(
-        (i * outer + j * inner) % WAY_BYTES // _LINE for i in range(prod(rows[:-1])) for j in range(rows[-1])
-    )
-    return max(places.values())
+    starts = (i * outer + j * inner for i in range(prod(rows[:-1])) for j in range(rows[-1]))
+    return max(Counter(start % WAY_BYTES // line for start in starts).values())
 
 
 def crowded(shape: Shape, tile: Tile, target: Target) -> bool:

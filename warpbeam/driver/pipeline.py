@@ -19,6 +19,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
     """What happens to the graph before fusion, in order. precision: None for what the current PassContext asks for."""
     request = requested() if precision is None else precision
     plain, pairs = request.name == "fp32", pairs_of(request.dtype, target)
+    on_cpu = target.kind in ("llvm", "c")
     return [
         passes.InferType(),
         passes.SinkConstants(),  # what a loop or function is given that never changes stands in its body
@@ -41,8 +42,8 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         passes.EliminateCommonSubexpr(),
         passes.JoinProducts(),  # few rows by the same weights, in one product
         *([passes.PackProducts(target)] if in_regions() else []),  # the same rows by several weights, too
-        *([passes.TurnProducts()] if target.kind in ("llvm", "c") else []),  # right operands that lie the wrong way
-        *([passes.SplitProducts()] if target.threads else []),  # few results of long sums, in parts
+        *([passes.TurnProducts()] if on_cpu else []),  # operands that lie the wrong way
+        *([passes.SplitProducts()] if on_cpu and target.threads else []),  # few results of long sums, in parts
         passes.DeadCodeElimination(),
         *([] if plain else [passes.ToMixedPrecision(request, target)]),  # shorter numbers between kernels, on request
     ]

@@ -23,7 +23,8 @@ from warpbeam.tir.expr import IntImm, PrimExpr, Var, as_expr, if_then_else
 from warpbeam.tir.stmt import IterVar
 
 _ELEMENTS = 1 << 15  # of a part: a microsecond of one core, or some
-_LEAST_PARTS = 8
+_LEAST_PARTS = 8  # so many elements there must be
+_FEWEST = 4  # parts, as long as each must be, that are worth it
 _MOST_PARTS = 256
 _FEW = 16  # rows, or panels of columns, that leave cores without work
 _PANEL = 16 << 10  # bytes of a row
@@ -88,7 +89,7 @@ def _cut(stage: Stage, length: int, wanted: int, longest: int) -> Cut | None:
     """About so many parts of an axis, and not more than `longest`: without a rest if half to twice as many allow it,
     and with as many powers of two in their number as possible, up to eight: most numbers of cores have equal shares.
     """
-    if wanted < _LEAST_PARTS // 2:
+    if wanted < _FEWEST:
         return None
     most = min(2 * wanted, longest, length // 2)
     near = sorted(range(wanted // 2, most + 1), key=lambda n: (-gcd(n, 8), abs(n - wanted), n))

@@ -94,7 +94,7 @@ def panels(group: Group, heavy: ComputeOp, last: str, shared: bool = True) -> tu
     free = None
     if len(names) > 1:
         free = sch.fuse(*names[:-1]) if len(names) > 2 else names[0]
-    vector(group, column, lanes)
+    _vector(group, column, lanes)
     block = group.blocks[heavy]
     sch.compute_at(block, at)
     sch.set_scope(block, "local")
@@ -124,7 +124,7 @@ def _walk(group: Group, heavy: ComputeOp, at: str, lanes: int) -> int:
     several, one = sch.split(reduced[-1], [None, rows])
     sch.reorder(*spatial[:-1], *reduced[:-1], several, spatial[-1], one)
     start = sch.decompose_reduction(block, (*reduced[:-1], several)[0])
-    vector(group, sch.loops(start)[-1], lanes)
+    _vector(group, sch.loops(start)[-1], lanes)
     column, lane = sch.split(spatial[-1], [None, lanes])
     sch.reorder(column, one, lane)
     if lanes > 1:
@@ -133,8 +133,7 @@ def _walk(group: Group, heavy: ComputeOp, at: str, lanes: int) -> int:
     return rows
 
 
-def vector(group: Group, loop: str, lanes: int) -> None:
-    """A loop in vectors."""
+def _vector(group: Group, loop: str, lanes: int) -> None:
     if lanes > 1:
         _, lane = group.sch.split(loop, [None, lanes])
         group.sch.vectorize(lane)

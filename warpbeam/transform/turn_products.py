@@ -53,8 +53,8 @@ def _turned(n: Node) -> Expr | None:
     if not dt.is_float(x.ty.dtype) or x.ty.ndim < 2 or w.ty.ndim < 2:
         return None
     left, right = bool(n.attrs.get("transpose_a")), name == "nn.dense" or bool(n.attrs["transpose_b"])
-    turned = not left and x.ty.dtype in _ACROSS and x.ty.ndim == 2 and not isinstance(w, Constant) and _is_swap(x)
-    if turned:
+    turned = not (left or right or isinstance(w, Constant)) and x.ty.dtype in _ACROSS and x.ty.ndim == 2 and _is_swap(x)
+    if turned:  # where the right operand lies as it should: few rows take one that does not along both operands' rows
         x, left = _swapped(x), True
     turn_left, turn_right = left and _crowded(x, n.ty.shape[-1]), right and _gathered(x, w, left)
     if turned == turn_left and not turn_right:
