@@ -299,6 +299,8 @@ _LANES: list[tuple[str, Any, str]] = [
     ("vector_reduce_mul", np.multiply, "product of the lanes, by halving"),
     ("vector_reduce_min", np.minimum, "least lane; NaN if one is; attrs numbers: none is"),
     ("vector_reduce_max", np.maximum, "largest lane; NaN if one is; attrs numbers: none is"),
+    ("vector_reduce_and", np.logical_and, "whether all lanes are true"),
+    ("vector_reduce_or", np.logical_or, "whether a lane is true"),
 ]
 _OTHERS: list[Intrin] = [
     Intrin("fma", 3, "a*b + c rounded once (16-bit floats: to float32, and then again)", fma),

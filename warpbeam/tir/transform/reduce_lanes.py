@@ -18,6 +18,8 @@ NAMES: dict[type, str] = {
     e.Mul: "vector_reduce_mul",
     e.Min: "vector_reduce_min",
     e.Max: "vector_reduce_max",
+    e.And: "vector_reduce_and",
+    e.Or: "vector_reduce_or",
 }
 SCOPES = ("local", "register")
 
