@@ -48,7 +48,7 @@ class Entry:
         return f"{self.name}_compute_"
 
     def dtype(self, arg: E.Buffer | E.Var) -> str:
-        """The type callers pass it in: a lowered program has small types as bytes."""
+        """The type callers pass it in: a lowered program has small types, and may have bools, as bytes."""
         given = self.func.attrs.get("dtypes")
         return str(given[self.func.params.index(arg)]) if given and arg in self.func.params else arg.dtype
 
@@ -303,7 +303,7 @@ class _Entry:
         spaces = self._workspaces()
         pointers, scalars = [], []
         buffers = [b for b in self.index if isinstance(b, E.Buffer)]
-        named = {b.name: b for b in buffers if not b.plain or dt.is_small(b.dtype)}
+        named = {b.name: b for b in buffers if not b.plain or dt.is_small(b.dtype) or dt.is_bool(b.dtype)}
         for p in func.params:
             if p in spaces:
                 pointers.append(w.offset(w.section("arena"), spaces[p]))

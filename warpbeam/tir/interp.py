@@ -80,7 +80,7 @@ def _bind_buffers(func: s.PrimFunc, arrays: list[Any], m: Machine) -> list[tuple
             m.memory[buffer] = Storage(undefined(int(np.prod(shape, dtype=np.int64)), buffer.dtype), shape)
             continue
         array = arrays[k]
-        if dt.carrier(dt.from_numpy(array.dtype)) == buffer.dtype:  # lowered: small types as their bytes
+        if _carries(buffer.dtype, dt.from_numpy(array.dtype)):  # lowered: small types and bools as their bytes
             array = array.view(dt.to_numpy(buffer.dtype))
         if array.dtype != dt.to_numpy(buffer.dtype) or list(array.shape) != shape:
             raise InterpError(
@@ -95,6 +95,10 @@ def _bind_buffers(func: s.PrimFunc, arrays: list[Any], m: Machine) -> list[tuple
             back.append((array, flat))
         m.memory[buffer] = Storage(flat, shape)
     return back
+
+
+def _carries(byte: str, dtype: str) -> bool:
+    return dt.carrier(dtype) == byte or (dt.is_bool(dtype) and byte == "uint8")
 
 
 # -------------------------------------------------------------------------------------------------------------- blocks

@@ -14,6 +14,7 @@ from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform.accumulate_registers import accumulate_registers
 from warpbeam.tir.transform.alternate_loops import alternate_loops
 from warpbeam.tir.transform.bypass_caches import bypass_caches, possible
+from warpbeam.tir.transform.byte_bools import byte_bools
 from warpbeam.tir.transform.byte_small_types import byte_small_types
 from warpbeam.tir.transform.common_subexpr_elim import KEY as CSE
 from warpbeam.tir.transform.common_subexpr_elim import common_subexpr_elim
@@ -95,6 +96,7 @@ LOOPS: tuple[Entry, ...] = (  # loops get the form in which they run
     Entry("tir.BF16ComputeLegalize", bf16_compute_legalize, lambda at: at.on_device and "dtype:bfloat16" in at.seen),
     Entry("tir.FP8ComputeLegalize", fp8_compute_legalize, _small_types),
     Entry("tir.ByteSmallTypes", byte_small_types, _small_types),
+    Entry("tir.ByteBools", _one(byte_bools), lambda at: at.kind == "llvm" and "dtype:bool" in at.seen),
     Entry("tir.InjectPrefetch", inject_prefetch, _seen("note:prefetch")),
     Entry("tir.InjectVirtualThread", inject_virtual_thread, _seen("thread:vthread", "thread:cthread")),
     Entry("tir.InjectSoftwarePipeline", inject_software_pipeline, _seen("note:software_pipeline_stage")),

@@ -31,9 +31,14 @@ class Setting:
         return bool(self.config.get(key, False))
 
     @property
+    def kind(self) -> str:
+        """Which code generator prints for the target; "" where none is given."""
+        return str(getattr(self.target, "kind", ""))
+
+    @property
     def on_device(self) -> bool:
         """Whether kernels run on a device with threads of its own."""
-        return getattr(self.target, "kind", "") in ("cuda", "opencl")
+        return self.kind in ("cuda", "opencl")
 
     @property
     def register_bytes(self) -> int:
