@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from warpbeam.codegen import analysis
+from warpbeam.codegen.llvm import memory, runs
 from warpbeam.codegen.llvm.convert import convert, fn_true, from_compute, to_compute, zero
 from warpbeam.codegen.llvm.emitter import Value
 from warpbeam.codegen.llvm.types import value_type, vector
@@ -213,7 +214,28 @@ def compare(fn: FunctionPrinter, node: Any, a: Value, b: Value) -> Value:
         a, b = to_compute(fn, a, dtype), to_compute(fn, b, dtype)
         return fn.op(f"fcmp {ordered} {a}, {b.name}", _flags(a), a, b)
     plain = dt.is_unsigned(dt.scalar(dtype)) or dt.is_bool(dt.scalar(dtype))
+    if not plain and dt.bits(dtype) * dt.lanes(dtype) > fn.target.vector_bits:
+        a, b = _lane_numbers(fn, node.a, node.b) or _lane_numbers(fn, node.b, node.a, True) or (a, b)
     return fn.op(f"icmp {unsigned if plain else signed} {a}, {b.name}", _flags(a), a, b)
+
+
+def _lane_numbers(
+    fn: FunctionPrinter, ramp: E.PrimExpr, bound: E.PrimExpr, turned: bool = False
+) -> tuple[Value, Value] | None:
+    """[i, i + 1, …] and a number for all lanes as bytes that compare alike: the lanes' own numbers, and where among
+    them the number is (before all of them, or behind). None for others.
+    """
+    steps = isinstance(ramp, E.Ramp) and analysis.const_int(ramp.stride) == 1 and ramp.count < 128
+    if not steps or not isinstance(ramp, E.Ramp) or not isinstance(bound, E.Broadcast):
+        return None
+    first, number = fn.value(ramp.base), fn.value(bound.value)
+    at = fn.call(f"llvm.ssub.sat.{first.type}", first.type, number, first)
+    at = fn.call(f"llvm.smax.{first.type}", first.type, at, fn.number(-1, first.type))
+    at = fn.call(f"llvm.smin.{first.type}", first.type, at, fn.number(ramp.count, first.type))
+    byte = fn.op(f"trunc {at} to i8", "i8", at)
+    lanes = fn.literal(f"<{', '.join(f'i8 {k}' for k in range(ramp.count))}>", vector("i8", ramp.count))
+    there = memory.splat(fn, byte, ramp.count)
+    return (there, lanes) if turned else (lanes, there)
 
 
 def negate(fn: FunctionPrinter, node: E.Not, a: Value) -> Value:
@@ -230,30 +252,24 @@ def cast(fn: FunctionPrinter, node: E.Cast, value: Value) -> Value:
 
 def ramp(fn: FunctionPrinter, node: E.Ramp, base: Value, stride: Value) -> Value:
     """base + lane * stride."""
-    from warpbeam.codegen.llvm.memory import splat
-
     type = value_type(node.dtype)
     steps = ", ".join(f"{base.type} {i}" for i in range(node.count))
-    factor = splat(fn, stride, node.count)
+    factor = memory.splat(fn, stride, node.count)
     lanes = fn.op(f"mul {factor}, <{steps}>", type, factor)
-    first = splat(fn, base, node.count)
+    first = memory.splat(fn, base, node.count)
     return fn.op(f"add {first}, {lanes.name}", type, first, lanes)
 
 
 def broadcast(fn: FunctionPrinter, node: E.Broadcast, value: Value) -> Value:
-    from warpbeam.codegen.llvm.memory import splat
-
-    return splat(fn, value, node.count)
+    return memory.splat(fn, value, node.count)
 
 
 def shuffle(fn: FunctionPrinter, node: E.Shuffle, *vectors: Value) -> Value:
     """Lanes of the concatenation of any number of vectors."""
-    from warpbeam.codegen.llvm import memory
-
     scalar = value_type(dt.scalar(node.dtype))
     sizes = [memory.lanes_of(v) for v in vectors]
-    if len(vectors) <= 2 and len(set(sizes)) == 1 and sizes[0] > 1:
-        return memory.shuffle(fn, vectors[0], vectors[-1], list(node.indices))
+    if len(set(sizes)) == 1 and sizes[0] > 1:
+        return runs.merge(fn, vectors, [divmod(i, sizes[0]) for i in node.indices])
     lanes = [(v, i) for v, n in zip(vectors, sizes, strict=True) for i in range(n)]
     type = vector(scalar, len(node.indices))
     out = fn.literal("poison", type)

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from warpbeam.codegen import analysis
-from warpbeam.codegen.llvm import arith, external, intrinsics, memory
+from warpbeam.codegen.llvm import arith, external, intrinsics, memory, runs
 from warpbeam.codegen.llvm.debug import Lines
 from warpbeam.codegen.llvm.emitter import Emitter, Module, Scope, Value
 from warpbeam.codegen.llvm.helpers import remainder_function, software_rounding
@@ -144,6 +144,8 @@ class FunctionPrinter(Emitter):
         found = self.memo.get(node)
         if found is not None and self.visible(found.scope):
             return found
+        if type(node) is E.Shuffle:
+            return runs.load(self, node)
         if type(node) is E.Broadcast:
             return self._literal(node.value, node.count)
         return self._literal(node, 1)

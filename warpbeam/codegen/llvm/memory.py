@@ -28,14 +28,14 @@ def load(fn: FunctionPrinter, node: E.BufferLoad) -> Value:
     if fn.mask is not None:
         value = _load_masked(fn, node.buffer, access, element, type)
     elif access.lanes > 1 and access.offsets is None and access.stride == 0:
-        value = splat(fn, _load_at(fn, node.buffer, access.pointer, element), access.lanes)
+        value = splat(fn, load_at(fn, node.buffer, access.pointer, element), access.lanes)
     elif access.offsets is None and access.stride == 1:
-        value = _load_at(fn, node.buffer, access.pointer, type)
+        value = load_at(fn, node.buffer, access.pointer, type)
     elif access.offsets is None and access.lanes > 2 and 2 <= access.stride <= _MAX_SHUFFLED_STRIDE:
         value = _load_strided(fn, node.buffer, access, element)
     elif access.offsets is None and access.stride == -1:
         first = access.constant - access.lanes + 1
-        low = _load_at(fn, node.buffer, pointer(fn, node.buffer, access.terms, first), type)
+        low = load_at(fn, node.buffer, pointer(fn, node.buffer, access.terms, first), type)
         value = shuffle(fn, low, low, [access.lanes - 1 - i for i in range(access.lanes)])
     else:
         value = _load_lanes(fn, node.buffer, access, element)
@@ -58,7 +58,7 @@ def to_memory(fn: FunctionPrinter, value: Value, dtype: str, lanes: int) -> Valu
     return fn.op(f"zext {value} to {type}", type, value)
 
 
-def _load_at(fn: FunctionPrinter, buffer: E.Buffer, address: Value, type: str) -> Value:
+def load_at(fn: FunctionPrinter, buffer: E.Buffer, address: Value, type: str) -> Value:
     align, odd = element_bytes(buffer.dtype), _odd(fn, type)
     if odd is None:
         return fn.load(f"load {type}, {address}, align {align}", type, buffer, address)
@@ -141,7 +141,7 @@ def load_or_zero(fn: FunctionPrinter, node: E.Call) -> Value | None:
         fn.module.globals.append(line)
     test = fn.value(cond.value)
     address = fn.op(f"select {test}, {access.pointer}, ptr {zeros}", "ptr", test, access.pointer)
-    return from_memory(fn, _load_at(fn, arm.buffer, address, type), arm.buffer.dtype, access.lanes)
+    return from_memory(fn, load_at(fn, arm.buffer, address, type), arm.buffer.dtype, access.lanes)
 
 
 def _load_strided(fn: FunctionPrinter, buffer: E.Buffer, access: Access, element: str) -> Value:
@@ -150,13 +150,11 @@ def _load_strided(fn: FunctionPrinter, buffer: E.Buffer, access: Access, element
     span = (lanes - 1) * stride + 1
     if span * 8 * element_bytes(buffer.dtype) <= fn.target.vector_bits:  # one vector holds them all
         first = pointer(fn, buffer, access.terms, access.constant)
-        whole = _load_at(fn, buffer, first, vector(element, span))
+        whole = load_at(fn, buffer, first, vector(element, span))
         return shuffle_one(fn, whole, [i * stride for i in range(lanes)])
     type = vector(element, lanes)
     starts = [min(i * lanes, span - lanes) for i in range(-(-span // lanes))]
-    pieces = [
-        _load_at(fn, buffer, pointer(fn, buffer, access.terms, access.constant + start), type) for start in starts
-    ]
+    pieces = [load_at(fn, buffer, pointer(fn, buffer, access.terms, access.constant + start), type) for start in starts]
     out = pieces[0]
     found = {i: i * stride for i in range(lanes) if i * stride < lanes}
     for start, piece in zip(starts[1:], pieces[1:], strict=True):
@@ -174,7 +172,7 @@ def _load_lanes(fn: FunctionPrinter, buffer: E.Buffer, access: Access, element: 
     type = vector(element, access.lanes)
     out = fn.literal("poison", type)
     for lane in range(access.lanes):
-        one = _load_at(fn, buffer, access.lane_pointer(fn, buffer, lane), element)
+        one = load_at(fn, buffer, access.lane_pointer(fn, buffer, lane), element)
         out = fn.op(f"insertelement {out}, {one}, i64 {lane}", type, out, one)
     return out
 
@@ -218,10 +216,10 @@ def _suffix(element: str) -> str:
 
 
 def shuffle(fn: FunctionPrinter, a: Value, b: Value, mask: list[int]) -> Value:
-    """Lanes `mask` of a followed by b; both of one vector type."""
+    """Lanes `mask` of a followed by b; both of one vector type. What is negative has no meaning."""
     scalar = a.type[1:-1].split(" x ", 1)[1]
     type = f"<{len(mask)} x {scalar}>"
-    text = ", ".join(f"i32 {m}" for m in mask)
+    text = ", ".join(f"i32 {m if m >= 0 else 'poison'}" for m in mask)
     return fn.op(f"shufflevector {a}, {b}, <{len(mask)} x i32> <{text}>", type, a, b)
 
 
