@@ -153,3 +153,64 @@ def test_the_place_of_an_extreme_among_one(shape: tuple[int, ...], axis: int) ->
     module = warpbeam.compile(relay.IRModule.from_expr(relay.Function([x], relay.argmax(x, axis=axis))), cache=False)
     (got,) = module.run({"x": np.ones(shape, np.float32)}).values()
     assert got.shape == tuple(d for k, d in enumerate(shape) if k != axis) and not got.any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "made", "lanes"),
+    [
+        ("uint8", lambda x: x, 64),
+        ("bool", lambda x: x, 64),
+        ("int8", lambda x: x + E.const(1, "int8"), 64),
+        ("float16", lambda x: E.select(x > E.const(0, "float16"), x, E.const(0, "float16")), 32),
+        ("float16", lambda x: x + x, 16),
+        ("uint8", lambda x: x.astype("float32"), 16),
+        ("uint8", lambda x: E.FloorDiv(x, x), 16),
+        ("int64", lambda x: x, 16),
+    ],
+)
+def test_vectors_are_as_wide_as_the_widest_number_on_the_way(dtype, made, lanes):
+    x = te.placeholder((5, 1024), dtype, "x")
+    y = te.compute((3, 1024), lambda i, j: made(x[i + 1, j]), name="y")
+    plan = schedule([x], [y], get(MACHINE))
+    assert f"vectors of {lanes}" in plan.notes[0] and f", 1, {lanes})" in to_text(plan.lowered)
+
+
+@pytest.mark.parametrize("size", [600, 599, 514, 100, 63])
+def test_a_rest_is_a_shorter_vector(size):
+    x = te.placeholder((5, 700), "uint8", "x")
+    y = te.compute((3, size), lambda i, j: x[i + 1, j + 1], name="y")
+    plan = schedule([x], [y], get(MACHINE))
+    assert f", 1, {size % 64})" in to_text(plan.lowered)
+    a, out = np.random.default_rng(0).integers(0, 256, (5, 700)).astype(np.uint8), np.zeros((3, size), np.uint8)
+    run(plan.lowered, a, out)
+    np.testing.assert_array_equal(out, a[1:4, 1 : size + 1])
+
+
+def test_rows_of_few_elements_share_vectors():
+    """Loops over a few channels are joined with what is around them."""
+    x, b = te.placeholder((2, 3, 100), "uint8", "x"), te.placeholder((3,), "uint8", "b")
+    y = te.compute((2, 100, 3), lambda i, j, k: x[i, k, j] + b[k], name="y")
+    plan = schedule([x, b], [y], get(MACHINE))
+    assert "range(64)" not in to_text(plan.lowered)
+    rng = np.random.default_rng(0)
+    a, c = (rng.integers(0, 256, s).astype(np.uint8) for s in ((2, 3, 100), (3,)))
+    out = np.zeros((2, 100, 3), np.uint8)
+    run(plan.lowered, a, c, out)
+    np.testing.assert_array_equal(out, a.transpose(0, 2, 1) + c)
+
+
+def test_rows_of_few_elements_that_data_says_stay_apart():
+    """Rows of a table, and parts of a join."""
+    t, i = te.placeholder((50, 3), "float32", "t"), te.placeholder((200,), "int64", "i")
+    rows = schedule([t, i], [te.compute((200, 3), lambda a, b: t[i[a], b], name="y")], get(MACHINE))
+    assert "ramp(0, 1, 3)" in to_text(rows.lowered)
+    a, b = te.placeholder((200, 2), "float32", "a"), te.placeholder((200, 3), "float32", "b")
+    y = te.compute((200, 5), lambda p, q: if_then_else(q < 2, a[p, q], b[p, q - 2]), name="y")
+    assert "ramp(0, 1, 2)" in to_text(schedule([a, b], [y], get(MACHINE)).lowered)
+
+
+def test_channels_are_taken_in_turn_while_their_pixels_are_near():
+    x = te.placeholder((2, 1024, 3), "float32", "x")
+    y = te.compute((2, 3, 1024), lambda i, j, k: x[i, k, j], name="y")
+    text = to_text(schedule([x], [y], get(MACHINE)).func)
+    assert text.index("range(16)") < text.index("range(3)") < text.index("range(4)")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
+from typing import Any
 
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch import across
 from warpbeam.sketch.base import Group, Plan, extent, inline_pointwise, product
@@ -12,12 +16,30 @@ from warpbeam.te.tensor import ComputeOp, ProducerLoad, loads
 from warpbeam.tir.analysis.access import as_block, as_loop, free_vars
 from warpbeam.tir.analysis.tree import tree_of
 from warpbeam.tir.arith import linear, prove, simplify
-from warpbeam.tir.expr import GE, GT, LE, LT, PrimExpr, as_expr, const_int, land
+from warpbeam.tir.expr import (
+    GE,
+    GT,
+    LE,
+    LT,
+    BufferLoad,
+    Call,
+    Div,
+    FloorDiv,
+    FloorMod,
+    Mod,
+    PrimExpr,
+    Select,
+    as_expr,
+    const_int,
+    land,
+)
 from warpbeam.tir.stmt import BufferStore
 
 _MANY = 64
 _PIECES = 16  # of a parallel loop for each core
 _MOST_CUTS = 8  # of an innermost loop
+_SEVERAL = 4  # vectors in an iteration, where there are twice as many
+_NARROW = 8  # elements of an innermost axis; of more, each row has vectors of its own
 
 
 def fits(group: Group) -> bool:
@@ -65,7 +87,6 @@ def nest(group: Group, stage: Stage, order: Sequence[int] = ()) -> str:
         sch.reorder(*names)
     if not names:
         return f"{block}: one element"
-    lanes = max(1, group.target.vector_bits // 32)
     elements = product([a.extent for a in stage.op.axis])
     if len(names) > 1 and flat(group, stage.op):
         names = [sch.fuse(*names)]
@@ -75,9 +96,20 @@ def nest(group: Group, stage: Stage, order: Sequence[int] = ()) -> str:
     found = across.find(group, stage) if len(names) == len(stage.op.axis) else None
     if found is not None:
         return across.schedule(group, block, names, found, elements)
-    parts = _vectors(group, block, names[-1], last, lanes)
-    if elements >= across.PARALLEL_ELEMENTS and len(names) > 1:
-        keep = _enough(group, names[:-1])
+    narrow = list(order) == sorted(order) and len(names) == len(stage.op.axis) and _narrow(group, block, names)
+    lanes, period = _lanes(group, block, 2 if narrow else 1), 1
+    if narrow:
+        period = last // gcd(last, lanes)
+        last *= extent(stage.op.axis[-2].extent) or 64
+        names = [*names[:-2], sch.fuse(*names[-2:])]
+    near = _channels(group, block, names)
+    parts = _vectors(group, block, names[-1], last, lanes, period)
+    outer = [*names[:-1], *([parts[0][0]] if narrow and len(parts) == 1 else [])]
+    if near is not None and len(parts) == 1:
+        outer = [*(n for n in names[:-1] if n != near), parts[0][0]]
+        sch.reorder(*outer, near)
+    if elements >= across.PARALLEL_ELEMENTS and outer:
+        keep = _enough(group, outer)
         sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
     elif elements >= across.PARALLEL_ELEMENTS:
         for part, size in parts:
@@ -86,15 +118,95 @@ def nest(group: Group, stage: Stage, order: Sequence[int] = ()) -> str:
     return f"{block}: {elements} elements, vectors of {lanes}"
 
 
-def _vectors(group: Group, block: str, name: str, last: int, lanes: int) -> list[tuple[str, int]]:
-    """The innermost loop in vectors, piece by piece; gives the loops over vectors, with the elements of each."""
-    outer = []
+def _narrow(group: Group, block: str, names: Sequence[str]) -> bool:
+    """Whether the innermost loop has so few elements (channels of pixels) that vectors go over several of its rows: of
+    work that reads its operands at places known beforehand, whatever the row.
+    """
+    if len(names) < 2 or group.target.kind != "llvm":
+        return False
+    (rows, few), lanes = (group.sch.extent(n) for n in names[-2:]), group.target.lanes("float32")
+    body = as_block(tree_of(group.sch.func).block(block)).body
+    if few is None or not 1 < few < min(lanes, _NARROW) or (rows or lanes) * few < 2 * lanes:
+        return False
+    nodes = post_order(body)
+    places = [i for n in nodes if isinstance(n, BufferLoad) for i in n.indices]
+    fixed = not any(isinstance(n, BufferLoad | Call) for n in post_order(*places))
+    return fixed and not any(isinstance(n, Call) and n.op == "if_then_else" for n in post_order(body))
+
+
+def _channels(group: Group, block: str, names: Sequence[str]) -> str | None:
+    """The loop over a few neighbours in memory (channels of pixels) at which a read is that steps over them in the
+    innermost loop: some vectors of each in turn use what was loaded for all.
+    """
+    tree = tree_of(group.sch.func)
+    found = as_block(tree.block(block))
+    axes: dict[Any, Any] = {v: a.var for a, v in zip(found.axes, found.bindings, strict=True)}
+    own = {axes.get(as_loop(tree.loop(n)).var): n for n in names}
+    for n in post_order(found.body):
+        if isinstance(n, BufferLoad) and len(n.indices) > 1:
+            few, along = own.get(n.indices[-1]), names[-1] in {own.get(v) for v in free_vars(n.indices[-2])}
+            if along and few is not None and 1 < (group.sch.extent(few) or 0) < _NARROW:
+                return few
+    return None
+
+
+def _lanes(group: Group, block: str, axes: int = 1) -> int:
+    """Elements of a block's vectors, which go over its last axes: as many as fill a register in the widest type that
+    each of them goes through, but no fewer than of float32.
+    """
+    least = group.target.lanes("float32")
+    if group.target.kind != "llvm":
+        return least  # other compilers take vectors apart
+    found = as_block(tree_of(group.sch.func).block(block))
+    own = {a.var for a in found.axes[-axes:]}
+    below: dict[Node, bool] = {}
+    widest = 1
+    for n in post_order(found.body, enter=lambda n: not isinstance(n, BufferLoad)):
+        if isinstance(n, BufferLoad):
+            below[n] = any(not own.isdisjoint(free_vars(i)) for i in n.indices)
+        else:
+            below[n] = any(below.get(c, False) for c in children(n))
+        if below[n]:
+            widest = max(widest, _bytes(n))
+    return max(least, group.target.vector_bits // (8 * widest))
+
+
+def _bytes(n: Node) -> int:
+    """What an element takes in registers while an expression is computed; divisions go one by one."""
+    if isinstance(n, BufferStore | Div | Mod | FloorDiv | FloorMod):
+        return dt.nbytes(n.buffer.dtype) if isinstance(n, BufferStore) else 4
+    if not isinstance(n, PrimExpr):
+        return 1
+    moves = isinstance(n, BufferLoad | Select) or (isinstance(n, Call) and n.op == "if_then_else")
+    return dt.nbytes(n.dtype) if moves or not dt.is_float(n.dtype) else max(4, dt.nbytes(n.dtype))
+
+
+def _vectors(group: Group, block: str, name: str, last: int, lanes: int, period: int = 1) -> list[tuple[str, int]]:
+    """The innermost loop in vectors, piece by piece; gives the loops over vectors, with the elements of each.
+
+    period: of so many vectors each may read another pattern; they are written out. What several vectors at once leave
+    over is a piece of its own, which ends with a shorter vector. Of an open size the rest goes one by one.
+    """
+    outer, sch = [], group.sch
     for piece, size in pieces(group, block, name, last):
-        if size >= 2:
-            inner = list(group.sch.split(piece, [None, 4, lanes] if size >= 8 * lanes else [None, lanes]))
-            group.sch.vectorize(inner[-1])
-            piece = inner[0]
-        outer.append((piece, size))
+        known = sch.extent(piece)
+        size = size if known is None else known
+        wide = lanes if known is not None else min(lanes, group.target.lanes("float32"))
+        several = period if period > 1 else _SEVERAL if size >= 2 * _SEVERAL * wide else 1
+        whole = size - size % (several * wide)
+        parts = [(piece, size)]
+        if several > 1 and 0 < whole < size and known is not None:
+            first, rest, _ = sch.partition(piece, whole)
+            parts = [(first, whole), (rest, size - whole)]
+        for part, count in parts:
+            if count >= 2:
+                least = several if period > 1 or count == whole or len(parts) == 1 else 1
+                inner = list(sch.split(part, [None, least, wide] if least > 1 else [None, wide]))
+                sch.vectorize(inner[-1])
+                if period > 1:
+                    sch.unroll(inner[1])
+                part = inner[0]
+            outer.append((part, count))
     return outer
 
 
@@ -179,9 +291,8 @@ def copy(group: Group, stage: Stage, at: str | None) -> None:
     sch, block = group.sch, group.blocks[stage.op]
     names = list(sch.loops(block))
     names = names[names.index(at) + 1 :] if at is not None else names
-    lanes = max(1, group.target.vector_bits // 32)
     found = across.find(group, stage)
     if found is not None:
         across.schedule(group, block, names, found, 0)
     else:
-        _vectors(group, block, names[-1], extent(stage.op.axis[-1].extent) or 64, lanes)
+        _vectors(group, block, names[-1], extent(stage.op.axis[-1].extent) or 64, _lanes(group, block))

@@ -30,7 +30,7 @@ from warpbeam.tir.stmt import (
     While,
     seq,
 )
-from warpbeam.tir.transform.lanes import NotVectorizable, build, is_vector, widen
+from warpbeam.tir.transform.lanes import NotVectorizable, build, is_vector, neighbours, widen
 from warpbeam.tir.transform.mutate import peel, wrap
 from warpbeam.tir.transform.setting import Setting
 
@@ -46,17 +46,27 @@ def expand_loops(
     Config "tir.disable_vectorize": vectorized loops become serial ones.
     """
     allocs, body = peel(func.body)
-    expander = Expander(body, kinds, at is None or not at.flag("tir.disable_vectorize"))
+    vectors, across = at is None or not at.flag("tir.disable_vectorize"), at is not None and at.kind == "llvm"
+    expander = Expander(body, kinds, vectors, across)
     if not expander.names:
         return func
     return PrimFunc(func.name, func.params, wrap(allocs, expander.stmt(body) or SeqStmt(())), func.attrs)
 
 
 class Expander:
-    """The walk: `env` maps variables of expanded loops to numbers or ramps, `memo` keeps what was built with them."""
+    """The walk: `env` maps variables of expanded loops to numbers or ramps, `memo` keeps what was built with them.
 
-    def __init__(self, body: Stmt, kinds: tuple[str, ...] = ("unrolled", "vectorized"), vectors: bool = True) -> None:
-        self.kinds, self.vectors = kinds, vectors
+    across: vectors are also stored over the ends of rows, where lanes are neighbours in memory all the same.
+    """
+
+    def __init__(
+        self,
+        body: Stmt,
+        kinds: tuple[str, ...] = ("unrolled", "vectorized"),
+        vectors: bool = True,
+        across: bool = False,
+    ) -> None:
+        self.kinds, self.vectors, self.across = kinds, vectors, across
         self.room = MAX_COPIES
         self.env: dict[Var, PrimExpr] = {}
         self.names: set[Var] = set()
@@ -272,9 +282,11 @@ class Expander:
             if not wide and is_vector(value):
                 raise NotVectorizable
             return BufferStore(s.buffer, value, index)
-        if wide != [len(index) - 1] or not isinstance(index[-1], Ramp):
+        if wide == [len(index) - 1] and isinstance(index[-1], Ramp):
+            return BufferStore(s.buffer, widen(value, index[-1].count), index)
+        if not self.across or not neighbours(s.buffer, index, self.lanes):
             raise NotVectorizable
-        return BufferStore(s.buffer, widen(value, index[-1].count), index)
+        return BufferStore(s.buffer, widen(value, self.lanes), index)
 
     def evaluate(self, s: Evaluate) -> Stmt:
         return Evaluate(self.scalar(s.value))

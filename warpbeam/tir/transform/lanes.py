@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -10,7 +10,8 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import map_children
 from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as e
-from warpbeam.tir.expr import Broadcast, BufferLoad, IntImm, PrimExpr, Ramp, Shuffle
+from warpbeam.tir.analysis.lane_offsets import lane_offsets
+from warpbeam.tir.expr import Broadcast, Buffer, BufferLoad, IntImm, PrimExpr, Ramp, Shuffle
 from warpbeam.tir.intrin import get, is_pure
 
 _MOST_LANES = 16  # of a load of which only some lanes are used
@@ -37,6 +38,20 @@ def is_vector(value: Any) -> bool:
 def widen(value: PrimExpr, count: int) -> PrimExpr:
     """A scalar as a vector of equal lanes."""
     return value if is_vector(value) else Broadcast(value, count)
+
+
+def neighbours(buffer: Buffer, index: Sequence[PrimExpr], count: int) -> bool:
+    """Whether lanes that run over several dimensions, such as [(i + ramp) // 4, ramp % 4] in rows of 4, follow each
+    other in memory.
+    """
+    total, step = [0] * count, 1
+    for k, i in enumerate(reversed(index), 1):
+        found = lane_offsets(i, count)
+        if found is None or (step == 0 and any(found[1])):
+            return False
+        total = [t + step * x for t, x in zip(total, found[1], strict=True)]
+        step *= e.const_int(buffer.shape[-k]) or 0
+    return total == list(range(count))
 
 
 def _lanes(*values: Any) -> int:
