@@ -247,31 +247,39 @@ class SlicePlan(Op):
 class NonMaxSuppression(Op):
     """(selected, count): rows (batch, class, box) of boxes that overlap no better one of their class by more than a
     threshold, best first. Operands: boxes [b, n, 4], scores [b, c, n], most per class, overlap and score thresholds.
+    at_most: what bounds the most per class besides, for smaller results, or None. A score that is NaN is below all.
     """
 
     name = "vision.nms"
     arity = 5
-    defaults = {"center": False}
+    defaults = {"center": False, "at_most": None}
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         boxes, scores = (tensor_type(self, t, "boxes and scores") for t in types[:2])
         if boxes.ndim != 3 or scores.ndim != 3 or boxes.shape[2] != 4:
             raise self.error("takes boxes [batch, boxes, 4] and scores [batch, classes, boxes]")
-        return TupleType((TensorType((dims.prod(scores.shape), 3), INT), TensorType((), INT)))  # type: ignore[no-any-return]
+        size, most = scores.shape[2], attrs["at_most"]
+        if most is not None:
+            size = min(size, max(most, 0)) if isinstance(size, int) else E.minimum(size, max(most, 0))
+        rows = dims.prod((*scores.shape[:2], size))
+        return TupleType((TensorType((rows, 3), INT), TensorType((), INT)))  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, boxes: np.ndarray, scores: np.ndarray, most: Any, overlap: Any, least: Any) -> Any:
         from warpbeam.op.nms import reference
 
-        numbers = int(most.reshape(-1)[0]), float(overlap.reshape(-1)[0]), float(least.reshape(-1)[0])
-        rows = reference(boxes, scores, *numbers, attrs["center"])
-        out = np.zeros((scores.size, 3), np.int64)
+        per_class, bound = int(most.reshape(-1)[0]), attrs["at_most"]
+        per_class = per_class if bound is None else min(per_class, bound)
+        thresholds = float(overlap.reshape(-1)[0]), float(least.reshape(-1)[0])
+        rows = reference(boxes, scores, per_class, *thresholds, attrs["center"])
+        size = scores.shape[2] if bound is None else min(scores.shape[2], max(bound, 0))
+        out = np.zeros((scores.shape[0] * scores.shape[1] * size, 3), np.int64)
         out[: len(rows)] = np.array(rows, np.int64).reshape(-1, 3)
         return out, np.asarray(len(rows), np.int64)
 
     def compute_prim(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> PrimFunc:
         from warpbeam.op.nms import program
 
-        return program(self.name, inputs, out_type, attrs["center"])
+        return program(self.name, inputs, out_type, attrs["center"], attrs["at_most"])
 
 
 class UnravelRows(Op):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from warpbeam.op.index_loops import Loops
-from warpbeam.op.sort_rows import Row, merge_sort
+from warpbeam.op.sort_rows import BLOCK, Row, ordered, ordered_type, some_lane, some_precede
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc, Stmt
 
 INT = "int64"
+LANES = 16  # boxes that are kept and that one is compared with at once
 
 
 def _np_corners(box: np.ndarray, center: bool) -> tuple[Any, Any, Any, Any]:
@@ -50,74 +51,165 @@ def reference(
 
 
 class _Boxes:
-    def __init__(self, boxes: E.Buffer, batch: Any, center: bool) -> None:
-        self.boxes, self.batch, self.center = boxes, batch, center
+    """The corners of one image's boxes, and those of the boxes that are kept, in blocks of lanes side by side."""
 
-    def corners(self, i: Any) -> list[Any]:
-        a, b, c, d = (self.boxes[self.batch, i, k] for k in range(4))
+    def __init__(self, loops: Loops, boxes: E.Buffer, center: bool) -> None:
+        self.loops, self.boxes, self.center = loops, boxes, center
+        self.kept = loops.temp((E.ceildiv(E.as_expr(boxes.shape[1]), LANES), 5, LANES), boxes.dtype)
+
+    def measured(self, batch: Any, i: Any, body: Callable[[list[Any]], Any]) -> Stmt:
+        """`body([top, left, bottom, right, area])` of a box."""
+        a, b, c, d = (self.boxes[batch, i, k] for k in range(4))
+        corners = [E.minimum(a, c), E.minimum(b, d), E.maximum(a, c), E.maximum(b, d)]
         if self.center:
             two = E.const(2.0, self.boxes.dtype)
-            return [b - d / two, a - c / two, b + d / two, a + c / two]
-        return [E.minimum(a, c), E.minimum(b, d), E.maximum(a, c), E.maximum(b, d)]
+            corners = [b - d / two, a - c / two, b + d / two, a + c / two]
 
-    def exceeds(self, loops: Loops, i: Any, j: Any, limit: Any, then: Stmt) -> Stmt:
-        """`then` where two boxes overlap by more than `limit`."""
+        def whole(v: list[Any]) -> Stmt:
+            return self.loops.let((v[2] - v[0]) * (v[3] - v[1]), lambda area: body([*v, area]))
 
-        def sides(v: list[Any]) -> Stmt:
-            zero = E.const(0.0, self.boxes.dtype)
-            height = E.minimum(v[2], v[6]) - E.maximum(v[0], v[4])
-            width = E.minimum(v[3], v[7]) - E.maximum(v[1], v[5])
-            areas = [(v[k + 2] - v[k]) * (v[k + 3] - v[k + 1]) for k in (0, 4)]
-            return loops.lets([height, width, *areas], lambda w: judge(w, zero))
+        return self.loops.lets(corners, whole)
 
-        def judge(w: list[Any], zero: Any) -> Stmt:
-            some = E.land(E.land(w[0] > zero, w[1] > zero), E.land(w[2] > zero, w[3] > zero))
-            common = w[0] * w[1]
-            over = E.select(some, common / (w[2] + w[3] - common), zero) > limit
-            return loops.when(over, then)
+    def keep(self, n: Any, box: list[Any]) -> list[Stmt]:
+        """Puts a box at place n of those that are kept; a new block begins as boxes that overlap nothing."""
+        loops, block, lane, nil = self.loops, n // LANES, n % LANES, E.const(0.0, self.boxes.dtype)
 
-        return loops.lets([*self.corners(i), *self.corners(j)], sides)
+        def clear(k: Any) -> Stmt:
+            return loops.loop(LANES, lambda c: loops.store(self.kept, [block, k, c], nil), "z", "vectorized")
+
+        begin = loops.when(E.binary(E.EQ, lane, E.const(0)), loops.loop(5, clear, "z"))
+        return [begin, *(loops.store(self.kept, [block, k, lane], v) for k, v in enumerate(box))]
+
+    def test(self, block: Any, box: list[Any], limit: Any, found: E.Buffer) -> Stmt:
+        """Sets found[0] to whether a box overlaps one of a block of the kept ones by more than `limit`."""
+        zero = E.const(0.0, self.boxes.dtype)
+
+        def exceeds(c: Any) -> Any:
+            other = [self.kept[block, k, c] for k in range(5)]
+            height = E.minimum(box[2], other[2]) - E.maximum(box[0], other[0])
+            width = E.minimum(box[3], other[3]) - E.maximum(box[1], other[1])
+            some = E.land(height > zero, width > zero, box[4] > zero, other[4] > zero)
+            common = height * width
+            return E.select(some, common / (box[4] + other[4] - common), zero) > limit
+
+        return some_lane(self.loops, LANES, exceeds, self.boxes.dtype, found)
 
 
-def program(name: str, inputs: Sequence[Any], out_type: Any, center: bool) -> PrimFunc:
+class _Queue:
+    """Boxes of one class that score more than a limit: a heap, the best on top, of equal ones the first."""
+
+    def __init__(self, loops: Loops, scores: E.Buffer) -> None:
+        self.loops, self.scores, size = loops, scores, scores.shape[2]
+        self.keys, self.places = loops.temp((size,), ordered_type(scores.dtype)), loops.temp((size,), INT)
+
+    def _before(self, a: list[Any], b: list[Any]) -> Any:
+        """Whether (key, place) a is better than b."""
+        return E.lor(a[0] > b[0], E.land(E.binary(E.EQ, a[0], b[0]), a[1] < b[1]))
+
+    def _at(self, n: Any) -> list[Any]:
+        return [self.keys[n], self.places[n]]
+
+    def _put(self, n: Any, entry: Sequence[Any]) -> list[Stmt]:
+        return [self.loops.store(self.keys, n, entry[0]), self.loops.store(self.places, n, entry[1])]
+
+    def fill(self, row: Row, lowest: Any, count: E.Buffer) -> list[Stmt]:
+        """Takes what scores more than `lowest`, looking at blocks at once, and makes a heap of it."""
+        loops, size = self.loops, self.scores.shape[2]
+
+        def visit(i: Any) -> list[Stmt]:
+            more = E.select(row.value(i) > lowest, E.const(1), E.const(0))
+            return [*self._put(count[0], (ordered(row.value(i)), i)), loops.store(count, 0, count[0] + more)]
+
+        def block(b: Any) -> Stmt:
+            def look(found: E.Buffer) -> list[Stmt]:
+                whole = E.as_expr(size) - b * BLOCK >= BLOCK
+                test = loops.when(whole, some_precede(loops, row, b * BLOCK, lowest, False, found))
+                each = loops.loop(E.minimum(E.as_expr(size) - b * BLOCK, BLOCK), lambda i: visit(b * BLOCK + i), "i")
+                return [loops.store(found, 0, E.const(1)), test, loops.when(found[0] > 0, each)]
+
+            return loops.cells(INT, 1, look)
+
+        def heap(k: Any) -> Stmt:
+            place = count[0] // 2 - 1 - k
+            return loops.lets(self._at(place), lambda entry: self._sift(place, entry, count[0]))
+
+        return [
+            loops.store(count, 0, E.const(0)),
+            loops.loop(E.ceildiv(E.as_expr(size), BLOCK), block, "b"),
+            loops.loop(count[0] // 2, heap, "h"),
+        ]
+
+    def pop(self, count: E.Buffer) -> list[Stmt]:
+        """Removes the top."""
+        last = self.loops.lets(self._at(count[0]), lambda entry: self._sift(E.const(0), entry, count[0]))
+        return [self.loops.store(count, 0, count[0] - 1), last]
+
+    def _sift(self, start: Any, entry: list[Any], count: Any) -> Stmt:
+        """Puts an entry into the heap below `start`: the better children move up to a leaf, which asks for no
+        comparison with the entry, and those that are worse than it down again, which are few.
+        """
+        loops = self.loops
+
+        def run(cell: E.Buffer) -> list[Stmt]:
+            hole, child, above = cell[0], 2 * cell[0] + 1, (cell[0] - 1) // 2
+
+            def down(left: Any) -> Stmt:
+                right = E.minimum(left + 1, count - 1)
+                better = E.select(self._before(self._at(right), self._at(left)), right, left)
+                return loops.let(better, lambda c: [*self._put(hole, self._at(c)), loops.store(cell, 0, c)])
+
+            def up(parent: Any) -> list[Stmt]:
+                return [*self._put(hole, self._at(parent)), loops.store(cell, 0, parent)]
+
+            worse = E.land(hole > start, self._before(entry, self._at(E.maximum(above, E.const(0)))))
+            return [
+                loops.store(cell, 0, start),
+                loops.loop_while(child < count, loops.let(child, down)),
+                loops.loop_while(worse, loops.let(above, up)),
+                *self._put(hole, entry),
+            ]
+
+        return loops.cells(INT, 1, run)
+
+
+def program(name: str, inputs: Sequence[Any], out_type: Any, center: bool, bound: int | None) -> PrimFunc:
     """(selected, count) as `vision.nms` says."""
     loops = Loops(name, inputs, list(out_type.fields))
     boxes, scores, most, overlap, least = loops.ins
     selected, count = loops.outs
-    size = scores.shape[2]
-    order, other = loops.temp(scores.shape, INT), loops.temp(scores.shape, INT)
     limit, lowest = (v[(0,) * v.ndim] for v in (overlap, least))
     at_most = E.cast(INT, most[(0,) * most.ndim])
+    at_most = at_most if bound is None else E.minimum(at_most, bound)
+    found, queue = _Boxes(loops, boxes, center), _Queue(loops, scores)
 
-    def kind(at: list[Any]) -> list[Stmt]:
-        found = _Boxes(boxes, at[0], center)
-        row = Row(scores, at, 2)
-
-        def run(cell: E.Buffer) -> list[Stmt]:  # next in order, kept so far, whether it is suppressed
-            def next_box(i: Any) -> list[Stmt]:
-                def kept(t: Any) -> Stmt:
-                    other_box = selected[count[()] - cell[1] + t, 2]
-                    return found.exceeds(loops, i, other_box, limit, loops.store(cell, 2, E.const(1)))
-
+    def kind(at: list[Any]) -> Stmt:
+        def run(cell: E.Buffer, over: E.Buffer) -> list[Stmt]:  # in the queue, kept so far, next block to compare with
+            def judge(i: Any, box: list[Any]) -> list[Stmt]:
                 keep = [loops.store(selected, [count[()], k], v) for k, v in enumerate((*at, i))]
-                keep += [loops.store(count, [], count[()] + 1), loops.store(cell, 1, cell[1] + 1)]
+                keep += [*found.keep(cell[1], box), loops.store(count, [], count[()] + 1)]
+                more = E.land(cell[2] * LANES < cell[1], E.binary(E.EQ, over[0], E.const(0)))
+                test = [found.test(cell[2], box, limit, over), loops.store(cell, 2, cell[2] + 1)]
                 return [
+                    loops.store(over, 0, E.const(0)),
                     loops.store(cell, 2, E.const(0)),
-                    loops.loop(cell[1], kept, "t"),
-                    loops.when(E.binary(E.EQ, cell[2], E.const(0)), keep),
-                    loops.store(cell, 0, cell[0] + 1),
+                    loops.loop_while(more, test),
+                    loops.when(E.binary(E.EQ, over[0], E.const(0)), [*keep, loops.store(cell, 1, cell[1] + 1)]),
                 ]
 
-            place = order[tuple(row.at(E.minimum(cell[0], E.as_expr(size) - 1)))]
-            go = E.land(E.land(cell[0] < E.as_expr(size), cell[1] < at_most), row.value(place) > lowest)
-            body = loops.let(order[tuple(row.at(cell[0]))], next_box)
+            def next_box(i: Any) -> list[Stmt]:
+                return [*queue.pop(cell), found.measured(at[0], i, lambda box: judge(i, box))]
+
+            go = E.land(cell[0] > 0, cell[1] < at_most)
             return [
-                loops.store(cell, 0, E.const(0)),
                 loops.store(cell, 1, E.const(0)),
-                loops.loop_while(go, [body]),
+                *queue.fill(Row(scores, at, 2), lowest, cell),
+                loops.loop_while(go, loops.let(queue.places[0], next_box)),
             ]
 
-        return [merge_sort(loops, row, order, other, size, False), loops.cells(INT, 3, run)]
+        return loops.cells(INT, 3, lambda cell: loops.cells(INT, 1, lambda over: run(cell, over)))
 
-    clear = loops.nest(selected.shape, lambda at: loops.store(selected, at, E.const(0)), "z")
-    return loops.func(clear, loops.store(count, [], E.const(0)), loops.nest(scores.shape[:2], kind, "r"))
+    def clear(k: Any) -> list[Stmt]:
+        return [loops.store(selected, [count[()] + k, n], E.const(0)) for n in range(3)]
+
+    rest = loops.loop(E.as_expr(selected.shape[0]) - count[()], clear, "z")
+    return loops.func(loops.store(count, [], E.const(0)), loops.nest(scores.shape[:2], kind, "r"), rest)

@@ -28,6 +28,24 @@ def precedes(a: Any, b: Any, ascending: bool) -> Any:
     return less
 
 
+def ordered_type(dtype: str) -> str:
+    """The dtype of `ordered` values."""
+    return "int64" if dt.bits(dtype) > 32 or dtype == "uint32" else "int32"
+
+
+def ordered(value: Any) -> Any:
+    """An integer for each value in ascending order: zeros are equal, and all NaNs, which are above all numbers."""
+    kind = ordered_type(value.dtype)
+    top, least = E.const((1 << dt.bits(kind) - 1) - 1, kind), E.const(-(1 << dt.bits(kind) - 1), kind)
+    if not dt.is_float(value.dtype):
+        return E.cast(kind, value) if value.dtype != "uint64" else E.call("bitwise_xor", E.cast(kind, value), least)
+    value = E.cast("float64" if kind == "int64" else "float32", value)
+    bits = E.call("reinterpret", value, dtype=kind)
+    bits = E.select(bits < E.const(0, kind), E.call("bitwise_xor", bits, top), bits)
+    bits = E.select(E.binary(E.EQ, value, E.const(0.0, value.dtype)), E.const(0, kind), bits)
+    return E.select(E.binary(E.EQ, value, value), bits, top)
+
+
 class Row:
     """One row of a tensor along `axis`: value(i) reads the data, index buffers are addressed the same way."""
 
@@ -144,27 +162,33 @@ def _in_blocks(row: Row, size: Any) -> bool:
 
 def some_precede(loops: Loops, row: Row, first: Any, last: Any, ascending: bool, found: E.Buffer) -> Stmt:
     """Sets found[0] to whether some of the block of values that begins at `first` stands before `last`."""
-    dtype = f"int{8 * dt.nbytes(row.data.dtype)}"
 
-    def before(value: Any) -> Any:
+    def before(n: Any) -> Any:
+        value = row.value(first + n)
         if ascending:
             return value < last
         return E.lnot(value <= last) if dt.is_float(last.dtype) else value > last
 
+    look = some_lane(loops, BLOCK, before, row.data.dtype, found)
+    if not dt.is_float(last.dtype):
+        return look
+    number = E.binary(E.EQ, last, last)  # nothing stands before a NaN, in ascending order all numbers do
+    return loops.when(number, look, loops.store(found, 0, E.const(1 if ascending else 0)))
+
+
+def some_lane(loops: Loops, count: int, test: Callable[[Any], Any], like: str, found: E.Buffer) -> Stmt:
+    """Sets found[0] to whether test(n) holds for some n < count, all at once; `like`: a dtype as wide as it reads."""
+    dtype = f"int{8 * dt.nbytes(like)}"
+
     def look(lanes: E.Buffer, total: E.Buffer) -> list[Stmt]:
         def mark(n: Any) -> Stmt:
-            yes, no = E.const(-1, dtype), E.const(0, dtype)
-            return loops.store(lanes, n, E.select(before(row.value(first + n)), yes, no))
+            return loops.store(lanes, n, E.select(test(n), E.const(-1, dtype), E.const(0, dtype)))
 
-        some = E.binary(E.NE, total[0], E.const(0, dtype))
-        if dt.is_float(last.dtype):  # nothing stands before a NaN, in ascending order all numbers do
-            number = E.binary(E.EQ, last, last)
-            some = E.lor(some, E.lnot(number)) if ascending else E.land(some, number)
         return [
-            loops.loop(BLOCK, mark, "l", "vectorized"),
+            loops.loop(count, mark, "l", "vectorized"),
             loops.store(total, 0, E.const(0, dtype)),
-            loops.loop(BLOCK, lambda n: loops.store(total, 0, total[0] + lanes[n]), "l"),
-            loops.store(found, 0, E.select(some, E.const(1), E.const(0))),
+            loops.loop(count, lambda n: loops.store(total, 0, total[0] + lanes[n]), "l"),
+            loops.store(found, 0, E.select(E.binary(E.NE, total[0], E.const(0, dtype)), E.const(1), E.const(0))),
         ]
 
-    return loops.cells(dtype, BLOCK, lambda lanes: loops.cells(dtype, 1, lambda total: look(lanes, total)))
+    return loops.cells(dtype, count, lambda lanes: loops.cells(dtype, 1, lambda total: look(lanes, total)))

@@ -100,10 +100,13 @@ def non_max_suppression(
     if dims.same(many, counted) is False:
         raise node.error(f"{dims.text(many)} boxes, and scores of {dims.text(counted)}")
     most = const(0, "int64") if most is None else most
+    known = node.const(2)
+    bound = int(known.reshape(-1)[0]) if known is not None and known.size == 1 else None
     overlap = const(0.0, kind) if overlap is None else cast_to(overlap, kind)
     least = const(-np.inf, kind) if least is None else cast_to(least, kind)
     center = bool(node.attr("center_point_box", 0))
-    selected, count = fields(get("vision.nms")(boxes, scores, most, overlap, least, center=center), 2)
+    found = get("vision.nms")(boxes, scores, most, overlap, least, center=center, at_most=bound)
+    selected, count = fields(found, 2)
     return cut(node, selected, count)[0]
 
 
