@@ -13,13 +13,12 @@ from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.index_gather import check_indices
 from warpbeam.op.index_loops import Loops
 from warpbeam.op.nn_common import require_float, unify
+from warpbeam.op.roi_taps import align_program
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc
-from warpbeam.topi.scalar import clamped, inside
-
-_MOST_SAMPLES = 65536
+from warpbeam.topi.scalar import inside
 
 
 class RoiAlign(Op):
@@ -76,83 +75,7 @@ class RoiAlign(Op):
         return out.astype(x.dtype)
 
     def compute_prim(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> PrimFunc:
-        loops = Loops("roi_align", inputs, [out_type])
-        x, rois, batch = loops.ins
-        (out,) = loops.outs
-        wide = accumulation(x.dtype)
-        ph, pw = attrs["pooled_size"]
-        shift = 0.5 if attrs["half_pixel"] else 0.0
-        best = attrs["mode"] == "max"
-
-        def edge(r: Any, k: int) -> Any:
-            scale = E.const(float(attrs["spatial_scale"]), wide)
-            return E.cast(wide, rois[r, k]) * scale - E.const(shift, wide)
-
-        def region(r: list[Any]) -> Any:
-            n = E.cast("int64", batch[r[0]])
-            check = loops.check(inside(n, x.shape[0]), "a batch index of roi_align is outside the data")
-            extent = [edge(r[0], k + 2) - edge(r[0], k) for k in (0, 1)]
-            if not attrs["half_pixel"]:
-                extent = [E.maximum(e, E.const(1.0, wide)) for e in extent]
-            cells = [E.div(extent[0], E.const(float(pw), wide)), E.div(extent[1], E.const(float(ph), wide))]
-            return [check, loops.lets([n, edge(r[0], 0), edge(r[0], 1), *cells], lambda v: counted(r[0], v))]
-
-        def counted(r: Any, v: list[Any]) -> Any:
-            counts = [E.maximum(E.cast("int64", E.call("ceil", v[k])), 0) for k in (3, 4)]
-            if attrs["sample_ratio"]:
-                counts = [E.const(int(attrs["sample_ratio"]))] * 2
-
-            def cells(c: list[Any]) -> Any:
-                small = E.land(c[0] <= _MOST_SAMPLES, c[1] <= _MOST_SAMPLES)
-                nest = loops.nest(out.shape[1:], lambda at: pooled(r, at, v, c), "p")
-                return [loops.check(small, "a region of roi_align is too large"), nest]
-
-            return loops.lets(counts, cells)
-
-        def pooled(r: Any, at: list[Any], v: list[Any], c: list[Any]) -> Any:
-            start = te.min_value(wide) if best else E.const(0.0, wide)
-
-            def run(cell: E.Buffer) -> Any:
-                def sample(s: list[Any]) -> Any:
-                    y = v[2] + v[4] * (E.cast(wide, at[1]) + E.div(E.cast(wide, s[0]) + 0.5, E.cast(wide, c[1])))
-                    w = v[1] + v[3] * (E.cast(wide, at[2]) + E.div(E.cast(wide, s[1]) + 0.5, E.cast(wide, c[0])))
-                    return loops.lets([y, w], lambda p: self._add(loops, x, cell, v[0], at[0], p, best, wide))
-
-                count = E.maximum(c[0] * c[1], 1)
-                empty = E.binary(E.EQ, c[0] * c[1], 0)
-                total = E.select(empty, E.const(0.0, wide), cell[0]) if best else E.div(cell[0], E.cast(wide, count))
-                put = loops.store(out, [r, *at], E.cast(out.dtype, total))
-                return [loops.store(cell, 0, start), loops.nest([c[1], c[0]], sample, "s"), put]
-
-            return loops.cells(wide, 1, run)
-
-        return loops.func(loops.nest([rois.shape[0]], region, "r", parallel=True))
-
-    def _add(
-        self, loops: Loops, x: E.Buffer, cell: E.Buffer, n: Any, c: Any, p: Sequence[Any], best: bool, wide: str
-    ) -> Any:
-        """Combines the bilinear sample at p = (y, x) into the cell."""
-        terms, outside = [], []
-        low, high, part = [], [], []
-        for v, size in zip(p, x.shape[2:], strict=True):
-            length = E.cast(wide, E.as_expr(size))
-            outside += [v < E.const(-1.0, wide), v > length]
-            v = E.maximum(E.minimum(v, length - 1.0), E.const(0.0, wide))
-            i = clamped(E.cast("int64", v), size)
-            low.append(i)
-            high.append(clamped(i + 1, size))
-            part.append(v - E.cast(wide, i))
-        for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            wy = part[0] if a else 1.0 - part[0]
-            wx = part[1] if b else 1.0 - part[1]
-            value = E.cast(wide, x[n, c, (low, high)[a][0], (low, high)[b][1]])
-            terms.append(wy * wx * value)
-        zero = E.const(0.0, wide)
-        if best:
-            value = E.maximum(E.maximum(terms[0], terms[1]), E.maximum(terms[2], terms[3]))
-            return loops.store(cell, 0, E.maximum(cell[0], E.select(E.lor(*outside), zero, value)))
-        value = terms[0] + terms[1] + terms[2] + terms[3]
-        return loops.store(cell, 0, cell[0] + E.select(E.lor(*outside), zero, value))
+        return align_program(attrs, inputs, out_type)
 
 
 def _corners(image: np.ndarray, y: float, x: float) -> np.ndarray:
