@@ -95,3 +95,25 @@ def test_what_is_not_finite_outside_counts_as_nothing() -> None:
 def test_short_floats_are_summed_in_float32() -> None:
     module = made((1, 9, 5, 6), (1, 4, 30, 2), TensorProto.FLOAT16)
     check(module, RNG.standard_normal((1, 9, 5, 6)).astype(np.float16), RNG.uniform(-1, 1, (1, 4, 30, 2)).astype("f"))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((30, 700), 1), ((30, 700), 0), ((40, 9, 3), 1), ((500,), 0)])
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bool", "int64"])
+@pytest.mark.parametrize("expensive", [False, True])
+def test_elements_along_an_axis(shape: tuple[int, ...], axis: int, dtype: str, expensive: bool) -> None:
+    """Indices become places in vectors first; where what comes after is expensive, all is done in vectors."""
+    x = RNG.integers(-9, 9, shape).astype(dtype)
+    index = RNG.integers(-shape[axis] - 3, shape[axis] + 3, shape)  # what is outside is clamped
+    a, i = relay.var("x", shape=shape, dtype=dtype), relay.var("i", shape=shape, dtype="int64")
+    body = get("gather")(a, i, axis=axis)
+    if expensive:
+        body = get("exp")(get("cast")(body, dtype="float32"))
+    module, report = compile_with_report(relay.IRModule.from_expr(relay.Function([a, i], body)), cache=False)
+    assert [row["sketch"] for row in report.rows] == ["pointwise" if expensive else "sampled"]
+    (got,) = module.run({"x": x, "i": index}).values()
+    places = np.clip(np.where(index < 0, index + shape[axis], index), 0, shape[axis] - 1)
+    want = np.take_along_axis(x, places, axis)
+    if expensive:
+        close(np.asarray(got), np.exp(want.astype(np.float32)), 1, float(np.exp(9)))
+    else:
+        np.testing.assert_array_equal(got, want)

@@ -40,8 +40,8 @@ def fits(group: Group) -> bool:
     taps = [extent(a.extent) for a in op.reduce_axis]
     if not tables or None in (*taps, extent(op.axis[-1].extent)) or op.axis[-1].var in free:
         return False
-    if product(taps) > MAX_UNROLLED:
-        return False
+    if product(taps) > MAX_UNROLLED or (not taps and any(expensive(s.op) for s in parts.after)):
+        return False  # what comes after is computed one by one
     return not any(s.op.reduce_axis or (s not in tables and expensive(s.op)) for s in parts.before)
 
 

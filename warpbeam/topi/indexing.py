@@ -62,13 +62,14 @@ def take(a: te.Tensor, indices: te.Tensor, axis: Any = None, batch_dims: int = 0
 
 def gather_stage(x: te.Tensor, indices: te.Tensor, axis: int, mode: str) -> Any:
     """out[…, i, …] = x[…, indices[…, i, …], …] along a non-negative axis."""
+    places = _stage(indices.shape, lambda *idx: safe(indices[idx], x.shape[axis], mode), "place")
 
     def element(*idx: Any) -> Any:
         at = [
             i if (isinstance(a, int) and isinstance(b, int)) or dims.same(a, b) is True else clamped(i, b)
             for i, a, b in zip(idx, indices.shape, x.shape, strict=True)
         ]
-        at[axis] = safe(indices[idx], x.shape[axis], mode)
+        at[axis] = places[idx]
         return x[tuple(at)]
 
     return _stage(indices.shape, element, "gather")
