@@ -165,7 +165,11 @@ def _divide_unsigned(
     else:
         nil = fn.op(f"icmp eq {b}, {fn.number(0, b.type).name}", _flags(b), b)
         safe = fn.op(f"select {nil}, {fn.number(1, b.type)}, {b}", b.type, nil, b)
-        out = fn.op(f"{word} {a}, {safe.name}", a.type, a, safe)
+        ratio = _ratio(fn, a, safe, True)
+        if ratio is None:
+            out = fn.op(f"{word} {a}, {safe.name}", a.type, a, safe)
+        else:
+            out = ratio if quotient else _rest(fn, a, safe, ratio)
         out = fn.op(f"select {nil}, {fn.number(0, b.type)}, {out}", a.type, nil, out)
     return fn.op(f"zext {out} to i64", "i64", out) if narrow else out
 
@@ -179,14 +183,36 @@ def _divide_signed(fn: FunctionPrinter, a: Value, b: Value, divisor: int | None)
     minus = fn.op(f"icmp eq {b}, {fn.number(-1, b.type).name}", flags, b)
     special = fn.op(f"or {nil}, {minus.name}", flags, nil, minus)
     safe = fn.op(f"select {special}, {fn.number(1, b.type)}, {b}", b.type, special, b)
-    q = fn.op(f"sdiv {a}, {safe.name}", a.type, a, safe)
-    r = fn.op(f"srem {a}, {safe.name}", a.type, a, safe)
+    ratio = _ratio(fn, a, safe, False)
+    q = fn.op(f"sdiv {a}, {safe.name}", a.type, a, safe) if ratio is None else ratio
+    r = fn.op(f"srem {a}, {safe.name}", a.type, a, safe) if ratio is None else _rest(fn, a, safe, q)
     negated = fn.op(f"sub {nought}, {a.name}", a.type, a)
     odd = fn.op(f"select {nil}, {nought}, {negated}", a.type, nil, negated)
     return (
         fn.op(f"select {special}, {odd}, {q}", a.type, special, odd, q),
         fn.op(f"select {special}, {nought}, {r}", a.type, special, r),
     )
+
+
+def _ratio(fn: FunctionPrinter, a: Value, b: Value, unsigned: bool) -> Value | None:
+    """The truncating quotient of vectors through floats with more than twice the digits, where it cannot be rounded up
+    to a whole number; None for others.
+    """
+    from warpbeam.codegen.llvm.memory import lanes_of
+
+    lanes = lanes_of(a)
+    bits = int(a.type[1:-1].split(" x i")[1]) if lanes > 1 else 64
+    if bits > 32 or (bits == 32 and fn.target.pointer_bits < 64):
+        return None
+    real, kind = vector("float" if bits < 32 else "double", lanes), "ui" if unsigned else "si"
+    x, y = (fn.op(f"{kind}tofp {v} to {real}", real, v) for v in (a, b))
+    quotient = fn.op(f"fdiv {x}, {y.name}", real, x, y)
+    return fn.op(f"fpto{kind} {quotient} to {a.type}", a.type, quotient)
+
+
+def _rest(fn: FunctionPrinter, a: Value, b: Value, quotient: Value) -> Value:
+    product = fn.op(f"mul {quotient}, {b.name}", a.type, quotient, b)
+    return fn.op(f"sub {a}, {product.name}", a.type, a, product)
 
 
 def _floor_fix(fn: FunctionPrinter, quotient: bool, a: Value, b: Value, q: Value, r: Value) -> Value:

@@ -12,7 +12,7 @@ from warpbeam.codegen import analysis
 from warpbeam.codegen.llvm import arith, external, intrinsics, memory, runs
 from warpbeam.codegen.llvm.debug import Lines
 from warpbeam.codegen.llvm.emitter import Emitter, Module, Scope, Value
-from warpbeam.codegen.llvm.helpers import remainder_function, software_rounding
+from warpbeam.codegen.llvm.helpers import quick_remainder, remainder_function, software_rounding
 from warpbeam.codegen.llvm.types import float_literal, int_literal, splat, value_type, vector
 from warpbeam.ir.diagnostics import LowerError
 from warpbeam.ir.node import Node
@@ -251,8 +251,9 @@ class FunctionPrinter(Emitter):
         self.module.helpers[name] = text
         for word, args in (("fabs", scalar), ("copysign", f"{scalar}, {scalar}")):
             self.module.declare(f"llvm.{word}.{arith.float_suffix(scalar)}", scalar, args)
-        if lanes == 1:
-            return self.op(f"call {scalar} @{name}({a}, {b})", scalar, a, b)
+        whole = name if lanes == 1 else quick_remainder(self, a.type, lanes, scalar, name)
+        if whole is not None:
+            return self.op(f"call {a.type} @{whole}({a}, {b})", a.type, a, b)
         out = self.literal("poison", a.type)
         for i in range(lanes):
             x, y = memory.extract(self, a, i), memory.extract(self, b, i)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import Template
 from typing import TYPE_CHECKING
 
 from warpbeam.codegen.llvm.emitter import Value
@@ -70,6 +71,55 @@ done:
 }
 """
 
+# Where x / y < 2^p the rounded quotient's whole part is at most one too large, and what it leaves is a multiple of y's
+# last place no larger than y: exact in one fused step, and so is putting y back. Other lanes take the loop above.
+_QUICK = Template("""define internal $V @$name($V %a, $V %b) noinline #0 {
+entry:
+  %x = call $V @llvm.fabs.$suffix($V %a)
+  %y = call $V @llvm.fabs.$suffix($V %b)
+  %ratio = fdiv $V %x, %y
+  %quick = fcmp olt $V %ratio, $limit
+  $rounding
+  $step
+  %below = fcmp olt $V %rest, zeroinitializer
+  %back = fadd $V %rest, %y
+  %fixed = select $F %below, $V %back, $V %rest
+  %less = fcmp olt $V %x, %y
+  %size = select $F %less, $V %x, $V %fixed
+  %first = call $V @llvm.copysign.$suffix($V %size, $V %a)
+  %flags = bitcast $F %quick to i$count
+  %all = icmp eq i$count %flags, -1
+  br i1 %all, label %done, label %lane
+lane:
+  %i = phi i64 [ 0, %entry ], [ %next, %after ]
+  %v = phi $V [ %first, %entry ], [ %v2, %after ]
+  %ready = extractelement $F %quick, i64 %i
+  br i1 %ready, label %after, label %one
+one:
+  %p = extractelement $V %a, i64 %i
+  %q = extractelement $V %b, i64 %i
+  %r = call $T @$one($T %p, $T %q)
+  %v1 = insertelement $V %v, $T %r, i64 %i
+  br label %after
+after:
+  %v2 = phi $V [ %v, %lane ], [ %v1, %one ]
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, $count
+  br i1 %more, label %lane, label %done
+done:
+  %out = phi $V [ %first, %entry ], [ %v2, %after ]
+  ret $V %out
+}
+""")
+_FUSED = """%minus = fneg $V %whole
+  %rest = call $V @llvm.fma.$suffix($V %minus, $V %y, $V %x)"""
+_WIDE = """%wx = fpext $V %x to $W
+  %wy = fpext $V %y to $W
+  %wq = fpext $V %whole to $W
+  %product = fmul $W %wq, %wy
+  %left = fsub $W %wx, %product
+  %rest = fptrunc $W %left to $V"""
+
 
 def fail_function() -> str:
     """Copies a message into the context and returns status 1."""
@@ -81,6 +131,30 @@ def remainder_function(scalar: str) -> tuple[str, str]:
     suffix = "f32" if scalar == "float" else "f64"
     text = _REMAINDER.replace("NAME", f"wb_fmod_{suffix}").replace("INF", "0x7FF0000000000000")
     return f"wb_fmod_{suffix}", text.replace("T ", f"{scalar} ").replace(".S(", f".{suffix}(")
+
+
+def quick_remainder(fn: FunctionPrinter, type: str, lanes: int, scalar: str, one: str) -> str | None:
+    """Name of fmod for vectors of a type, which calls `one` for what is not quick; None where no step is exact."""
+    from warpbeam.codegen.llvm.arith import float_suffix
+
+    single, fused, native = scalar == "float", fn.target.fma, fn.target.native_round
+    if not (fused or single):
+        return None
+    suffix, whole = float_suffix(type), f"<{lanes} x {'i32' if single else 'i64'}>"
+    name = f"wb_fmod_{suffix}"
+    words = {"V": type, "F": f"<{lanes} x i1>", "T": scalar, "W": f"<{lanes} x double>", "name": name, "one": one}
+    words |= {"suffix": suffix, "count": str(lanes), "limit": fn.real(2.0**24 if single else 2.0**53, type)}
+    rounding = "%whole = call $V @llvm.trunc.$suffix($V %ratio)"
+    if not native:
+        rounding = f"%number = fptosi $V %ratio to {whole}\n  %whole = sitofp {whole} %number to $V"
+    parts = {
+        k: Template(v).substitute(words) for k, v in (("rounding", rounding), ("step", _FUSED if fused else _WIDE))
+    }
+    fn.module.helpers[name] = _QUICK.substitute(words, **parts)
+    for word, count in {"fabs": 1, "copysign": 2, "trunc": native, "fma": 3 * fused}.items():
+        if count:
+            fn.module.declare(f"llvm.{word}.{suffix}", type, ", ".join([type] * count))
+    return name
 
 
 def software_rounding(fn: FunctionPrinter, kind: str, value: Value) -> Value:
