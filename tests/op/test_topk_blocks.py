@@ -72,7 +72,18 @@ def rows(kind: str, n: int, dtype: str = "float32") -> np.ndarray:
 
 @pytest.mark.parametrize("ascending", [False, True])
 @pytest.mark.parametrize("kind", ["random", "ties", "rising", "falling", "equal", "special"])
-@pytest.mark.parametrize(("n", "k"), [(8 * BLOCK + 5, 7), (5 * BLOCK, 50), (5 * BLOCK - 1, 1), (BLOCK + 1, 3), (9, 9)])
+@pytest.mark.parametrize(
+    ("n", "k"),
+    [
+        (8 * BLOCK + 5, 7),
+        (5 * BLOCK, 50),
+        (5 * BLOCK - 1, 1),
+        (BLOCK + 1, 3),
+        (9, 9),
+        (30 * BLOCK + 7, 70),
+        (9 * BLOCK, 100),
+    ],
+)
 def test_order(kind: str, n: int, k: int, ascending: bool) -> None:
     x = rows(kind, n)
     check(compiled(x, k, ascending), x, k, ascending)
@@ -87,6 +98,7 @@ def test_types(dtype: str, ascending: bool) -> None:
     if dtype[0] != "f":
         x[:, 5 * BLOCK], x[:, 2] = np.iinfo(dtype).max, np.iinfo(dtype).min
     check(compiled(x, 5, ascending), x, 5, ascending)
+    check(compiled(x, 90, ascending), x, 90, ascending)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "bool"])
@@ -117,9 +129,22 @@ def test_none_and_all_of_a_row() -> None:
     check(compiled(short, 2 * BLOCK, True), short, 2 * BLOCK, True)
 
 
-def test_other_axes() -> None:
-    x = np.random.default_rng(1).integers(0, 40, (4 * BLOCK, 3)).astype(np.float32)
-    check(compiled(x, 6, False, axis=0), x, 6, False, 0)
+@pytest.mark.parametrize("k", [6, 66, 110])
+def test_other_axes(k: int) -> None:
+    x = np.random.default_rng(1).integers(0, 40, (17 * BLOCK if k == 66 else 4 * BLOCK, 3)).astype(np.float32)
+    check(compiled(x, k, False, axis=0), x, k, False, 0)
+
+
+def test_many_of_an_open_row() -> None:
+    var = relay.var("x", shape=(3, SizeVar("n")), dtype="float32")
+    body = op.get("topk")(var, k=80, dtype="int64")
+    model = warpbeam.compile(relay.IRModule.from_expr(relay.Function([var], body)), cache=False)
+    for n in (80, 81, 80 + BLOCK, 1000):
+        for kind in ("random", "ties", "special", "rising"):
+            x = rows(kind, n)
+            check(model.run({"x": x}).values(), x, 80, False)
+    with pytest.raises(warpbeam.WarpbeamError, match="fewer than k"):
+        model.run({"x": rows("random", 79)})
 
 
 @pytest.mark.parametrize("ascending", [False, True])

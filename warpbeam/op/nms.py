@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from warpbeam.op.index_loops import Loops
-from warpbeam.op.sort_rows import BLOCK, Row, ordered, ordered_type, some_lane, some_precede
+from warpbeam.op.sort_pairs import Heap, Pairs
+from warpbeam.op.sort_rows import BLOCK, Row, some_lane, some_precede
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc, Stmt
 
@@ -95,81 +96,24 @@ class _Boxes:
         return some_lane(self.loops, LANES, exceeds, self.boxes.dtype, found)
 
 
-class _Queue:
-    """Boxes of one class that score more than a limit: a heap, the best on top, of equal ones the first."""
+def _candidates(loops: Loops, row: Row, lowest: Any, pairs: Pairs, count: E.Buffer) -> list[Stmt]:
+    """Pairs of the boxes that score more than `lowest`, best scores first in order; blocks are looked at at once."""
+    size = E.as_expr(row.data.shape[row.axis])
 
-    def __init__(self, loops: Loops, scores: E.Buffer) -> None:
-        self.loops, self.scores, size = loops, scores, scores.shape[2]
-        self.keys, self.places = loops.temp((size,), ordered_type(scores.dtype)), loops.temp((size,), INT)
+    def visit(i: Any) -> list[Stmt]:
+        more = E.select(row.value(i) > lowest, E.const(1), E.const(0))
+        return [*pairs.put(count[0], (pairs.key(row.value(i), False), i)), loops.store(count, 0, count[0] + more)]
 
-    def _before(self, a: list[Any], b: list[Any]) -> Any:
-        """Whether (key, place) a is better than b."""
-        return E.lor(a[0] > b[0], E.land(E.binary(E.EQ, a[0], b[0]), a[1] < b[1]))
+    def block(b: Any) -> Stmt:
+        def look(found: E.Buffer) -> list[Stmt]:
+            whole = size - b * BLOCK >= BLOCK
+            test = loops.when(whole, some_precede(loops, row, b * BLOCK, lowest, False, found))
+            each = loops.loop(E.minimum(size - b * BLOCK, BLOCK), lambda i: visit(b * BLOCK + i), "i")
+            return [loops.store(found, 0, E.const(1)), test, loops.when(found[0] > 0, each)]
 
-    def _at(self, n: Any) -> list[Any]:
-        return [self.keys[n], self.places[n]]
+        return loops.cells(INT, 1, look)
 
-    def _put(self, n: Any, entry: Sequence[Any]) -> list[Stmt]:
-        return [self.loops.store(self.keys, n, entry[0]), self.loops.store(self.places, n, entry[1])]
-
-    def fill(self, row: Row, lowest: Any, count: E.Buffer) -> list[Stmt]:
-        """Takes what scores more than `lowest`, looking at blocks at once, and makes a heap of it."""
-        loops, size = self.loops, self.scores.shape[2]
-
-        def visit(i: Any) -> list[Stmt]:
-            more = E.select(row.value(i) > lowest, E.const(1), E.const(0))
-            return [*self._put(count[0], (ordered(row.value(i)), i)), loops.store(count, 0, count[0] + more)]
-
-        def block(b: Any) -> Stmt:
-            def look(found: E.Buffer) -> list[Stmt]:
-                whole = E.as_expr(size) - b * BLOCK >= BLOCK
-                test = loops.when(whole, some_precede(loops, row, b * BLOCK, lowest, False, found))
-                each = loops.loop(E.minimum(E.as_expr(size) - b * BLOCK, BLOCK), lambda i: visit(b * BLOCK + i), "i")
-                return [loops.store(found, 0, E.const(1)), test, loops.when(found[0] > 0, each)]
-
-            return loops.cells(INT, 1, look)
-
-        def heap(k: Any) -> Stmt:
-            place = count[0] // 2 - 1 - k
-            return loops.lets(self._at(place), lambda entry: self._sift(place, entry, count[0]))
-
-        return [
-            loops.store(count, 0, E.const(0)),
-            loops.loop(E.ceildiv(E.as_expr(size), BLOCK), block, "b"),
-            loops.loop(count[0] // 2, heap, "h"),
-        ]
-
-    def pop(self, count: E.Buffer) -> list[Stmt]:
-        """Removes the top."""
-        last = self.loops.lets(self._at(count[0]), lambda entry: self._sift(E.const(0), entry, count[0]))
-        return [self.loops.store(count, 0, count[0] - 1), last]
-
-    def _sift(self, start: Any, entry: list[Any], count: Any) -> Stmt:
-        """Puts an entry into the heap below `start`: the better children move up to a leaf, which asks for no
-        comparison with the entry, and those that are worse than it down again, which are few.
-        """
-        loops = self.loops
-
-        def run(cell: E.Buffer) -> list[Stmt]:
-            hole, child, above = cell[0], 2 * cell[0] + 1, (cell[0] - 1) // 2
-
-            def down(left: Any) -> Stmt:
-                right = E.minimum(left + 1, count - 1)
-                better = E.select(self._before(self._at(right), self._at(left)), right, left)
-                return loops.let(better, lambda c: [*self._put(hole, self._at(c)), loops.store(cell, 0, c)])
-
-            def up(parent: Any) -> list[Stmt]:
-                return [*self._put(hole, self._at(parent)), loops.store(cell, 0, parent)]
-
-            worse = E.land(hole > start, self._before(entry, self._at(E.maximum(above, E.const(0)))))
-            return [
-                loops.store(cell, 0, start),
-                loops.loop_while(child < count, loops.let(child, down)),
-                loops.loop_while(worse, loops.let(above, up)),
-                *self._put(hole, entry),
-            ]
-
-        return loops.cells(INT, 1, run)
+    return [loops.store(count, 0, E.const(0)), loops.loop(E.ceildiv(size, BLOCK), block, "b")]
 
 
 def program(name: str, inputs: Sequence[Any], out_type: Any, center: bool, bound: int | None) -> PrimFunc:
@@ -180,7 +124,8 @@ def program(name: str, inputs: Sequence[Any], out_type: Any, center: bool, bound
     limit, lowest = (v[(0,) * v.ndim] for v in (overlap, least))
     at_most = E.cast(INT, most[(0,) * most.ndim])
     at_most = at_most if bound is None else E.minimum(at_most, bound)
-    found, queue = _Boxes(loops, boxes, center), _Queue(loops, scores)
+    found, pairs = _Boxes(loops, boxes, center), Pairs(loops, (), scores.shape[2], scores.dtype)
+    queue = Heap(pairs, last=False)
 
     def kind(at: list[Any]) -> Stmt:
         def run(cell: E.Buffer, over: E.Buffer) -> list[Stmt]:  # in the queue, kept so far, next block to compare with
@@ -197,13 +142,15 @@ def program(name: str, inputs: Sequence[Any], out_type: Any, center: bool, bound
                 ]
 
             def next_box(i: Any) -> list[Stmt]:
-                return [*queue.pop(cell), found.measured(at[0], i, lambda box: judge(i, box))]
+                pop = [loops.store(cell, 0, cell[0] - 1), queue.pop(cell[0])]
+                return [*pop, found.measured(at[0], i, lambda box: judge(i, box))]
 
             go = E.land(cell[0] > 0, cell[1] < at_most)
             return [
                 loops.store(cell, 1, E.const(0)),
-                *queue.fill(Row(scores, at, 2), lowest, cell),
-                loops.loop_while(go, loops.let(queue.places[0], next_box)),
+                *_candidates(loops, Row(scores, at, 2), lowest, pairs, cell),
+                queue.make(cell[0]),
+                loops.loop_while(go, loops.let(pairs.get(0)[1], next_box)),
             ]
 
         return loops.cells(INT, 3, lambda cell: loops.cells(INT, 1, lambda over: run(cell, over)))

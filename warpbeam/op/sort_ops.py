@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op.base import REQUIRED, Op, norm_axis, tensors
 from warpbeam.op.index_loops import Loops
-from warpbeam.op.sort_rows import Row, best_list, merge_sort
+from warpbeam.op.sort_pairs import Heap, Pairs, sort
+from warpbeam.op.sort_rows import BLOCK, Row, best_list, in_blocks, some_precede
 from warpbeam.relay.types import TensorType, TupleType, Type
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc
 
-_SHORT = 64
+_SHORT = 64  # of a list that is kept in order
+_SMALL = 8  # from which part of a row on all of it is put in order
 
 
 def reference_order(x: np.ndarray, axis: int, ascending: bool) -> np.ndarray:
@@ -36,21 +39,40 @@ class Sorting(Op):
         return loops.nest(outer, lambda at: body(Row(x, at, axis)), "r", parallel=True)
 
     def sorted_rows(
-        self, attrs: Attrs, inputs: Sequence[Any], out_type: Any, give: Callable[[Row, Any], Any]
-    ) -> PrimFunc:
-        """Each row sorted; an element of the result is what `give` makes of the row and the place it came from."""
-        loops = Loops(self.name, inputs, [out_type])
-        (x,), (out,), axis = loops.ins, loops.outs, attrs["axis"] % out_type.ndim
-        order, other = loops.temp(x.shape, "int64"), loops.temp(x.shape, "int64")
-        size = x.shape[axis]
+        self,
+        attrs: Attrs,
+        loops: Loops,
+        axis: int,
+        count: Any,
+        give: Callable[[Row, Any, Any], Any],
+    ) -> Any:
+        """Each row sorted; `give(row, n, place)` stores the first `count` elements."""
+        (x,) = loops.ins
+        outer, size = [s for a, s in enumerate(x.shape) if a != axis], x.shape[axis]
+        pairs, other = (Pairs(loops, outer, size, x.dtype) for _ in range(2))
 
         def body(row: Row) -> Any:
-            def put(i: Any) -> Any:
-                return loops.store(out, row.at(i), give(row, order[tuple(row.at(i))]))
+            own = pairs.of(row.outer)
 
-            return [merge_sort(loops, row, order, other, size, attrs["is_ascend"]), loops.loop(size, put, "o")]
+            def pair(i: Any) -> list[Any]:
+                return [own.key(row.value(i), attrs["is_ascend"]), i]
 
-        return loops.func(self.rows(loops, axis, body))
+            put = loops.loop(count, lambda n: give(row, n, own.get(n)[1]), "o")
+            return [sort(own, other.of(row.outer), size, pair), put]
+
+        return self.rows(loops, axis, body)
+
+    def all_sorted(
+        self, attrs: Attrs, inputs: Sequence[Any], out_type: Any, value: Callable[[Row, Any], Any]
+    ) -> PrimFunc:
+        """Each row sorted; an element of the result is what `value` makes of the row and the place it came from."""
+        loops = Loops(self.name, inputs, [out_type])
+        (out,), axis = loops.outs, attrs["axis"] % out_type.ndim
+
+        def give(row: Row, n: Any, place: Any) -> Any:
+            return loops.store(out, row.at(n), value(row, place))
+
+        return loops.func(self.sorted_rows(attrs, loops, axis, out.shape[axis], give))
 
 
 class Argsort(Sorting):
@@ -69,7 +91,7 @@ class Argsort(Sorting):
 
     def compute_prim(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> PrimFunc:
         dtype = out_type.dtype
-        return self.sorted_rows(attrs, inputs, out_type, lambda row, place: E.cast(dtype, place))
+        return self.all_sorted(attrs, inputs, out_type, lambda row, place: E.cast(dtype, place))
 
 
 class Sort(Sorting):
@@ -88,7 +110,7 @@ class Sort(Sorting):
         return np.take_along_axis(x, reference_order(x, axis, attrs["is_ascend"]), axis)  # type: ignore[no-any-return]
 
     def compute_prim(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> PrimFunc:
-        return self.sorted_rows(attrs, inputs, out_type, lambda row, place: row.value(place))
+        return self.all_sorted(attrs, inputs, out_type, lambda row, place: row.value(place))
 
 
 class TopK(Sorting):
@@ -136,16 +158,50 @@ class TopK(Sorting):
             return loops.func(loops.nest(results[0].shape, lambda at: loops.store(loops.outs[0], at, 0)))
         enough = None if isinstance(size, int) else loops.check(size >= k, "topk: the axis has fewer than k elements")
         if k <= _SHORT:
-            return loops.func(
-                enough,
-                self.rows(
-                    loops, axis, lambda row: best_list(loops, row, size, k, ascending, lambda n, p: give(row, n, p))
-                ),
-            )
-        order, other = loops.temp(x.shape, "int64"), loops.temp(x.shape, "int64")
+            best = partial(best_list, loops, size=size, count=k, ascending=ascending)
+            return loops.func(enough, self.rows(loops, axis, lambda row: best(row, give=partial(give, row))))
+        if not isinstance(size, int) or k * _SMALL <= size:
+            return loops.func(enough, self._kept(loops, axis, k, ascending, give))
+        return loops.func(enough, self.sorted_rows(attrs, loops, axis, k, give))
+
+    def _kept(self, loops: Loops, axis: int, k: int, ascending: bool, give: Callable[..., Any]) -> Any:
+        """The k best so far as a heap whose last one is on top: blocks that have nothing better are left out."""
+        (x,) = loops.ins
+        outer, size = [s for a, s in enumerate(x.shape) if a != axis], x.shape[axis]
+        room = Pairs(loops, outer, k, x.dtype)
 
         def body(row: Row) -> Any:
-            sort = merge_sort(loops, row, order, other, size, ascending)
-            return [sort, loops.loop(k, lambda n: give(row, n, order[tuple(row.at(n))]), "o")]
+            pairs = room.of(row.outer)
+            heap = Heap(pairs, last=True)
 
-        return loops.func(enough, self.rows(loops, axis, body))
+            def pair(i: Any) -> list[Any]:
+                return [pairs.key(row.value(i), ascending), i]
+
+            def visit(i: Any) -> Any:
+                def better(v: list[Any]) -> Any:
+                    return loops.when(v[0] < pairs.get(0)[0], heap.sift(E.const(0), v, k))
+
+                return loops.lets(pair(i), better)
+
+            def look(b: Any) -> Any:
+                start = k + b * BLOCK
+
+                def run(found: E.Buffer) -> list[Any]:
+                    last = row.value(pairs.get(0)[1])
+                    test = some_precede(loops, row, start, last, ascending, found)
+                    each = loops.loop(E.minimum(size - start, BLOCK), lambda i: visit(start + i), "i")
+                    whole = loops.when(E.as_expr(size) - start >= BLOCK, test)
+                    return [loops.store(found, 0, E.const(1)), whole, loops.when(found[0] > 0, each)]
+
+                return loops.cells("int64", 1, run)
+
+            def take(n: Any) -> list[Any]:
+                left = k - 1 - n
+                return [*give(row, left, pairs.get(0)[1]), heap.pop(left)]
+
+            first = loops.loop(k, lambda i: pairs.put(i, pair(i)), "f")
+            blocks = loops.loop(E.ceildiv(E.as_expr(size) - k, BLOCK), look, "b")
+            rest = blocks if in_blocks(row, size) else loops.loop(E.as_expr(size) - k, lambda i: visit(k + i), "i")
+            return [first, heap.make(E.const(k)), rest, loops.loop(k, take, "o")]
+
+        return self.rows(loops, axis, body)

@@ -1,4 +1,4 @@
-"""Sorting rows inside a kernel: stable bottom-up merge sort, and a short ordered list for the k best.
+"""Rows that are put in order inside a kernel: what stands before what, and a short ordered list for the k best.
 
 Order: ascending values, NaN after every number; descending is the reverse order of values (NaN first). Equal values
 keep their places in order of index.
@@ -12,7 +12,7 @@ from typing import Any
 from warpbeam.ir import dtype as dt
 from warpbeam.op.index_loops import Loops
 from warpbeam.tir import expr as E
-from warpbeam.tir.stmt import Stmt, seq
+from warpbeam.tir.stmt import Stmt
 
 BLOCK = 32  # elements of a row that are looked at together
 _MANY = 4  # blocks from which on a row is taken in blocks
@@ -59,50 +59,6 @@ class Row:
         return self.data[tuple(self.at(i))]
 
 
-def merge_sort(loops: Loops, row: Row, order: E.Buffer, other: E.Buffer, size: Any, ascending: bool) -> Stmt:
-    """Fills order[row] with the places of the row's values in sorted order; `other` is scratch of the same shape."""
-
-    def get(buffer: E.Buffer, i: Any) -> Any:
-        return buffer[tuple(row.at(i))]
-
-    def merge(low: Any, mid: Any, high: Any) -> Stmt:
-        def steps(cell: E.Buffer) -> Any:
-            def step(k: Any) -> Any:
-                left, right = cell[0], cell[1]
-                # a side that is used up is never read: its index is clamped into the row first
-                i, j = get(order, E.minimum(left, mid - 1)), get(order, E.minimum(right, size - 1))
-                later = precedes(row.value(j), row.value(i), ascending)
-                use_right = E.lor(left >= mid, E.land(right < high, later))
-                return loops.let(
-                    use_right,
-                    lambda use: [
-                        loops.store(other, row.at(low + k), E.select(use, j, i)),
-                        loops.store(cell, 0, left + E.select(use, E.const(0), E.const(1))),
-                        loops.store(cell, 1, right + E.select(use, E.const(1), E.const(0))),
-                    ],
-                )
-
-            return [loops.store(cell, 0, low), loops.store(cell, 1, mid), loops.loop(high - low, step, "k")]
-
-        return loops.cells("int64", 2, steps)
-
-    def sweep(width: Any) -> list[Stmt]:
-        def pair(p: Any) -> Stmt:
-            low = p * 2 * width
-            mid, high = E.minimum(low + width, size), E.minimum(low + 2 * width, size)
-            return loops.lets([low, mid, high], lambda v: merge(*v))
-
-        copy = loops.loop(size, lambda i: loops.store(order, row.at(i), get(other, i)), "c")
-        return [loops.loop(E.ceildiv(E.as_expr(size), 2 * width), pair, "p"), copy]
-
-    def passes(cell: E.Buffer) -> Any:
-        body = [*sweep(cell[0]), loops.store(cell, 0, cell[0] * 2)]
-        return [loops.store(cell, 0, E.const(1)), loops.loop_while(cell[0] < E.as_expr(size), body)]
-
-    first = loops.loop(size, lambda i: loops.store(order, row.at(i), i), "i")
-    return seq(first, loops.cells("int64", 1, passes))
-
-
 def best_list(
     loops: Loops, row: Row, size: Any, count: int, ascending: bool, give: Callable[[Any, Any], list[Stmt]]
 ) -> Stmt:
@@ -143,7 +99,7 @@ def best_list(
             return loops.cells("int64", 1, look)
 
         start = [*(loops.store(cell, n, E.const(0)) for n in (0, 1)), loops.store(edge, 0, E.const(0, edge.dtype))]
-        many = _in_blocks(row, size)
+        many = in_blocks(row, size)
         walk = loops.loop(E.ceildiv(E.as_expr(size), BLOCK), block, "b") if many else loops.loop(size, visit, "i")
         return [*start, walk, loops.loop(count, lambda n: give(n, best[n]), "n")]
 
@@ -155,7 +111,7 @@ def best_list(
     return loops.cells("int64", max(count, 1), held)
 
 
-def _in_blocks(row: Row, size: Any) -> bool:
+def in_blocks(row: Row, size: Any) -> bool:
     """Whether a row's elements are looked at in blocks: there are many, or nobody knows, and they lie side by side."""
     return row.axis == len(row.data.shape) - 1 and not (isinstance(size, int) and size < _MANY * BLOCK)
 

@@ -1,4 +1,4 @@
-"""The program of `unique_places`: entries sorted column by column, then grouped."""
+"""The program of `unique_places`: entries sorted column by column, the last one first, then grouped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from warpbeam.op.index_loops import Loops
+from warpbeam.op.sort_pairs import Pairs, sort
 from warpbeam.op.sort_rows import precedes
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc, Stmt
@@ -32,44 +33,14 @@ class _Entries:
         last = E.as_expr(self.columns) - 1
         return self.loops.loop(self.columns, lambda c: body(last - c), "c")
 
-    def sort_by(self, column: Any, order: E.Buffer, other: E.Buffer) -> Stmt:
-        """One stable merge sort of `order` by a column."""
-        loops, size = self.loops, E.as_expr(self.size)
+    def sort_by(self, column: Any, order: Pairs, other: Pairs) -> Stmt:
+        """One stable sort by a column, of entries in the order so far."""
 
-        def merge(low: Any, mid: Any, high: Any) -> Stmt:
-            def steps(cell: E.Buffer) -> Any:
-                def step(k: Any) -> Any:
-                    left, right = cell[0], cell[1]
-                    i, j = order[E.minimum(left, mid - 1)], order[E.minimum(right, size - 1)]
-                    later = precedes(self.value(j, column), self.value(i, column), True)
-                    use = E.lor(left >= mid, E.land(right < high, later))
-                    return loops.let(
-                        use,
-                        lambda right_side: [
-                            loops.store(other, low + k, E.select(right_side, j, i)),
-                            loops.store(cell, 0, left + E.select(right_side, E.const(0), E.const(1))),
-                            loops.store(cell, 1, right + E.select(right_side, E.const(1), E.const(0))),
-                        ],
-                    )
+        def pair(i: Any) -> list[Any]:
+            entry = order.get(i)[1]
+            return [order.key(self.value(entry, column), True), entry]
 
-                return [loops.store(cell, 0, low), loops.store(cell, 1, mid), loops.loop(high - low, step, "k")]
-
-            return loops.cells(INT, 2, steps)
-
-        def passes(cell: E.Buffer) -> Any:
-            def pair(p: Any) -> Stmt:
-                low = p * 2 * cell[0]
-                mid, high = E.minimum(low + cell[0], size), E.minimum(low + 2 * cell[0], size)
-                return loops.lets([low, mid, high], lambda v: merge(*v))
-
-            body = [
-                loops.loop(E.ceildiv(size, 2 * cell[0]), pair, "p"),
-                loops.loop(size, lambda i: loops.store(order, i, other[i]), "o"),
-                loops.store(cell, 0, cell[0] * 2),
-            ]
-            return [loops.store(cell, 0, E.const(1)), loops.loop_while(cell[0] < size, body)]
-
-        return loops.cells(INT, 1, passes)
+        return sort(order, other, self.size, pair)
 
     def differ(self, a: Any, b: Any, flag: E.Buffer) -> Any:
         """Sets the flag where two entries differ."""
@@ -88,12 +59,13 @@ def unique_program(name: str, inputs: Sequence[Any], out_type: Any, ordered: boo
     first, inverse, counts, count = loops.outs
     entries = _Entries(loops)
     n = entries.size
-    order, other = loops.temp((n,), INT), loops.temp((n,), INT)
+    pairs, other = (Pairs(loops, (), n, entries.x.dtype) for _ in range(2))
+    order = pairs.places
     places, sizes = (first, counts) if ordered else (loops.temp((n,), INT), loops.temp((n,), INT))
 
     def clear(i: Any) -> Any:
         zeros = [loops.store(b, i, E.const(0)) for b in dict.fromkeys((first, counts, places, sizes))]
-        return [loops.store(order, i, i), *zeros]
+        return [loops.store(order, i, i), *zeros]  # entries without columns stay as they are
 
     def visit(k: Any) -> Any:
         def run(flag: E.Buffer) -> Any:
@@ -114,12 +86,12 @@ def unique_program(name: str, inputs: Sequence[Any], out_type: Any, ordered: boo
 
     parts = [
         loops.loop(n, clear, "z"),
-        entries.each_column(lambda c: entries.sort_by(c, order, other)),
+        entries.each_column(lambda c: entries.sort_by(c, pairs, other)),
         loops.store(count, [], E.const(0)),
         loops.loop(n, visit, "k"),
     ]
     if not ordered:
-        parts += _by_appearance(loops, n, places, sizes, other)
+        parts += _by_appearance(loops, n, places, sizes, other.places)
     return loops.func(*parts)
 
 
