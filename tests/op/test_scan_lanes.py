@@ -10,7 +10,10 @@ from warpbeam import relay
 
 
 @pytest.mark.parametrize("name", ["cumsum", "cumprod"])
-@pytest.mark.parametrize(("shape", "axis"), [((9, 128), 0), ((3, 5, 12), 1), ((3, 5, 12), 0), ((4, 7), 0), ((2, 9), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((9, 128), 0), ((5, 3072), 0), ((2, 7, 320), 1), ((3, 5, 12), 1), ((3, 5, 12), 0), ((4, 7), 0), ((2, 9), 1)],
+)
 @pytest.mark.parametrize("exclusive", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "int64", "float16"])

@@ -16,6 +16,9 @@ from warpbeam.relay.types import TensorType, Type
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc
 
+_LANES = 64
+_PIECE = 8192  # bytes of a row whose totals are kept at once
+
 
 class Scan(Op):
     """Base: out[i] combines data[0..i] along `axis` (exclusive: 0..i-1; reverse: from the end); None: flattened."""
@@ -59,13 +62,19 @@ class Scan(Op):
         axis = 0 if flat else attrs["axis"] % out_type.ndim
         size = out.shape[axis]
 
-        width = 1 if flat or axis == out_type.ndim - 1 else _width(out.shape[-1])
+        width = 1 if flat or axis == out_type.ndim - 1 else _width(out.shape[-1], dt.nbytes(wide))
 
         def row(outer: list[Any]) -> Any:
             """One row along the axis; `width` neighbouring ones at once, where the axis is not the innermost."""
 
             def lanes(step: Any) -> Any:
-                return step(0) if width == 1 else loops.loop(width, step, "c", "vectorized")
+                if width <= _LANES:
+                    return step(0) if width == 1 else loops.loop(width, step, "c", "vectorized")
+
+                def several(v: Any) -> Any:
+                    return loops.loop(_LANES, lambda c: step(v * _LANES + c), "c", "vectorized")
+
+                return loops.loop(width // _LANES, several, "v")
 
             def run(cell: E.Buffer) -> Any:
                 def step(k: Any, c: Any) -> Any:
@@ -88,9 +97,18 @@ class Scan(Op):
         return loops.func(loops.nest(rows, row, "r", parallel=True))
 
 
-def _width(size: Any) -> int:
-    """Neighbours that are scanned at once: some vectors that divide their number, 1 where nothing does."""
-    return next((w for w in (64, 32, 16, 8, 4) if isinstance(size, int) and size % w == 0 < size), 1)
+def _width(size: Any, itemsize: int) -> int:
+    """Neighbours that are scanned at once: long pieces of rows, which are fetched ahead, as lines that lie a row apart
+    are not; some vectors that divide their number; 1 where nothing does.
+    """
+    if not isinstance(size, int):
+        return 1
+    if size > _LANES:
+        most = min(size, _PIECE // itemsize)
+        found = next((w for w in range(most - most % _LANES, 0, -_LANES) if size % w == 0), 1)
+        if found > 1:
+            return found
+    return next((w for w in (64, 32, 16, 8, 4) if size % w == 0 < size), 1)
 
 
 class CumSum(Scan):
