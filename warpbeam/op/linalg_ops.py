@@ -20,6 +20,8 @@ from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.topi import dims
 
+_LANES = 16  # of rows of matrices that are eliminated
+
 
 class Trilu(Op):
     """data with zeros below (upper) or above (lower) the k-th diagonal of its last two axes; k is a scalar operand."""
@@ -108,7 +110,7 @@ class Det(Op):
 
                 return [
                     loops.store(det, 0, E.const(1.0, wide)),
-                    loops.nest([n, n], copy, "c"),
+                    loops.nest([n, n], copy, "c", lanes=_LANES),
                     loops.loop(n, column, "k"),
                     loops.store(out, b, E.cast(out.dtype, det[0])),
                 ]
@@ -130,6 +132,11 @@ def _eliminate(loops: Loops, work: E.Buffer, b: list[Any], k: Any, pivot: E.Buff
         larger = E.call("abs", at(row, k)) > E.call("abs", at(pivot[0], k))
         return loops.when(larger, loops.store(pivot, 0, row))
 
+    def right(step: Any) -> Any:
+        """What is done to a row, from the vector on that has the column: what is left of it is used no more."""
+        first = k // _LANES * _LANES
+        return loops.let(first, lambda f: loops.nest([n - f], lambda j: step(f + j[0]), "j", lanes=_LANES))
+
     def swap(j: Any) -> Any:
         def exchange(held: Any) -> Any:
             return [loops.store(work, [*b, pivot[0], j], at(k, j)), loops.store(work, [*b, k, j], held)]
@@ -141,14 +148,14 @@ def _eliminate(loops: Loops, work: E.Buffer, b: list[Any], k: Any, pivot: E.Buff
         factor = E.select(E.binary(E.EQ, at(k, k), zero), zero, E.div(at(row, k), at(k, k)))
 
         def subtract(f: Any) -> Any:
-            return loops.loop(n, lambda j: loops.store(work, [*b, row, j], at(row, j) - f * at(k, j)), "j")
+            return right(lambda j: loops.store(work, [*b, row, j], at(row, j) - f * at(k, j)))
 
         return loops.let(factor, subtract)
 
     return [
         loops.store(pivot, 0, k),
         loops.loop(n - k, look, "i"),
-        loops.when(E.binary(E.NE, pivot[0], k), [loops.loop(n, swap, "j"), loops.store(det, 0, zero - det[0])]),
+        loops.when(E.binary(E.NE, pivot[0], k), [right(swap), loops.store(det, 0, zero - det[0])]),
         loops.store(det, 0, det[0] * at(k, k)),
         loops.loop(n - k - 1, reduce, "i"),
     ]
