@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import cg_native as native
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from warpbeam import target
+from warpbeam.codegen import llvm
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import BufferStore, For, PrimFunc
 
@@ -102,3 +104,17 @@ def test_float_remainders_are_exact(dtype: str, change: dict[str, bool]) -> None
     np.testing.assert_array_equal(got, want)
     number = ~np.isnan(want)
     np.testing.assert_array_equal(np.signbit(got[number]), np.signbit(want[number]))
+
+
+@pytest.mark.parametrize("name", ["generic-x86-64-v2", "generic-aarch64", "wasm32", "generic-riscv64", "generic-armv7"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "uint16", "int32", "uint32"])
+def test_no_library_is_called(name: str, dtype: str) -> None:
+    i, machine = E.Var("i"), target.get(name)
+    left, right, out = (E.Buffer(n, (64,), dtype) for n in "abo")
+    place = (E.Ramp(i * 16, E.as_expr(1), 16),)
+    value = E.Mod(E.BufferLoad(left, place), E.BufferLoad(right, place))
+    text = llvm.print_kernel(
+        PrimFunc("k", (left, right, out), For(i, 0, 4, "serial", BufferStore(out, value, place))), machine
+    )
+    code = llvm.assembly_text(text, machine)
+    assert not re.search(r"__aeabi|__\w+[ds]i[34]\b|\bfmaf?\b(?!\.)|\btruncf?\b(?!\.)", code), code

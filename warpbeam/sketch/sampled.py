@@ -1,4 +1,4 @@
-"""Sketch for sums of elements at places that are computed from data, the same places for many channels (grid_sample).
+"""Sketch for elements at places that are computed from data, and sums of them, the same places for all channels.
 
     for positions in blocks (parallel):
         place[t, p], weight[t, p] = …                   tables of the block's positions, local, in vectors

@@ -134,12 +134,12 @@ def remainder_function(scalar: str) -> tuple[str, str]:
 
 
 def quick_remainder(fn: FunctionPrinter, type: str, lanes: int, scalar: str, one: str) -> str | None:
-    """Name of fmod for vectors of a type, which calls `one` for what is not quick; None where no step is exact."""
+    """Name of fmod for vectors of a type, calling `one` for what is not quick; None where there is no exact step."""
     from warpbeam.codegen.llvm.arith import float_suffix
 
     single, fused, native = scalar == "float", fn.target.fma, fn.target.native_round
-    if not (fused or single):
-        return None
+    if not (single or (fused and (native or fn.target.pointer_bits == 64))):
+        return None  # whole parts of double would be calls of a library
     suffix, whole = float_suffix(type), f"<{lanes} x {'i32' if single else 'i64'}>"
     name = f"wb_fmod_{suffix}"
     words = {"V": type, "F": f"<{lanes} x i1>", "T": scalar, "W": f"<{lanes} x double>", "name": name, "one": one}
