@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.pieces import lanes_of
-from warpbeam.sketch.structure import Stage, load_vars
+from warpbeam.sketch.structure import Stage, kept_places, load_vars
 from warpbeam.te.tensor import ComputeOp, Operation, loads
 
 _PARALLEL_ELEMENTS = 8192
@@ -75,12 +75,11 @@ def build(group: Group) -> Plan:
     assert isinstance(out, ComputeOp)
     sch = group.sch
     anchor = next(s.op for s in group.stages if s.op.reduce_axis)
-    lead = len(anchor.axis) - 1
-    tile = _tile(group, out, product([a.extent for a in out.axis[:lead]]))
+    tile = _tile(group, out, product([a.extent for a in anchor.axis[:-1]]))
     ahead = None if tile.rest else _ahead(group, out)
     kept = _kept(group, out, ahead)
     last = sch.cache_write(group.blocks[out], "register") if out.reduce_axis else group.blocks[out]
-    free, at = _tile_loops(group, last, lead, tile)
+    free, at = _tile_loops(group, last, kept_places(anchor, len(out.axis))[:-1], tile)
     if ahead is not None:
         _by_rows(group, group.blocks[ahead], sch.loops(last)[-3], tile)
     for stage in reversed(kept):
@@ -98,6 +97,8 @@ def _ahead(group: Group, out: ComputeOp) -> Operation | None:
     nearest cache: long chains of operations leave little room to look ahead for what the next ones need.
     """
     found, costly = None, False
+    if any(len(s.op.axis) == len(out.axis) for s in group.stages if s.op.reduce_axis):  # there is one row
+        return None
     for stage in group.stages:
         costly |= expensive(stage.op) and len(stage.op.axis) == len(out.axis)
         shared = len(set(group.readers.get(stage.op, []))) > 1
@@ -138,22 +139,23 @@ def _tile(group: Group, out: ComputeOp, lead: int) -> Tile:
     return Tile(vectors, lanes, count // vectors, columns % (vectors * lanes) != 0)
 
 
-def _tile_loops(group: Group, block: str, lead: int, tile: Tile) -> tuple[str | None, str]:
+def _tile_loops(group: Group, block: str, lead: list[int], tile: Tile) -> tuple[str | None, str]:
     """(the loop outside of all columns, None where there is none or it is one with the other; the loop over tiles of
-    columns). Rows run inside.
+    columns). Axes that are neither `lead` nor columns are rows, and run inside.
     """
     sch = group.sch
     names = list(sch.loops(block))
+    free = [names[k] for k in lead]
     outer, vector, lane = sch.split(names[-1], [None, tile.vectors, tile.lanes])
-    sch.reorder(*names[:lead], outer, *names[lead:-1], vector, lane)
+    sch.reorder(*free, outer, *(n for n in names[:-1] if n not in free), vector, lane)
     if tile.lanes > 1:
         sch.vectorize(lane)
     sch.unroll(vector)
-    if not lead:
+    if not free:
         return None, outer
     if not tile.rest:
-        return None, sch.fuse(*names[:lead], outer)
-    return sch.fuse(*names[:lead]) if lead > 1 else names[0], outer
+        return None, sch.fuse(*free, outer)
+    return sch.fuse(*free) if len(free) > 1 else free[0], outer
 
 
 def _finish(group: Group, free: str | None, at: str, tile: Tile, work: int) -> None:

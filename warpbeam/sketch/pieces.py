@@ -10,7 +10,8 @@ from warpbeam.ir import dtype as dt
 from warpbeam.sketch.base import Group, extent
 from warpbeam.te.tensor import ComputeOp
 from warpbeam.tir.arith import prove
-from warpbeam.tir.expr import PrimExpr
+from warpbeam.tir.expr import Buffer, PrimExpr
+from warpbeam.tir.stmt import BufferStore
 
 MOST = 8  # vectors of partial results: enough to cover the latency of an addition
 
@@ -108,9 +109,14 @@ def _lanes_apart(group: Group, block: str, loop: str, vectors: int, lanes: int) 
     sch = group.sch
     partial = sch.rfactor(loop)
     sch.set_scope(partial, "register")
-    order = sch.blocks()
-    start = order[order.index(partial) - 1]
+    start = next(b for b in sch.blocks() if _stored(group, b) is _stored(group, partial))
     for name in (sch.loops(start)[-1], loop):
         groups, lane = sch.split(name, [vectors, lanes])
         sch.unroll(groups)
         sch.vectorize(lane)
+
+
+def _stored(group: Group, block: str) -> Buffer | None:
+    """The buffer that a block of one result stores to."""
+    body = group.sch.block(block).body
+    return body.buffer if isinstance(body, BufferStore) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from warpbeam.ir import dtype as dt
 from warpbeam.sketch import pieces, row_stages
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
-from warpbeam.sketch.structure import Stage, row_key
+from warpbeam.sketch.structure import Stage, is_strided_row, kept_places, row_key
 from warpbeam.te.tensor import ComputeOp, Operation
 
 _PARALLEL_ELEMENTS = 8192
@@ -20,9 +20,12 @@ _REGISTER_VECTORS = 12  # longest row that stays in registers
 
 
 def fits(group: Group) -> bool:
-    """One output, reductions all over the same rows; sizes may be symbolic."""
-    rows = [s for s in group.stages if s.kind == "row"]
-    if not rows or any(s.kind not in ("row", "elementwise") for s in group.stages) or len(group.outputs) != 1:
+    """One output, reductions all over the same rows; sizes may be symbolic. Rows may be in pieces apart (a norm over
+    the batch and the positions of each channel), unless there is only one reduction and nothing to do afterwards.
+    """
+    rows = [s for s in group.stages if s.op.reduce_axis]
+    kinds = {s.kind for s in group.stages}
+    if not rows or not kinds <= {"row", "reduce", "elementwise"} or len(group.outputs) != 1:
         return False
     keys = {row_key(s.op) for s in rows}
     if len(keys) != 1 or any(len(s.op.body) != 1 for s in group.stages):
@@ -30,13 +33,17 @@ def fits(group: Group) -> bool:
     lead, _ = next(iter(keys))
     out = group.outputs[0].op
     assert isinstance(out, ComputeOp)
-    return len(out.axis) >= len(lead)
+    if "reduce" in kinds and not all(is_strided_row(s.op) for s in rows):
+        return False
+    alone = "reduce" in kinds and len(rows) == 1 and len(out.axis) == len(rows[0].op.axis)
+    return len(out.axis) >= len(lead) and not alone
 
 
 def build(group: Group) -> Plan:
     out = group.outputs[0].op
     assert isinstance(out, ComputeOp)
-    lead, cols = row_key(next(s.op for s in group.stages if s.kind == "row"))
+    anchor = next(s.op for s in group.stages if s.op.reduce_axis)
+    lead, cols = row_key(anchor)
     keeping = kept(group, group.stages, out)
     sch = group.sch
     last = sch.cache_write(group.blocks[out], "register") if out.reduce_axis else group.blocks[out]
@@ -45,7 +52,8 @@ def build(group: Group) -> Plan:
     order = [s for s in group.stages if s.op in keeping or s.op is out]
     parallel = _divided(lead, cols)
     staged = None if short else row_stages.of_rows(group, order, lead, cols, parallel)
-    row = _row_loop(group, last, lead, vectors, parallel and staged is None)
+    own = kept_places(anchor, len(out.axis))[: len(lead)]
+    row = _row_loop(group, last, own, vectors, parallel and staged is None)
     for stage in reversed(group.stages):
         if stage.op in keeping or (stage.op is out and out.reduce_axis):
             _place(group, stage, row, cols, short)
@@ -117,14 +125,17 @@ def _divided(lead: tuple[object, ...], cols: tuple[object, ...]) -> bool:
     return open_size or (product(lead) * product(cols) >= _PARALLEL_ELEMENTS and product(lead) > 1)
 
 
-def _row_loop(group: Group, block: str, lead: tuple[object, ...], vectors: int, parallel: bool) -> str | None:
-    """The one loop over rows or, where a row has few `vectors`, small groups of rows: their latencies overlap. None for
-    a single row.
+def _row_loop(group: Group, block: str, lead: list[int], vectors: int, parallel: bool) -> str | None:
+    """The one loop over rows, which are the axes `lead`, or, where a row has few `vectors`, over small groups of rows:
+    their latencies overlap. None for a single row.
     """
     sch = group.sch
-    names = list(sch.loops(block))[: len(lead)]
+    loops = list(sch.loops(block))
+    names = [loops[k] for k in lead]
     if not names:
         return None
+    if names != loops[: len(lead)]:
+        sch.reorder(*names, *(n for n in loops if n not in names))
     row = sch.fuse(*names) if len(names) > 1 else names[0]
     row = _together(group, row, vectors)
     if parallel:
@@ -155,7 +166,7 @@ def kept(group: Group, stages: list[Stage], out: ComputeOp) -> set[Operation]:
             continue
         users = len(set(group.readers.get(op, [])))
         costly = expensive(op) or any(t.op in hidden for t in op.input_tensors)
-        if stage.kind == "row" or (users > 1 and costly):
+        if stage.op.reduce_axis or (users > 1 and costly):
             found.add(op)
             continue
         group.sch.compute_inline(group.blocks[op])
@@ -170,7 +181,7 @@ def _place(group: Group, stage: Stage, row: str | None, cols: tuple[object, ...]
     if row is not None:
         sch.compute_at(block, row)
     known = all(extent(c) is not None for c in cols)
-    if stage.kind == "row" or short:
+    if stage.op.reduce_axis or short:
         sch.set_scope(block, "register")
     elif known and product(cols) * dt.nbytes(stage.op.body[0].dtype) <= _MAX_ROW_BYTES:
         sch.set_scope(block, "local")
@@ -188,7 +199,7 @@ def vectorise(group: Group, stage: Stage, row: str | None, short: bool, most: in
         for name in inner[: -len(stage.op.reduce_axis) or -1]:
             sch.unroll(name)
     loops: list[str] = []
-    if stage.kind == "row":
+    if stage.op.reduce_axis:
         axes = inner[-len(stage.op.reduce_axis) :]
         sch.decompose_reduction(block, axes[0])
         for piece in pieces.cut(group, block, axes[-1], lanes, 4 if short else most):

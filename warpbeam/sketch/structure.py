@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from warpbeam.ir.rewrite import post_order
-from warpbeam.te.tensor import ComputeOp, ProducerLoad, Reduce, Tensor, operations
+from warpbeam.te.tensor import ComputeOp, ProducerLoad, Reduce, Tensor, loads, operations
 from warpbeam.tir.expr import Add, Cast, IntImm, Mul, PrimExpr, Var
 
 
@@ -133,6 +133,39 @@ def _is_row(found: list[ProducerLoad], axes: list[Var], reduced: list[Var]) -> b
         if not all(i is a or (isinstance(i, IntImm) and i.value == 0) for i, a in zip(lead, axes, strict=False)):
             return False
     return True
+
+
+def is_strided_row(op: ComputeOp) -> bool:
+    """Whether a reduction goes over the last axis of what it reads, and over others that stand between its own: a row
+    is several pieces of memory, each read from end to end.
+    """
+    axes, reduced = [a.var for a in op.axis], [a.var for a in op.reduce_axis]
+    for load in loads(op):
+        own = [i for i in load.indices if not (isinstance(i, IntImm) and i.value == 0)]
+        if not load_vars(load) & set(reduced):
+            continue
+        if own[-1] is not reduced[-1] or not all(_in_order(own, some) for some in (axes, reduced)):
+            return False
+        if not all(i in axes or i in reduced for i in own):
+            return False
+    return True
+
+
+def _in_order(indices: Sequence[PrimExpr], axes: Sequence[Var]) -> bool:
+    """Whether those indices that are axes follow each other as the axes do."""
+    at = [axes.index(i) for i in indices if i in axes]
+    return at == sorted(set(at))
+
+
+def kept_places(op: ComputeOp, rank: int) -> list[int]:
+    """Dimensions at which a reduction's own axes stand in what it reads with `rank` dimensions; the first ones where it
+    reads nothing such.
+    """
+    own = {a.var for a in op.axis}
+    for load in loads(op):
+        if len(load.indices) == rank and own <= set(load.indices):
+            return [k for k, i in enumerate(load.indices) if i in own]
+    return list(range(len(op.axis)))
 
 
 def _is_window(found: list[ProducerLoad], axes: set[Var], reduced: set[Var]) -> bool:
