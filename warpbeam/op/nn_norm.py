@@ -14,7 +14,7 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op import get
-from warpbeam.op.base import REQUIRED, Op, norm_axes, norm_axis, tensors
+from warpbeam.op.base import REQUIRED, Op, accumulation, norm_axes, norm_axis, tensors
 from warpbeam.op.nn_common import np_accum, require_float, unify
 from warpbeam.relay.expr import Expr, const
 from warpbeam.relay.types import Type
@@ -164,17 +164,19 @@ class GroupNorm(ScaleShift):
 
     def expand(self, attrs: Attrs, args: Sequence[Expr]) -> Expr | None:
         """Sums of each channel, joined by groups, and what is done to each element: in vectors whatever the layout.
-        None where the number of a group's elements is not known, or they would be rounded in between.
+        Half floats are widened first and rounded at the end. None where the number of a group's elements is not known.
         """
         x, gamma, beta = self.operands(attrs, args)
         shape, axis, groups = x.ty.shape, attrs["axis"] % x.ty.ndim, attrs["num_groups"]  # type: ignore[attr-defined]
         spatial = tuple(a for a in range(1, len(shape)) if a != axis)
         sizes = [shape[a] for a in (axis, *spatial)]
         known = bool(spatial) and all(isinstance(n, int) for n in sizes)
-        if x.ty.dtype not in ("float32", "float64") or not known:
+        if not known:
             return None
+        dtype, wide = x.ty.dtype, accumulation(x.ty.dtype)  # type: ignore[attr-defined]
+        x, gamma, beta = (v if v is None or dtype == wide else get("cast")(v, dtype=wide) for v in (x, gamma, beta))
         along = [1 if a != axis else sizes[0] for a in range(1, len(shape))]
-        count = const(np.asarray(sizes[0] // groups * prod(sizes[1:]), dt.to_numpy(x.ty.dtype)))
+        count = const(np.asarray(sizes[0] // groups * prod(sizes[1:]), dt.to_numpy(wide)))
         apart = const(np.zeros((1, 1, sizes[0] // groups), count.ty.dtype))
 
         def mean(value: Expr) -> Expr:
@@ -193,7 +195,9 @@ class GroupNorm(ScaleShift):
         if gamma is not None:
             scale = get("multiply")(scale, get("reshape")(gamma, newshape=(1, *along)))
         out = get("multiply")(centred, scale)
-        return out if beta is None else get("add")(out, get("reshape")(beta, newshape=(1, *along)))  # type: ignore[no-any-return]
+        if beta is not None:
+            out = get("add")(out, get("reshape")(beta, newshape=(1, *along)))
+        return out if dtype == wide else get("cast")(out, dtype=dtype)  # type: ignore[no-any-return]
 
 
 class BatchNorm(Op):

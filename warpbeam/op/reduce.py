@@ -11,8 +11,6 @@ from warpbeam.op.base import Reduce
 from warpbeam.te import tensor as te
 from warpbeam.topi.reduction import arg_extreme, arg_extreme_by_value, logsumexp_over, mean_of, variance_over
 
-_IN_VECTORS = ("float32", "float64", "int32")  # types whose extremes are found by value, then by place
-
 
 def _exact(fn: Any) -> Any:
     """A NumPy reduction that keeps the operand's dtype (NumPy widens small integers)."""
@@ -81,8 +79,7 @@ class _ArgReduce(Reduce):
     def compute(self, attrs: Attrs, inputs: Any, out_type: Any) -> Any:
         axes, largest = self.axes(attrs, inputs[0].ndim), self.name == "argmax"
         given = (inputs[0], axes, attrs["keepdims"], largest, attrs["select_last_index"])
-        by_value = len(axes) == 1 and inputs[0].dtype in _IN_VECTORS
-        return arg_extreme_by_value(*given, "int64") if by_value else arg_extreme(*given)
+        return arg_extreme_by_value(*given, "int64") if axes else arg_extreme(*given)
 
 
 class ArgMax(_ArgReduce, name="argmax"):

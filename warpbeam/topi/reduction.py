@@ -126,13 +126,14 @@ def arg_extreme(
 
 def arg_extreme_by_value(x: te.Tensor, axes: Axes, keepdims: bool, largest: bool, last: bool, dtype: str) -> Any:
     """As `arg_extreme`, in two reductions that go in vectors: the extreme, and the first (last) index at which it, or
-    NaN, stands. Indices are counted in int32 where they fit.
+    NaN, stands. Indices are counted in int32 where they fit; short numbers are compared in 32 bits.
     """
     count = dims.prod(x.shape[a] for a in axes)
     short = isinstance(count, int) and count <= dt.int_range("int32")[1]
     inner = "int32" if short else "int64"
     shape = reduced_shape(x.shape, axes, keepdims)
-    top = reduce_stage(x, axes, keepdims, shape, te.max if largest else te.min, lambda v: v, "extreme")
+    wide = accumulation(x.dtype) if dt.is_float(x.dtype) or dt.bits(x.dtype) >= 32 else "int32"
+    top = reduce_stage(x, axes, keepdims, shape, te.max if largest else te.min, lambda v: E.cast(wide, v), "extreme")
     ks = [te.reduce_axis(x.shape[a], f"k{a}") for a in axes]
     none = E.const(-1 if last else dt.int_range(inner)[1], inner)
 
@@ -141,9 +142,10 @@ def arg_extreme_by_value(x: te.Tensor, axes: Axes, keepdims: bool, largest: bool
         place: Any = E.const(0, "int64")
         for k, a in zip(ks, axes, strict=True):
             place = place * x.shape[a] + k.var
-        here = E.binary(E.EQ, x[full], top[index])
-        if dt.is_float(x.dtype):
-            here = E.lor(here, E.call("isnan", x[full], dtype="bool"))
+        value = E.cast(wide, x[full])
+        here = E.binary(E.EQ, value, top[index])
+        if dt.is_float(wide):
+            here = E.lor(here, E.call("isnan", value, dtype="bool"))
         return (te.max if last else te.min)(E.select(here, E.cast(inner, place), none), axis=ks)
 
     found = te.compute(shape, element, name="place")
