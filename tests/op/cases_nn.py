@@ -8,6 +8,8 @@ import numpy as np
 
 Case = tuple[str, dict[str, Any], tuple[np.ndarray, ...]]
 
+RISING = np.arange(12, dtype=np.float32).reshape(1, 2, 6)
+
 
 def real(*shape: int, dtype: Any = np.float32) -> np.ndarray:
     """Random numbers that depend on the shape alone."""
@@ -200,6 +202,9 @@ def _pool() -> list[Case]:
         ("nn.max_pool_with_indices2d", {"pool_size": 3, "strides": 2, "padding": 1, "ceil_mode": True}, (x,)),
         ("nn.max_pool_with_indices2d", {"pool_size": 2, "column_major": True}, (whole(0, 4, 1, 2, 5, 5),)),
         ("nn.max_pool_with_indices3d", {"pool_size": 2, "dilation": 2}, (real(1, 2, 4, 5, 6),)),
+        ("nn.max_pool_places1d", {"pool_size": 2}, (RISING, RISING[..., 1:])),
+        ("nn.max_pool_places2d", {"pool_size": (1, 2)}, (RISING[None], RISING[None, ..., 1:])),
+        ("nn.max_pool_places3d", {"pool_size": (1, 1, 2)}, (RISING[None, None], RISING[None, None, ..., 1:])),
         ("nn.max_unpool", {"shape": (1, 1, 4, 4)}, (real(1, 1, 2, 2), np.array([[[[0, 3], [9, 14]]]]))),
     ]
     return out

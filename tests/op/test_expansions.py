@@ -7,8 +7,9 @@ import pytest
 from tolerance import unit
 
 import warpbeam
-from warpbeam import relay
+from warpbeam import op, relay
 from warpbeam.driver.api import compile_with_report
+from warpbeam.ir.diagnostics import TypeCheckError
 from warpbeam.ir.dtype import to_numpy
 
 U = 2.0**-24
@@ -122,3 +123,48 @@ def test_places_in_an_open_row() -> None:
         v = np.random.default_rng(n).standard_normal((2, n)).astype(np.float32)
         (got,) = module.run({"x": v}).values()
         np.testing.assert_array_equal(got, v.argmax(1))
+
+
+POOLS = [
+    (1, (2, 3, 70), {"pool_size": 3, "strides": 2, "padding": 1}),
+    (2, (2, 3, 18, 40), {"pool_size": 2, "strides": 2}),
+    (2, (1, 3, 9, 37), {"pool_size": (3, 2), "strides": (2, 1), "padding": (1, 0, 0, 1), "ceil_mode": True}),
+    (2, (1, 2, 12, 20), {"pool_size": 3, "dilation": 2, "padding": 2, "column_major": True}),
+    (3, (1, 2, 5, 6, 33), {"pool_size": 2, "strides": 2, "padding": 1}),
+]
+
+
+@pytest.mark.parametrize(("nd", "shape", "attrs"), POOLS)
+@pytest.mark.parametrize(
+    ("dtype", "sizes"),
+    [(d, "known") for d in ("float32", "float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64")]
+    + [("float32", "open"), ("int8", "open")],
+)
+def test_pool_with_places(nd: int, shape: tuple[int, ...], attrs: dict, dtype: str, sizes: str) -> None:
+    """Of equal elements the first counts, of NaNs too; what stands in the border never does."""
+    rng = np.random.default_rng(nd)
+    x = rng.integers(0, 3, shape).astype(to_numpy(dtype))
+    if "float" in dtype:
+        low, part = -np.inf, rng.random(shape)
+        x[part < 0.1], x[part > 0.95] = np.inf, np.nan
+    else:
+        low = np.iinfo(dtype).min
+    x[..., : shape[-1] // 3] = low
+    name = f"nn.max_pool_with_indices{nd}d"
+    known = (*shape[:2], *(relay.Any() for _ in range(nd))) if sizes == "open" else shape
+    given = relay.var("x", shape=known, dtype=dtype)
+    both = relay.Tuple(tuple(getattr(relay.nn, name[3:])(given, **attrs)))
+    module, report = compile_with_report(relay.IRModule.from_expr(relay.Function([given], both)), cache=False)
+    assert "generic" not in {row["sketch"] for row in report.rows}
+    which = op.get(name)
+    want = which.numpy(which.attrs(attrs), x)
+    for threads in (1, 2):
+        module.num_threads = threads
+        for a, b in zip(module.run({"x": x}).values(), want, strict=True):
+            np.testing.assert_array_equal(np.asarray(a).astype(np.float64), b.astype(np.float64))
+
+
+def test_places_of_other_than_the_largest_elements() -> None:
+    x, best = (relay.var(n, shape=(1, 1, 4), dtype=d) for n, d in (("x", "float32"), ("b", "int32")))
+    with pytest.raises(TypeCheckError, match="largest elements are int32 of 3 dimensions, the data float32 of 3"):
+        relay.nn.max_pool_places1d(x, best, pool_size=1)

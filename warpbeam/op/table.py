@@ -68,6 +68,8 @@ NN_POOL = {
 }  # fmt: skip
 
 NN_POOL_INDEX = {
+    "nn.max_pool_places1d": "MaxPoolPlaces1d", "nn.max_pool_places2d": "MaxPoolPlaces2d",
+    "nn.max_pool_places3d": "MaxPoolPlaces3d",
     "nn.max_pool_with_indices1d": "MaxPoolWithIndices1d", "nn.max_pool_with_indices2d": "MaxPoolWithIndices2d",
     "nn.max_pool_with_indices3d": "MaxPoolWithIndices3d", "nn.max_unpool": "MaxUnpool",
 }  # fmt: skip

@@ -124,6 +124,11 @@ def arg_extreme(
     return te.compute(shape, element, name=name, tag=tag.COMM_REDUCE_IDX)[0]
 
 
+def compared(dtype: str) -> str:
+    """The dtype in which extremes are looked for where places are counted too: at least 32 bits."""
+    return accumulation(dtype) if dt.is_float(dtype) or dt.bits(dtype) >= 32 else "int32"
+
+
 def arg_extreme_by_value(x: te.Tensor, axes: Axes, keepdims: bool, largest: bool, last: bool, dtype: str) -> Any:
     """As `arg_extreme`, in two reductions that go in vectors: the extreme, and the first (last) index at which it, or
     NaN, stands. Indices are counted in int32 where they fit; short numbers are compared in 32 bits.
@@ -132,7 +137,7 @@ def arg_extreme_by_value(x: te.Tensor, axes: Axes, keepdims: bool, largest: bool
     short = isinstance(count, int) and count <= dt.int_range("int32")[1]
     inner = "int32" if short else "int64"
     shape = reduced_shape(x.shape, axes, keepdims)
-    wide = accumulation(x.dtype) if dt.is_float(x.dtype) or dt.bits(x.dtype) >= 32 else "int32"
+    wide = compared(x.dtype)
     top = reduce_stage(x, axes, keepdims, shape, te.max if largest else te.min, lambda v: E.cast(wide, v), "extreme")
     ks = [te.reduce_axis(x.shape[a], f"k{a}") for a in axes]
     none = E.const(-1 if last else dt.int_range(inner)[1], inner)
