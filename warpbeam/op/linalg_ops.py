@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,9 @@ from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.topi import dims
+from warpbeam.topi.common import convert_stage
+
+_WRITTEN_OUT = 49  # windows over a pixel
 
 _LANES = 16  # of rows of matrices that are eliminated
 
@@ -208,23 +214,37 @@ class Col2Im(Op):
         return np.ascontiguousarray(total[(slice(None), slice(None), *inner)]).astype(x.dtype)
 
     def compute(self, attrs: Attrs, inputs: Sequence[Any], out_type: Any) -> Any:
+        """Each pixel adds what the windows over it hold, one after the other; where these are many, or not at even
+        distances, as a reduction.
+        """
         x = inputs[0]
         counts, block, strides, dilation, begins, _ = self.geometry(attrs)
         wide = accumulation(x.dtype)
-        axes = [te.reduce_axis(k, f"k{n}") for n, k in enumerate(block)]
+        taps = [-(-k // s) for k, s in zip(block, strides, strict=True)]
+        few = prod(taps) <= _WRITTEN_OUT and all(s == 1 or d == 1 for s, d in zip(strides, dilation, strict=True))
 
-        def body(*idx: Any) -> Any:
+        def value(idx: Sequence[Any], steps: Sequence[Any]) -> Any:
+            """What the pixel `idx` takes from the windows `steps` before the last one over it, or at taps `steps`."""
             row, window, ok = idx[1], E.const(0), []
-            for n, k in enumerate(axes):
-                shifted = idx[2 + n] + begins[n] - k.var * dilation[n]
-                place = shifted // strides[n]
-                ok += [E.binary(E.EQ, shifted % strides[n], 0), place >= 0, place < counts[n]]
-                row = row * block[n] + k.var
-                window = window * counts[n] + place
-            value = E.if_then_else(E.land(*ok), x[idx[0], row, window], E.const(0, x.dtype))
-            return te.sum(E.cast(wide, value), axis=axes)
+            for n, step in enumerate(steps):
+                at, stride = idx[2 + n] + begins[n], strides[n]
+                tap = at % stride + stride * step if few else step
+                place = at // stride - step * dilation[n] if few else (at - step * dilation[n]) // stride
+                ok += [place >= 0, place < counts[n]]
+                if few and block[n] % stride:
+                    ok.append(tap < block[n])
+                elif not few:
+                    ok.append(E.binary(E.EQ, (at - step * dilation[n]) % stride, 0))
+                row, window = row * block[n] + tap, window * counts[n] + place
+            return E.cast(wide, E.if_then_else(E.land(*ok), x[idx[0], row, window], E.const(0, x.dtype)))
 
-        total = te.compute(out_type.shape, body, name="col2im")
-        if wide == x.dtype:
-            return total
-        return te.compute(out_type.shape, lambda *i: E.cast(x.dtype, total[i]), name="col2im_cast")
+        if few:
+            steps = list(itertools.product(*map(range, taps)))
+            return te.compute(
+                out_type.shape,
+                lambda *i: E.cast(x.dtype, functools.reduce(operator.add, [value(i, s) for s in steps])),
+                name="col2im",
+            )
+        axes = [te.reduce_axis(k, f"k{n}") for n, k in enumerate(block)]
+        total = te.compute(out_type.shape, lambda *i: te.sum(value(i, [k.var for k in axes]), axis=axes), name="col2im")
+        return convert_stage(total, x.dtype, "col2im_cast")
