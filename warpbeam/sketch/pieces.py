@@ -32,9 +32,11 @@ def lanes_of(group: Group, op: ComputeOp) -> int:
 
 
 def reduction(group: Group, block: str, op: ComputeOp) -> None:
-    """A reduction by itself: lanes gather partial results along its innermost axis, where that is long enough."""
+    """A reduction by itself: lanes gather partial results along its innermost axis, where that is long enough or only
+    the run tells.
+    """
     size, lanes = extent(op.reduce_axis[-1].extent), lanes_of(group, op)
-    if lanes < 2 or size is None or size < 2 * lanes:
+    if lanes < 2 or (size is not None and size < 2 * lanes):
         return
     loops = group.sch.loops(block)[-len(op.reduce_axis) :]
     group.sch.decompose_reduction(block, loops[0])

@@ -109,7 +109,7 @@ def nest(group: Group, stage: Stage, order: Sequence[int] = ()) -> str:
         outer = [*(n for n in names[:-1] if n != near), parts[0][0]]
         sch.reorder(*outer, near)
     if elements >= across.PARALLEL_ELEMENTS and outer:
-        keep = _enough(group, outer)
+        keep = enough(group, outer)
         sch.parallel(sch.fuse(*keep) if len(keep) > 1 else keep[0])
     elif elements >= across.PARALLEL_ELEMENTS:
         for part, size in parts:
@@ -273,7 +273,7 @@ def _in_order(places: list[PrimExpr]) -> list[PrimExpr]:
     return out
 
 
-def _enough(group: Group, names: list[str]) -> list[str]:
+def enough(group: Group, names: list[str]) -> list[str]:
     """The outermost loops that together have pieces enough for all cores: index arithmetic of more would be wasted.
 
     An open size is taken to be 1 in front (a batch) and many further in.
