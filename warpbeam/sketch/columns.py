@@ -79,7 +79,7 @@ def build(group: Group) -> Plan:
     ahead = None if tile.rest else _ahead(group, out)
     kept = _kept(group, out, ahead)
     last = sch.cache_write(group.blocks[out], "register") if out.reduce_axis else group.blocks[out]
-    free, at = _tile_loops(group, last, kept_places(anchor, len(out.axis))[:-1], tile)
+    free, at = _tile_loops(group, last, kept_places(anchor, group.stages, len(out.axis))[:-1], tile)
     if ahead is not None:
         _by_rows(group, group.blocks[ahead], sch.loops(last)[-3], tile)
     for stage in reversed(kept):

@@ -52,7 +52,7 @@ def build(group: Group) -> Plan:
     order = [s for s in group.stages if s.op in keeping or s.op is out]
     parallel = _divided(lead, cols)
     staged = None if short else row_stages.of_rows(group, order, lead, cols, parallel)
-    own = kept_places(anchor, len(out.axis))[: len(lead)]
+    own = kept_places(anchor, group.stages, len(out.axis))[: len(lead)]
     row = _row_loop(group, last, own, vectors, parallel and staged is None)
     for stage in reversed(group.stages):
         if stage.op in keeping or (stage.op is out and out.reduce_axis):

@@ -157,14 +157,16 @@ def _in_order(indices: Sequence[PrimExpr], axes: Sequence[Var]) -> bool:
     return at == sorted(set(at))
 
 
-def kept_places(op: ComputeOp, rank: int) -> list[int]:
-    """Dimensions at which a reduction's own axes stand in what it reads with `rank` dimensions; the first ones where it
-    reads nothing such.
+def kept_places(op: ComputeOp, found: Sequence[Stage], rank: int) -> list[int]:
+    """Which axes of stages with `rank` axes are those of a reduction: the axes at which they read what is made of it;
+    the first ones where none does.
     """
-    own = {a.var for a in op.axis}
-    for load in loads(op):
-        if len(load.indices) == rank and own <= set(load.indices):
-            return [k for k, i in enumerate(load.indices) if i in own]
+    for stage in found:
+        axes = [a.var for a in stage.op.axis]
+        for load in loads(stage.op) if len(axes) == rank > len(op.axis) else ():
+            at = [axes.index(i) for i in load.indices if i in axes]
+            if len(at) == len(op.axis) == len(load.indices) and op in operations([load.tensor]):
+                return at
     return list(range(len(op.axis)))
 
 
