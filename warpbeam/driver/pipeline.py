@@ -37,6 +37,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         passes.ExpandConvTranspose(target),  # plain convolutions for the remainders of the stride, in one or apart
         passes.SimplifyExpr(),
         passes.KeepPrecision(),  # half-float rows on their way into a product are not rounded
+        *([passes.WidenProducts(target)] if on_cpu else []),  # half floats that products use again and again
         passes.FoldConstant(),
         passes.ChooseConvolution(target, request),  # 3x3 taps with fewer products, where that is faster
         passes.EliminateCommonSubexpr(),

@@ -38,6 +38,7 @@ PASSES: dict[str, str] = {
     "ToMixedPrecision": "to_mixed_precision:ToMixedPrecision",
     "TurnProducts": "turn_products:TurnProducts",
     "UnsignedBytes": "unsigned_bytes:UnsignedBytes",
+    "WidenProducts": "widen_products:WidenProducts",
 }
 
 
