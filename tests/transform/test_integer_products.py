@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from warpbeam import op, target
+from warpbeam.ir.rewrite import post_order
+from warpbeam.op.integer_products import integer_conv
 from warpbeam.relay.expr import Call, Constant, Function, IRModule, Var
 from warpbeam.relay.interp import evaluate
 from warpbeam.relay.types import TensorType
 from warpbeam.transform import passes
+from warpbeam.transform.graph import op_name
 from warpbeam.transform.integer_products import has_dots, steps
 
 RNG = np.random.default_rng(3)
@@ -46,6 +49,36 @@ def test_same_numbers(name: str, per_output: bool) -> None:
     given = RNG.integers(0, 256, data).astype(np.uint8)
     wanted, have = (evaluate(m["main"], [given]) for m in (before, after))
     np.testing.assert_allclose(have, wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("zeros", [0, 2])
+def test_zero_points_of_nothing_take_no_sums(zeros: int) -> None:
+    """One for each output, as quantisers write them; reshaped for a convolution."""
+    x, w = Var("x", TensorType((1, 6, 7, 7), "uint8")), constant(RNG.integers(-128, 128, (5, 6, 3, 3)), "int8")
+    scale, zero = constant(RNG.uniform(0.01, 0.02, (5, 1, 1, 1)), "float32"), constant([zeros] * 5, "int8")
+    zero = op.get("reshape")(zero, newshape=(5, 1, 1, 1))
+    y = op.get("nn.conv2d")(dequantised(x, constant(0.1, "float32"), constant(7, "uint8")), dequantised(w, scale, zero))
+    after = passes.IntegerProducts()(IRModule({"main": Function((x,), y)}))
+    convolutions = [n for n in post_order(after["main"].body) if op_name(n) == "nn.conv2d"]
+    assert len(convolutions) == 1 + (zeros != 0)  # that of the windows' sums
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("sizes, kernel", [((9,), (4,)), ((5, 8), (3, 2)), ((4, 5, 3), (2, 2, 3))])
+def test_sums_of_windows_take_channels_first(groups: int, sizes: tuple[int, ...], kernel: tuple[int, ...]) -> None:
+    x, w = RNG.integers(0, 256, (2, 6, *sizes)), RNG.integers(-128, 128, (12, 6 // groups, *kernel))
+    zeros = RNG.integers(-9, 9, 12)
+    var = Var("x", TensorType(x.shape, "uint8"))
+    attrs = {"strides": 2, "dilation": 1, "groups": groups}
+    total = integer_conv(
+        var, constant(w, "int8"), constant(3, "uint8"), constant(zeros, "int8"), (1,) * 2 * len(sizes), attrs
+    )
+    have = evaluate(Function((var,), total), [x.astype(np.uint8)])
+    padded = np.pad(x - 3, [(0, 0), (0, 0), *[(1, 1)] * len(sizes)])
+    wide = Var("x", TensorType(padded.shape, "int64"))
+    exact = w - zeros.reshape(12, *[1] * (w.ndim - 1))
+    plain = op.get(f"nn.conv{len(sizes)}d")(wide, constant(exact, "int64"), padding=0, **attrs)
+    np.testing.assert_array_equal(have, evaluate(Function((wide,), plain), [padded]))
 
 
 def test_what_is_not_of_bytes_stays() -> None:

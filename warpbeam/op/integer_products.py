@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from warpbeam.ir import dtype as dt
 from warpbeam.op.table import get
-from warpbeam.relay.expr import Constant, Expr, const
+from warpbeam.relay.expr import Call, Constant, Expr, const
+from warpbeam.relay.op import Op
 from warpbeam.topi import dims
 
 
@@ -38,7 +40,9 @@ def one_element(x: Expr) -> bool:
 
 
 def is_zero(x: Expr) -> bool:
-    """Whether a tensor is known to be all zeros."""
+    """Whether a tensor is known to be all zeros, perhaps of another shape or type at first."""
+    while isinstance(x, Call) and isinstance(x.op, Op) and x.op.name in ("cast", "reshape", "expand_dims", "squeeze"):
+        x = x.args[0]
     return isinstance(x, Constant) and not np.any(x.numpy().astype(np.float32))
 
 
@@ -164,8 +168,15 @@ def integer_conv(
 
 
 def _window_sums(x: Expr, w: Expr, attrs: dict[str, Any]) -> Expr:
-    """The sums of x below each position of a kernel, per group repeated for each of its outputs."""
-    rank, groups = len(_shape(x)) - 2, int(attrs["groups"])
-    ones = Constant(np.ones((groups, *_shape(w)[1:]), np.int8))
-    sums: Expr = get(f"nn.conv{rank}d")(x, ones, out_dtype="int32", padding=0, **attrs)
+    """The sums of x below each position of a kernel, per group repeated for each of its outputs: channels first, then
+    what is below the kernel.
+    """
+    (batch, channels, *sizes), groups = _shape(x), int(attrs["groups"])
+    each = channels // groups
+    if groups == 1:
+        x = _total(x, (1,))
+    elif each != 1:
+        x = _reshape(_total(_reshape(x, (batch, groups, each, *sizes)), (2,)), (batch, groups, *sizes))
+    ones = Constant(np.ones((groups, 1, *_shape(w)[2:]), dt.to_numpy(_dtype(x))))
+    sums: Expr = get(f"nn.conv{len(sizes)}d")(x, ones, out_dtype="int32", padding=0, **attrs)
     return sums if groups == 1 else get("repeat")(sums, repeats=_shape(w)[0] // groups, axis=1)
