@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import warpbeam
 from warpbeam import op, target
 from warpbeam.ir.rewrite import post_order
 from warpbeam.op.integer_products import integer_conv
@@ -79,6 +80,30 @@ def test_sums_of_windows_take_channels_first(groups: int, sizes: tuple[int, ...]
     exact = w - zeros.reshape(12, *[1] * (w.ndim - 1))
     plain = op.get(f"nn.conv{len(sizes)}d")(wide, constant(exact, "int64"), padding=0, **attrs)
     np.testing.assert_array_equal(have, evaluate(Function((wide,), plain), [padded]))
+
+
+@pytest.mark.parametrize("zero", [None, 0, 4])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("sizes, kernel", [((40,), (13,)), ((9, 10), (3, 3)), ((9, 10), (2, 4))])
+def test_taps_of_one_channel_are_neighbours(
+    zero: int | None, dilation: int, sizes: tuple[int, ...], kernel: tuple[int, ...]
+) -> None:
+    """With zeros behind them for whole groups; what they would meet there must not count, either."""
+    x, w = RNG.integers(0, 256, (2, 1, *sizes)), RNG.integers(-128, 128, (5, 1, *kernel))
+    var, rank = Var("x", TensorType(x.shape, "uint8")), len(sizes)
+    attrs = {"strides": 3, "dilation": dilation, "groups": 1}
+    zeros = None if zero is None else constant(zero, "int8")
+    total = integer_conv(var, constant(w, "int8"), constant(3, "uint8"), zeros, (1, 2)[:rank] * 2, attrs)
+    first = next(n for n in post_order(total) if op_name(n) == f"nn.conv{rank}d" and n.args[1].ty.shape[0] == 5)
+    assert (first.args[1].ty.shape[1] == 1) == (dilation == 1 and not zero)
+    before = (1, 2)[:rank]
+    padded = np.pad(x - 3, [(0, 0), (0, 0), *zip(before, before, strict=True)])
+    wide = Var("x", TensorType(padded.shape, "int64"))
+    plain = op.get(f"nn.conv{rank}d")(wide, constant(w - (zero or 0), "int64"), padding=0, **attrs)
+    want = evaluate(Function((wide,), plain), [padded])
+    np.testing.assert_array_equal(evaluate(Function((var,), total), [x.astype(np.uint8)]), want)
+    module = warpbeam.compile(IRModule.from_expr(Function((var,), total)), cache=False)
+    np.testing.assert_array_equal(np.asarray(module(x.astype(np.uint8))), want)
 
 
 def test_what_is_not_of_bytes_stays() -> None:

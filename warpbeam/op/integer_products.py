@@ -6,7 +6,7 @@ as the sums themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,19 @@ def signed_weights(w: Expr, zero: Expr | None) -> tuple[Expr, Expr | None]:
 def _short_of(size: Any) -> int:
     """How many a size lacks to a multiple of four, the neighbours that dot-product instructions take; 0: symbolic."""
     return -size % 4 if isinstance(size, int) else 0
+
+
+def _filling(w: Expr, w_zero: Expr | None, attrs: Mapping[str, Any]) -> tuple[int, int]:
+    """(an axis of a convolution's weights, how many zeros are put behind it), so that instructions can take neighbours
+    along it: input channels, or, of one channel, the taps of a row, where what lies behind the last one is multiplied
+    by 0 (not by -w_zero).
+    """
+    if attrs["groups"] != 1 or not isinstance(w, Constant):
+        return 1, 0
+    dilation = attrs["dilation"]
+    near = (dilation if isinstance(dilation, int) else dilation[-1]) == 1
+    axis = len(_shape(w)) - 1 if _shape(w)[1] == 1 and near and (w_zero is None or is_zero(w_zero)) else 1
+    return axis, _short_of(_shape(w)[axis])
 
 
 def _with_zeros(w: Expr, axis: int, count: int) -> Constant:
@@ -137,13 +150,14 @@ def integer_conv(
     w, w_zero = signed_weights(w, w_zero)
     if x_zero is not None and is_zero(x_zero):
         x_zero = None
-    more = _short_of(_shape(w)[1]) if attrs["groups"] == 1 and isinstance(w, Constant) else 0
-    if more:  # more products of x_zero by 0
-        w = _with_zeros(w, 1, more)
+    axis, more = _filling(w, w_zero, attrs)
+    if more:  # more products by 0
+        w = _with_zeros(w, axis, more)
     if more or any(not (isinstance(p, int) and p == 0) for p in padding):
-        widths = ((0, 0), (0, more), *zip(padding[:rank], padding[rank:], strict=True))
+        widths = [(0, 0), (0, 0), *zip(padding[:rank], padding[rank:], strict=True)]
+        widths[axis] = (widths[axis][0], widths[axis][1] + more)
         border = const(0, _dtype(x)) if x_zero is None else _reshape(x_zero, ())
-        x = get("nn.pad")(x, border, pad_width=widths)
+        x = get("nn.pad")(x, border, pad_width=tuple(widths))
     conv: Callable[..., Expr] = get(f"nn.conv{rank}d")
     out = conv(x, w, out_dtype="int32", padding=0, **attrs)
     offset = None if bias is None else _reshape(bias, (_shape(w)[0], *[1] * rank))
