@@ -27,37 +27,40 @@ _PARALLEL_WORK = 65536
 
 def build(group: Group) -> Plan:
     nests = [s.op for s in group.stages if s.op.reduce_axis or group.is_output(s.op)]
-    vectors = set(nests)
-    if not _works(group, vectors):
+    vectors, outer = set(nests), max(len(op.axis) for op in nests)
+    if not _works(group, vectors, outer):
         vectors.clear()
+        outer = next(n for n in (outer, 1, 0) if not n or _works(group, (), n))
         for op in nests:
-            vectors |= {op} if _works(group, {*vectors, op}) else set()
-    _schedule(group, vectors)
+            vectors |= {op} if _works(group, {*vectors, op}, outer) else set()
+    _schedule(group, vectors, outer)
     plain = "" if len(vectors) == len(nests) else f", {len(nests) - len(vectors)} of {len(nests)} not in vectors"
     return Plan(group.sch.func, "generic", {}, (f"no sketch fits; loops by themselves{plain}",))
 
 
-def _works(group: Group, vectors: Collection[Operation]) -> bool:
-    """Whether the group can be lowered with so many of its nests in vectors."""
+def _works(group: Group, vectors: Collection[Operation], outer: int) -> bool:
+    """Whether the group can be lowered with so many of its nests in vectors, whose outer loops threads share."""
     try:
-        _schedule(group, vectors)
+        _schedule(group, vectors, outer)
         lower(group.sch.func, group.target)
     except (ScheduleError, LowerError):
         return False
     return True
 
 
-def _schedule(group: Group, vectors: Collection[Operation]) -> None:
-    """The program anew, with the nests of `vectors` in vectors."""
+def _schedule(group: Group, vectors: Collection[Operation], outer: int) -> None:
+    """The program anew, with the nests of `vectors` in vectors; threads share up to `outer` loops of each that is
+    not pointwise.
+    """
     group.restart()
     inline_pointwise(group)
     for stage in group.stages:
         if not stage.op.reduce_axis and not group.is_output(stage.op):
             continue
         if stage.op not in vectors:
-            _shared(group, stage, list(group.sch.loops(group.blocks[stage.op]))[: len(stage.op.axis)])
+            _shared(group, stage, list(group.sch.loops(group.blocks[stage.op]))[: len(stage.op.axis)], outer)
         elif stage.op.reduce_axis:
-            _shared(group, stage, _reduction(group, stage.op))
+            _shared(group, stage, _reduction(group, stage.op), outer)
         else:
             pointwise.nest(group, stage)
 
@@ -107,9 +110,9 @@ def _result(found: Block) -> Any:
     return found.body.buffer if isinstance(found.body, BufferStore) else None
 
 
-def _shared(group: Group, stage: Stage, loops: Sequence[str]) -> None:
-    """Threads share a nest by so many of its outer loops that all have some."""
+def _shared(group: Group, stage: Stage, loops: Sequence[str], outer: int) -> None:
+    """Threads share a nest by so many of its loops, `outer` at most, that all have some."""
     work = product([a.extent for a in stage.op.axis]) * product([a.extent for a in stage.op.reduce_axis])
-    if loops and work >= _PARALLEL_WORK:
-        keep = pointwise.enough(group, list(loops))
+    if loops and outer and work >= _PARALLEL_WORK:
+        keep = pointwise.enough(group, list(loops))[:outer]
         group.sch.parallel(group.sch.fuse(*keep) if len(keep) > 1 else keep[0])
