@@ -29,6 +29,11 @@ def standin(vector: e.PrimExpr) -> e.Var:
     return found
 
 
+def original(atom: e.PrimExpr) -> e.PrimExpr:
+    """The vector that a stand-in is for, or the atom itself."""
+    return _ORIGINALS.get(atom, atom) if type(atom) is e.Var else atom
+
+
 def trim() -> None:
     """Drops the table of stand-ins when it has grown large; called between simplifications only."""
     if len(_STANDINS) > _LIMIT:

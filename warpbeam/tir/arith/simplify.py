@@ -11,6 +11,7 @@ from typing import Any
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Node, children, map_children
+from warpbeam.ir.rewrite import post_order
 from warpbeam.tir import expr as e
 from warpbeam.tir.arith import lanes
 from warpbeam.tir.arith import poly as P
@@ -44,6 +45,20 @@ def simplify(expr: Any, facts: Facts | None = None) -> Any:
 
 def _is_int(n: Any) -> bool:
     return isinstance(n, e.PrimExpr) and dt.is_int(n.dtype)
+
+
+def _any_number(p: Poly, facts: Facts) -> bool:
+    """Whether a term is read from memory and may be the least or the largest number: what else is added to it, to bring
+    a comparison into a normal form, may wrap.
+    """
+    for atom in {a for mono in p for a in mono}:
+        low, high = atom_bounds(atom, facts)
+        least, largest = dt.int_range(atom.dtype)
+        bounded = low is not None and high is not None and least < low and high < largest
+        read = (type(n) is e.BufferLoad and n.dtype.startswith("int64") for n in post_order(lanes.original(atom)))
+        if not bounded and any(read):
+            return True
+    return False
 
 
 class _Simplifier:
@@ -112,7 +127,7 @@ class _Simplifier:
             known = self.facts.known.get(scalar)
             self.memo[n] = scalar if known is None else e.const(known, "bool")
             return
-        if any(type(x) is e.Var and x.dtype.startswith("int") for x in _below(scalar)):
+        if any(type(x) is e.Var and x.dtype.startswith("int") for x in post_order(scalar)):
             self.memo[n] = lanes.vectorize(scalar, count)
         else:
             self.memo[n] = e.Broadcast(scalar, count)
@@ -286,7 +301,9 @@ class _Simplifier:
         holds = decide_ge(diff, {}, facts)
         if holds is not None:
             return e.const(holds, "bool")
-        return self.ordering(diff, dm) if dtype == "int64" else cls(dm.finish(a), dm.finish(b))
+        if dtype == "int64" and not (_any_number(a, facts) or _any_number(b, facts)):
+            return self.ordering(diff, dm)
+        return cls(dm.finish(a), dm.finish(b))  # type: ignore[no-any-return]
 
     def equation(self, cls: type, diff: Poly, dm: DivMod) -> e.PrimExpr:
         """diff == 0 (or != 0) with positive terms on the left and the constant on the right."""
@@ -350,12 +367,6 @@ _INT_VISITS: dict[type, Callable[[_Simplifier, Any], None]] = {
     e.Broadcast: _Simplifier.broadcast,
     e.Ramp: _Simplifier.ramp,
 }
-
-
-def _below(n: Any) -> Any:
-    from warpbeam.ir.rewrite import post_order
-
-    return post_order(n)
 
 
 def _fold(n: Any) -> Any:
