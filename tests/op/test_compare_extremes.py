@@ -29,3 +29,19 @@ def test_ends_of_a_type_by_constants_and_by_each_other(dtype: str, length: int) 
     want += [f(values, other) for f in NAMES.values()]
     for got, expected in zip(module(values, other), want, strict=True):
         np.testing.assert_array_equal(np.asarray(got), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint64"])
+def test_whole_numbers_of_other_types(dtype: str) -> None:
+    """What is above all numbers of int64 becomes the largest one, or wraps."""
+    given = [2**63, 2**63 - 1, 2**63 + 1, 0, 1] if dtype == "uint64" else [np.inf, -np.inf, 1e19, -1e19, 0.0, 2.5]
+    x, y = (v.ravel() for v in np.meshgrid(np.array(given, dtype), np.array(given, dtype)))
+    a, b = (r.cast(r.var(name, r.TensorType(x.shape, dtype)), "int64") for name in "xy")
+    calls = [getattr(r, name)(a, b) for name in NAMES]
+    module = warpbeam.compile(r.IRModule.from_expr(r.Function([a.args[0], b.args[0]], r.Tuple(calls))), cache=False)
+    low, high = np.iinfo("int64").min, np.iinfo("int64").max
+    small = [np.where(np.abs(v.astype(np.float64)) < 1e6, v, 0).astype("int64") for v in (x, y)]
+    ends = [np.where(v > 1e18, high, np.where(v < -1e18, low, n)) for v, n in zip((x, y), small, strict=True)]
+    left, right = (v.view("int64") for v in (x, y)) if dtype == "uint64" else ends
+    for got, f in zip(module(x, y), NAMES.values(), strict=True):
+        np.testing.assert_array_equal(np.asarray(got), f(left, right))

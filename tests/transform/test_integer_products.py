@@ -14,6 +14,7 @@ from warpbeam.op.integer_products import integer_conv
 from warpbeam.relay.expr import Call, Constant, Function, IRModule, Var
 from warpbeam.relay.interp import evaluate
 from warpbeam.relay.types import TensorType
+from warpbeam.tir.expr import SizeVar
 from warpbeam.transform import passes
 from warpbeam.transform.graph import op_name
 from warpbeam.transform.integer_products import has_dots, steps
@@ -80,6 +81,17 @@ def test_sums_of_windows_take_channels_first(groups: int, sizes: tuple[int, ...]
     exact = w - zeros.reshape(12, *[1] * (w.ndim - 1))
     plain = op.get(f"nn.conv{len(sizes)}d")(wide, constant(exact, "int64"), padding=0, **attrs)
     np.testing.assert_array_equal(have, evaluate(Function((wide,), plain), [padded]))
+
+
+def test_sums_of_windows_of_an_open_number_of_channels() -> None:
+    x, w = RNG.integers(0, 256, (2, 6, 9)).astype(np.uint8), RNG.integers(-128, 128, (4, 3, 2))
+    var = Var("x", TensorType((2, SizeVar("c"), 9), "uint8"))
+    attrs = {"strides": 1, "dilation": 1, "groups": 2}
+    total = integer_conv(var, constant(w, "int8"), None, constant(5, "int8"), (0, 0), attrs)
+    wide = Var("x", TensorType(x.shape, "int64"))
+    plain = op.get("nn.conv1d")(wide, constant(w - 5, "int64"), padding=0, **attrs)
+    module = warpbeam.compile(IRModule.from_expr(Function((var,), total)), cache=False)
+    np.testing.assert_array_equal(np.asarray(module(x)), evaluate(Function((wide,), plain), [x.astype(np.int64)]))
 
 
 @pytest.mark.parametrize("zero", [None, 0, 4])

@@ -182,15 +182,16 @@ def integer_conv(
 
 
 def _window_sums(x: Expr, w: Expr, attrs: dict[str, Any]) -> Expr:
-    """The sums of x below each position of a kernel, per group repeated for each of its outputs: channels first, then
-    what is below the kernel.
+    """The sums of x below each position of a kernel, per group repeated for each of its outputs: channels first, where
+    their number is known, then what is below the kernel.
     """
     (batch, channels, *sizes), groups = _shape(x), int(attrs["groups"])
-    each = channels // groups
+    each = _shape(w)[1]
     if groups == 1:
-        x = _total(x, (1,))
-    elif each != 1:
+        x, each = _total(x, (1,)), 1
+    elif each != 1 and isinstance(channels, int):
         x = _reshape(_total(_reshape(x, (batch, groups, each, *sizes)), (2,)), (batch, groups, *sizes))
-    ones = Constant(np.ones((groups, 1, *_shape(w)[2:]), dt.to_numpy(_dtype(x))))
+        each = 1
+    ones = Constant(np.ones((groups, each, *_shape(w)[2:]), dt.to_numpy(_dtype(x))))
     sums: Expr = get(f"nn.conv{len(sizes)}d")(x, ones, out_dtype="int32", padding=0, **attrs)
     return sums if groups == 1 else get("repeat")(sums, repeats=_shape(w)[0] // groups, axis=1)

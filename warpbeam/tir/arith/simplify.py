@@ -48,14 +48,14 @@ def _is_int(n: Any) -> bool:
 
 
 def _any_number(p: Poly, facts: Facts) -> bool:
-    """Whether a term is read from memory and may be the least or the largest number: what else is added to it, to bring
-    a comparison into a normal form, may wrap.
+    """Whether a term is read from memory, or made of what is (a float as a whole number), and may be the least or the
+    largest number: what else is added to it, to bring a comparison into a normal form, may wrap.
     """
     for atom in {a for mono in p for a in mono}:
         low, high = atom_bounds(atom, facts)
         least, largest = dt.int_range(atom.dtype)
         bounded = low is not None and high is not None and least < low and high < largest
-        read = (type(n) is e.BufferLoad and n.dtype.startswith("int64") for n in post_order(lanes.original(atom)))
+        read = (type(n) is e.BufferLoad for n in post_order(lanes.original(atom)))
         if not bounded and any(read):
             return True
     return False
