@@ -5,12 +5,15 @@ import pytest
 
 import warpbeam
 from warpbeam import relay
+from warpbeam.ir import dtype as dt
+from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
 from warpbeam.tir import expr as E
 from warpbeam.tir.expr import if_then_else
 from warpbeam.tir.interp import run
+from warpbeam.tir.stmt import BufferStore
 from warpbeam.tir.text import to_text
 from warpbeam.tir.transform import lower
 from warpbeam.topi.nn.padding import pad_mirrored
@@ -197,6 +200,21 @@ def test_rows_of_few_elements_share_vectors():
     out = np.zeros((2, 100, 3), np.uint8)
     run(plan.lowered, a, c, out)
     np.testing.assert_array_equal(out, a.transpose(0, 2, 1) + c)
+
+
+@pytest.mark.parametrize("rows, few", [(7, 7), (8, 5), (31, 7), (16, 7), (31, 3), (33, 3), (9, 6)])
+def test_rows_of_few_elements_that_fill_no_round_of_vectors_have_their_own(rows: int, few: int) -> None:
+    """No element goes by itself: a round of vectors whose lanes are known, and rows one by one."""
+    x, b = te.placeholder((3, rows, few), "int16", "x"), te.placeholder((rows,), "int16", "b")
+    y = te.compute((3, rows, few), lambda i, j, k: x[i, j, k] + b[j], name="y")
+    plan = schedule([x, b], [y], get(MACHINE))
+    stores = [n for n in post_order(plan.lowered.body) if isinstance(n, BufferStore)]
+    assert all(dt.lanes(n.value.dtype) > 1 for n in stores)
+    rng = np.random.default_rng(0)
+    a, c = (rng.integers(-99, 99, s).astype(np.int16) for s in ((3, rows, few), (rows,)))
+    out = np.zeros((3, rows, few), np.int16)
+    run(plan.lowered, a, c, out)
+    np.testing.assert_array_equal(out, a + c[:, None])
 
 
 def test_rows_of_few_elements_that_data_says_stay_apart():

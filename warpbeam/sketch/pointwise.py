@@ -99,9 +99,17 @@ def nest(group: Group, stage: Stage, order: Sequence[int] = ()) -> str:
     narrow = list(order) == sorted(order) and len(names) == len(stage.op.axis) and _narrow(group, block, names)
     lanes, period = _lanes(group, block, 2 if narrow else 1), 1
     if narrow:
-        period = last // gcd(last, lanes)
-        last *= extent(stage.op.axis[-2].extent) or 64
+        period, rows = last // gcd(last, lanes), sch.extent(names[-2])
+        over = (rows or 0) % (period * lanes // last)  # rows
+        narrow = rows is None or over < rows
+    if narrow:
+        if over:
+            _, _, rest = sch.partition(names[-2], rows - over)
+            _vectors(group, rest[block], rest[names[-1]], last, lanes)
+        last *= rows - over if rows else 64
         names = [*names[:-2], sch.fuse(*names[-2:])]
+    else:
+        lanes, period = _lanes(group, block), 1
     near = _channels(group, block, names)
     parts = _vectors(group, block, names[-1], last, lanes, period)
     outer = [*names[:-1], *([parts[0][0]] if narrow and len(parts) == 1 else [])]
