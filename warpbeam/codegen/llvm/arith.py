@@ -198,9 +198,7 @@ def _ratio(fn: FunctionPrinter, a: Value, b: Value, unsigned: bool) -> Value | N
     """The truncating quotient of vectors through floats with more than twice the digits, where it cannot be rounded up
     to a whole number; None for others.
     """
-    from warpbeam.codegen.llvm.memory import lanes_of
-
-    lanes = lanes_of(a)
+    lanes = memory.lanes_of(a)
     bits = int(a.type[1:-1].split(" x i")[1]) if lanes > 1 else 64
     if bits > 32 or (bits == 32 and fn.target.pointer_bits < 64):
         return None
