@@ -40,6 +40,7 @@ _PIECES = 16  # of a parallel loop for each core
 _MOST_CUTS = 8  # of an innermost loop
 _SEVERAL = 4  # vectors in an iteration, where there are twice as many
 _NARROW = 8  # elements of an innermost axis; of more, each row has vectors of its own
+_APART = 4  # operands that do not lie as the result; of more, too
 
 
 def fits(group: Group) -> bool:
@@ -133,13 +134,14 @@ def _narrow(group: Group, block: str, names: Sequence[str]) -> bool:
     if len(names) < 2 or group.target.kind != "llvm":
         return False
     (rows, few), lanes = (group.sch.extent(n) for n in names[-2:]), group.target.lanes("float32")
-    body = as_block(tree_of(group.sch.func).block(block)).body
+    found = as_block(tree_of(group.sch.func).block(block))
     if few is None or not 1 < few < min(lanes, _NARROW) or (rows or lanes) * few < 2 * lanes:
         return False
-    nodes = post_order(body)
-    places = [i for n in nodes if isinstance(n, BufferLoad) for i in n.indices]
-    fixed = not any(isinstance(n, BufferLoad | Call) for n in post_order(*places))
-    return fixed and not any(isinstance(n, Call) and n.op == "if_then_else" for n in post_order(body))
+    nodes, own = list(post_order(found.body)), tuple(a.var for a in found.axes[-2:])
+    loads = [n for n in nodes if isinstance(n, BufferLoad)]
+    fixed = not any(isinstance(n, BufferLoad | Call) for n in post_order(*(i for n in loads for i in n.indices)))
+    apart = sum(n.indices[-2:] != own for n in loads)  # whose vectors are put together
+    return fixed and apart <= _APART and not any(isinstance(n, Call) and n.op == "if_then_else" for n in nodes)
 
 
 def _channels(group: Group, block: str, names: Sequence[str]) -> str | None:
