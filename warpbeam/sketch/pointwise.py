@@ -154,8 +154,8 @@ def _channels(group: Group, block: str, names: Sequence[str]) -> str | None:
     own = {axes.get(as_loop(tree.loop(n)).var): n for n in names}
     for n in post_order(found.body):
         if isinstance(n, BufferLoad) and len(n.indices) > 1:
-            few, along = own.get(n.indices[-1]), names[-1] in {own.get(v) for v in free_vars(n.indices[-2])}
-            if along and few is not None and 1 < (group.sch.extent(few) or 0) < _NARROW:
+            few, along = own.get(n.indices[-1], names[-1]), names[-1] in {own.get(v) for v in free_vars(n.indices[-2])}
+            if along and few != names[-1] and 1 < (group.sch.extent(few) or 0) < _NARROW:
                 return few
     return None
 
