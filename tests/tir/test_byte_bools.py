@@ -76,7 +76,7 @@ def test_bytes_as_bools(dtype: str) -> None:
 
 def test_what_is_kept_between_needs_no_limit() -> None:
     """Memory that the program itself fills holds 0 and 1."""
-    becomes(
+    got = becomes(
         byte_bools,
         """
         def f(A: bool[64], B: bool[64]):
@@ -95,6 +95,7 @@ def test_what_is_kept_between_needs_no_limit() -> None:
                 B[i] = t[63 - i]
         """,
     )
+    assert [p.dtype for p in got.params] == ["uint8", "uint8"] and got.attrs["dtypes"] == ("bool", "bool")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from warpbeam.tir import expr as E
 from warpbeam.tir.stmt import PrimFunc
 from warpbeam.topi import dims
 from warpbeam.topi.nn.pooling import Window, max_windows
-from warpbeam.topi.reduction import compared
+from warpbeam.topi.reduction import compared, is_extreme
 
 _NOWHERE = np.iinfo(np.int64).max
 
@@ -70,10 +70,7 @@ def _places(x: te.Tensor, best: te.Tensor, win: Window, column_major: bool) -> A
 
     def step(*idx: Any) -> Any:
         at = win.source(idx, [k.var for k in axes])
-        value = E.cast(wide, padded[at])
-        here = E.binary(E.EQ, value, E.cast(wide, best[idx]))
-        if dt.is_float(wide):
-            here = E.lor(here, E.call("isnan", value, dtype="bool"))
+        here = is_extreme(E.cast(wide, padded[at]), E.cast(wide, best[idx]))
         inside = [E.cast(inner, at[a]) >= before[a] for a in first]
         inside += [E.cast(inner, at[a]) < E.cast(inner, before[a] + E.as_expr(x.shape[a])) for a in last]
         moved = [k.var * d * pitches[a] for k, d, a in zip(axes, win.dilation, win.axes, strict=True)]

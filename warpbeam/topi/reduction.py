@@ -129,6 +129,12 @@ def compared(dtype: str) -> str:
     return accumulation(dtype) if dt.is_float(dtype) or dt.bits(dtype) >= 32 else "int32"
 
 
+def is_extreme(value: Any, top: Any) -> E.PrimExpr:
+    """Whether a value is the extreme `top` of some: it equals that, or is NaN, which is beyond all numbers."""
+    here = E.binary(E.EQ, value, top)
+    return E.lor(here, E.call("isnan", value, dtype="bool")) if dt.is_float(value.dtype) else here
+
+
 def arg_extreme_by_value(x: te.Tensor, axes: Axes, keepdims: bool, largest: bool, last: bool, dtype: str) -> Any:
     """As `arg_extreme`, in two reductions that go in vectors: the extreme, and the first (last) index at which it, or
     NaN, stands. Indices are counted in int32 where they fit; short numbers are compared in 32 bits.
@@ -147,10 +153,7 @@ def arg_extreme_by_value(x: te.Tensor, axes: Axes, keepdims: bool, largest: bool
         place: Any = E.const(0, "int64")
         for k, a in zip(ks, axes, strict=True):
             place = place * x.shape[a] + k.var
-        value = E.cast(wide, x[full])
-        here = E.binary(E.EQ, value, top[index])
-        if dt.is_float(wide):
-            here = E.lor(here, E.call("isnan", value, dtype="bool"))
+        here = is_extreme(E.cast(wide, x[full]), top[index])
         return (te.max if last else te.min)(E.select(here, E.cast(inner, place), none), axis=ks)
 
     found = te.compute(shape, element, name="place")

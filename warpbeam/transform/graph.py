@@ -26,6 +26,11 @@ def call(name: str, *args: Expr, **attrs: Any) -> Call:
     return op.get(name)(*args, **attrs)  # type: ignore[no-any-return]
 
 
+def cast(x: Expr, dtype: str) -> Expr:
+    """A tensor as another dtype, itself where it has it."""
+    return x if x.ty.dtype == dtype else call("cast", x, dtype=dtype)  # type: ignore[attr-defined]
+
+
 def same_call(node: Call, *args: Expr, **changes: Any) -> Call:
     """The operator of `node` on other operands, some attributes changed."""
     return Call(node.op, args, node.attrs.updated(**changes) if changes else node.attrs, node.type_args)

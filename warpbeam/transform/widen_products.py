@@ -22,14 +22,12 @@ from warpbeam.relay.expr import Call, Constant, Expr, Function
 from warpbeam.sketch.base import supposed
 from warpbeam.target import Target, get
 from warpbeam.topi import dims
-from warpbeam.topi.common import accumulation
-from warpbeam.transform.graph import call, rewrite_function, same_call
+from warpbeam.topi.common import HALF, accumulation
+from warpbeam.transform.graph import cast, rewrite_function, same_call
 from warpbeam.transform.to_mixed_precision import pairs_of
 
 _ROWS = 2  # from which on numbers are used again: one row takes 0.85 of the time as it is
 _TURNED = 8  # the same, where the right operand is no constant and is written in full, too
-
-HALF = ("float16", "bfloat16")
 
 
 @function_pass(opt_level=2, name="WidenProducts", required=["InferType"])
@@ -58,14 +56,14 @@ def _widened(n: Node, pairs: dict[str, bool]) -> Expr | None:
     if isinstance(n.op, ConvNd):
         if _depthwise(n):
             return None
-        w = _cast(w, wide)
+        w = cast(w, wide)
     else:
         rows = supposed(dims.prod(n.ty.shape[:-1] if w.ty.ndim == 2 else n.ty.shape[-2:-1]))
         if rows < (_ROWS if isinstance(w, Constant) else _TURNED):
             return None
-        w = w if isinstance(w, Constant) else _cast(w, wide)
-    product = same_call(n, _cast(x, wide), w, out_dtype=wide)
-    made = _cast(product, n.ty.dtype)
+        w = w if isinstance(w, Constant) else cast(w, wide)
+    product = same_call(n, cast(x, wide), w, out_dtype=wide)
+    made = cast(product, n.ty.dtype)
     for new in (product, made):
         add_origins(new, origins(n))
     return made
@@ -75,7 +73,3 @@ def _depthwise(n: Call) -> bool:
     """Whether each channel is on its own: hardly anything is used again."""
     data, _, _ = n.op.maps(n.attrs)  # type: ignore[attr-defined]
     return bool(n.attrs["groups"] > 1 and n.args[0].ty.shape[data["C"]] == n.attrs["groups"])
-
-
-def _cast(x: Expr, dtype: str) -> Expr:
-    return x if x.ty.dtype == dtype else call("cast", x, dtype=dtype)
