@@ -34,7 +34,7 @@ from warpbeam.tir.stmt import PrimFunc
 from warpbeam.tir.transform import lower
 from warpbeam.tir.transform.remove_no_op import remove_no_op
 from warpbeam.tir.transform.widen_buffer import widen_buffer
-from warpbeam.topi.dims import counted_in, is_counted
+from warpbeam.topi.dims import is_counted, is_positive, told_of
 from warpbeam.transform.fuse_ops import group_tensors
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class KernelSet:
             if not is_direct(call.op):
                 key = _call_key(call.op, call.args)
                 if key not in jobs:
-                    jobs[key] = Job(key, call.op, key[1], tuple(counted_in(*open_sizes(call.op))))
+                    jobs[key] = Job(key, call.op, key[1], told_of(open_sizes(call.op)))
         return list(jobs.values())
 
     def _elsewhere(self, key: Any) -> tuple[Kernel, tuple[Var, ...]] | None:
@@ -243,7 +243,7 @@ class KernelSet:
         shared = _SHARED.get()
         if shared is None:
             return self._made(group, rank, symbol)
-        key = symbol, self.target.key, tuple(is_counted(v) for v in _sizes(group.plain))
+        key = symbol, self.target.key, tuple((is_counted(v), is_positive(v)) for v in _sizes(group.plain))
         found = shared.pop(key, None) or self._made(group, rank, symbol)
         if found is not None:
             shared[key] = found  # the newest stands last

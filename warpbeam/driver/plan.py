@@ -444,12 +444,13 @@ class Planner:
         return Program("main", ins, outs, values, body, (*symbols, *self.places), total)
 
     def _checks(self) -> list[Check]:
-        """What the compiled code takes for granted of the sizes, checked before anything runs: they are at least 1,
-        equal where an operator's type needs it, and as the importer assumed.
+        """What the compiled code takes for granted of sizes, checked before anything runs: some are at least 1, they
+        are equal where an operator's type needs it, and as the importer assumed.
         """
         found: dict[Any, str] = {
-            ("ge", name, 1): f"size {name} is at least 1: empty tensors need their shape given when compiling"
-            for name in self.symbols.values()
+            ("ge", name, 1): f"size {name} is at least 1: the model takes elements out of it"
+            for size, name in self.symbols.items()
+            if dims.is_positive(size)
         }
         for fn in [p for f in self.mod.functions.values() for p in primitives(f)] if self.symbols else ():
             for a, b, message in self._equalities(fn)[0]:

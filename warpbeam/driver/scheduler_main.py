@@ -1,7 +1,7 @@
 """A scheduling process: groups in on stdin, kernels out on stdout, until stdin ends. See `schedulers`.
 
-A request is a line of JSON {"bytes"} and a packed (function, numbers of the constant operands, sizes that are known
-at run time only, (target, context)). An answer is a line of JSON {"ok", "bytes"} and a packed (kernel, whether its
+A request is a line of JSON {"bytes"} and a packed (function, numbers of the constant operands, what is known of its
+sizes, (target, context)). An answer is a line of JSON {"ok", "bytes"} and a packed (kernel, whether its
 sketch knows runners-up, the places of its sizes among the function's open ones), or why there is none.
 """
 
@@ -19,24 +19,23 @@ from warpbeam.ir.wire import packed, unpacked
 from warpbeam.topi import dims
 
 
-def made(head: dict[str, Any], data: bytes) -> bytes:
+def answer(head: dict[str, Any], data: bytes) -> bytes:
     """The answer to a request."""
     with collector_paused():
-        fn, constants, late, (target, (level, required, disabled, config)) = unpacked(data)
-        for size in late:
-            dims.counted(size)
+        fn, constants, told, (target, (level, required, disabled, config)) = unpacked(data)
+        dims.tell(told)
         with PassContext(level, required, disabled, config=config):
             kernel = KernelSet(target).of(fn, constants)
-        told = replace(kernel, plan=replace(kernel.plan, others=None))
+        made = replace(kernel, plan=replace(kernel.plan, others=None))
         sizes = open_sizes(fn)
         places = tuple(sizes.index(v) for v in kernel.sizes)
-        return packed((told, kernel.plan.others is not None, places), told.plan.func, told.func)
+        return packed((made, kernel.plan.others is not None, places), made.plan.func, made.func)
 
 
 def main() -> None:
     """Entry of the process; argument 1: memory limit in bytes (0 = none)."""
     limit_memory(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
-    answering(made, (Exception,))
+    answering(answer, (Exception,))
 
 
 if __name__ == "__main__":

@@ -46,14 +46,14 @@ _PLAIN = (bool, int, float, str, type(None))
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A group to schedule. late: its sizes that are known at run time only. answer: what another process made, once
-    `done` is set; nothing if it could not.
+    """A group to schedule. told: what is known of its sizes, as `dims.told_of` gives it. answer: what another process
+    made, once `done` is set; nothing if it could not.
     """
 
     key: Hashable
     fn: Function
     constants: frozenset[int]
-    late: tuple[Var, ...] = ()
+    told: tuple[tuple[Var, ...], ...] = ()
     answer: bytes = b""
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -130,7 +130,7 @@ class _Scheduler:
 
     def _send(self, job: Job, settings: Any) -> None:
         try:
-            data = packed((job.fn, job.constants, job.late, settings), job.fn)
+            data = packed((job.fn, job.constants, job.told, settings), job.fn)
         except IRError:  # the other side answers that it could not read it
             data = b""
         if len(data) > _MOST_BYTES:

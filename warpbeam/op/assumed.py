@@ -1,6 +1,7 @@
 """Equalities of dimensions that a type rule needs but cannot decide: they hold or the call must be refused at run time.
 
-A type rule states them through `unify`; `equalities` collects those of one call, for the host program to check.
+A type rule states them through `unify`, and through `some_elements` that there is something to read; `equalities`
+collects those of one call, for the host program to check.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from warpbeam.ir.node import Attrs
 from warpbeam.relay.op import Op
 from warpbeam.relay.types import Type
+from warpbeam.tir import expr as E
 from warpbeam.topi import dims
 
 Equality = tuple[Any, Any, str]
@@ -32,6 +34,38 @@ def unify_shapes(op: Op, a: Sequence[Any], b: Sequence[Any], what: str) -> tuple
     if len(a) != len(b):
         raise op.error(f"{what} do not agree: {dims.shape_text(a)} and {dims.shape_text(b)}")
     return tuple(unify(op, x, y, what) for x, y in zip(a, b, strict=True))
+
+
+def some_elements(op: Op, size: Any, text: str, read: Any = 1) -> None:
+    """That a dimension has an element where as many as `read` are read at places that are moved into it.
+
+    Raises:
+        TypeCheckError: if it certainly has none.
+    """
+    if dims.sign(size - 1) == 1 or (isinstance(read, int) and read == 0):
+        return
+    if isinstance(size, int) and isinstance(read, int):
+        raise op.error(text)
+    record = dims.ASSUMED.get()
+    if record is not None:
+        missing = dims.dim(E.maximum(1 - E.as_expr(size), 0) * E.minimum(E.as_expr(read), 1))
+        record.append((missing, 0, f"operator {op.name}: {text}"))
+
+
+def at_most(op: Op, size: Any, room: Any, text: str) -> None:
+    """That a dimension is no larger than another one.
+
+    Raises:
+        TypeCheckError: if it certainly is.
+    """
+    over = dims.dim(E.maximum(E.as_expr(size) - E.as_expr(room), 0))
+    if over == 0 and isinstance(over, int):
+        return
+    if isinstance(over, int):
+        raise op.error(text)
+    record = dims.ASSUMED.get()
+    if record is not None:
+        record.append((over, 0, f"operator {op.name}: {text}"))
 
 
 def equalities(op: Op, types: Sequence[Type], attrs: Attrs) -> list[Equality]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
+from warpbeam.op.assumed import some_elements
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.index_gather import check_indices
 from warpbeam.op.index_loops import Loops
@@ -46,8 +47,8 @@ class RoiAlign(Op):
             raise self.error("takes data (N, C, H, W), rois (R, 4) of its dtype, and R batch indices")
         unify(self, rois.shape[1], 4, "the numbers of a region and 4")
         unify(self, rois.shape[0], batch.shape[0], "regions and batch indices")
-        if any(isinstance(s, int) and s == 0 for s in (x.shape[0], *x.shape[2:])):
-            raise self.error("data has no elements")
+        for s in (x.shape[0], *x.shape[2:]):
+            some_elements(self, s, "data has no elements", rois.shape[0])
         if attrs["mode"] not in ("avg", "max"):
             raise self.error(f"unknown mode {attrs['mode']!r}", hint="avg or max")
         return TensorType((rois.shape[0], x.shape[1], *attrs["pooled_size"]), x.dtype)  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op import image_tables
+from warpbeam.op.assumed import some_elements
 from warpbeam.op.base import REQUIRED, Op, accumulation, norm_axis, tensors
 from warpbeam.op.image_tables import COORDINATES, METHODS, NEAREST, Axis, Taps
 from warpbeam.op.nn_common import np_accum
@@ -60,8 +61,9 @@ class Resize(Op):
         shape = list(x.shape)
         for a, s in zip(attrs["axes"], attrs["size"], strict=True):
             a = norm_axis(self, a, x.ndim)
-            if shape[a] == 0 or (isinstance(s, int) and s < 1):
-                raise self.error(f"axis {a} cannot go from {shape[a]} to {s} elements")
+            if isinstance(s, int) and s < 1:
+                raise self.error(f"axis {a} cannot go from {dims.text(shape[a])} to {s} elements")
+            some_elements(self, shape[a], f"axis {a} cannot go from 0 to {dims.text(s)} elements", s)
             if attrs["antialias"] and not (isinstance(shape[a], int) and isinstance(s, int)):
                 raise self.error("antialias needs constant sizes")
             shape[a] = s

@@ -12,6 +12,7 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
+from warpbeam.op.assumed import some_elements
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.nn_common import np_accum, require_float, unify
 from warpbeam.relay.types import TensorType, Type
@@ -43,8 +44,8 @@ class GridSample(Op):
             raise self.error(f"grid of shape {dims.shape_text(grid.shape)} for data of {x.ndim} dimensions")
         if attrs["method"] not in TAPS or attrs["padding_mode"] not in PADDING:
             raise self.error(f"method {attrs['method']!r} with padding_mode {attrs['padding_mode']!r}")
-        if any(isinstance(s, int) and s == 0 for s in x.shape[2:]):
-            raise self.error("data has a spatial dimension without elements")
+        for s in x.shape[2:]:
+            some_elements(self, s, "data has a spatial dimension without elements", dims.prod(grid.shape))
         unify(self, grid.shape[-1], nd, "coordinates per point and spatial dimensions")
         batch = unify(self, x.shape[0], grid.shape[0], "batch of data and grid")
         return TensorType((batch, x.shape[1], *grid.shape[1:-1]), x.dtype)  # type: ignore[no-any-return]

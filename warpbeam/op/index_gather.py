@@ -9,6 +9,7 @@ import numpy as np
 
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
+from warpbeam.op.assumed import at_most, some_elements
 from warpbeam.op.base import REQUIRED, Op, norm_axis, tensors
 from warpbeam.op.nn_common import unify
 from warpbeam.relay.types import TensorType, Type
@@ -27,9 +28,8 @@ def check_indices(op: Op, t: TensorType, mode: str = "clip") -> None:
 
 
 def nonempty(op: Op, size: Any, indices: TensorType) -> None:
-    """Refuses indices into a dimension without elements."""
-    if size == 0 and isinstance(size, int) and dims.prod(indices.shape) != 0:
-        raise op.error("the data has no element along the indexed axis")
+    """Refuses indices into a dimension without elements; of open ones it is noted that they have some."""
+    some_elements(op, size, "the data has no element along the indexed axis", dims.prod(indices.shape))
 
 
 def np_safe(index: np.ndarray, size: int, mode: str = "clip") -> np.ndarray:
@@ -97,8 +97,8 @@ class Gather(Op):
             raise self.error(f"indices must have the data's {x.ndim} dimensions, got {i.ndim}")
         nonempty(self, x.shape[attrs["axis"]], i)
         for n, (a, b) in enumerate(zip(i.shape, x.shape, strict=True)):
-            if n != attrs["axis"] % x.ndim and isinstance(a, int) and isinstance(b, int) and a > b:
-                raise self.error(f"indices have {a} along axis {n}, the data only {b}")
+            if n != attrs["axis"] % x.ndim:
+                at_most(self, a, b, f"indices have {dims.text(a)} along axis {n}, the data only {dims.text(b)}")
         return TensorType(i.shape, x.dtype)  # type: ignore[no-any-return]
 
     def numpy(self, attrs: Attrs, x: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from warpbeam.ir.node import Attrs
+from warpbeam.op.assumed import some_elements
 from warpbeam.op.base import REQUIRED, Op, norm_axis, tensors
 from warpbeam.op.nn_common import unify
 from warpbeam.relay.types import TensorType, Type
 from warpbeam.topi import dims
 from warpbeam.topi.nn.activation import leaky_relu, prelu_along
-from warpbeam.topi.nn.common import dim_min
 from warpbeam.topi.nn.padding import pad_constant, pad_mirrored
 
 MODES = ("constant", "reflect", "edge", "wrap")
@@ -52,13 +52,7 @@ class Pad(Op):
         left = dims.dim(size + min(widths[0], 0) + min(widths[1], 0))
         text = f"mode {mode!r} needs an element along axis {axis}"
         text += f": pad_width {widths} cuts all" if min(widths) < 0 else ""
-        if isinstance(left, int):
-            if left < 1:
-                raise self.error(text)
-            return
-        record = dims.ASSUMED.get()
-        if record is not None and dims.sign(left) != 1:
-            record.append((dim_min(dims.dim(left - 1), 0), 0, f"operator {self.name}: {text}"))
+        some_elements(self, left, text)
 
     def numpy(self, attrs: Attrs, x: np.ndarray, value: np.ndarray) -> np.ndarray:
         widths = attrs["pad_width"]

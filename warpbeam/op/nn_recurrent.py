@@ -20,6 +20,7 @@ import numpy as np
 from warpbeam.ir import dtype as dt
 from warpbeam.ir.node import Attrs
 from warpbeam.op import get
+from warpbeam.op.assumed import some_elements
 from warpbeam.op.base import REQUIRED, Op, accumulation, tensors
 from warpbeam.op.nn_common import require_float, require_rank, unify
 from warpbeam.op.recurrent_reference import reference
@@ -109,6 +110,7 @@ class Recurrent(Op):
         if "lens" in found:
             require_rank(self, found["lens"], 1, "lens")
             unify(self, found["lens"].shape[0], batch, "sequence lengths and batch")
+        some_elements(self, steps, "a sequence has no step")
         state = (batch, directions, units) if swap else (directions, batch, units)
         for n in ("h0", "c0"):
             if n in found:

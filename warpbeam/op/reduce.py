@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from warpbeam.ir.node import Attrs
+from warpbeam.op.assumed import some_elements
 from warpbeam.op.base import Reduce
+from warpbeam.relay.types import Type
 from warpbeam.te import tensor as te
+from warpbeam.topi import dims
 from warpbeam.topi.reduction import arg_extreme, arg_extreme_by_value, logsumexp_over, mean_of, variance_over
 
 
@@ -64,6 +68,12 @@ class _ArgReduce(Reduce):
 
     def result_dtype(self, dtype: str) -> str:
         return "int64"
+
+    def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
+        out = super().infer_type(types, attrs)
+        for a in self.axes(attrs, types[0].ndim):
+            some_elements(self, types[0].shape[a], f"axis {a} has no element to point at", dims.prod(out.shape))
+        return out
 
     def numpy(self, attrs: Attrs, x: np.ndarray) -> Any:
         axes = self.axes(attrs, x.ndim)

@@ -67,7 +67,7 @@ class Names:
         return "%" + quoted(self._unique(var, var.name, self.locals))
 
     def size(self, var: E.Var) -> str:
-        if var not in self.found and (var.dtype != "int64" or not var.nonneg or dims.is_counted(var)):
+        if var not in self.found and (var.dtype != "int64" or size_words(var)):
             self.declared.append(var)
         return "?" + quoted(self._unique(var, var.name, self.sizes))
 
@@ -228,5 +228,6 @@ def _nested(array: np.ndarray, dtype: str) -> str | None:
 
 
 def size_words(var: E.Var) -> str:
-    """What follows the dtype where a size is declared: it may be negative, or is found at run time."""
-    return ("" if var.nonneg else " any") + (" counted" if dims.is_counted(var) else "")
+    """What follows the dtype where a size is declared: it may be negative, is found at run time, is at least 1."""
+    told = (" counted" if dims.is_counted(var) else "") + (" positive" if dims.is_positive(var) else "")
+    return ("" if var.nonneg else " any") + told

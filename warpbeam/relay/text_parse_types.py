@@ -107,7 +107,7 @@ class TypeParser:
         return self.sizes[token.name]
 
     def dims_line(self) -> None:
-        """`dims ?k: int32, ?j: int64 any, ?c: int64 counted;`"""
+        """`dims ?k: int32, ?j: int64 any, ?c: int64 counted, ?n: int64 positive;`"""
         while True:
             t = self.kind("size", "a size such as ?n")
             self.expect(":")
@@ -115,6 +115,8 @@ class TypeParser:
             self.sizes[t.name] = var = E.Var(t.name, dtype, not self.take("any"))
             if self.take("counted"):
                 dims.counted(var)
+            if self.take("positive"):
+                dims.take_positive([var])
             if not self.take(","):
                 break
         self.expect(";")

@@ -1,8 +1,8 @@
 """Arithmetic of dimensions: ints and symbolic expressions, compared without assuming values.
 
 A dimension is brought to a polynomial over atoms (variables, quotients, remainders, minima, …), in which equality is
-identity. Symbolic sizes are taken to lie between 1 and LARGEST; those that the contents of a tensor give at run time
-(`counted`) between 0 and LARGEST.
+identity. Symbolic sizes are taken to lie between 0 and LARGEST; those that somebody checks (`take_positive`) between 1
+and LARGEST. Those that the contents of a tensor give at run time are `counted`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,41 @@ LARGEST = 1_000_000_000
 #: equalities taken for granted while a list stands here: (dimension, dimension, what they are)
 ASSUMED: ContextVar[list[tuple[Any, Any, str]] | None] = ContextVar("assumed_equalities", default=None)
 _COUNTED: weakref.WeakSet[E.Var] = weakref.WeakSet()
+_POSITIVE: weakref.WeakSet[E.Var] = weakref.WeakSet()
 
 
 def counted(size: str | E.Var) -> E.Var:
     """A size that is known only at run time, from the contents of a tensor; it may be 0."""
     var = E.SizeVar(size) if isinstance(size, str) else size
-    if var not in _COUNTED:
-        _COUNTED.add(var)
-        _INTERVALS.pop(var, None)
+    _COUNTED.add(var)
     return var
+
+
+def take_positive(sizes: Iterable[E.Var]) -> None:
+    """From here on sizes are taken to be at least 1; a program in which they occur checks it before it runs."""
+    new = [v for v in sizes if v not in _POSITIVE]
+    if new:
+        _POSITIVE.update(new)
+        _POLYS.clear()  # extremes in them may be decided now
+        _INTERVALS.clear()
+
+
+def is_positive(size: E.Var) -> bool:
+    """Whether a size is taken to be at least 1."""
+    return size in _POSITIVE
+
+
+def told_of(sizes: Iterable[E.Var]) -> tuple[tuple[E.Var, ...], tuple[E.Var, ...]]:
+    """What is known of sizes besides their type, for `tell` in another process."""
+    sizes = list(sizes)
+    return tuple(v for v in sizes if v in _COUNTED), tuple(v for v in sizes if v in _POSITIVE)
+
+
+def tell(told: tuple[tuple[E.Var, ...], tuple[E.Var, ...]]) -> None:
+    """Makes known what `told_of` gave."""
+    for size in told[0]:
+        counted(size)
+    take_positive(told[1])
 
 
 def is_counted(value: Any) -> bool:
@@ -151,7 +177,7 @@ def can_be_one(value: Any) -> bool:
 
 
 def sign(value: Any) -> int | None:
-    """1 where a dimension is certainly >= 0, -1 where certainly <= 0 (all sizes being >= 1), else None."""
+    """1 where a dimension is certainly >= 0, -1 where certainly <= 0, else None."""
     value = dim(value)
     if isinstance(value, int):
         return 1 if value >= 0 else -1
@@ -328,7 +354,7 @@ def _extreme(node: Any, a: Poly, b: Poly) -> Poly:
 
 
 def _sign(gap: Poly) -> int | None:
-    """-1, 1 where the polynomial is certainly <= 0 or >= 0 (sizes being >= 1), else None."""
+    """-1, 1 where the polynomial is certainly <= 0 or >= 0, else None."""
     low, high = _range(gap)
     return 1 if low >= 0 else -1 if high <= 0 else None
 
@@ -363,8 +389,7 @@ def _node_interval(node: Any) -> tuple[float, float]:
     if isinstance(node, E.IntImm):
         return node.value, node.value
     if isinstance(node, E.Var):
-        low = 0 if node in _COUNTED else 1
-        return (low, LARGEST) if node.nonneg else (-math.inf, math.inf)
+        return (int(node in _POSITIVE), LARGEST) if node.nonneg else (-math.inf, math.inf)
     if not isinstance(node, E.BinaryExpr):
         return -math.inf, math.inf
     if isinstance(node, E.Add | E.Sub | E.Mul):

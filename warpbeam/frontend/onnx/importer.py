@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from warpbeam.frontend.onnx import control, control_scan, schema, table, values
-from warpbeam.frontend.onnx.assumed import other_choice, settle, unify
+from warpbeam.frontend.onnx.assumed import converted, firm, other_choice, settle, unify
 from warpbeam.frontend.onnx.control import Frame
 from warpbeam.frontend.onnx.found import Found
 from warpbeam.frontend.onnx.functions import own_functions, without
@@ -228,7 +228,7 @@ class Importer:
                 return self._operator(frame, view, domain)
             except Undecided as e:
                 first, second = (self.dims.name_of(v) is not None for v in e.pair)
-                if not settle(view, e, (first, second)):
+                if not firm(*e.pair) and not settle(view, e, (first, second)):
                     raise
 
     def _view(self, frame: Frame, proto: Any) -> NodeView:
@@ -321,8 +321,7 @@ class Importer:
             self._define(frame, view, entries)
             return None
         fixed = all(e is None or e.constant for e in view.entries)
-        result = convert(view, *[None if e is None else e.expr for e in view.entries])
-        found = list(result) if isinstance(result, list | tuple) else [result]
+        found = converted(convert, view)
         given = [e.expr for e in view.entries if e is not None]
         found = [self.found.guarded(f, given) for f in found]
         self._sources(view, found)
