@@ -347,14 +347,12 @@ def work(
 
 
 def shorter(height: int) -> list[int]:
-    """Heights of the tiles that an unknown number of rows is cut into: 12, 6, 3, 1, or 8, 4, 2, 1.
+    """Heights of the tiles that an unknown number of rows is cut into: 12, 4, 3, 2, 1.
 
-    Each divides all before it, so that what those leave is the remainder of the rows by it.
+    Three rows or fewer are one tile: each tile walks the columns' data again, and one of a single row waits for its own
+    sums.
     """
-    out = [height]
-    while out[-1] > 1:
-        out.append(max(n for n in range(1, out[-1] // 2 + 1) if out[-1] % n == 0))
-    return out
+    return [height, *(n for n in ((4, 3, 2, 1) if height >= 8 else (3, 2, 1)) if n < height)]
 
 
 @lru_cache(maxsize=1024)

@@ -76,7 +76,18 @@ class DivMod:
         lo, hi = self._bounds(p)
         return lo // c if lo is not None and hi is not None and lo // c == hi // c else None
 
+    def _as_remainder(self, p: Poly, c: int) -> Poly:
+        """x - m*(x//m) as x%m, whose bounds are plain to see, where c does not divide m; other sums as they are."""
+        for mono, k in p.items():
+            if k % c and len(mono) == 1 and type(mono[0]) is e.FloorDiv and e.const_int(mono[0].b) == -k:
+                joined = self.recombine(p)
+                one = P.single_atom(joined)
+                if one is not None and one[1] == 1 and type(one[0]) is e.FloorMod:
+                    return joined
+        return p
+
     def _div(self, p: Poly, c: int) -> Poly:
+        p = self._as_remainder(p, c)
         whole: Poly = {}
         while True:
             part, r = _split(p, c)
@@ -149,7 +160,7 @@ class DivMod:
         return None
 
     def _mod(self, p: Poly, c: int) -> Poly:
-        r = p
+        r = self._as_remainder(p, c)
         for _ in range(P.MAX_TERMS):
             r = _split(r, c)[1]
             known = self._same_quotient(r, c)
