@@ -47,10 +47,15 @@ def test_whole_and_shorter_vectors_are_not_mixed_in_a_tile(columns):
 
 
 @pytest.mark.parametrize("height", [1, 2, 7, 8, 12, 14, 16])
-def test_an_unknown_number_of_rows_is_cut_into_tiles_each_of_which_divides_the_one_before(height):
+def test_an_unknown_number_of_rows_is_cut_into_full_tiles_and_few_others(height):
     found = shorter(height)
     assert found[0] == height and found[-1] == 1
-    assert all(a % b == 0 and a > b for a, b in pairwise(found))
+    assert all(a > b for a, b in pairwise(found))
+    for rows in range(1, height):
+        tiles, rest = 0, rows
+        for h in found:
+            tiles, rest = tiles + rest // h, rest % h
+        assert rest == 0 and tiles <= (1 if rows <= 3 else 5)
     parts = ladder(100, height)
     assert [h for _, h in parts] == found
     assert sum(n * h for n, h in parts) == pytest.approx(100)

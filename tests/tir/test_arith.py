@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scalar_eval import evaluate
@@ -110,6 +111,24 @@ def test_quotients_of_quotients():
             whole = simplify(size // c * c)
             assert prove(whole <= size) is True and prove(size < whole + c) is True
             assert prove(size < whole + (c - 1)) is None and prove(size <= whole) is None
+
+
+@pytest.mark.parametrize("height", [8, 9, 12, 13])
+def test_whole_tiles_of_what_other_tiles_leave(height):
+    """Tiles of 4, 3, 2 and 1 of what a number of full ones leaves: each lies within what is left; all make it up."""
+    n = e.SizeVar("n")
+    rest, wholes = e.as_expr(n), []
+    for c in (height, 4, 3, 2, 1):
+        whole = simplify(rest // c * c)
+        assert prove(whole >= 0) is True and prove(whole <= rest) is True
+        wholes.append(whole)
+        rest = simplify(rest - whole)
+    assert rest is e.const(0, "int64")
+    for value in range(3 * height):
+        left = value
+        for c, whole in zip((height, 4, 3, 2, 1), wholes, strict=True):
+            assert int(evaluate(whole, {n: value})) == left // c * c
+            left %= c
 
 
 def test_what_is_known_of_a_quotient_holds_for_what_is_divided():

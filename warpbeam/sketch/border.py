@@ -16,17 +16,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from warpbeam.cost.skipping import MARGIN, Inside, share, static_tiles
-from warpbeam.sketch.base import Group, extent
+from warpbeam.ir.rewrite import substitute
+from warpbeam.sketch.base import Group
 from warpbeam.sketch.ragged import copies
 from warpbeam.sketch.structure import Contraction, Stage, variables
 from warpbeam.te.tensor import ComputeOp
 from warpbeam.tir.analysis.access import as_block, free_vars
 from warpbeam.tir.analysis.predicate import conjuncts
 from warpbeam.tir.analysis.tree import facts_at, tree_of
-from warpbeam.tir.arith import linear, prove
-from warpbeam.tir.expr import GE, GT, LE, LT, Call, FloatImm, PrimExpr, Var, const_int
+from warpbeam.tir.arith import linear, prove, simplify
+from warpbeam.tir.expr import GE, GT, LE, LT, Call, FloatImm, PrimExpr, Var, as_expr, const, const_int
+
+LIKELY = 128  # an extent that only the run tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ def borders(
     op: ComputeOp, roles: Contraction | None, before: Sequence[Stage], tiled: Sequence[Var]
 ) -> dict[Var, Border]:
     """The borders of zeros that a contraction's broadcast operand has, by the axis of the result that walks there.
-    Those of axes that are tiled, and each other one, are told where enough taps lie outside to leave them out.
+    Those of axes that are tiled, and each other one, are told where enough taps lie outside to leave them out. Sizes
+    that only the run tells are taken to be LIKELY; tiles along them are left out as a whole.
     """
     stage = next((s.op for s in before if roles is not None and s.op is roles.lhs.tensor.op), None)
     body = stage.body[0] if stage is not None and len(stage.body) == 1 else None
@@ -52,17 +57,24 @@ def borders(
         return {}
     if not isinstance(body.args[2], FloatImm) or body.args[2].value != 0:
         return {}
-    sizes = {a.var: extent(a.extent) for a in (*op.axis, *op.reduce_axis)}
+    axes = (*op.axis, *op.reduce_axis)
+    likely = {v: const(LIKELY, v.dtype) for a in (*axes, *stage.axis) for v in variables(as_expr(a.extent))}
+
+    def guess(value: Any) -> Any:
+        return simplify(substitute(as_expr(value), likely)) if likely else as_expr(value)
+
+    sizes = {a.var: const_int(guess(a.extent)) for a in axes}
+    tests = [guess(c) for c in conjuncts(body.args[0])]
     found: dict[Var, Border] = {}
     for k, (index, axis) in enumerate(zip(roles.lhs.indices, stage.axis, strict=True)):
-        span = _span(conjuncts(body.args[0]), axis.var, extent(axis.extent))
+        span = _span(tests, axis.var, const_int(guess(axis.extent)))
         rows = variables(index) & set(roles.m)
         taps = variables(index) & set(roles.k)
         if span is not None and len(rows) == len(taps) == 1:
             (row,), (tap,) = rows, taps
             inside = _inside(index, row, tap, span, sizes[row], sizes[tap])
             if inside is not None:
-                found[row] = Border(k, inside)
+                found[row] = Border(k, inside, bool(likely))
     met = {v: share(b.inside, sizes[v] or 1) for v, b in found.items()}
     pays = prod(met[v] for v in met if v in tiled) <= MARGIN
     return {v: b for v, b in found.items() if (pays if v in tiled else met[v] <= MARGIN)}

@@ -1,14 +1,15 @@
 """Nests of the tile sketch over axes whose extents are known at run time only.
 
-Such an axis is cut where it stands in the nest, into full tiles and a ladder of smaller ones, each half as long:
+Such an axis is cut where it stands in the nest, into full tiles and a ladder of smaller ones:
 
     for panels of columns (parallel):
         for rows // 8: tile of 8 rows
         for rows % 8 // 4: tile of 4 rows
-        for rows % 4 // 2: tile of 2 rows
-        for rows % 2: tile of 1 row
+        for rows % 4 // 3: tile of 3 rows
+        for rows % 4 % 3 // 2: tile of 2 rows
+        for rows % 4 % 3 % 2: tile of 1 row
 
-so what a loop outside fetches (a panel of weights) serves all of them, and a rest of r rows takes log2 r tiles. Columns
+so what a loop outside fetches (a panel of weights) serves all of them, and a rest takes few tiles. Columns
 go from panels to single vectors to shorter ones. Every nest has constant tiles, hence registers, as with known sizes.
 """
 

@@ -102,11 +102,11 @@ def build(group: Group, rank: int = 0) -> Plan:
     choice = dot.find(group, parts.anchor.op, roles)
     shape = _stepped(describe(group, parts, roles), choice)
     tile = nth(ranked(shape, group.target, rank + 1), rank) if rank else choose(shape, group.target)
-    apply(group, parts, roles, tile, choice)
+    skipped = apply(group, parts, roles, tile, choice)
     weights = _weights(group, roles)
     others = partial(_next_best, shape, weights, group.target, choice)
     cycles = _elapsed(shape, weights, group.target, tile)
-    gaps, notes = packing.gaps(group, roles, shape, tile), (tile.reason,)
+    gaps, notes = packing.gaps(group, roles, shape, tile), (tile.reason, *skipped)
     return Plan(group.sch.func, "tile", _decisions(tile, choice), notes, cycles=cycles, others=others, gaps=gaps)
 
 
@@ -184,8 +184,10 @@ class Variant:
     borders: dict[Var, border.Border] = field(default_factory=dict)
 
 
-def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, choice: DotChoice | None = None) -> None:
-    """Schedules with the decisions of `tile`."""
+def apply(
+    group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, choice: DotChoice | None = None
+) -> tuple[str, ...]:
+    """Schedules with the decisions of `tile`; gives what was decided besides."""
     block, out = epilogue(group, parts, "local")
     sizes = {a.var: a.extent for a in parts.anchor.op.axis}
     staged = any(expensive(s.op) for s in parts.after)
@@ -194,6 +196,7 @@ def apply(group: Group, parts: Anatomy, roles: Contraction | None, tile: Tile, c
     if known and roles is not None and group.sch.extent(outer[-1]) != 1:  # a tile's end would wait for all of it
         for name in _finishing(group, parts):
             group.sch.prefetch(outer[-1], name, 0, steps)
+    return ("tiles leave out taps that lie outside of the map",) if x.borders and not known else ()
 
 
 def place(
@@ -206,12 +209,12 @@ def place(
     axes = [a.var for a in parts.anchor.op.axis]
     rows = rows_of(parts, roles)
     known = all(const_int(x.sizes[v]) is not None for v in (axes[-1], *rows))
-    if roles is not None and known and choice is None and x.windows is None:
-        found = border.borders(parts.anchor.op, roles, parts.before, rows)
-        skips = dict(zip(rows, tile.skips, strict=False))
-        x.borders = {
-            v: replace(b, by_tile=skips.get(v) == BY_TILE) for v, b in found.items() if skips.get(v, v not in rows)
-        }
+    if roles is not None and choice is None and x.windows is None:
+        x.borders = border.borders(parts.anchor.op, roles, parts.before, rows)
+        if known:
+            skips = dict(zip(rows, tile.skips, strict=False))
+            chosen = {v: b for v, b in x.borders.items() if skips.get(v, v not in rows)}
+            x.borders = {v: replace(b, by_tile=skips.get(v) == BY_TILE) for v, b in chosen.items()}
         if x.borders:
             x.operand = written(sch.block(group.blocks[roles.lhs.tensor.op]))[0].name
     first, last = ((), parts.before) if x.borders else (parts.before, ())  # a border is told by the copy as a whole
@@ -227,7 +230,7 @@ def place(
         own = sch.extent(outer[0]) != 1
         if own or (len(free) == 1 and free[0] in roles.batch):  # of this product or of the next one
             at = outer[0] if own else x.loops[free[0]]
-            sch.prefetch(at, roles.rhs.tensor.name, 1, border.parts(group, at, steps) if x.borders else steps)
+            sch.prefetch(at, roles.rhs.tensor.name, 1, border.parts(group, at, steps) if x.borders and known else steps)
     return outer, steps, known
 
 
@@ -274,6 +277,7 @@ def _open(
         sch.compute_at(block, at)
         found.append(tile_reduction(group, block, at, axes, p.tile, choice))
         sch.set_scope(block, "register")
+        border.skip(group, block, x.operand, list(x.borders.values()))
     tiles = [x.tile.vectors * x.tile.lanes, *x.tile.rows]
     ragged.finish(group, free, pieces, x.sizes, dict(zip([axes[-1], *rows], tiles, strict=True)))
     if choice is not None:

@@ -97,8 +97,9 @@ class SkipZeros(Step):
                 hint="one block makes it, as if_then_else(inside, value, 0)",
             )
         assert isinstance(value, e.Call)
-        wanted = {axes[k] for k in self.dims}
-        tests = [c for c in conjuncts(value.args[0]) if free_vars(c) and free_vars(c) <= wanted and not accesses(c)[0]]
+        wanted, sizes = {axes[k] for k in self.dims}, {p for p in tree.func.params if isinstance(p, Var)}
+        tests = [c for c in conjuncts(value.args[0]) if not accesses(c)[0]]
+        tests = [c for c in tests if free_vars(c) & wanted and free_vars(c) - wanted <= sizes]
         return axes, tests
 
 
