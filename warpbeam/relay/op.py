@@ -17,6 +17,7 @@ import numpy as np
 from warpbeam.ir.diagnostics import IRError, TypeCheckError
 from warpbeam.ir.node import Attrs, Node
 from warpbeam.relay.types import TensorType, TupleType, Type
+from warpbeam.topi import dims
 
 REQUIRED: Any = object()
 
@@ -61,7 +62,15 @@ class Op(Node):
         """Result type from operand types; raises TypeCheckError that names the operator."""
         if self.arity is not None and len(types) != self.arity:
             raise TypeCheckError(f"operator {self.name} takes {self.arity} operands, got {len(types)}")
-        return self.infer_type(types, attrs)
+        try:
+            found = self.infer_type(types, attrs)
+        except dims.Undecided as error:
+            if not dims.firm(*error.pair):
+                raise
+            return self.infer_type(types, attrs)
+        parts = found.fields if isinstance(found, TupleType) else (found,)
+        open_ = [d for t in parts if isinstance(t, TensorType) for d in t.shape if not isinstance(d, int)]
+        return self.infer_type(types, attrs) if open_ and dims.firm(*open_) else found
 
     def infer_type(self, types: Sequence[Any], attrs: Attrs) -> Type:
         raise self._lacks("infer_type")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,8 +19,19 @@ from warpbeam.tir import expr as E
 
 Poly = dict[tuple[E.PrimExpr, ...], int]
 
-_POLYS: weakref.WeakKeyDictionary[E.PrimExpr, Poly] = weakref.WeakKeyDictionary()
-_INTERVALS: weakref.WeakKeyDictionary[E.PrimExpr, tuple[float, float]] = weakref.WeakKeyDictionary()
+
+class _Seen:
+    """Polynomials and bounds of nodes. Whoever fills one goes on with it when another thread begins new ones."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self.polys: weakref.WeakKeyDictionary[E.PrimExpr, Poly] = weakref.WeakKeyDictionary()
+        self.intervals: weakref.WeakKeyDictionary[E.PrimExpr, tuple[float, float]] = weakref.WeakKeyDictionary()
+
+
+_SEEN = _Seen()
 _MAX_TERMS = 64
 LARGEST = 1_000_000_000
 
@@ -29,6 +40,7 @@ LARGEST = 1_000_000_000
 ASSUMED: ContextVar[list[tuple[Any, Any, str]] | None] = ContextVar("assumed_equalities", default=None)
 _COUNTED: weakref.WeakSet[E.Var] = weakref.WeakSet()
 _POSITIVE: weakref.WeakSet[E.Var] = weakref.WeakSet()
+_TRIED: weakref.WeakSet[E.PrimExpr] = weakref.WeakSet()  # dimensions that `firm` has seen
 
 
 def counted(size: str | E.Var) -> E.Var:
@@ -43,8 +55,47 @@ def take_positive(sizes: Iterable[E.Var]) -> None:
     new = [v for v in sizes if v not in _POSITIVE]
     if new:
         _POSITIVE.update(new)
-        _POLYS.clear()  # extremes in them may be decided now
-        _INTERVALS.clear()
+        _SEEN.forget()  # extremes may be decided now
+
+
+def firm(*values: Any) -> bool:
+    """Sizes are taken to be at least 1 where dimensions have fewer extremes then: one element out of several, all but
+    one. They are as few as it takes, and rather those made first; whether there are any new ones.
+    """
+    found = []
+    for v in values:
+        if isinstance(v, E.PrimExpr) and v not in _TRIED and _extremes(v):
+            _TRIED.add(v)
+            found += _needed(v)
+    take_positive(found)
+    return bool(found)
+
+
+def _needed(value: E.PrimExpr) -> list[E.Var]:
+    """The sizes that have to be at least 1 for a dimension to have as few extremes as it may."""
+    from warpbeam.tir.arith import Facts, simplify
+
+    sizes = [n for n in post_order(value) if isinstance(n, E.Var) and n.nonneg]
+    needed = sorted((n for n in sizes if n not in _POSITIVE and n not in _COUNTED), key=lambda n: n.uid)
+
+    def left(positive: Sequence[E.Var]) -> int:
+        facts = Facts()
+        for n in sizes:
+            low = int(n in _POSITIVE or n in positive)
+            facts.bind(n, low, LARGEST - low)
+        return _extremes(simplify(value, facts))
+
+    least = left(needed)
+    if least == left(()):
+        return []
+    for n in needed[::-1]:
+        fewer = [v for v in needed if v is not n]
+        needed = fewer if left(fewer) == least else needed
+    return needed
+
+
+def _extremes(value: E.PrimExpr) -> int:
+    return sum(isinstance(n, E.Min | E.Max) for n in post_order(value))
 
 
 def is_positive(size: E.Var) -> bool:
@@ -243,24 +294,25 @@ def shape_text(shape: Sequence[Any]) -> str:
 
 
 def _poly(root: E.PrimExpr) -> Poly:
-    found = _POLYS.get(root)
+    seen = _SEEN.polys
+    found = seen.get(root)
     if found is not None:
         return found
-    for node in post_order(root, enter=lambda n: n not in _POLYS):
-        if isinstance(node, E.PrimExpr) and node not in _POLYS:
-            _POLYS[node] = _node_poly(node)
-    return _POLYS[root]
+    for node in post_order(root, enter=lambda n: n not in seen):
+        if isinstance(node, E.PrimExpr) and node not in seen:
+            seen[node] = _node_poly(node, seen)
+    return seen[root]
 
 
-def _node_poly(node: E.PrimExpr) -> Poly:
+def _node_poly(node: E.PrimExpr, seen: Mapping[E.PrimExpr, Poly]) -> Poly:
     kind = type(node)
     if kind is E.IntImm:
         return {(): node.value} if node.value else {}  # type: ignore[attr-defined]
     if kind is E.Cast and node.dtype == "int64" and node.value.dtype in ("int32", "int64"):  # type: ignore[attr-defined]
-        return _POLYS[node.value]  # type: ignore[attr-defined]
+        return seen[node.value]  # type: ignore[attr-defined]
     if not isinstance(node, E.BinaryExpr) or kind not in _RULES:
         return {(node,): 1}
-    a, b = _POLYS[node.a], _POLYS[node.b]
+    a, b = seen[node.a], seen[node.b]
     out = _RULES[kind](node, a, b)
     return {(node,): 1} if len(out) > _MAX_TERMS else out
 
@@ -376,16 +428,17 @@ def _range(poly: Poly) -> tuple[float, float]:
 
 def _interval(root: E.PrimExpr) -> tuple[float, float]:
     """Bounds of an atom."""
-    found = _INTERVALS.get(root)
+    seen = _SEEN.intervals
+    found = seen.get(root)
     if found is not None:
         return found
-    for node in post_order(root, enter=lambda n: n not in _INTERVALS):
-        if isinstance(node, E.PrimExpr) and node not in _INTERVALS:
-            _INTERVALS[node] = _node_interval(node)
-    return _INTERVALS[root]
+    for node in post_order(root, enter=lambda n: n not in seen):
+        if isinstance(node, E.PrimExpr) and node not in seen:
+            seen[node] = _node_interval(node, seen)
+    return seen[root]
 
 
-def _node_interval(node: Any) -> tuple[float, float]:
+def _node_interval(node: Any, seen: Mapping[E.PrimExpr, tuple[float, float]]) -> tuple[float, float]:
     if isinstance(node, E.IntImm):
         return node.value, node.value
     if isinstance(node, E.Var):
@@ -394,7 +447,7 @@ def _node_interval(node: Any) -> tuple[float, float]:
         return -math.inf, math.inf
     if isinstance(node, E.Add | E.Sub | E.Mul):
         return _range(_poly(node)) if _poly(node) != {(node,): 1} else (-math.inf, math.inf)
-    (al, ah), (bl, bh) = _INTERVALS[node.a], _INTERVALS[node.b]
+    (al, ah), (bl, bh) = seen[node.a], seen[node.b]
     if isinstance(node, E.Min):
         return min(al, bl), min(ah, bh)
     if isinstance(node, E.Max):

@@ -13,57 +13,9 @@ from warpbeam.ir.rewrite import post_order
 from warpbeam.op import get
 from warpbeam.relay.expr import Expr
 from warpbeam.relay.types import TensorType
-from warpbeam.tir.arith import Facts, bounds, simplify
-from warpbeam.tir.expr import Max, Min, PrimExpr, Var, maximum
+from warpbeam.tir.arith import Facts, bounds
+from warpbeam.tir.expr import PrimExpr, Var, maximum
 from warpbeam.topi import dims
-
-
-def converted(convert: Callable[..., Any], view: NodeView) -> list[Expr]:
-    """What a converter makes of a node; once more if dimensions of it are simpler where sizes are at least 1."""
-    given = [None if e is None else e.expr for e in view.entries]
-    made = _listed(convert(view, *given))
-    types = (x.checked_type for x in made)
-    if firm(*(d for t in types if isinstance(t, TensorType) for d in t.shape)):
-        made = _listed(convert(view, *given))
-    return made
-
-
-def _listed(made: Any) -> list[Expr]:
-    return list(made) if isinstance(made, list | tuple) else [made]
-
-
-def firm(*values: Any) -> bool:
-    """Sizes of inputs are taken to be at least 1 where dimensions have fewer extremes then: one element out of several,
-    all but one. They are as few as it takes, and rather those named first; whether there are any.
-    """
-    found = [n for v in values if isinstance(v, PrimExpr) and _extremes(v) for n in _needed(v)]
-    dims.take_positive(found)
-    return bool(found)
-
-
-def _needed(value: PrimExpr) -> list[Var]:
-    """The sizes that have to be at least 1 for a dimension to have as few extremes as it may."""
-    sizes = {n: dims.is_positive(n) for n in post_order(value) if isinstance(n, Var)}
-    needed = sorted((n for n in sizes if not sizes[n] and not dims.is_counted(n)), key=lambda n: n.uid)
-
-    def left(positive: Sequence[Var]) -> int:
-        facts = Facts()
-        for n in sizes:
-            low = int(sizes[n] or n in positive)
-            facts.bind(n, low, _FARTHEST - low)
-        return _extremes(simplify(value, facts))
-
-    least = left(needed)
-    if least == left(()):
-        return []
-    for n in needed[::-1]:
-        fewer = [v for v in needed if v is not n]
-        needed = fewer if left(fewer) == least else needed
-    return needed
-
-
-def _extremes(value: PrimExpr) -> int:
-    return sum(isinstance(n, Min | Max) for n in post_order(value))
 
 
 def assumed(x: Expr, shape: Sequence[Any]) -> Expr:

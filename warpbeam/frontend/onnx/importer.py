@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from warpbeam.frontend.onnx import control, control_scan, schema, table, values
-from warpbeam.frontend.onnx.assumed import converted, firm, other_choice, settle, unify
+from warpbeam.frontend.onnx.assumed import other_choice, settle, unify
 from warpbeam.frontend.onnx.control import Frame
 from warpbeam.frontend.onnx.found import Found
 from warpbeam.frontend.onnx.functions import own_functions, without
@@ -36,7 +36,7 @@ from warpbeam.relay.expr import Call, Constant, Expr, Function, GlobalVar, IRMod
 from warpbeam.relay.types import TensorType, TupleType
 from warpbeam.runtime.manifest import LAYOUT
 from warpbeam.runtime.objects import Table, using
-from warpbeam.topi.dims import Undecided
+from warpbeam.topi.dims import Undecided, firm
 
 _TRIES = 100  # a model is imported at most: for each two sizes that become one, and for each other choice of branches
 _BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, MemoryError)
@@ -321,7 +321,8 @@ class Importer:
             self._define(frame, view, entries)
             return None
         fixed = all(e is None or e.constant for e in view.entries)
-        found = converted(convert, view)
+        result = convert(view, *[None if e is None else e.expr for e in view.entries])
+        found = list(result) if isinstance(result, list | tuple) else [result]
         given = [e.expr for e in view.entries if e is not None]
         found = [self.found.guarded(f, given) for f in found]
         self._sources(view, found)
