@@ -31,6 +31,7 @@ def graph_passes(target: Target, precision: Request | None = None) -> list[Pass]
         passes.FoldConstant(),  # what depends on constants only is computed now
         *([passes.UnsignedBytes()] if offsets_bytes(target) else []),  # what is multiplied, where it is made
         passes.SimplifyExpr(),  # algebra and cancelling reshapes, transposes, casts
+        passes.NarrowRows(),  # only those rows of products that are read
         passes.ConvertLayout(target.prefer_layout, target, plain, pairs),  # the target's layouts; conversions cancel
         passes.FoldConstant(),  # weights into their new layouts
         passes.FoldScaleAxis(),  # scales and shifts into weights and bias

@@ -98,10 +98,8 @@ class Compiled(BackendRep):  # type: ignore[misc]
 
     def _module(self, given: dict[str, Any]) -> tuple[Any, list[str]]:
         """The module for these contents; names more inputs to bind as the importer asks for them."""
-        empty = any(isinstance(v, np.ndarray) and not v.size for v in given.values())
         while True:
-            known = self.fixed or (empty and self._dynamic())  # sizes found at run time are at least 1
-            shapes = {n: _shape(given[n]) for n in self._inputs() if n not in self.bound} if known else None
+            shapes = {n: _shape(given[n]) for n in self._inputs() if n not in self.bound} if self.fixed else None
             bound = {n: given[n] for n in self.bound}
             key = (str(shapes), *[(n, v.dtype.str, v.shape, _contents(v)) for n, v in bound.items()])
             if key in self.modules:

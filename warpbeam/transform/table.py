@@ -28,6 +28,7 @@ PASSES: dict[str, str] = {
     "JoinProducts": "join_products:JoinProducts",
     "KeepPrecision": "keep_precision:KeepPrecision",
     "LiftBranches": "lift_branches:LiftBranches",
+    "NarrowRows": "narrow_rows:NarrowRows",
     "PackProducts": "pack_products:PackProducts",
     "PartialEvaluate": "partial_evaluate:PartialEvaluate",
     "RemoveUnusedFunctions": "dead_code_elimination:RemoveUnusedFunctions",
