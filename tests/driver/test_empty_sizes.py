@@ -194,3 +194,17 @@ def test_positive_sizes_in_text() -> None:
     (size,) = [d for d in mod["main"].params[0].ty.shape if not isinstance(d, int)]
     assert dims.is_positive(size)
     assert "dims ?n: int64 positive;" in to_text(mod)
+
+
+def test_quotients_by_a_size_are_cut() -> None:
+    """Integer Div rounds towards zero, also where the divisor is the size of an input and the quotient is negative."""
+    held = {"c": np.array([7, -7, 100]), "begin": np.array([0]), "end": np.array([1]), "two": np.array([2])}
+    nodes = [
+        ("Shape", "x", "s"), ("Slice", "s begin end", "n"), ("Div", "c n", "y"),
+        ("Neg", "n", "m"), ("Div", "m two", "z"),
+    ]  # fmt: skip
+    module = compiled(nodes, [("x", ["n", 3])], [("y", None, INT64), ("z", None, INT64)], held)
+    for n in (1, 2, 5):
+        got = module.run({"x": random(n, 3)})
+        np.testing.assert_array_equal(got["y"], np.trunc(held["c"] / n))
+        np.testing.assert_array_equal(got["z"], [-(n // 2)])

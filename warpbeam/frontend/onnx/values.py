@@ -122,7 +122,8 @@ def _div(floats: bool, a: Any, b: Any) -> Any:
         if b == 0 or (floats and a % b):
             raise _Unknown
         return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-    out = dims.exact_div(a, b)
+    negative = dims.sign(a) == -1  # quotients are cut, not rounded down
+    out = _dim(E.sub(0, dims.exact_div(E.sub(0, E.as_expr(a)), b))) if negative else dims.exact_div(a, b)
     if floats and not dims.same(dims.prod((out, b)), a):
         raise _Unknown
     return out
