@@ -174,7 +174,7 @@ def test_sizes_that_are_known_at_run_time_only_are_so_elsewhere(sent: list[Job])
     found = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
     alone = texts(1, found)
     assert texts(3, found) == alone
-    assert any(job.late for job in sent), "no size was known at run time only"
+    assert any(job.told[0] for job in sent), "no size was known at run time only"
     module = warpbeam.compile(found, cache=False, workers=3)
     for count in (0, 1, 9):
         chosen = module.run({"c": (np.arange(9) < count).astype(np.float32)})
@@ -193,7 +193,7 @@ def test_a_size_that_is_open_inside_a_group_is_the_same_one_here() -> None:
     told = []
     while (job := kernels.ahead.next()) is not None:
         settings = TARGET, (3, [], [], {})
-        job.answer = scheduler_main.made({}, packed((job.fn, job.constants, job.late, settings), job.fn))
+        job.answer = scheduler_main.made({}, packed((job.fn, job.constants, job.told, settings), job.fn))
         job.done.set()
         told.append(job.made())
     assert any(made is not None and made[0].sizes for made in told), "no size was open"

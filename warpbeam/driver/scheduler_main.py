@@ -19,23 +19,23 @@ from warpbeam.ir.wire import packed, unpacked
 from warpbeam.topi import dims
 
 
-def answer(head: dict[str, Any], data: bytes) -> bytes:
+def made(head: dict[str, Any], data: bytes) -> bytes:
     """The answer to a request."""
     with collector_paused():
         fn, constants, told, (target, (level, required, disabled, config)) = unpacked(data)
         dims.tell(told)
         with PassContext(level, required, disabled, config=config):
             kernel = KernelSet(target).of(fn, constants)
-        made = replace(kernel, plan=replace(kernel.plan, others=None))
+        sent = replace(kernel, plan=replace(kernel.plan, others=None))
         sizes = open_sizes(fn)
         places = tuple(sizes.index(v) for v in kernel.sizes)
-        return packed((made, kernel.plan.others is not None, places), made.plan.func, made.func)
+        return packed((sent, kernel.plan.others is not None, places), sent.plan.func, sent.func)
 
 
 def main() -> None:
     """Entry of the process; argument 1: memory limit in bytes (0 = none)."""
     limit_memory(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
-    answering(answer, (Exception,))
+    answering(made, (Exception,))
 
 
 if __name__ == "__main__":
