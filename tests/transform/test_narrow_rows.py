@@ -12,6 +12,7 @@ from warpbeam import relay
 from warpbeam.ir.rewrite import post_order
 from warpbeam.relay.expr import Call
 from warpbeam.relay.interp import evaluate
+from warpbeam.topi import dims
 from warpbeam.transform import passes
 from warpbeam.transform.graph import op_name
 
@@ -169,6 +170,13 @@ def test_what_stays(name: str) -> None:
     body, shape = WHOLE[name]
     before, after = narrowed(body, shape)
     assert before["main"] is after["main"]
+
+
+def test_operands_that_may_or_may_not_be_repeated_stay() -> None:
+    """Sizes found at run time are taken to be equal where operands need it; nothing says which rows are read then."""
+    n, m = dims.counted("n"), dims.counted("m")
+    before, after = narrowed(lambda x, y: some(relay.add(MATMUL(x, weights(16, 8)), y), 0, 0, 1), (n, 16), (m, 8))
+    assert before["main"] is after["main"] and sizes(before, "nn.matmul") == [("n", 8)]
 
 
 def test_what_is_written_with_results_of_a_product_stays_with_it() -> None:

@@ -349,8 +349,8 @@ def work(
 def shorter(height: int) -> list[int]:
     """Heights of the tiles that an unknown number of rows is cut into: 12, 4, 3, 2, 1, or of few rows 6, 3, 1.
 
-    After tall tiles three rows or fewer are one tile: each tile walks the columns' data again, and one of a single row
-    waits for its own sums. Of low ones each divides all before it: tests of what lies in a tile are decided more often.
+    After tall tiles few rows are one tile, as each walks the columns' data again. Low ones each divide all before them:
+    what lies inside a tile is decided more often.
     """
     if height >= 8:
         return [height, 4, 3, 2, 1]

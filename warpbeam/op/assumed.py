@@ -42,14 +42,7 @@ def some_elements(op: Op, size: Any, text: str, read: Any = 1) -> None:
     Raises:
         TypeCheckError: if it certainly has none.
     """
-    if dims.sign(size - 1) == 1 or (isinstance(read, int) and read == 0):
-        return
-    if isinstance(size, int) and isinstance(read, int):
-        raise op.error(text)
-    record = dims.ASSUMED.get()
-    if record is not None:
-        missing = dims.dim(E.maximum(1 - E.as_expr(size), 0) * E.minimum(E.as_expr(read), 1))
-        record.append((missing, 0, f"operator {op.name}: {text}"))
+    _nothing(op, E.maximum(1 - E.as_expr(size), 0) * E.minimum(E.as_expr(read), 1), text)
 
 
 def at_most(op: Op, size: Any, room: Any, text: str) -> None:
@@ -58,14 +51,16 @@ def at_most(op: Op, size: Any, room: Any, text: str) -> None:
     Raises:
         TypeCheckError: if it certainly is.
     """
-    over = dims.dim(E.maximum(E.as_expr(size) - E.as_expr(room), 0))
-    if over == 0 and isinstance(over, int):
-        return
-    if isinstance(over, int):
+    _nothing(op, E.maximum(E.as_expr(size) - E.as_expr(room), 0), text)
+
+
+def _nothing(op: Op, size: Any, text: str) -> None:
+    size = dims.dim(size)
+    if isinstance(size, int) and size:
         raise op.error(text)
     record = dims.ASSUMED.get()
-    if record is not None:
-        record.append((over, 0, f"operator {op.name}: {text}"))
+    if record is not None and not isinstance(size, int):
+        record.append((size, 0, f"operator {op.name}: {text}"))
 
 
 def equalities(op: Op, types: Sequence[Type], attrs: Attrs) -> list[Equality]:

@@ -23,6 +23,7 @@ from warpbeam.tir.expr import Call, IntImm, Var, as_expr, const_int
 from warpbeam.tir.schedule import Schedule
 from warpbeam.tir.stmt import PrimFunc
 
+LIKELY = 128  # what a size is taken to be that only the run tells
 _FEW = 4  # fewer are hardly what is meant
 _LONG = (1024, 8192, 65536)  # sizes of signals
 _SOME = 32
@@ -111,11 +112,11 @@ def extent(value: Any) -> int | None:
 def supposed(value: Any) -> int:
     """An extent, or what it may be where only the run tells: it is at least 1.
 
-    Sizes are taken to be 128, and 32 each where several are multiplied: some of them are batches. Where that leaves
+    Sizes are taken to be LIKELY, and 32 each where several are multiplied: some of them are batches. Where that leaves
     next to nothing (frames of a signal), they are taken to be as many as give some tens.
     """
     sizes = {n for n in post_order(as_expr(value)) if isinstance(n, Var)}
-    for likely in (128 if len(sizes) == 1 else 32, *_LONG):
+    for likely in (LIKELY if len(sizes) == 1 else 32, *_LONG):
         given = dict.fromkeys(sizes, as_expr(likely))
         found = max(1, const_int(simplify(substitute(as_expr(value), given))) or 1)
         if not sizes or found >= (_SOME if likely in _LONG else _FEW):

@@ -20,7 +20,7 @@ from typing import Any
 
 from warpbeam.cost.skipping import MARGIN, Inside, share, static_tiles
 from warpbeam.ir.rewrite import substitute
-from warpbeam.sketch.base import Group
+from warpbeam.sketch.base import LIKELY, Group
 from warpbeam.sketch.ragged import copies
 from warpbeam.sketch.structure import Contraction, Stage, variables
 from warpbeam.te.tensor import ComputeOp
@@ -29,8 +29,6 @@ from warpbeam.tir.analysis.predicate import conjuncts
 from warpbeam.tir.analysis.tree import facts_at, tree_of
 from warpbeam.tir.arith import linear, prove, simplify
 from warpbeam.tir.expr import GE, GT, LE, LT, Call, FloatImm, PrimExpr, Var, as_expr, const, const_int
-
-LIKELY = 128  # an extent that only the run tells
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,12 @@ from warpbeam.ir.rewrite import add_origins, origins, post_order
 from warpbeam.ir.transform import function_pass
 from warpbeam.op.base import Elementwise, Reduce
 from warpbeam.relay.expr import Call, Expr, Function
-from warpbeam.relay.op import Op
 from warpbeam.relay.types import TensorType
 from warpbeam.sketch.base import supposed
 from warpbeam.topi import dims
 from warpbeam.topi.common import norm_axes
 from warpbeam.transform.graph import call, is_finished, op_name, same_call, use_counts
+from warpbeam.transform.simplify_rules import axes_of
 
 _PRODUCTS = ("nn.matmul", "nn.batch_matmul", "nn.dense")
 _BY_ROWS = ("nn.layer_norm", "nn.rms_norm", "nn.softmax", "nn.log_softmax")  # attribute axis: what is not by rows
@@ -74,19 +74,19 @@ class NarrowRows:
         return fn.replace(body=_rebuilt(fn.body, order, read)) if read else fn
 
 
-def _slice(n: Node) -> Cut | None:
-    """What a slice along one axis takes, where that is less than half."""
-    if op_name(n) != "strided_slice" or not isinstance(n, Call):
+def _slice(n: Any) -> Cut | None:
+    """What a slice along one axis takes, where that is at most half."""
+    if op_name(n) != "strided_slice":
         return None
-    shape = n.args[0].ty.shape  # type: ignore[attr-defined]
-    cuts = [(a, *p) for a, p in n.op.plan(n.attrs, shape).items() if dims.same(p[1], shape[a]) is not True]  # type: ignore[union-attr]
-    if len(cuts) != 1 or cuts[0][3] != 1:
+    shape = n.args[0].ty.shape
+    cuts = [(axis, p) for axis, p in n.op.plan(n.attrs, shape).items() if dims.same(p[1], shape[axis]) is not True]
+    if len(cuts) != 1 or cuts[0][1][2] != 1:
         return None
-    axis, begin, count, _ = cuts[0]
+    axis, (begin, count, _) = cuts[0]
     return Cut(axis, begin, count) if 2 * supposed(count) <= supposed(shape[axis]) else None
 
 
-def _read(body: Expr, order: Sequence[Node]) -> dict[Call, Cut]:
+def _read(body: Expr, order: Sequence[Any]) -> dict[Any, Cut]:
     """The calls of whose result all consumers read the same part, and that part."""
     read: dict[Any, Cut | None] = {body: None}
 
@@ -97,23 +97,23 @@ def _read(body: Expr, order: Sequence[Node]) -> dict[Call, Cut]:
         cut = read.get(n)
         operands = None if cut is None else _operands(n, cut)
         if operands is not None:
-            for x, part in zip(n.args, operands, strict=True):  # type: ignore[attr-defined]
+            for x, part in zip(n.args, operands, strict=True):
                 wanted(x, part)
             continue
         read[n], own = None, _slice(n)
         for x in children(n):
-            wanted(x, own if own is not None and x is n.args[0] else None)  # type: ignore[attr-defined]
+            wanted(x, own if own is not None and x is n.args[0] else None)
     return {n: cut for n, cut in read.items() if cut is not None}
 
 
-def _operands(n: Node, cut: Cut) -> list[Cut | None] | None:
+def _operands(n: Any, cut: Cut) -> list[Cut | None] | None:
     """What a part of a result is made of: for each operand a part of it, or None for the whole. None where an operator
     does not go by places of the axis.
     """
-    if not isinstance(n, Call) or not isinstance(n.op, Op) or not all(isinstance(a.ty, TensorType) for a in n.args):  # type: ignore[attr-defined]
+    name = op_name(n)
+    if not name or not all(isinstance(a.ty, TensorType) for a in n.args):
         return None
-    name, axis, types = n.op.name, cut.axis, [a.ty for a in n.args]  # type: ignore[attr-defined]
-    last = n.ty.ndim - 1  # type: ignore[attr-defined]
+    axis, types, last = cut.axis, [a.ty for a in n.args], n.ty.ndim - 1
     rest: list[Cut | None] = [None] * (len(types) - 1)
     if isinstance(n.op, Elementwise):
         return _aligned(n, cut, types)
@@ -122,36 +122,41 @@ def _operands(n: Node, cut: Cut) -> list[Cut | None] | None:
         left = [d for d in range(types[0].ndim) if d not in gone or n.attrs["keepdims"]]
         return [cut.along(left[axis])] if left[axis] not in gone else None
     if name in _BY_ROWS:
-        return [cut, *rest] if axis not in norm_axes(n.op, n.attrs["axis"], last + 1) else None  # type: ignore[attr-defined]
+        return [cut, *rest] if axis not in norm_axes(n.op, n.attrs["axis"], last + 1) else None
     if name == "nn.bias_add":
         return [cut, None] if axis != n.attrs["axis"] % (last + 1) else None
     if name in _PRODUCTS:
         return _of_product(n, cut, types)
     if name == "transpose":
-        axes = n.attrs["axes"]
-        return [cut.along(axes[axis] % (last + 1) if axes else last - axis)]
+        return [cut.along(axes_of(n)[axis])]
     if name == "reshape":
         return _of_reshape(n, cut)
     return None
 
 
-def _aligned(n: Call, cut: Cut, types: Sequence[Any]) -> list[Cut | None]:
-    """Operands that broadcast: those that have the axis are cut along it."""
+def _aligned(n: Any, cut: Cut, types: Sequence[Any]) -> list[Cut | None] | None:
+    """Operands that broadcast: those that have the axis are cut along it, those that are 1 there stay. None where it is
+    not known which.
+    """
     found: list[Cut | None] = []
     for t in types:
-        k = cut.axis - n.ty.ndim + t.ndim  # type: ignore[attr-defined]
-        whole = k < 0 or dims.same(t.shape[k], n.ty.shape[cut.axis]) is not True  # type: ignore[attr-defined]
-        found.append(None if whole else cut.along(k))
+        k = cut.axis - n.ty.ndim + t.ndim
+        if k < 0 or (isinstance(t.shape[k], int) and t.shape[k] == 1):
+            found.append(None)
+        elif dims.same(t.shape[k], n.ty.shape[cut.axis]) is True:
+            found.append(cut.along(k))
+        else:
+            return None
     return found
 
 
-def _of_product(n: Call, cut: Cut, types: Sequence[Any]) -> list[Cut | None] | None:
+def _of_product(n: Any, cut: Cut, types: Sequence[Any]) -> list[Cut | None] | None:
     """Rows of a product are made of rows of its left operand; what is along other axes, of both."""
-    last = n.ty.ndim - 1  # type: ignore[attr-defined]
+    last = n.ty.ndim - 1
     if cut.axis == last:
         return None
-    if n.op.name == "nn.dense":  # type: ignore[union-attr]
-        return [cut, None] if types[0].ndim == n.ty.ndim else None  # type: ignore[attr-defined]
+    if n.op.name == "nn.dense":
+        return [cut, None] if types[0].ndim == n.ty.ndim else None
     if min(t.ndim for t in types) < 2:
         return None
     if cut.axis < last - 1:
@@ -160,9 +165,9 @@ def _of_product(n: Call, cut: Cut, types: Sequence[Any]) -> list[Cut | None] | N
     return [cut.along(rows), None]
 
 
-def _of_reshape(n: Call, cut: Cut) -> list[Cut | None] | None:
+def _of_reshape(n: Any, cut: Cut) -> list[Cut | None] | None:
     """The axis of the operand that is the same one: as long, with as many elements before it and behind it."""
-    old, new = n.args[0].ty.shape, n.ty.shape  # type: ignore[attr-defined]
+    old, new = n.args[0].ty.shape, n.ty.shape
     before = dims.prod(new[: cut.axis])
     for k, size in enumerate(old):
         if dims.same(size, new[cut.axis]) is True and dims.same(dims.prod(old[:k]), before) is True:
@@ -170,14 +175,14 @@ def _of_reshape(n: Call, cut: Cut) -> list[Cut | None] | None:
     return None
 
 
-def _keep_with_results(order: Sequence[Node], read: dict[Call, Cut], uses: dict[Node, int]) -> None:
+def _keep_with_results(order: Sequence[Any], read: dict[Any, Cut], uses: dict[Node, int]) -> None:
     """What is written with the results of a product that stays whole stays with it; so does what that reads."""
     again = True
     while again:
-        stay: list[Any] = [
+        stay = [
             n for n in order
             if n in read and op_name(n) not in _PRODUCTS
-            and any(x not in read and uses[x] == 1 and op_name(x) in _WITH_RESULTS for x in n.args)  # type: ignore[attr-defined]
+            and any(x not in read and uses[x] == 1 and op_name(x) in _WITH_RESULTS for x in n.args)
         ]  # fmt: skip
         again = bool(stay)
         while stay:
@@ -187,15 +192,15 @@ def _keep_with_results(order: Sequence[Node], read: dict[Call, Cut], uses: dict[
                 stay += [x for x, part in zip(n.args, _operands(n, cut) or (), strict=True) if part is not None]
 
 
-def _only_with_products(read: dict[Call, Cut]) -> None:
+def _only_with_products(read: dict[Any, Cut]) -> None:
     """Leaves out what no product is among: chains of calls each of which reads a part of the next."""
-    near: dict[Call, list[Call]] = {n: [] for n in read}
+    near: dict[Any, list[Any]] = {n: [] for n in read}
     for n, cut in read.items():
         for x, part in zip(n.args, _operands(n, cut) or (), strict=True):
             if part is not None and x in near:
-                near[n].append(x)  # type: ignore[arg-type]
-                near[x].append(n)  # type: ignore[index]
-    found: set[Call] = set()
+                near[n].append(x)
+                near[x].append(n)
+    found: set[Any] = set()
     todo = [n for n in read if op_name(n) in _PRODUCTS]
     while todo:
         n = todo.pop()
@@ -206,7 +211,7 @@ def _only_with_products(read: dict[Call, Cut]) -> None:
         del read[n]
 
 
-def _rebuilt(body: Expr, order: Sequence[Node], read: dict[Call, Cut]) -> Expr:
+def _rebuilt(body: Expr, order: Sequence[Any], read: dict[Any, Cut]) -> Any:
     """The body with the calls of which a part is read as that part."""
     made: dict[Node, Any] = {}
     cuts: dict[Any, Call] = {}
@@ -221,24 +226,24 @@ def _rebuilt(body: Expr, order: Sequence[Node], read: dict[Call, Cut]) -> Expr:
         return cuts[key]
 
     for n in order:
-        cut, own = read.get(n), _slice(n)  # type: ignore[call-overload]
+        cut, own = read.get(n), _slice(n)
         if cut is not None:
-            made[n] = _narrow(n, cut, part, made)  # type: ignore[arg-type]
-        elif own is not None and own.same(read.get(n.args[0])):  # type: ignore[attr-defined]
-            made[n] = made[n.args[0]]  # type: ignore[attr-defined]
+            made[n] = _narrow(n, cut, part, made)
+        elif own is not None and own.same(read.get(n.args[0])):
+            made[n] = made[n.args[0]]
         else:
             made[n] = map_children(n, lambda c: made.get(c, c))
         if made[n] is not n:
             add_origins(made[n], origins(n))
-    return made[body]  # type: ignore[no-any-return]
+    return made[body]
 
 
-def _narrow(n: Call, cut: Cut, part: Callable[[Any, Cut], Any], made: dict[Node, Any]) -> Call:
+def _narrow(n: Any, cut: Cut, part: Callable[[Any, Cut], Any], made: dict[Node, Any]) -> Call:
     """A part of a call's result, of parts of its operands."""
     operands = zip(n.args, _operands(n, cut) or (), strict=True)
     args = [made[x] if p is None else part(x, p) for x, p in operands]
     if op_name(n) != "reshape":
         return same_call(n, *args)
-    shape = list(n.ty.shape)  # type: ignore[attr-defined]
+    shape = list(n.ty.shape)
     shape[cut.axis] = cut.count
     return same_call(n, *args, newshape=tuple(shape))
