@@ -116,9 +116,38 @@ def test_exponentials_wait_for_a_statistic_where_there_is_room(columns, passes):
     assert _stages(_planned((128, columns))) == passes
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(4, 1024), (512, 64), (64, 3072)])
-def test_few_rows_and_rows_that_registers_hold_or_the_nearest_cache_does_not_are_taken_one_by_one(rows, columns):
+@pytest.mark.parametrize(("rows", "columns"), [(4, 1024), (512, 64), (64, 50000)])
+def test_few_rows_and_rows_that_registers_hold_or_caches_do_not_are_taken_one_by_one(rows, columns):
     assert not _stages(_planned((rows, columns)))
+
+
+@pytest.mark.parametrize(("size", "staged"), [(256, True), (64, False)])
+def test_exponentials_of_long_rows_work_in_the_second_cache(size, staged):
+    """Seven rows of 12 KiB."""
+    plan = _planned((64, 3072), target=TARGET.replace(l2=size << 10))
+    assert bool(_stages(plan)) == staged
+    x = np.random.default_rng(0).standard_normal((64, 3072)).astype(np.float32)
+    y = np.full_like(x, 7)
+    run(plan.lowered, x, y)
+    close(y, softmax(x.astype(np.float64)), terms=3075)
+
+
+@pytest.mark.parametrize(
+    ("columns", "affine", "staged"), [(2560, False, True), (2560, True, False), (3328, False, False)]
+)
+def test_cheap_passes_work_in_the_nearest_cache(columns, affine, staged):
+    """Three rows and the result's of 10 KiB, not of 13; nothing else that each row reads."""
+    sizes = [(64, columns), *[(columns,)] * (2 * affine)]
+    x, *scales = (te.placeholder(s, name=f"x{k}") for k, s in enumerate(sizes))
+    gamma, beta = scales or (None, None)
+    plan = schedule([x, *scales], [topi.nn.layer_norm(x, gamma, beta, -1)], TARGET)
+    assert bool(_stages(plan)) == staged and "prefetch" not in to_text(plan.lowered)
+    values = [np.random.default_rng(k).standard_normal(s).astype(np.float32) for k, s in enumerate(sizes)]
+    y = np.full((64, columns), 7, np.float32)
+    run(plan.lowered, *values, y)
+    one, none = np.ones(columns), np.zeros(columns)
+    wide = [v.astype(np.float64) for v in values]
+    close(y, layer_norm(*(wide if affine else (*wide, one, none))), terms=columns + 3)
 
 
 def test_cheap_passes_that_wait_for_memory_are_taken_one_by_one():

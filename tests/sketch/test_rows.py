@@ -109,7 +109,7 @@ def test_what_costs_much_is_done_once_for_all_readers():
 _CACHES = {"cores": 2, "l1": 3 << 14, "l2": 1 << 18, "l3": 1 << 23, "line": 64, "vector_bits": 512}
 
 
-@pytest.mark.parametrize(("rows", "asked"), [(8, False), (512, True), (4096, True)])
+@pytest.mark.parametrize(("rows", "asked"), [(8, False), (512, True)])
 def test_the_pass_with_exponentials_asks_for_the_next_row_and_for_the_lines_of_the_result(rows, asked):
     """Four of each in each of sixteen steps of the pass that computes most; what is near is there. While a row is in
     that pass, the second after it is in the pass before, and the result of the one before it is stored.
@@ -138,3 +138,32 @@ def test_cheap_rows_are_asked_for_where_the_third_level_cache_holds_them(rows, a
     text = to_text(plan.lowered)
     assert plan.sketch == "rows" and ("prefetch[int64](x[" in text) == asked and ('{"rw": 1}' in text) == asked
     assert not asked or text.index("prefetch[int64](y[") < text.index("prefetch[int64](x[")
+
+
+@pytest.mark.parametrize(("rows", "columns", "nearest"), [(4096, 1024, False), (16384, 256, True)])
+def test_exponentials_ask_memory_for_operands_only(rows, columns, nearest):
+    """Long rows come to the second cache; results pass by the caches, so no line of them is asked for."""
+    target = get("native").replace(**_CACHES)
+    plan = schedule(*softmax((rows, columns)), target)
+    text = to_text(plan.lowered)
+    assert "prefetch[int64](x[" in text and '"rw": 1' not in text and "bypass" in plan.lowered.attrs
+    assert ('"locality": 2' in text) != nearest
+    text = to_text(schedule(*softmax((rows, columns)), target.replace(vector_bits=256)).lowered)
+    assert '"rw": 1' in text  # half a line at a time: no such stores
+
+
+@pytest.mark.parametrize(("rows", "columns", "asked"), [(4096, 1024, False), (1024, 4096, True), (100, 6000, False)])
+def test_cheap_passes_ask_memory_for_long_rows(rows, columns, asked):
+    """Of what the third-level cache holds, long rows are left to the machine."""
+    x = te.placeholder((rows, columns), name="x")
+    k = te.reduce_axis(columns, "k")
+    mean = te.compute((rows,), lambda i: te.sum(x[i, k] * (1 / columns), axis=[k]), name="mean")
+    y = te.compute((rows, columns), lambda i, j: x[i, j] - mean[i], name="y")
+    plan = schedule([x], [y], get("native").replace(**_CACHES))
+    text = to_text(plan.lowered)
+    assert ('{"locality": 2}' in text) == asked and ("prefetch" in text) == asked
+    a = np.random.default_rng(0).standard_normal((rows, columns)).astype(np.float32)
+    got = np.zeros_like(a)
+    run(plan.lowered, a, got)
+    bound = np.abs(a).mean(1, keepdims=True) * (columns + 2) * 2.0**-24 + np.abs(a) * 2.0**-23
+    assert (np.abs(got - (a - a.astype(np.float64).mean(1, keepdims=True))) <= bound).all()

@@ -57,6 +57,27 @@ def test_what_would_begin_too_late_is_moved_as_a_whole():
         assert to_text(lower(got)).count("prefetch[int64]") == (2 if kind == "unrolled" else 1)
 
 
+def test_lines_come_to_the_cache_that_is_named():
+    got = becomes(
+        inject_prefetch,
+        """
+        def f(A: float32[64, 16], B: float32[64, 16]):
+            for i in range(64) {"prefetch": (("A", 2, "", "", 2), ("B", 0, "", "", 1))}:
+                for j in range(16):
+                    B[i, j] = A[i, j]
+        """,
+        """
+        def f(A: float32[64, 16], B: float32[64, 16]):
+            for i in range(64):
+                eval prefetch[int64](A[min(i + 2, 63), 0]) {"locality": 2}
+                eval prefetch[int64](B[i, 0]) {"locality": 1, "rw": 1}
+                for j in range(16):
+                    B[i, j] = A[i, j]
+        """,
+    )
+    assert '"locality": 2' in to_text(lower(got))
+
+
 def test_what_is_only_written_is_asked_for_as_such():
     got = becomes(
         inject_prefetch,

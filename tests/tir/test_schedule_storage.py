@@ -46,6 +46,11 @@ def test_prefetch_asks_for_the_next_iteration():
     check(f, s.func)
     with pytest.raises(ScheduleError, match="no buffer"):
         s.prefetch(i, "z")
+    with pytest.raises(ScheduleError, match="locality 4"):
+        s.prefetch(i, "x", locality=4)
+    s.prefetch(i, "x", 1, locality=2)
+    assert '("x", 1, "", "", 2)' in to_text(s.func)
+    check(f, s.func)
 
 
 def test_what_is_computed_and_read_in_a_loop_is_not_asked_for():

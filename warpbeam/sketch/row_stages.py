@@ -7,8 +7,11 @@ one loop over columns. A pass of exponentials waits one row more where there is 
 0.95 of the time then, of 512 0.9.
 
 Measured on Zen 5: softmax of rows of 512 to 2048 takes 0.7 to 0.85 of the time, log-softmax 0.7, layer normalisation
-0.8 to 0.97; softmax of rows of 3072, of which the nearest cache does not hold all that a step touches, 1.1; layer
-normalisation of 8192 rows of 1024, which come from memory, 1.15.
+0.8 to 0.97; softmax of rows of 3072, of which the nearest cache does not hold all that a step touches, 1.1 where
+operands were asked for ahead into that cache; layer normalisation of 8192 rows of 1024, which come from memory, 1.15.
+On Zen 4, whose nearest cache is smaller: softmax of rows of 512 to 1024 takes 0.7 to 0.75 of the time, of 1536 to 4096,
+without asking, 0.65 to 0.77 (with it 0.85 to 0.95); two passes without exponentials 0.75 to 0.85 as long as that cache
+holds a step, layer normalisation with scales of rows of 1536 1.2.
 """
 
 from __future__ import annotations
@@ -29,16 +32,19 @@ from warpbeam.tir.schedule.storage import child_index
 VECTORS = 4  # of each pass in one iteration
 _MOST = 64  # rows that a thread takes in a row, where there are several threads
 _CORES = 4  # where a target stands for many machines
-_ROOM = 0.75  # of the nearest cache, for what is read and written in turn
+ROOM = 0.75  # of the nearest cache, for what is read and written in turn
 _STEP, _ENDS = 0.85, 0.3  # time of a row in stages, of one by itself; and what beginning and ending cost for each pass
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows in stages: the pass that each operation belongs to, and how many rows a thread takes in a row."""
+    """Rows in stages: the pass that each operation belongs to, how many rows a thread takes in a row, and the bytes
+    that a step touches, with those that are asked for ahead.
+    """
 
     passes: Mapping[Operation, int]
     chunk: int
+    size: int
 
     @property
     def last(self) -> int:
@@ -50,8 +56,9 @@ def of_rows(
     group: Group, stages: Sequence[Stage], lead: Sequence[object], cols: Sequence[object], parallel: bool
 ) -> Rows | None:
     """How the rows of `stages`, those that keep what they compute and the result's last, run in stages; None where
-    that is not possible or does not pay: few rows or passes, rows so long that the nearest cache does not hold what a
-    step touches, or cheap passes that wait for memory. `parallel`: threads share the rows.
+    that is not possible or does not pay: few rows or passes, cheap passes that wait for memory, or rows so long that
+    the nearest cache does not hold what a step touches (of passes of exponentials, the second one). `parallel`: threads
+    share the rows.
     """
     if len(cols) != 1 or any(extent(x) is None for x in (*lead, *cols)):
         return None
@@ -60,17 +67,35 @@ def of_rows(
     passes, late = (_passes(group, stages, len(lead), wait) for wait in (False, True))
     if passes is None or late is None or max(passes.values()) == 0:
         return None
-    costly, whole = passes != late, [*group.inputs, *group.outputs]
-    if costly and _bytes(group, late, product(cols)) <= _ROOM * group.target.l1:
+    costly, columns, target = passes != late, product(cols), group.target
+    if costly and touched(group, late, columns) <= ROOM * target.l1:
         passes = late
-    elif _bytes(group, passes, product(cols)) > (1 if costly else _ROOM) * group.target.l1:
+    if not (_held(group, passes, columns, costly) and _worth(group, costly)):
         return None
-    if costly and not group.target.fma:  # multiplications and additions of exponentials leave no time to fill
-        return None
-    if not costly and sum(product(t.shape) * dt.nbytes(t.dtype) for t in whole) > group.target.l3:
-        return None
-    chunk = _chunk(lead, group.target.cores if parallel else 0, max(passes.values()))
-    return Rows(passes, chunk) if chunk else None
+    chunk = _chunk(lead, target.cores if parallel else 0, max(passes.values()))
+    return Rows(passes, chunk, touched(group, passes, columns)) if chunk else None
+
+
+def _held(group: Group, passes: Mapping[Operation, int], columns: int, costly: bool) -> bool:
+    """Whether what a step touches stays near: exponentials take longer than the second-level cache. Operands that all
+    rows share are read again in each step, beside those that pass by.
+    """
+    if costly:
+        return 2 * touched(group, passes, columns, False) <= group.target.l2
+    if touched(group, passes, columns) <= ROOM * group.target.l1:
+        return True
+    shared = any(1 < product(t.shape) <= columns for t in group.inputs)
+    return not shared and touched(group, passes, columns, False) <= group.target.l1
+
+
+def _worth(group: Group, costly: bool) -> bool:
+    """Whether there is time to fill: not beside multiplications and additions that are instructions of their own, nor
+    where passes wait for memory.
+    """
+    whole = [*group.inputs, *group.outputs]
+    if costly:
+        return group.target.fma
+    return sum(product(t.shape) * dt.nbytes(t.dtype) for t in whole) <= group.target.l3
 
 
 def _passes(group: Group, stages: Sequence[Stage], lead: int, wait: bool) -> dict[Operation, int] | None:
@@ -94,9 +119,10 @@ def _passes(group: Group, stages: Sequence[Stage], lead: int, wait: bool) -> dic
     return {s.op: ready[s.op] - (s.kind == "row") for s in stages}
 
 
-def _bytes(group: Group, passes: Mapping[Operation, int], columns: int) -> int:
-    """What a step touches: of each operand the rows from the first pass that reads it to the last, and one that is
-    fetched meanwhile, as of the result; of a row of values those between the pass that makes it and the last.
+def touched(group: Group, passes: Mapping[Operation, int], columns: int, fetched: bool = True) -> int:
+    """Bytes that a step touches: of each operand the rows from the first pass that reads it to the last, of a row of
+    values those between the pass that makes it and the last. fetched: one more of each operand and of the result, which
+    are asked for meanwhile.
     """
     inputs = {t.op for t in group.inputs}
     used: dict[Operation, list[int]] = {}
@@ -111,12 +137,12 @@ def _bytes(group: Group, passes: Mapping[Operation, int], columns: int) -> int:
     out, total = group.outputs[0], 0
     for t in group.inputs:
         size = min(product(t.shape), columns) * dt.nbytes(t.dtype)
-        rows = max(used[t.op]) - min(used[t.op]) + 2 if t.op in used and product(t.shape) > columns else 1
+        rows = max(used[t.op]) - min(used[t.op]) + 1 + fetched if t.op in used and product(t.shape) > columns else 1
         total += rows * size
     for op, number in passes.items():
         if op is not out.op and not op.reduce_axis:
             total += max(1, max(used[op]) - number) * columns * dt.nbytes(op.body[0].dtype)
-    return total + 2 * columns * dt.nbytes(out.dtype)
+    return total + (1 + fetched) * columns * dt.nbytes(out.dtype)
 
 
 def _chunk(lead: Sequence[object], cores: int, last: int) -> int:

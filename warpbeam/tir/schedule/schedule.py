@@ -273,13 +273,20 @@ class Schedule:
         self.step(RollingBuffer(block))
 
     def prefetch(
-        self, loop: str, buffer: str, offset: int | PrimExpr = 1, through: str | Sequence[str] = "", onto: str = ""
+        self,
+        loop: str,
+        buffer: str,
+        offset: int | PrimExpr = 1,
+        through: str | Sequence[str] = "",
+        onto: str = "",
+        locality: int = 3,
     ) -> None:
         """Asks in each iteration for what a later one reads of a buffer; spread over the iterations of an inner loop,
         or of several that follow each other. Past the loop's end come the first iterations of the next one of `onto`,
-        a loop around it.
+        a loop around it. locality: 3 for the nearest cache, 2 for the second level, …
         """
-        self.step(Prefetch(loop, buffer, offset, through if isinstance(through, str) else tuple(through), onto))
+        inner = through if isinstance(through, str) else tuple(through)
+        self.step(Prefetch(loop, buffer, offset, inner, onto, locality))
 
     def enter(self, loop: str) -> None:
         """Enters a loop only where it and those alone in it have iterations, which is known inside then."""

@@ -150,9 +150,11 @@ class Prefetch(Step):
 
     With `onto`, a loop around it, what comes after the last iteration is the first of the next iteration of that loop.
 
+    `locality`: 3 brings lines to the nearest cache, 2 and 1 to the second and third level, 0 as if for one use.
+
     Recorded on the loop as ("prefetch": ((buffer name, offset), (buffer name, offset, inner loop), (buffer name,
-    offset, inner loop or "", outer loop), …)); lowering asks for nothing where no loop has the inner one's name any
-    more.
+    offset, inner loop or "", outer loop), (…, outer loop or "", locality), …)); lowering asks for nothing where no loop
+    has the inner one's name any more.
     """
 
     loop: str
@@ -160,11 +162,14 @@ class Prefetch(Step):
     offset: int | PrimExpr = 1
     through: str | tuple[str, ...] = ""
     onto: str = ""
+    locality: int = 3
 
     def run(self, func: PrimFunc) -> tuple[PrimFunc, None]:
         tree = tree_of(func)
         target = tree.loop(self.loop)
         loop = as_loop(target)
+        if self.locality not in range(4):
+            raise ScheduleError(f"prefetch: locality {self.locality}", hint="3 (the nearest cache), 2, 1 or 0")
         if loop.kind == "vectorized":
             raise ScheduleError(f"prefetch: loop {self.loop} is vectorized", hint="choose a loop outside of it")
         buffer = tree.buffers.get(self.buffer)
@@ -189,7 +194,8 @@ class Prefetch(Step):
                 hint="this must be a loop around that",
             )
         loops = (self.through, self.onto) if self.onto else (self.through,) if self.through else ()
-        what = (self.buffer, self.offset, *loops)
+        level = (self.through, self.onto, self.locality)
+        what = (self.buffer, self.offset, *(loops if self.locality == 3 else level))
         asked = (*loop.annotations.get("prefetch", ()), what)
         return tree.update({target: loop.replace(annotations=annotated(loop.annotations, "prefetch", asked))}), None
 

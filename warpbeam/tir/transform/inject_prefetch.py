@@ -14,7 +14,7 @@ With ("W", 1, "k", "c") and W[c, p, …], what follows p = 23 is p = 0 of the ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -39,7 +39,7 @@ def inject_prefetch(func: PrimFunc, at: Setting | None = None) -> PrimFunc:
     """Loops noted "prefetch": ((buffer name, iterations ahead), …) begin by asking for what a later iteration reads,
     or writes where none of them reads the buffer; with a third entry, an inner loop's name, the iterations of that loop
     ask for a share each. With a fourth, an outer loop's name, the first iterations of the next one of that loop follow
-    the last of this one.
+    the last of this one. With a fifth, 0 to 3, the lines come to another cache than the nearest.
     """
     line = int(getattr((at or Setting()).target, "line", 64))
     body = map_up(func.body, lambda s: _loop(s, line))
@@ -61,6 +61,8 @@ def _loop(s: Any, line: int) -> Stmt:
     asks: list[Stmt] = []
     for name, ahead, *loops in s.annotations[NOTE]:
         ask = _ahead(s, name, ahead, loops[1] if len(loops) > 1 else "", line)
+        if ask is not None and len(loops) > 2:
+            ask = replace(ask, locality=loops[2])
         if ask is not None and loops and loops[0]:
             s = _spread(s, ask, loops[0])
         elif ask is not None:
@@ -90,6 +92,7 @@ class Ask:
     step: int  # elements in a line
     facts: Facts
     writes: bool = False
+    locality: int = 3
 
     def load(self, offsets: list[PrimExpr]) -> Stmt:
         """Asks for the element at a distance from the first one; what is read is moved until it lies in the buffer: one
@@ -102,6 +105,8 @@ class Ask:
             inside = e.maximum(e.minimum(begin, e.sub(e.as_expr(size), length)), 0)
             index.append(e.add(simplify(inside, self.facts), simplify(rest, self.facts)))
         attrs = {"rw": 1} if self.writes else {}
+        if self.locality != 3:
+            attrs["locality"] = self.locality
         return Evaluate(e.call("prefetch", BufferLoad(self.buffer, index), dtype="int64", **attrs))
 
 
