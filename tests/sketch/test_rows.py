@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tolerance import close
 
+from warpbeam import topi
 from warpbeam.ir.rewrite import post_order
 from warpbeam.sketch.select import schedule
 from warpbeam.target import get
@@ -142,14 +143,22 @@ def test_cheap_rows_are_asked_for_where_the_third_level_cache_holds_them(rows, a
 
 @pytest.mark.parametrize(("rows", "columns", "nearest"), [(4096, 1024, False), (16384, 256, True)])
 def test_exponentials_ask_memory_for_operands_only(rows, columns, nearest):
-    """Long rows come to the second cache; results pass by the caches, so no line of them is asked for."""
+    """Long rows come to the second cache; no line of results is asked for, whether these pass by the caches or not."""
     target = get("native").replace(**_CACHES)
     plan = schedule(*softmax((rows, columns)), target)
     text = to_text(plan.lowered)
     assert "prefetch[int64](x[" in text and '"rw": 1' not in text and "bypass" in plan.lowered.attrs
     assert ('"locality": 2' in text) != nearest
     text = to_text(schedule(*softmax((rows, columns)), target.replace(vector_bits=256)).lowered)
-    assert '"rw": 1' in text  # half a line at a time: no such stores
+    assert "prefetch[int64](x[" in text and '"rw": 1' not in text  # half a line at a time: no such stores
+
+
+@pytest.mark.parametrize("rows", [500, 1000])
+def test_a_result_of_one_value_per_row_takes_no_room(rows):
+    """Two rows of 20 KiB of a cache of 48, however many results there are."""
+    x = te.placeholder((rows, 5120), name="x")
+    plan = schedule([x], [topi.variance(x, -1)], get("native").replace(**{**_CACHES, "l3": 1 << 25}))
+    assert plan.sketch == "rows" and "prefetch[int64](x[" in to_text(plan.lowered)
 
 
 @pytest.mark.parametrize(("rows", "columns", "asked"), [(4096, 1024, False), (1024, 4096, True), (100, 6000, False)])

@@ -46,7 +46,7 @@ def test_prefetch_asks_for_the_next_iteration():
     check(f, s.func)
     with pytest.raises(ScheduleError, match="no buffer"):
         s.prefetch(i, "z")
-    with pytest.raises(ScheduleError, match="locality 4"):
+    with pytest.raises(ScheduleError, match="prefetch: locality 4"):
         s.prefetch(i, "x", locality=4)
     s.prefetch(i, "x", 1, locality=2)
     assert '("x", 1, "", "", 2)' in to_text(s.func)

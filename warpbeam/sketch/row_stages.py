@@ -24,7 +24,7 @@ from warpbeam.ir import dtype as dt
 from warpbeam.sketch import pieces
 from warpbeam.sketch.base import Group, expensive, extent, product
 from warpbeam.sketch.structure import Stage
-from warpbeam.te.tensor import Operation
+from warpbeam.te.tensor import Operation, Tensor
 from warpbeam.tir.analysis.access import as_block, as_loop, written
 from warpbeam.tir.analysis.tree import kids, tree_of
 from warpbeam.tir.schedule.storage import child_index
@@ -67,25 +67,25 @@ def of_rows(
     passes, late = (_passes(group, stages, len(lead), wait) for wait in (False, True))
     if passes is None or late is None or max(passes.values()) == 0:
         return None
-    costly, columns, target = passes != late, product(cols), group.target
-    if costly and touched(group, late, columns) <= ROOM * target.l1:
+    costly, size, target = passes != late, (product(lead), product(cols)), group.target
+    if costly and touched(group, late, size) <= ROOM * target.l1:
         passes = late
-    if not (_held(group, passes, columns, costly) and _worth(group, costly)):
+    if not (_held(group, passes, size, costly) and _worth(group, costly)):
         return None
     chunk = _chunk(lead, target.cores if parallel else 0, max(passes.values()))
-    return Rows(passes, chunk, touched(group, passes, columns)) if chunk else None
+    return Rows(passes, chunk, touched(group, passes, size)) if chunk else None
 
 
-def _held(group: Group, passes: Mapping[Operation, int], columns: int, costly: bool) -> bool:
+def _held(group: Group, passes: Mapping[Operation, int], size: tuple[int, int], costly: bool) -> bool:
     """Whether what a step touches stays near: exponentials take longer than the second-level cache. Operands that all
     rows share are read again in each step, beside those that pass by.
     """
     if costly:
-        return 2 * touched(group, passes, columns, False) <= group.target.l2
-    if touched(group, passes, columns) <= ROOM * group.target.l1:
+        return 2 * touched(group, passes, size, False) <= group.target.l2
+    if touched(group, passes, size) <= ROOM * group.target.l1:
         return True
-    shared = any(1 < product(t.shape) <= columns for t in group.inputs)
-    return not shared and touched(group, passes, columns, False) <= group.target.l1
+    shared = any(_row(t, size) > 1 and not _own(t, size) for t in group.inputs)
+    return not shared and touched(group, passes, size, False) <= group.target.l1
 
 
 def _worth(group: Group, costly: bool) -> bool:
@@ -119,10 +119,20 @@ def _passes(group: Group, stages: Sequence[Stage], lead: int, wait: bool) -> dic
     return {s.op: ready[s.op] - (s.kind == "row") for s in stages}
 
 
-def touched(group: Group, passes: Mapping[Operation, int], columns: int, fetched: bool = True) -> int:
+def _own(t: Tensor, size: tuple[int, int]) -> bool:
+    """Whether each row has elements of its own in all columns of an operand. size: rows and columns."""
+    return product(t.shape) >= size[0] * size[1]
+
+
+def _row(t: Tensor, size: tuple[int, int]) -> int:
+    """Elements of an operand that a row uses: one, if not one for each column."""
+    return size[1] if _own(t, size) or extent(t.shape[-1]) == size[1] else 1
+
+
+def touched(group: Group, passes: Mapping[Operation, int], size: tuple[int, int], fetched: bool = True) -> int:
     """Bytes that a step touches: of each operand the rows from the first pass that reads it to the last, of a row of
-    values those between the pass that makes it and the last. fetched: one more of each operand and of the result, which
-    are asked for meanwhile.
+    values those between the pass that makes it and the last. size: rows and columns. fetched: one row more of each
+    operand and of the result, which are asked for meanwhile.
     """
     inputs = {t.op for t in group.inputs}
     used: dict[Operation, list[int]] = {}
@@ -136,13 +146,12 @@ def touched(group: Group, passes: Mapping[Operation, int], columns: int, fetched
                 todo += t.op.input_tensors
     out, total = group.outputs[0], 0
     for t in group.inputs:
-        size = min(product(t.shape), columns) * dt.nbytes(t.dtype)
-        rows = max(used[t.op]) - min(used[t.op]) + 1 + fetched if t.op in used and product(t.shape) > columns else 1
-        total += rows * size
+        rows = max(used[t.op]) - min(used[t.op]) + 1 + fetched if t.op in used and _own(t, size) else 1
+        total += rows * _row(t, size) * dt.nbytes(t.dtype)
     for op, number in passes.items():
         if op is not out.op and not op.reduce_axis:
-            total += max(1, max(used[op]) - number) * columns * dt.nbytes(op.body[0].dtype)
-    return total + (1 + fetched) * columns * dt.nbytes(out.dtype)
+            total += max(1, max(used[op]) - number) * size[1] * dt.nbytes(op.body[0].dtype)
+    return total + (1 + fetched) * _row(out, size) * dt.nbytes(out.dtype)
 
 
 def _chunk(lead: Sequence[object], cores: int, last: int) -> int:

@@ -13,7 +13,6 @@ from warpbeam.sketch import pieces, row_stages
 from warpbeam.sketch.base import Group, Plan, expensive, extent, product
 from warpbeam.sketch.structure import Stage, is_strided_row, kept_places, row_key
 from warpbeam.te.tensor import ComputeOp, Operation
-from warpbeam.tir.transform.bypass_caches import possible
 
 _PARALLEL_ELEMENTS = 8192
 _MAX_ROW_BYTES = 64 * 1024
@@ -66,74 +65,73 @@ def build(group: Group) -> Plan:
         row = row_stages.apply(group, row, staged, [x for _, loops in passes for x in loops], parallel)
     if row is not None:
         walks = [(s, loops[0]) for s, loops in passes if loops]
-        _fetch_ahead(group, row, product(lead) * product(cols), product(cols), walks, staged)
+        _fetch_ahead(group, row, (product(lead), product(cols)), walks, staged)
     how = ["rows in registers"] if short else ["passes of neighbouring rows in one loop"] if staged else []
     notes = ("one pass over memory per row", *how)
     return Plan(sch.func, "rows", {"rows": product(lead), "columns": product(cols)}, notes)
 
 
 def _fetch_ahead(
-    group: Group, row: str, elements: int, columns: int, passes: list[tuple[Stage, str]], staged: row_stages.Rows | None
+    group: Group, row: str, size: tuple[int, int], passes: list[tuple[Stage, str]], staged: row_stages.Rows | None
 ) -> None:
     """Asks for the next row's operands, and for the lines of this row's result: the first pass would begin with a wait,
     as nothing tells that more is needed after a row's end, and stores wait for lines to be read.
 
-    passes: those with a loop over groups of vectors, the result's own last. staged: several rows at once; then it is
-    what the first and the last pass come to in the next step.
+    size: rows and columns. passes: those with a loop over groups of vectors, the result's own last. staged: several
+    rows at once; then it is what the first and the last pass come to in the next step. Row by row, the result's lines
+    are asked for before the next row is, not both at once.
     """
-    out = group.outputs[0]
+    out, elements = group.outputs[0], size[0] * size[1]
     rows = {t.op.name: product(t.shape) * dt.nbytes(t.dtype) for t in group.inputs if product(t.shape) >= elements}
     written = product(out.shape) * dt.nbytes(out.dtype) if product(out.shape) >= elements else 0
     ahead = {} if staged is None else {loop: staged.passes[s.op] for s, loop in passes}
     costly = next((loop for s, loop in passes if s.op is not out.op and expensive(s.op)), "")
-    size = row_stages.touched(group, {s.op: 0 for s, _ in passes}, columns) if staged is None else staged.size
+    one_by_one = row_stages.touched(group, {s.op: 0 for s, _ in passes}, size) - written // size[0]
+    held = one_by_one if staged is None else staged.size
     far = 0 < group.target.l3 < sum(rows.values()) + written
     if far:
-        asked, locality = _from_memory(group, rows, elements // columns, size, bool(costly))
+        asked, locality = _from_memory(group, rows, size[0], held, bool(costly))
     else:
-        asked, locality = _from_caches(group, rows, written, size, bool(costly), staged is not None), 3
+        room = row_stages.ROOM if staged is not None else 0 if costly else 1
+        fits = not room or held < room * group.target.l1
+        asked, locality = _from_caches(group, rows, written, bool(costly)) if fits else [], 3
     through = costly or (passes[-1][1] if passes else "")
     for name in asked:
         group.sch.prefetch(row, name, 1 + ahead.get(through, 0), through, locality=locality)
     after = costly or (passes[-2][1] if len(passes) > 1 else "")
-    if after and asked and written and not (far and possible(group.target)):
+    if after and asked and written and not far:
         group.sch.prefetch(row, out.op.name, 0 if staged is None else 1 + ahead[after] - staged.last, after)
 
 
-def _from_caches(group: Group, rows: dict[str, int], written: int, size: int, costly: bool, staged: bool) -> list[str]:
-    """The operands to ask for of those that caches hold (`rows`, their bytes), if the nearest one has room for what is
-    used meanwhile: a step touches `size` bytes with what is asked for.
+def _from_caches(group: Group, rows: dict[str, int], written: int, costly: bool) -> list[str]:
+    """The operands to ask for of those that caches hold (`rows`, their bytes), where the nearest one has room for what
+    is used meanwhile.
 
     A pass that computes much has the time to ask for all that the second-level cache does not hold in half of its
     bytes. Others have that time only where the third-level cache holds everything: the next row's operands are asked
-    for in the last pass, the result's lines in the one before, not both at once. Measured row by row on Zen 5: softmax
+    for in the last pass, the result's lines in the one before. Measured row by row on Zen 5: softmax
     of 512 rows of 1024 takes 0.89 of the time, of 64 rows (half of the second-level cache) 0.94, of 64 rows of 512
     1.03; layer normalisation of 512 rows of 1024 takes 0.82. On Zen 4, whose nearest cache holds 32 KiB: layer
     normalisation of 340 rows of 1536 takes 0.9, but of 256 rows of 2048 1.1 and of 170 rows of 3072 1.05; softmax of
     256 rows of 2048 in stages 1.25.
     """
-    target, out = group.target, group.outputs[0]
-    whole = sum(rows.values()) + written
-    if staged:
-        room = size < row_stages.ROOM * target.l1
-    else:
-        room = costly or size - product(out.shape[-1:]) * dt.nbytes(out.dtype) < target.l1
+    target, whole = group.target, sum(rows.values()) + written
     if costly:
-        return [name for name in rows if room and 2 * whole >= target.l2]
-    return [name for name, n in rows.items() if room and whole <= target.l3 and target.l2 < n]
+        return [name for name in rows if 2 * whole >= target.l2]
+    return [name for name, n in rows.items() if whole <= target.l3 and target.l2 < n]
 
 
-def _from_memory(group: Group, rows: dict[str, int], count: int, size: int, costly: bool) -> tuple[list[str], int]:
+def _from_memory(group: Group, rows: dict[str, int], count: int, held: int, costly: bool) -> tuple[list[str], int]:
     """The operands to ask for of those that come from memory in `count` rows, and how near: 3 for the nearest cache, 2
-    for the second one. What is written to memory passes by the caches, where a machine can do that: no line of it is
-    asked for.
+    for the second one. Lines of what is written to memory are not asked for: large results pass by the caches, where a
+    machine can do that, and where it cannot they come no sooner (AVX2, softmax of 4096 rows of 4096: 1.14 of the time).
 
     Asking for short rows only takes the way of what is written, unless a pass computes much; within a page or two the
     machine itself reads ahead. Measured on Zen 4: softmax of 8192 rows of 1024 takes 0.7 of the time that it takes with
     all in the nearest cache and lines of results asked for, of 4096 rows of 2048 0.44, of 16384 rows of 512 0.8; layer
     normalisation of 4096 rows of 2048 takes 0.84 of the time that it takes without asking, of 8192 rows of 1024 1.08.
     """
-    near = 2 * size <= group.target.l1
+    near = 2 * held <= group.target.l1
     return [name for name, n in rows.items() if costly or n >= _LONG_ROW * count], 3 if near else 2
 
 
