@@ -132,11 +132,13 @@ def test_exponentials_of_long_rows_work_in_the_second_cache(size, staged):
     close(y, softmax(x.astype(np.float64)), terms=3075)
 
 
-def test_an_operand_of_one_value_per_row_is_not_read_again():
-    """Of the rows that pass by it takes next to nothing, however many they are."""
-    for rows in (64, 3000):
-        x, a = te.placeholder((rows, 2560), name="x"), te.placeholder((rows, 1), name="a")
-        scaled = te.compute((rows, 2560), lambda i, j: x[i, j] * a[i, 0], name="scaled")  # noqa: B023
+@pytest.mark.parametrize("shape", [(64, 1), (3000, 1), ()])
+def test_an_operand_of_one_value_per_row_is_not_read_again(shape):
+    """Of the rows that pass by it takes next to nothing, however many they are; so does one value for all."""
+    for rows in [shape[0]] if shape else [64, 3000]:
+        x, a = te.placeholder((rows, 2560), name="x"), te.placeholder(shape, name="a")
+        at = (lambda i: a[i, 0]) if shape else (lambda i: a[()])  # noqa: B023
+        scaled = te.compute((rows, 2560), lambda i, j: x[i, j] * at(i), name="scaled")  # noqa: B023
         plan = schedule([x, a], [topi.nn.layer_norm(scaled, None, None, -1)], TARGET.replace(l3=1 << 27))
         assert _stages(plan)
 

@@ -126,7 +126,7 @@ def _own(t: Tensor, size: tuple[int, int]) -> bool:
 
 def _row(t: Tensor, size: tuple[int, int]) -> int:
     """Elements of an operand that a row uses: one, if not one for each column."""
-    return size[1] if _own(t, size) or extent(t.shape[-1]) == size[1] else 1
+    return size[1] if _own(t, size) or size[1] in map(extent, t.shape[-1:]) else 1
 
 
 def touched(group: Group, passes: Mapping[Operation, int], size: tuple[int, int], fetched: bool = True) -> int:
