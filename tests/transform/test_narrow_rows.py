@@ -132,6 +132,41 @@ PARTS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(("index", "tokens"), [(0, 7), (-1, 7), (2, 7), (-3, 7), (5, 3), (-5, 3), (0, 1), (-1, 1)])
+def test_one_row_of_an_open_number_by_index(index: int, tokens: int) -> None:
+    """A token that is indexed, as classifiers and decoders do; out of range is moved to the nearest one as before."""
+    t = relay.Any()
+    before, after = narrowed(
+        lambda x: relay.take(MATMUL(block(x, t), weights(32, 5)), relay.const(np.int64(index)), axis=1), (1, t, 32)
+    )
+    assert sizes(after, "nn.matmul")[-2:] == [(1, 1, 32), (1, 1, 5)]
+    assert sizes(after, "take")[0][1] == 1
+    check_values(before, after, (1, tokens, 32))
+
+
+def test_an_index_into_no_rows_is_refused() -> None:
+    t = relay.Any()
+    _, after = narrowed(lambda x: relay.take(MATMUL(x, weights(8, 5)), relay.const(np.int64(-1)), axis=0), (t, 8))
+    mod = warpbeam.compile(after, cache=False)
+    x = RNG.standard_normal((3, 8)).astype(np.float32)
+    assert next(iter(mod.run({"x0": x}).values())).shape == (5,)
+    with pytest.raises(warpbeam.WarpbeamError, match="no element along the indexed axis"):
+        mod.run({"x0": x[:0]})
+
+
+def test_an_index_and_a_slice_of_the_same_row_keep_the_product() -> None:
+    """What two readers ask for in two ways is computed as a whole: neither is known to be the other's."""
+    t = relay.Any()
+
+    def both(x: Any) -> Any:
+        y = MATMUL(x, weights(8, 5))
+        return relay.Tuple([relay.take(y, relay.const(np.int64(1)), axis=0), some(y, 0, 1, 2)])
+
+    before, after = narrowed(both, (t, 8))
+    assert sizes(after, "nn.matmul") == [("any", 5)]
+    check_values(before, after, (4, 8))
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_what_goes_by_rows(name: str) -> None:
     body, shape, kind, want = PARTS[name]

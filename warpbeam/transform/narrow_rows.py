@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from warpbeam.ir.node import Node, children, map_children
 from warpbeam.ir.rewrite import add_origins, origins, post_order
 from warpbeam.ir.transform import function_pass
@@ -26,7 +28,7 @@ from warpbeam.relay.types import TensorType
 from warpbeam.sketch.base import supposed
 from warpbeam.topi import dims
 from warpbeam.topi.common import norm_axes
-from warpbeam.transform.graph import call, is_finished, op_name, same_call, use_counts
+from warpbeam.transform.graph import call, constant, is_finished, op_name, same_call, splat, use_counts
 from warpbeam.transform.simplify_rules import axes_of
 
 _PRODUCTS = ("nn.matmul", "nn.batch_matmul", "nn.dense")
@@ -36,25 +38,28 @@ _WITH_RESULTS = (*_PRODUCTS, "nn.conv1d", "nn.conv2d", "nn.conv3d")  # what foll
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """`count` neighbours from `begin` on along an axis."""
+    """`count` neighbours from `begin` on along an axis; index: that of the one element, if it was asked for by index."""
 
     axis: int
     begin: Any
     count: Any
+    index: int | None = None
 
     def same(self, other: Cut | None) -> bool:
         return (
             other is not None
-            and self.axis == other.axis
+            and (self.axis, self.index) == (other.axis, other.index)
             and dims.same(self.begin, other.begin) is True
             and dims.same(self.count, other.count) is True
         )
 
     def along(self, axis: int) -> Cut:
-        return Cut(axis, self.begin, self.count)
+        return Cut(axis, self.begin, self.count, self.index)
 
     def of(self, x: Expr) -> Call:
-        """This part of a tensor."""
+        """This part of a tensor. That there is an element to index is checked by the operator that does so."""
+        if self.index is not None:
+            return call("take", x, constant(np.asarray([self.index])), axis=self.axis)
         return call("strided_slice", x, begin=[self.begin], end=[dims.dim(self.begin + self.count)], axes=[self.axis])
 
 
@@ -75,7 +80,9 @@ class NarrowRows:
 
 
 def _slice(n: Any) -> Cut | None:
-    """What a slice along one axis takes, where that is at most half."""
+    """What a slice along one axis takes, or a constant index of an open one, where that is at most half."""
+    if op_name(n) == "take":
+        return _indexed(n)
     if op_name(n) != "strided_slice":
         return None
     shape = n.args[0].ty.shape
@@ -84,6 +91,19 @@ def _slice(n: Any) -> Cut | None:
         return None
     axis, (begin, count, _) = cuts[0]
     return Cut(axis, begin, count) if 2 * supposed(count) <= supposed(shape[axis]) else None
+
+
+def _indexed(n: Any) -> Cut | None:
+    """The one element along an open axis that a constant takes."""
+    x, index = n.args
+    axis, at = n.attrs["axis"], splat(index)
+    if axis is None or at is None or index.ty.ndim or n.attrs["batch_dims"] or n.attrs["mode"] != "clip":
+        return None
+    axis, at = axis % x.ty.ndim, int(at)
+    size = x.ty.shape[axis]
+    if isinstance(size, int) or supposed(size) < 2:
+        return None
+    return Cut(axis, at if at >= 0 else dims.dim(size + at), 1, at)
 
 
 def _read(body: Expr, order: Sequence[Any]) -> dict[Any, Cut]:
@@ -230,7 +250,7 @@ def _rebuilt(body: Expr, order: Sequence[Any], read: dict[Any, Cut]) -> Any:
         if cut is not None:
             made[n] = _narrow(n, cut, part, made)
         elif own is not None and own.same(read.get(n.args[0])):
-            made[n] = made[n.args[0]]
+            made[n] = made[n.args[0]] if own.index is None else call("reshape", made[n.args[0]], newshape=n.ty.shape)
         else:
             made[n] = map_children(n, lambda c: made.get(c, c))
         if made[n] is not n:
