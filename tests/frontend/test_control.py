@@ -78,10 +78,21 @@ def test_branches_inside_branches_capture_what_is_outside() -> None:
             np.testing.assert_allclose(got, np.exp(X) * (y + X if d else y - X) if c else y, rtol=1e-5, atol=1e-6)
 
 
-def test_branches_of_different_shapes_are_refused() -> None:
+def test_branches_of_different_shapes() -> None:
     attrs = {
         "then_branch": graph([("Relu", "x", "t")], [], [("t", None)]),
         "else_branch": graph([("Transpose", "x", "o")], [], [("o", None)]),
+    }
+    proto = model([("If", "c", "z", attrs)], [("x", [4, 6]), ("c", [], BOOL)], [("z", None)])
+    for c in (True, False):
+        got, _ = both(proto, X, np.array(c))
+        np.testing.assert_array_equal(got, np.maximum(X, 0) if c else X.T)
+
+
+def test_branches_of_different_types_are_refused() -> None:
+    attrs = {
+        "then_branch": graph([("Relu", "x", "t")], [], [("t", None)]),
+        "else_branch": graph([("Cast", "x", "o", {"to": TensorProto.DOUBLE})], [], [("o", None)]),
     }
     with pytest.raises(UnsupportedError, match="branches give output 0"):
         import_model(model([("If", "c", "z", attrs)], [("x", [4, 6]), ("c", [], BOOL)], [("z", None)]))

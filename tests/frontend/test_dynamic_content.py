@@ -245,9 +245,71 @@ def test_sizes_within_a_branch() -> None:
     check(m, {"x": bits(9), "c": np.array(True)}, {"x": bits(9), "c": np.array(False)})
 
 
-def test_branches_with_different_sizes_are_refused() -> None:
-    parts = [helper.make_graph([node("NonZero", n, f"{n}o")], n, [], [value(f"{n}o", None, INT64)]) for n in "xw"]
-    attrs = {"then_branch": parts[0], "else_branch": parts[1]}
-    m = model([("If", "c", "y", attrs)], [("x", [9]), ("w", [9]), ("c", [], BOOL)], [("y", None, INT64)])
+def two_branches(then: list[Any], other: list[Any], outs: list[tuple[str, str]]) -> dict[str, Any]:
+    """Attributes of an If whose branches give these pairs of outputs."""
+    graphs = [
+        helper.make_graph(nodes, name, [], [value(o[k], None) for o in outs])
+        for k, (name, nodes) in enumerate((("t", then), ("e", other)))
+    ]
+    return {"then_branch": graphs[0], "else_branch": graphs[1]}
+
+
+def test_branches_that_find_different_sizes() -> None:
+    """Each result is as large as the branch taken makes it."""
+    then = [node("NonZero", "x", "a"), node("Cast", "a", "o", {"to": FLOAT})]
+    other = [node("NonZero", "w", "b"), node("Cast", "b", "p", {"to": FLOAT})]
+    nodes = [("If", "c", "y", two_branches(then, other, [("o", "p")])), ("Shape", "y", "s"), ("Neg", "y", "z")]
+    m = model(nodes, [("x", [9]), ("w", ["n"]), ("c", [], BOOL)], [("z", None), ("s", None, INT64)])
+    yes, no = np.array(True), np.array(False)
+    check(
+        m, {"x": bits(9), "w": bits(4), "c": yes}, {"x": bits(9), "w": bits(30), "c": no},
+        {"x": np.zeros(9, F32), "w": bits(3), "c": yes}, {"x": bits(9), "w": np.zeros(3, F32), "c": no},
+    )  # fmt: skip
+
+
+def test_nothing_or_what_suppression_leaves() -> None:
+    """How detectors guard their last step: without boxes nothing, else as many as are left."""
+    held = {
+        "none": np.zeros((0, 3), np.int64),
+        "most": np.array(10),
+        "overlap": np.array(0.5, F32),
+        "zero": np.array(0),
+    }
+    other = [
+        node("Unsqueeze", "boxes axis0", "b"), node("Unsqueeze", "scores axes01", "s"),
+        node("NonMaxSuppression", "b s most overlap", "kept"),
+    ]  # fmt: skip
+    attrs = two_branches([node("Identity", "none", "o")], other, [("o", "kept")])
+    for g in attrs.values():
+        g.output[0].type.tensor_type.elem_type = INT64
+    held |= {"axis0": np.array([0]), "axes01": np.array([0, 1]), "two": np.array([2]), "last": np.array(2)}
+    nodes = [
+        ("Size", "scores", "count"), ("Equal", "count zero", "c"), ("If", "c", "found", attrs),
+        ("Gather", "found last", "at", {"axis": 1}), ("Gather", "boxes at", "y", {"axis": 0}),
+    ]  # fmt: skip
+    m = model(nodes, [("boxes", ["n", 4]), ("scores", ["n"])], [("y", None), ("found", None, INT64)], held)
+
+    def feeds(n: int) -> dict[str, np.ndarray]:
+        corner = RNG.random((n, 2), F32) * 5
+        return {"boxes": np.concatenate([corner, corner + 1 + RNG.random((n, 2), F32)], 1), "scores": real(n)}
+
+    check(m, feeds(8), feeds(1), feeds(0), feeds(40))
+
+
+def test_branches_that_differ_along_inner_axes_and_in_some_results() -> None:
+    then = [node("Transpose", "x", "o"), node("Relu", "x", "q")]
+    other = [node("Concat", "x x", "p", {"axis": 1}), node("Neg", "x", "r")]
+    attrs = two_branches(then, other, [("o", "p"), ("q", "r")])
+    nodes = [("If", "c", "y z", attrs), ("Exp", "y", "v")]
+    m = model(nodes, [("x", ["a", "b"]), ("c", [], BOOL)], [("v", None), ("z", None)])
+    shapes = [(3, 5), (1, 7), (6, 2), (4, 4)]
+    check(m, *[{"x": real(*s), "c": np.array(c)} for s in shapes for c in (True, False)])
+
+
+def test_sizes_without_a_bound_in_a_branch_are_refused() -> None:
+    then = [node("Range", "zero k one", "o")]
+    attrs = two_branches(then, [node("NonZero", "x", "b"), node("Squeeze", "b zeros", "p")], [("o", "p")])
+    held = {"zero": np.array(0), "one": np.array(1), "zeros": np.array([0])}
+    given = [("x", [9]), ("k", [], INT64), ("c", [], BOOL)]
     with pytest.raises(UnsupportedError, match="may differ in shape"):
-        import_model(m)
+        import_model(model([("If", "c", "y", attrs)], given, [("y", None, INT64)], held))

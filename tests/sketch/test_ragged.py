@@ -13,7 +13,7 @@ from warpbeam.sketch.select import schedule
 from warpbeam.target import get
 from warpbeam.te import tensor as te
 from warpbeam.tir.arith import simplify
-from warpbeam.tir.expr import IntImm, SizeVar, as_expr, call, const_int
+from warpbeam.tir.expr import IntImm, SizeVar, as_expr, call, const_int, minimum
 from warpbeam.tir.interp import run
 from warpbeam.tir.schedule import apply_layout
 from warpbeam.tir.stmt import For
@@ -48,6 +48,15 @@ def test_rows_of_any_number(columns: int) -> None:
     assert plan.sketch == "tile"
     for rows in (0, 1, 2, 7, 8, 9, 15, 21):
         check(plan, (rows, columns, 6), (rows,))
+
+
+def test_rows_of_the_smaller_of_two_numbers() -> None:
+    """As many rows as there are, and at most so many: what a selection of the best leaves."""
+    n = SizeVar("n")
+    plan = schedule(*product(minimum(n, 20), 40, 6), TARGET, frozenset({"b"}))
+    assert plan.sketch == "tile"
+    for rows in (0, 1, 7, 19, 20, 21, 50):
+        check(plan, (min(rows, 20), 40, 6), (rows,))
 
 
 @pytest.mark.parametrize("columns", [0, 1, 5, 16, 23, 63, 100])

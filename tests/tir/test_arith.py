@@ -149,3 +149,29 @@ def test_a_quotient_of_what_may_wrap_says_nothing():
     facts = Facts()
     facts.assume(e.floordiv(x - e.const(5, "uint8"), e.const(4, "uint8")) >= e.const(1, "uint8"))  # 0 - 5 is 251
     assert prove(x >= e.const(9, "uint8"), facts) is None
+
+
+def test_sums_of_very_many_terms() -> None:
+    """A multiple of a long sum is one, too; a product of two is an atom whose bounds are those of its factors."""
+    sizes = [e.SizeVar(f"s{k}") for k in range(100)]
+    total = sum(sizes[1:], sizes[0])
+    assert bounds(simplify(total * 4), None)[0] == 0
+    assert prove(e.EQ(simplify(total * 4), simplify(sum((s * 4 for s in sizes[1:]), sizes[0] * 4)))) is True
+    square = simplify((total + 1) * (total + 2))
+    assert bounds(square, None) == (2, None)
+    assert prove(square >= 2) is True
+
+
+@pytest.mark.parametrize("kind", ["min", "max", "both", "sum"])
+def test_tiles_of_what_tiles_leave_of_a_smaller_size(kind: str) -> None:
+    """(m % 11) // 4 tiles of 4 fit into m % 11 rows, whatever m is made of."""
+    n, i = e.SizeVar("n"), e.Var("i", "int64")
+    m = {
+        "min": e.minimum(n, 150), "max": e.maximum(n, 1), "sum": n + e.minimum(n, 7),
+        "both": e.maximum(e.minimum(n, 150), 3),
+    }[kind]  # fmt: skip
+    facts = Facts()
+    left = e.floormod(m, 11)
+    with facts.scope():
+        facts.bind(i, 0, simplify(e.floordiv(left, 4), facts))
+        assert simplify(e.minimum(4, left - i * 4), facts) is e.const(4, "int64")

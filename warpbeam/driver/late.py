@@ -19,6 +19,7 @@ from warpbeam.relay.types import TensorType
 from warpbeam.runtime.program import Check, Instruction, Reserve, SetSymbol
 from warpbeam.tir import expr as E
 from warpbeam.topi import dims
+from warpbeam.topi.dim_bounds import upper
 
 #: elements that a tensor of unbounded size may have, and what any size found at run time may be
 LARGEST = dims.LARGEST
@@ -89,26 +90,7 @@ class Sizes:
 
     def upper(self, value: Any) -> Any:
         """A bound of a dimension in sizes known at entry; None where there is none."""
-        if not dims.is_counted(value):
-            return value
-        if isinstance(value, E.Var):
-            return self.bounds.get(value)
-        if isinstance(value, E.Cast):
-            return self.upper(value.value)
-        parts = [getattr(value, f) for f in ("a", "b") if hasattr(value, f)]
-        if len(parts) != 2 or any(dims.sign(p) != 1 for p in parts):
-            return None
-        a, b = (self.upper(p) for p in parts)
-        if isinstance(value, E.Min) and (a is None or b is None):
-            return b if a is None else a
-        if isinstance(value, E.Sub):
-            return a
-        if isinstance(value, E.FloorDiv):
-            return dims.dim(E.floordiv(E.as_expr(a), parts[1])) if a is not None and isinstance(b, int) else a
-        if a is None or b is None:
-            return None
-        build = {E.Add: E.add, E.Mul: E.mul, E.Max: E.maximum, E.Min: E.minimum}.get(type(value))
-        return None if build is None else dims.dim(build(E.as_expr(a), E.as_expr(b)))
+        return upper(value, self.bounds.get)
 
     def bounded(self, ty: TensorType) -> TensorType | None:
         """The type with sizes known at entry that has room for a tensor of type `ty`; None where there is none."""

@@ -445,9 +445,13 @@ def _node_interval(node: Any, seen: Mapping[E.PrimExpr, tuple[float, float]]) ->
         return (int(node in _POSITIVE), LARGEST) if node.nonneg else (-math.inf, math.inf)
     if not isinstance(node, E.BinaryExpr):
         return -math.inf, math.inf
-    if isinstance(node, E.Add | E.Sub | E.Mul):
-        return _range(_poly(node)) if _poly(node) != {(node,): 1} else (-math.inf, math.inf)
     (al, ah), (bl, bh) = seen[node.a], seen[node.b]
+    if isinstance(node, E.Add | E.Sub | E.Mul) and _poly(node) != {(node,): 1}:
+        return _range(_poly(node))
+    if isinstance(node, E.Add | E.Sub):  # of very many terms
+        return (al + bl, ah + bh) if isinstance(node, E.Add) else (al - bh, ah - bl)
+    if isinstance(node, E.Mul):
+        return (al * bl, ah * bh if min(ah, bh) else 0) if min(al, bl) >= 0 else (-math.inf, math.inf)
     if isinstance(node, E.Min):
         return min(al, bl), min(ah, bh)
     if isinstance(node, E.Max):

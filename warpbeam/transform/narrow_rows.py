@@ -38,7 +38,7 @@ _WITH_RESULTS = (*_PRODUCTS, "nn.conv1d", "nn.conv2d", "nn.conv3d")  # what foll
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """`count` neighbours from `begin` on along an axis; index: that of the one element, if it was asked for by index."""
+    """`count` neighbours from `begin` on along an axis; index: that of the one element that is asked for by it."""
 
     axis: int
     begin: Any

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
+from warpbeam.frontend.onnx.branch_sizes import Evened
 from warpbeam.frontend.onnx.node import Entry, NodeView
 from warpbeam.frontend.onnx.objects import HandleEntry, is_object, leaves, outline, rebuilt
 from warpbeam.frontend.onnx.ops_sequence_host import after, as_handle, joined_rank, state_of
 from warpbeam.frontend.onnx.refusals import MisfitError
 from warpbeam.frontend.onnx.trips import deciding, trips
+from warpbeam.ir.diagnostics import UnsupportedError
 from warpbeam.ir.node import Node, children
 from warpbeam.ir.rewrite import post_order, substitute
 from warpbeam.op import get
@@ -103,6 +105,7 @@ def branches(importer: Any, frame: Frame, view: NodeView) -> Frame:
         if len(graph.output) != len(view.outputs):
             raise view.error(f"has {len(view.outputs)} outputs, a branch gives {len(graph.output)}")
     found: list[list[Entry] | MisfitError] = []
+    before = set(importer.found.sources)
 
     def begin(k: int) -> Frame:
         body = body_frame(importer, frame, view, graphs[k])
@@ -114,16 +117,18 @@ def branches(importer: Any, frame: Frame, view: NodeView) -> Frame:
         found.append(result)
         if len(found) < len(graphs):
             return begin(len(found))
-        importer.define(frame, view, lambda: _joined(importer, view, *found))
+        importer.define(frame, view, lambda: _joined(importer, view, before, *found))
         return frame
 
     return begin(0)
 
 
 def _joined(
-    importer: Any, view: NodeView, then: list[Entry] | MisfitError, other: list[Entry] | MisfitError
+    importer: Any, view: NodeView, before: set[Any], then: list[Entry] | MisfitError, other: list[Entry] | MisfitError
 ) -> list[Entry]:
-    """The values of both branches as one; of the only one that can be taken where the other does not fit."""
+    """The values of both branches as one; of the only one that can be taken where the other does not fit. before: the
+    sizes that were found before the branches.
+    """
     entry = view.entry(0)
     if isinstance(then, MisfitError) or isinstance(other, MisfitError):
         return _only(importer, view, then, other)
@@ -140,17 +145,19 @@ def _joined(
     for k, (a, b) in enumerate(pairs):
         if getattr(a.type, "ndim", 0) != getattr(b.type, "ndim", 0):
             return _chosen(importer, view, k, then, other)
-        if not _same_type(a.type, b.type):
-            both = f"{type_text(a.type)} and {type_text(b.type)}"
-            raise view.unsupported(f"its branches give output {k} as {both}, which may differ in shape")
-    cond = scalar(entry.expr)
-    if len(pairs) == 1:
-        parts = [If(cond, pairs[0][0].expr, pairs[0][1].expr)]
-    else:
-        value = If(cond, Tuple(tuple(a.expr for a, _ in pairs)), Tuple(tuple(b.expr for _, b in pairs)))
-        parts = [TupleGetItem(value, k) for k in range(len(pairs))]
+        if not _same_kind(a.type, b.type):
+            raise _differing(view, k, a, b)
+    even = Evened(view.name, [(a.expr, b.expr) for a, b in pairs], importer.found, before)
+    if even.unbounded is not None:
+        raise _differing(view, even.unbounded, *pairs[even.unbounded])
+    parts = even.joined(scalar(entry.expr))
     joined = iter([Entry(p, string=a.string) for p, (a, _) in zip(parts, pairs, strict=True)])
     return [rebuilt(e, lambda _: next(joined)) for e in then]
+
+
+def _differing(view: NodeView, k: int, a: Entry, b: Entry) -> UnsupportedError:
+    both = f"{type_text(a.type)} and {type_text(b.type)}"
+    return view.unsupported(f"its branches give output {k} as {both}, which may differ in shape")
 
 
 def _chosen(importer: Any, view: NodeView, k: int, then: list[Entry], other: list[Entry]) -> list[Entry]:
@@ -188,14 +195,16 @@ def scalar(x: Expr) -> Expr:
     return x if x.ty.ndim == 0 else get("reshape")(x, newshape=())  # type: ignore[no-any-return]
 
 
-def _same_type(a: Any, b: Any) -> bool:
+def _same_kind(a: Any, b: Any) -> bool:
+    """Whether two types are the same but for sizes."""
     if not isinstance(a, TensorType) or not isinstance(b, TensorType):
         return a is b
-    return (
-        a.dtype == b.dtype
-        and a.ndim == b.ndim
-        and all(dims.same(x, y) is True for x, y in zip(a.shape, b.shape, strict=True))
-    )
+    return a.dtype == b.dtype and a.ndim == b.ndim
+
+
+def _same_type(a: Any, b: Any) -> bool:
+    shapes = (getattr(t, "shape", ()) for t in (a, b))
+    return _same_kind(a, b) and dims.equal(*shapes)
 
 
 # ---------------------------------------------------------------------------------------------------------------- Loop

@@ -126,7 +126,8 @@ def exact(p: Poly, dtype: str, facts: Facts) -> bool:
 def _operands(n: Any) -> list[Any]:
     cls = type(n)
     if cls in (e.Add, e.Sub, e.Mul):
-        return P.atoms(P.of_expr(n))
+        found = P.atoms(P.of_expr(n))
+        return [n.a, n.b] if found == [n] else found  # a product of sums that is not expanded
     if cls is e.Call:
         return [a for a in n.args if isinstance(a, e.PrimExpr)]
     if cls is e.Let:
@@ -281,7 +282,8 @@ def _call(n: Any, memo: Memo, facts: Facts) -> Bounds:
 
 
 def _ring(n: Any, memo: Memo, facts: Facts) -> Bounds:
-    return poly_bounds(P.of_expr(n), facts)
+    p = P.of_expr(n)
+    return _mul(memo[n.a], memo[n.b]) if P.atoms(p) == [n] else poly_bounds(p, facts)
 
 
 _TABLE: dict[type, Callable[[Any, Memo, Facts], Bounds]] = {

@@ -222,11 +222,16 @@ def _of_node(n: Any) -> Poly:
     return of_atom(n)
 
 
+def explodes(p: Poly, q: Poly) -> bool:
+    """Whether p * q stays a product, an atom whose operands are its factors: of two long sums. One term of either
+    makes as many as the other has.
+    """
+    return min(len(p), len(q)) > 1 and len(p) * len(q) > MAX_TERMS
+
+
 def product(p: Poly, q: Poly, node: PrimExpr) -> Poly:
     """p * q, or the product node as an atom where expanding would explode."""
-    if len(p) * len(q) > MAX_TERMS:
-        return of_atom(node)
-    return times(p, q)
+    return of_atom(node) if explodes(p, q) else times(p, q)
 
 
 def divide(p: Poly, d: Poly) -> tuple[Poly, Poly]:

@@ -46,7 +46,7 @@ class _Search:
         self.facts = facts
         self.left = BUDGET
         self.seen: dict[Any, tuple[bool, int]] = {}  # goals that were looked at to their end: found, steps it took
-        self.ranks: dict[Any, float] = {}
+        self.ranks: dict[Any, tuple[float, int]] = {}
 
     def run(self, p: Poly, used: frozenset[int] = frozenset(), depth: int = 12) -> bool:
         quick = _quick(p, self.facts)
@@ -90,21 +90,23 @@ class _Search:
         return False
 
     def _candidates(self, p: Poly) -> list[Any]:
-        """Atoms worth eliminating, innermost first."""
+        """Atoms worth eliminating, innermost first; of the same variables what may contain others first."""
         ranges, order = self.facts.ranges, self.facts.order
         mixed = {a for mono in p if len(mono) > 1 for a in mono}
         found = [a for a in P.atoms(p) if a in ranges or type(a) in _DERIVED or (a in mixed and a in order)]
         if len(found) > 1:
-            found.sort(key=lambda a: -self._rank(a, order))
+            found.sort(key=lambda a: self._rank(a, order), reverse=True)
         return found
 
-    def _rank(self, atom: Any, order: dict[e.Var, int]) -> float:
+    def _rank(self, atom: Any, order: dict[e.Var, int]) -> tuple[float, int]:
+        """How far inside an atom's variables are, and how many nodes it has."""
         if type(atom) is e.Var:
-            return order.get(atom, -1)
+            return order.get(atom, -1), 1
         found = self.ranks.get(atom)
         if found is None:
-            inside = (order.get(n, -1) for n in post_order(atom) if type(n) is e.Var)
-            found = self.ranks[atom] = max(inside, default=-1) + 0.5
+            nodes = list(post_order(atom))
+            inside = (order.get(n, -1) for n in nodes if type(n) is e.Var)
+            found = self.ranks[atom] = max(inside, default=-1) + 0.5, len(nodes)
         return found
 
     def _eliminations(self, p: Poly, atom: Any) -> list[list[Poly]]:

@@ -221,7 +221,7 @@ class _Simplifier:
     def ring(self, n: Any) -> None:
         a, b = self.poly(n.a), self.poly(n.b)
         if type(n) is e.Mul:
-            if len(a) * len(b) > P.MAX_TERMS:
+            if P.explodes(a, b):
                 dm = self.divmod(n.dtype)
                 self.polys[n] = P.of_atom(e.Mul(dm.finish(a), dm.finish(b)))
             else:
