@@ -227,6 +227,66 @@ def test_sizes_within_a_loop_are_found_in_each_iteration() -> None:
     check(m, feeds(1, 5), feeds(1, 0), feeds(3, 100))
 
 
+def growing(nodes: list[Any], start: list[Any], limit: bool = False) -> Any:
+    """A loop of `n` iterations whose state `s` becomes `new`; with `limit`, until the sum of `x` times i is 20."""
+    nodes = [*nodes, *([] if limit else [node("Identity", "go", "more")])]
+    if limit:
+        nodes += [
+            node("Cast", "i", "f", {"to": FLOAT}), node("ReduceSum", "x", "all", {"keepdims": 0}),
+            node("Mul", "f all", "far"), node("Less", "far twenty", "more"),
+        ]  # fmt: skip
+    ins = [value("i", [], INT64), value("go", [], BOOL), value("s", None)]
+    body = helper.make_graph(nodes, "b", ins, [value("more", [], BOOL), value("new", None)])
+    held = {
+        "zero": ints(0), "one": ints(1), "three": ints(3), "twenty": np.array(20, F32), "axes": ints(0), "last": ints(1)
+    }  # fmt: skip
+    given = [("x", ["k"]), ("start", start), ("n", [], INT64)]
+    return model([("Loop", "n _ start", "end", {"body": body}), ("Neg", "end", "y")], given, [("y", None)], held)
+
+
+def grown(start: tuple[int, ...], *counts: int, size: int = 4) -> list[dict[str, np.ndarray]]:
+    return [{"x": real(size), "start": real(*start), "n": np.array(n)} for n in counts]
+
+
+def test_a_state_that_grows() -> None:
+    """How exporters make lists: each iteration puts something behind what there is, empty at first or not."""
+    row = [node("Cast", "i", "f", {"to": FLOAT}), node("Mul", "x f", "xf"), node("Unsqueeze", "xf axes", "row")]
+    along_rows = [*row, node("Concat", "s row", "new", {"axis": 0})]
+    check(growing(along_rows, ["m", "k"]), *grown((0, 4), 0, 1, 5), *grown((2, 4), 0, 3))
+    twice = [*row, node("Concat", "s row row", "new", {"axis": 0})]
+    check(growing(twice, [0, "k"]), *grown((0, 4), 0, 1, 7))
+    column = [*row[:2], node("Unsqueeze", "xf last", "column"), node("Concat", "s column", "new", {"axis": 1})]
+    check(growing(column, ["k", 2]), *grown((4, 2), 0, 1, 6))
+
+
+def test_a_state_that_grows_until_a_condition() -> None:
+    row = [node("Unsqueeze", "x axes", "row"), node("Concat", "s row", "new", {"axis": 0})]
+    check(growing(row, [0, "k"], limit=True), *grown((0, 4), 0, 2, 50), *grown((0, 30), 9, size=30))
+
+
+def test_a_state_that_grows_by_pieces_of_sizes_that_each_iteration_finds() -> None:
+    """They are as long as the state all the same; that is checked."""
+    nodes = [
+        node("Unsqueeze", "i zero", "i1"), node("ConstantOfShape", "i1", "front"),
+        node("Sub", "three i1", "rest"), node("ConstantOfShape", "rest", "back"),
+        node("Concat", "front back", "whole", {"axis": 0}), node("Unsqueeze", "whole axes", "row"),
+        node("Concat", "s row", "new", {"axis": 0}),
+    ]  # fmt: skip
+    m = growing(nodes, [0, 3])
+    module = check(m, *grown((0, 3), 0, 1, 3))
+    with pytest.raises(warpbeam.WarpbeamError):  # from i = 4 on there are -1 zeros behind
+        module.run(grown((0, 3), 6)[0])
+
+
+def test_a_state_that_grows_and_is_read_is_refused() -> None:
+    nodes = [
+        node("ReduceSum", "s", "sum", {"keepdims": 0}), node("Mul", "x sum", "y0"), node("Unsqueeze", "y0 axes", "row"),
+        node("Concat", "s row", "new", {"axis": 0}),
+    ]  # fmt: skip
+    with pytest.raises(UnsupportedError, match="a loop whose state 0"):
+        import_model(growing(nodes, [1, "k"]))
+
+
 def test_sizes_within_a_branch() -> None:
     then = helper.make_graph(
         [

@@ -382,3 +382,10 @@ def test_rows_that_a_reader_cannot_fetch_are_fetched_once():
 def test_rows_that_are_far_when_they_are_read_again_are_fetched_once(table, count, kernels):
     """Of 2 MB: a table or what is fetched of it."""
     assert len(chains(rows_fetched(None, table, count))) == kernels
+
+
+def test_one_number_that_several_fetch_is_fetched_once():
+    x, i, a, b = var("x", shape=(7,)), var("i", shape=(), dtype="int64"), var("a", shape=(5, 6)), var("b", shape=(3, 9))
+    one = call("take", x, i, axis=0)
+    out = Tuple(tuple(call("multiply", call("nn.softmax", r), one) for r in (a, b)))
+    assert sum("take" in names for names in chains(Function([x, i, a, b], out))) == 1

@@ -51,7 +51,7 @@ def _fetches(fuser: Fuser, node: Call, target: Target) -> bool:
     """Whether a call copies whole rows that an index in memory tells, and that stay near."""
     made = fuser.tensors([node])
     found = [] if made is None else stages(made[1])
-    if len(found) != 1 or not isinstance(row := strip_casts(found[0].op.body[0]), ProducerLoad):
+    if len(found) != 1 or not found[0].op.axis or not isinstance(row := strip_casts(found[0].op.body[0]), ProducerLoad):
         return False
     last = found[0].op.axis[-1].var
     own = row.indices[-1] is last and not any(last in variables(i) for i in row.indices[:-1])

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from warpbeam.frontend.onnx.branch_sizes import Evened
+from warpbeam.frontend.onnx.growing import put_back, take_out
 from warpbeam.frontend.onnx.node import Entry, NodeView
 from warpbeam.frontend.onnx.objects import HandleEntry, is_object, leaves, outline, rebuilt
 from warpbeam.frontend.onnx.ops_sequence_host import after, as_handle, joined_rank, state_of
@@ -294,13 +295,14 @@ def _loop(importer: Any, view: NodeView, body: Body, found: list[Entry]) -> list
         raise view.error(f"{body.count} iterations that no condition ends, the limit is {importer.limits.iterations}")
     body.after = [e.expr for e in ends]
     body.gathered = [(e.expr, body.step) for e in rows]
+    grown = take_out(body, _same_type)
     check_states(view, body)
     known = trips(body)
     if known is not None:
         body.count, body.running = known, None
-    if rows and body.running is not None and (body.count is None or _is_large(body.count)):
+    if body.gathered and body.running is not None and (body.count is None or _is_large(body.count)):
         body.count = _iterations(importer, view, body)
-    results = build(importer, view, body)
+    results = put_back(build(importer, view, body), grown)
     return [Entry(r, string=e.string) for r, e in zip(results, found[1:], strict=True)]
 
 
